@@ -1,0 +1,1 @@
+"""Deletes zombie JetStream streams and never a live one."""

@@ -1,0 +1,307 @@
+"""The worker: FastStream subscribers, the sweeper and the periodic reconcile in one process.
+
+`faststream run reactor.app:app` and `reactor worker` start the same thing. A loop or subscriber that dies takes the
+process down; an outage of NATS or Redis does not, at start or later.
+"""
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from faststream import AckPolicy, FastStream
+from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.nats.security import NatsCredentials, NatsNKey, NatsSecurity, NatsToken, NatsUserPassword
+from faststream.security import BaseSecurity
+from nats.js.api import ConsumerConfig
+
+from reactor.directory import in_words
+from reactor.jetstream import JetStreamError, NotFound, TooOld
+from reactor.ledger import LedgerError
+from reactor.logs import configure
+from reactor.provision import Provision, Source, provision
+from reactor.reconciler import Order
+from reactor.report import Report
+from reactor.schedule import backoff
+from reactor.settings import NatsSettings, Settings, SettingsError, load_settings
+from reactor.subscriber import AdvisorySubscriber, EagerPull
+from reactor.wiring import Crew, Parts, parts, provision_safely, servers_of, tls_context
+
+BATCH = 256
+POLL_S = 2.0
+"""How long the sweeper rests at most: jobs that other replicas left behind wake nobody here."""
+WATCH_S = 5.0
+SILENT_S = 120.0
+"""A subscriber that has not asked for messages for so long is dead."""
+GRACEFUL_S = 8.0
+PASS_GAP_S = 10.0
+"""Between two full passes, however many are wanted."""
+
+log = structlog.get_logger(__name__)
+
+Tick = Callable[[], Awaitable[float | None]]
+
+
+class SubscriberDied(Exception):
+    """A subscriber has stopped asking for messages, and nothing else would show it."""
+
+
+class Worker:
+    """One process's worth of work, from the first connection to the last."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Nothing is connected before the app runs."""
+        self._settings = settings
+        self._stop = asyncio.Event()
+        self._due = asyncio.Event()
+        self._pass_wanted = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._pulls: dict[str, EagerPull] = {}
+        self.broker = _broker(settings)
+        self.app = _App(self._stop, self.broker, self._lifespan)
+
+    @asynccontextmanager
+    async def _lifespan(self) -> AsyncIterator[None]:
+        async with parts(self._settings, _complain) as connected:
+            provisioned = await self._until_ready(connected)
+            if provisioned is None:  # stopped while waiting for the servers
+                yield
+                return
+            async with self._at_work(connected, provisioned):
+                yield
+
+    @asynccontextmanager
+    async def _at_work(self, connected: Parts, provisioned: Provision) -> AsyncIterator[None]:
+        crew = Crew(connected, provisioned)
+        subscribers = await self._subscribe(connected, crew, provisioned)
+        self.app.after_startup(lambda: self._begin(subscribers))
+        reconcile = await self._reconcile_tick(connected, crew)
+        sweep = crew.sweeper(self._pass_wanted.set).tick
+        watch = self._watch_tick(connected, crew, provisioned, subscribers)
+        every = self._settings.reconcile.interval.total_seconds()
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._loop("sweep", sweep, POLL_S, self._due), name="sweep"),
+                group.create_task(self._loop("reconcile", reconcile, every, self._pass_wanted), name="reconcile"),
+                group.create_task(self._loop("watch", watch, WATCH_S, self._lost), name="watch"),
+            ]
+            yield
+            self._stop.set()
+            await asyncio.wait(tasks, timeout=GRACEFUL_S)
+            for task in tasks:
+                task.cancel()
+        log.info("worker stopped")
+
+    async def _until_ready(self, connected: Parts) -> Provision | None:
+        """Wait for NATS and Redis, as long as it takes. Raises ProvisionError and TooOld: waiting would not help."""
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                return await provision_safely(connected)
+            except TooOld:
+                raise
+            except (JetStreamError, LedgerError) as error:
+                failures += 1
+                if failures == 1:
+                    log.warning("waiting for NATS and Redis", error=in_words(error))
+                await self._rest(backoff(failures, first=0.2, last=5.0), self._stop)
+        return None
+
+    async def _subscribe(self, connected: Parts, crew: Crew, provisioned: Provision) -> dict[str, Any]:
+        """FastStream's subscribers, by name; they start with the broker."""
+        await self.broker.connect()
+        lifecycle = await crew.lifecycle_subscriber(self._due.set)
+        advisories = AdvisorySubscriber(crew.directory(), connected.ledger, crew.policy)
+        durable = connected.wishes.durable
+        subscribers = {"lifecycle events": self._subscriber(provisioned.events, durable, lifecycle.handle)}
+        for source in provisioned.advisories:
+            subscribers[f"advisories of {source.stream}"] = self._subscriber(source, durable, advisories.handle)
+        for source in (provisioned.events, *provisioned.advisories):
+            if source.difference:
+                log.warning("durable differs from the wished one", stream=source.stream, difference=source.difference)
+        return subscribers
+
+    def _subscriber(self, source: Source, durable: str, handle: Callable[..., Awaitable[None]]) -> Any:  # noqa: ANN401  # FastStream's type is internal
+        subscriber = self.broker.subscriber(
+            source.subjects[0] if len(source.subjects) == 1 else "",
+            config=ConsumerConfig(filter_subjects=[] if len(source.subjects) == 1 else list(source.subjects)),
+            stream=JStream(source.stream, declare=False),
+            durable=durable,
+            pull_sub=PullSub(batch_size=BATCH, timeout=5.0, batch=True),
+            ack_policy=AckPolicy.MANUAL,
+            decoder=_raw,
+        )
+        subscriber(handle)
+        return subscriber
+
+    def _begin(self, subscribers: Mapping[str, Any]) -> None:
+        for name, subscriber in subscribers.items():
+            self._mend(name, subscriber)
+        log.info("worker started", subscribers=list(subscribers))
+
+    def _mend(self, name: str, subscriber: Any) -> None:  # noqa: ANN401  # as above
+        """See EagerPull for what is wrong with the subscription as it comes."""
+
+        def lost(error: str) -> None:
+            log.warning("subscriber lost its consumer", subscriber=name, error=error)
+            self._lost.set()
+
+        subscriber.subscription = self._pulls[name] = EagerPull(subscriber.subscription, BATCH, lost)
+
+    async def _reconcile_tick(self, connected: Parts, crew: Crew) -> Tick:
+        reconciler = crew.reconciler(await crew.lifecycle_subscriber(self._due.set))
+        every = self._settings.reconcile.interval.total_seconds()
+
+        async def tick() -> float | None:
+            token = uuid4().hex
+            if await connected.ledger.lease("reconcile", token, max(60.0, every)):
+                try:
+                    _log_pass(await reconciler.run(Order()))
+                finally:
+                    await connected.ledger.release("reconcile", token)
+                await self._rest(min(PASS_GAP_S, every), self._stop)
+            return None
+
+        return tick
+
+    def _watch_tick(self, connected: Parts, crew: Crew, provisioned: Provision, subscribers: Mapping[str, Any]) -> Tick:
+        """The watchdog: a durable or stream that was deleted is made again, a ledger that lost history rebuilt."""
+        directory, durable = crew.directory(), connected.wishes.durable
+
+        async def tick() -> float | None:
+            self._check_alive()
+            try:
+                for source in (provisioned.events, *provisioned.advisories):
+                    await connected.reads.consumer_info(source.stream, durable)
+            except NotFound as error:
+                log.warning("a stream or durable was deleted; making it again", error=str(error))
+                await provision(connected.reads, connected.wishes)
+                await self._restart(subscribers)
+            await directory.ensure()
+            return None
+
+        return tick
+
+    def _check_alive(self) -> None:
+        for name, pull in self._pulls.items():
+            if time.monotonic() - pull.asked_at > SILENT_S:
+                message = f"the subscriber for {name} has asked for no messages in {SILENT_S:g} s"
+                raise SubscriberDied(message)
+
+    async def _restart(self, subscribers: Mapping[str, Any]) -> None:
+        for name, subscriber in subscribers.items():
+            await subscriber.stop()
+            await subscriber.start()
+            self._mend(name, subscriber)
+
+    async def _loop(self, name: str, tick: Tick, every: float, wake: asyncio.Event) -> None:
+        """Tick, rest, again. An outage is said once and once when it is over; anything else ends the process."""
+        failures = 0
+        while not self._stop.is_set():
+            wake.clear()
+            try:
+                delay = await tick()
+            except (JetStreamError, LedgerError) as error:
+                failures += 1
+                delay = backoff(failures, first=0.5, last=15.0)
+                _say_failure(name, failures, error)
+            else:
+                if failures:
+                    log.info("works again", loop=name, after_failures=failures)
+                failures = 0
+            await self._rest(every if delay is None else min(delay, every), wake)
+
+    async def _rest(self, seconds: float, wake: asyncio.Event) -> None:
+        """Until the time is over, or `wake`, or the worker is to stop."""
+        waits = [asyncio.ensure_future(event.wait()) for event in {wake, self._stop}]
+        try:
+            await asyncio.wait(waits, timeout=max(seconds, 0.0), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+
+class _App(FastStream):
+    """FastStream's application, whose exit is also heard while it still waits for its servers."""
+
+    def __init__(self, stop: asyncio.Event, broker: NatsBroker, lifespan: Callable[[], Any]) -> None:
+        super().__init__(broker, lifespan=lifespan, logger=log)
+        self._stop = stop
+
+    def exit(self) -> None:
+        self._stop.set()
+        super().exit()
+
+
+async def _raw(message: Any) -> Any:  # noqa: ANN401  # FastStream's batch message; its raw form is a list of nats-py's
+    """No decoding: what a message says is read by `reactor.events`."""
+    return message.raw_message
+
+
+def _broker(settings: Settings) -> NatsBroker:
+    return NatsBroker(
+        servers_of(settings.nats),
+        name="reactor",
+        security=_security(settings.nats),
+        max_reconnect_attempts=-1,  # after the default 60 FastStream's pull loop spins and freezes the process
+        reconnect_time_wait=1,
+        js_options={"domain": settings.nats.domain} if settings.nats.domain else {},
+        graceful_timeout=GRACEFUL_S,
+        log_level=logging.DEBUG,  # else two lines a batch
+        apply_types=False,  # injection costs more than the whole of the handling
+        logger=log,
+    )
+
+
+def _security(nats: NatsSettings) -> BaseSecurity | None:
+    """FastStream's form of the credentials; those in a URL need none."""
+    tls = tls_context(nats)
+    if nats.creds:
+        return NatsCredentials(str(nats.creds), ssl_context=tls)
+    if nats.nkey:
+        return NatsNKey.from_seed(nats.nkey.get_secret_value(), ssl_context=tls)
+    if nats.token:
+        return NatsToken(nats.token.get_secret_value(), ssl_context=tls)
+    if nats.user:
+        password = nats.password.get_secret_value() if nats.password else ""
+        return NatsUserPassword(nats.user, password, ssl_context=tls)
+    return NatsSecurity(ssl_context=tls) if tls else None
+
+
+def _complain(error: str) -> None:
+    log.debug("NATS says", error=error)
+
+
+def _say_failure(name: str, failures: int, error: Exception) -> None:
+    level = log.warning if failures == 1 else log.debug
+    level("failed, trying again", loop=name, error=in_words(error), failures=failures)
+
+
+def _log_pass(report: Report) -> None:
+    counts = {key: value for key, value in report.as_dict().items() if key not in {"streams", "started_at"}}
+    level = log.warning if report.error or report.breaker else log.info
+    level("reconcile done", **counts)
+
+
+def build(settings: Settings) -> FastStream:
+    """The application, ready to run."""
+    return Worker(settings).app
+
+
+def __getattr__(name: str) -> FastStream:
+    """`reactor.app:app` for `faststream run`, made when it is asked for: importing must not need settings."""
+    if name != "app":
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(2) from None
+    configure(settings.log.level, settings.log.format)
+    return build(settings)

@@ -1,0 +1,255 @@
+"""The commands. Parse, wire, run, and turn what went wrong into a line and an exit code.
+
+0 done; 1 something unfixable; 2 usage or settings; 3 NATS or Redis unreachable; 4 the breaker tripped.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeVar
+
+import structlog
+import typer
+from pydantic import SecretStr, ValidationError
+from rich.console import Console
+
+from reactor import logs
+from reactor.app import SubscriberDied, build
+from reactor.console import progress_bar, show_report
+from reactor.directory import in_words
+from reactor.emit import emit as emit_event
+from reactor.jetstream import JetStreamError, TooOld
+from reactor.ledger import LedgerError
+from reactor.provision import ProvisionError
+from reactor.reconciler import Order, no_progress
+from reactor.reconciler import Progress as OnProgress
+from reactor.report import Report
+from reactor.settings import Settings, SettingsError, describe, load_settings, parse_duration
+from reactor.wiring import Crew, parts, policy_of, provision_safely, utc_now
+
+Result = TypeVar("Result")
+
+
+class Exit(IntEnum):
+    """What people script against."""
+
+    DONE = 0
+    UNFIXABLE = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    BREAKER = 4
+
+
+def _variables() -> str:
+    """Every setting, for the foot of `reactor --help`."""
+    rows = [f"{name} [dim]({default or 'none'})[/]  {' '.join(text.split())}" for name, default, text in describe()]
+    return "\n\n".join(["[bold]Settings[/] (environment or .env):", *rows])
+
+
+app = typer.Typer(
+    help="Deletes zombie JetStream streams and never a live one.",
+    epilog=_variables(),
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def worker(
+    *,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Start a nats-server and a Valkey of its own, from the wheels.")
+    ] = False,
+    data_dir: Annotated[Path, typer.Option("--data-dir", help="Where the embedded servers keep their data.")] = Path(
+        ".reactor"
+    ),
+) -> None:
+    """The always-on worker: hears events, sweeps what is due, reconciles now and then."""
+    settings = _settings()
+    logs.configure(settings.log.level, settings.log.format)
+    _run(lambda: _work(settings, data_dir if embedded else None))
+
+
+async def _work(settings: Settings, data_dir: Path | None) -> None:
+    async with _servers(settings, data_dir) as reached:
+        try:
+            await build(reached).run()
+        except* (ProvisionError, TooOld, SubscriberDied) as group:
+            _fail(Exit.UNFIXABLE, str(group.exceptions[0]))
+        except* Exception as group:  # noqa: BLE001  # the last line of a process that dies says why
+            error = group.exceptions[0]
+            structlog.get_logger(__name__).error("worker died", error=repr(error), exc_info=error)
+            raise typer.Exit(Exit.UNFIXABLE) from None
+
+
+@asynccontextmanager
+async def _servers(settings: Settings, data_dir: Path | None) -> AsyncIterator[Settings]:
+    """The settings as they are, or with servers of our own behind their URLs."""
+    if data_dir is None:
+        yield settings
+        return
+    from reactor.embedded import EmbeddedError, embedded_servers  # noqa: PLC0415  # an extra
+
+    try:
+        async with embedded_servers(data_dir, 4222, 6379) as endpoints:
+            nats = settings.nats.model_copy(update={"url": SecretStr(endpoints.nats_url)})
+            redis = settings.redis.model_copy(update={"url": SecretStr(endpoints.redis_url)})
+            yield settings.model_copy(update={"nats": nats, "redis": redis})
+    except EmbeddedError as error:
+        _fail(Exit.UNREACHABLE, str(error))
+
+
+@app.command()
+def reconcile(
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge everything, delete nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    assume_missing: Annotated[
+        bool,
+        typer.Option(
+            "--assume-missing",
+            help="On your word: a job that nobody can vouch for does not exist. Guards and breaker still hold.",
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Drain also where the breaker would refuse the pass.")] = False,
+    age_guard: Annotated[
+        str | None, typer.Option("--age-guard", metavar="DURATION", help="Instead of REACTOR_POLICY_AGE_GUARD.")
+    ] = None,
+    stream: Annotated[
+        list[str] | None, typer.Option("--stream", metavar="NAME", help="Only this stream; may be repeated.")
+    ] = None,
+) -> None:
+    """One full sweep and its report: lists all job streams, drains the zombies among them."""
+    settings = _settings()
+    logs.configure("ERROR", settings.log.format)
+    if age_guard is not None:
+        settings = _with_age_guard(settings, age_guard)
+    _check_streams(settings, stream or [])
+    order = Order(dry_run=dry_run, override_breaker=yes, only=frozenset(stream or ()))
+    console = Console()
+    if as_json:
+        report = _run(lambda: _reconcile(settings, order, no_progress, assume_missing=assume_missing))
+        sys.stdout.write(json.dumps(report.as_dict()) + "\n")
+    else:
+        with progress_bar(console) as progress:
+            report = _run(lambda: _reconcile(settings, order, progress, assume_missing=assume_missing))
+        show_report(console, report)
+    raise typer.Exit(_exit_code(report))
+
+
+def _with_age_guard(settings: Settings, text: str) -> Settings:
+    try:
+        guard: timedelta = parse_duration(text)
+    except ValueError as error:
+        _fail(Exit.USAGE, f"--age-guard: {error}")
+    return settings.model_copy(update={"policy": settings.policy.model_copy(update={"age_guard": guard})})
+
+
+def _check_streams(settings: Settings, names: list[str]) -> None:
+    for name in names:
+        if policy_of(settings).job_id(name) is None:
+            pattern = settings.policy.stream_pattern
+            _fail(Exit.USAGE, f"--stream: {name!r} is no job stream: its name does not match {pattern}")
+
+
+async def _reconcile(settings: Settings, order: Order, progress: OnProgress, *, assume_missing: bool) -> Report:
+    async with parts(settings) as connected:
+        try:
+            provisioned = await provision_safely(connected)
+            crew = Crew(connected, provisioned, assume_missing=assume_missing)
+            reconciler = crew.reconciler(await crew.lifecycle_subscriber())
+        except (JetStreamError, LedgerError) as error:
+            return _broken_off(settings, order, in_words(error))
+        except ProvisionError as error:
+            return _broken_off(settings, order, str(error))
+        return await reconciler.run(order, progress)
+
+
+def _broken_off(settings: Settings, order: Order, error: str) -> Report:
+    return Report((), policy_of(settings), order.dry_run, utc_now(), 0.0, error=error)
+
+
+def _exit_code(report: Report) -> Exit:
+    if report.error:
+        return Exit.UNREACHABLE
+    if report.breaker:
+        return Exit.BREAKER
+    return Exit.UNFIXABLE if report.unfixable else Exit.DONE
+
+
+@app.command()
+def emit(
+    job_id: Annotated[str, typer.Argument(metavar="JOB_ID")],
+    status: Annotated[str, typer.Argument(help="SUCCESS, FAILURE, STARTED, …")],
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help="When it happened (RFC 3339); now where left out.")
+    ] = None,
+) -> None:
+    """Publish a lifecycle event, as a job system would."""
+    settings = _settings()
+    logs.configure("ERROR", settings.log.format)
+
+    async def publish() -> tuple[str, int]:
+        async with parts(settings) as connected:
+            return await emit_event(connected, job_id, status, at)
+
+    try:
+        taken_by, sequence = _run(publish)
+    except ValidationError as error:
+        _fail(Exit.USAGE, "; ".join(f"{part['loc'][0]}: {part['msg']}" for part in error.errors()))
+    except ValueError as error:
+        _fail(Exit.USAGE, str(error))
+    typer.echo(f"job {job_id} {status}: {taken_by}:{sequence}")
+
+
+@app.command()
+def demo(
+    duration: Annotated[str, typer.Option("--duration", metavar="DURATION", help="How long to show.")] = "60s",
+) -> None:
+    """Embedded servers and a simulated job system with leaks: watch zombies appear and fall."""
+    from reactor.demo import run_demo  # noqa: PLC0415  # needs the embedded extra
+
+    try:
+        seconds = parse_duration(duration).total_seconds()
+    except ValueError as error:
+        _fail(Exit.USAGE, f"--duration: {error}")
+    raise typer.Exit(_run(lambda: run_demo(seconds)))
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except SettingsError as error:
+        _fail(Exit.USAGE, str(error))
+
+
+def _run(work: Callable[[], Awaitable[Result]]) -> Result:
+    """Run to the end; an outage is a line and an exit code."""
+
+    async def main() -> Result:
+        return await work()
+
+    try:
+        return asyncio.run(main())
+    except (JetStreamError, LedgerError) as error:
+        _fail(Exit.UNREACHABLE, in_words(error))
+    except ProvisionError as error:
+        _fail(Exit.UNFIXABLE, str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _fail(code: Exit, message: str) -> NoReturn:
+    typer.echo(f"reactor: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """The `reactor` command."""
+    app()

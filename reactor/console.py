@@ -1,0 +1,82 @@
+"""What a person sees on a terminal; plain text where there is none."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from reactor.model import Outcome, Settlement
+from reactor.reconciler import Progress as OnProgress
+from reactor.report import Report
+
+STYLES = {
+    Outcome.DRAINED: "green",
+    Outcome.WOULD_DRAIN: "yellow",
+    Outcome.ALREADY_GONE: "green",
+    Outcome.KEPT: "default",
+    Outcome.WAITING: "cyan",
+    Outcome.UNFIXABLE: "bold red",
+}
+EXAMPLES = 5
+WORTH_A_BAR = 20
+
+
+def visible(text: str) -> str:
+    """Text that cannot move the cursor, turn the line around or be taken for markup."""
+    return escape("".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text))
+
+
+def show_report(console: Console, report: Report) -> None:
+    """A table by verdict, what needs a person, and one line that sums up."""
+    if report.settlements:
+        console.print(_table(report))
+    for settlement in report.settlements:
+        if settlement.outcome is Outcome.UNFIXABLE:
+            detail = f": {visible(settlement.detail)}" if settlement.detail else ""
+            console.print(f"[red]unfixable[/] {visible(settlement.stream.name)} ({settlement.reason}){detail}")
+    for gap in sorted({one.detail for one in report.settlements if one.outcome is Outcome.KEPT and one.detail}):
+        console.print(f"[yellow]kept[/] because {visible(gap)}")
+    for problem in filter(None, (report.breaker and f"breaker: {report.breaker}", report.error)):
+        console.print(f"[bold red]{visible(problem)}[/]")
+    console.print(_summary(report))
+
+
+def _table(report: Report) -> Table:
+    table = Table("verdict", "reason", "streams", "for example", title="dry run" if report.dry_run else None)
+    for outcome in Outcome:
+        for (found, reason), count in sorted(report.reasons.items()):
+            if found is outcome:
+                style = STYLES[outcome]
+                table.add_row(f"[{style}]{outcome.value}[/]", reason, str(count), _examples(report, outcome, reason))
+    return table
+
+
+def _examples(report: Report, outcome: Outcome, reason: str) -> str:
+    def fits(settlement: Settlement) -> bool:
+        return settlement.outcome is outcome and settlement.reason.value == reason
+
+    names = [visible(one.stream.name) for one in report.settlements if fits(one)]
+    return ", ".join(names[:EXAMPLES]) + (" …" if len(names) > EXAMPLES else "")
+
+
+def _summary(report: Report) -> str:
+    counts = report.as_dict()
+    words = [f"{key.replace('_', ' ')} {counts[key]}" for key in ("checked", "fixed", "unfixable", "already_gone")]
+    words += [f"{key} {counts[key]}" for key in ("kept", "waiting")]
+    return f"{', '.join(words)} in {report.duration_s:.2f} s" + (" (dry run)" if report.dry_run else "")
+
+
+@contextmanager
+def progress_bar(console: Console) -> Iterator[OnProgress]:
+    """A bar for passes with many streams to drain; nothing where nobody watches."""
+    columns = (TextColumn("draining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=total >= WORTH_A_BAR)
+
+        yield show

@@ -1,0 +1,150 @@
+"""The job directory: what the ledger and the lifecycle stream together can say of jobs, and can vouch for.
+
+The ledger lives in Redis, which may be emptied, swapped or rolled back at any time. So a reading vouches for
+something only where Redis and the lifecycle stream are those it was built from, and nothing that was acked is missing
+from it; else it is rebuilt from the stream, and until then nobody is called missing and nothing is drained.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+from reactor.events import SubjectTemplate, read_event
+from reactor.jetstream import JetStream, JetStreamError, NotFound, StoredMessage, Unreachable
+from reactor.ledger import Applied, Ledger, LedgerError, Reading
+from reactor.model import Coverage, Event, Malformed, Record
+from reactor.policy import Policy, due_at
+from reactor.provision import Lifecycle, Source, read_lifecycle
+
+REBUILD_LEASE_S = 60.0
+
+Outage = JetStreamError | LedgerError
+"""What passes by itself, or when a person mends a server: nothing was lost."""
+
+
+def in_words(error: Exception) -> str:
+    """An outage, with the name of the server that it is about."""
+    return f"{'Redis' if isinstance(error, LedgerError) else 'NATS'}: {error or type(error).__name__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a batch of messages: each one read, in their order, and what the ledger made of them."""
+
+    read: tuple[Event | Malformed, ...]
+    applied: Applied
+
+
+class Directory:
+    """The ledger, vouched for. Methods raise JetStreamError and LedgerError."""
+
+    def __init__(
+        self, js: JetStream, ledger: Ledger, policy: Policy, *, template: SubjectTemplate, source: Source, durable: str
+    ) -> None:
+        """`source` is the lifecycle stream; `durable` the consumer whose acks count as "written down"."""
+        self._js = js
+        self._ledger = ledger
+        self._policy = policy
+        self._template = template
+        self._source = source
+        self._durable = durable
+        self._lifecycle: Lifecycle | None = None
+        self._lost = True
+        self._behind = 0
+
+    async def refresh(self, caught_up_to: int | None = None) -> Lifecycle:
+        """Look at the lifecycle stream again: once a pass, since all of a pass may share it.
+
+        Events after `caught_up_to` need not be read yet: under steady traffic some always are on their way.
+        """
+        lifecycle = await read_lifecycle(self._js, self._source, self._durable)
+        reading = await self._ledger.read(lifecycle.identity)
+        self._lost = not reading.intact or await self._has_missed(lifecycle, reading)
+        caught_up = caught_up_to is not None and lifecycle.ack_floor >= caught_up_to
+        self._behind = 0 if caught_up else lifecycle.behind
+        self._lifecycle = lifecycle
+        return lifecycle
+
+    @property
+    def behind(self) -> int:
+        """Lifecycle events that were not in the ledger yet at the last refresh."""
+        return self._behind
+
+    async def look_up(self, job_ids: Sequence[str]) -> tuple[Coverage, Mapping[str, Record]]:
+        """What is known of these jobs now, and what the absence of one means."""
+        if self._lifecycle is None:
+            return Coverage(intact=False), {}
+        reading = await self._ledger.read(self._lifecycle.identity, job_ids)
+        return self._coverage(reading), reading.records
+
+    async def last_event(self, job_id: str) -> Record | None:
+        """The last word on a job in the lifecycle stream itself, asked of its leader; None where there is none."""
+        try:
+            subject = self._template.of(job_id)
+        except ValueError:
+            return None  # no message can ever have had this subject
+        try:
+            message = await self._js.last_message(self._source.stream, subject)
+        except NotFound as error:
+            gone = f"lifecycle stream {self._source.stream} is gone"
+            raise Unreachable(gone) from error
+        return None if message is None else self._read(message).record
+
+    async def take(self, messages: Sequence[StoredMessage]) -> Taken:
+        """Read messages of the lifecycle stream and write them into the ledger, all in one round trip.
+
+        A malformed message still proves that its job exists, and that its last word cannot be read.
+        """
+        lifecycle = self._lifecycle or await self.refresh()
+        read = tuple(self._read(message) for message in messages)
+        entries = [(e.job_id, e.record, due_at(e.record, self._policy)) for e in read if e.job_id is not None]
+        readable = sum(isinstance(event, Event) for event in read)
+        grace = self._policy.terminal_grace
+        return Taken(read, await self._ledger.apply(lifecycle.identity, entries, readable=readable, grace=grace))
+
+    async def ensure(self) -> bool:
+        """Rebuild the ledger where it has lost history. False while it is not whole yet: try again later."""
+        lifecycle = await self.refresh()
+        if not self._lost:
+            return True
+        token = uuid4().hex
+        if not await self._ledger.lease("rebuild", token, REBUILD_LEASE_S):
+            return False
+        try:
+            done = await self._rebuild(lifecycle, token)
+        finally:
+            await self._ledger.release("rebuild", token)
+        await self.refresh()
+        return done and not self._lost
+
+    async def _rebuild(self, lifecycle: Lifecycle, token: str) -> bool:
+        """Replay the whole lifecycle stream; idempotent, beside events that arrive meanwhile."""
+        await self._ledger.begin_rebuild(lifecycle.identity, token)
+        async for messages in self._js.replay(self._source.stream, self._template.wildcard):
+            await self.take(messages)
+        return await self._ledger.complete_rebuild(token, lifecycle.since, lifecycle.last_seq)
+
+    def _read(self, message: StoredMessage) -> Event | Malformed:
+        return read_event(
+            self._template, message.subject, message.data, seq=message.seq, published_at=message.published_at
+        )
+
+    async def _has_missed(self, lifecycle: Lifecycle, reading: Reading) -> bool:
+        """Whether an event that was acked never reached this ledger: Redis was rolled back."""
+        if reading.applied >= lifecycle.ack_floor:
+            return False
+        missed = await self._js.next_message(self._source.stream, self._template.wildcard, reading.applied + 1)
+        return missed is not None and missed.seq <= lifecycle.ack_floor
+
+    def _coverage(self, reading: Reading) -> Coverage:
+        if self._lost or not reading.intact:
+            return Coverage(intact=False, gap="the ledger has lost history and is being rebuilt; nothing is drained")
+        if not reading.events:
+            gap = f"no lifecycle event was ever heard: does the job system publish on {self._template.template}?"
+            return Coverage(intact=True, gap=gap)
+        if self._behind:
+            return Coverage(intact=True, gap=f"{self._behind} lifecycle events are not read yet")
+        if reading.since is None:
+            gap = f"stream {self._source.stream} does not keep what was read, so absence from it proves nothing"
+            return Coverage(intact=True, gap=gap)
+        return Coverage(intact=True, since=reading.since)

@@ -1,0 +1,343 @@
+"""The effect: `drain_stream`, the only place that deletes.
+
+STREAM.DELETE takes no precondition, and check-then-delete destroys acknowledged messages in most races with a
+publisher (measured). So a stream is looked at afresh, fenced (its subjects are taken away, so that a publisher gets a
+loud error instead of an acknowledgement that would be lost), verified behind the fence, and only then deleted:
+
+    look    one fresh STREAM.INFO, the record read again, the job's last event read from the lifecycle stream's leader
+    fence   one STREAM.UPDATE: the server's own config, other subjects, and a token in the metadata
+    verify  the same incarnation, the same last sequence, our token, and no newer event; else the subjects go back
+    delete  while the lease has time left; then companions, and the outcome in the audit
+
+Killed anywhere, the fence tells the next look whose it is and until when: it is taken over, or taken away. A request
+without an answer may still happen: its stream is left alone until the lease has run out, then looked at again.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+import structlog
+
+from reactor.audit import Audit, Intent
+from reactor.directory import Directory
+from reactor.jetstream import JetStream, JetStreamError, NotFound, PermissionDenied, Raw, Unanswered
+from reactor.ledger import Ledger
+from reactor.model import (
+    SECOND,
+    Coverage,
+    Drain,
+    Fence,
+    Keep,
+    Outcome,
+    Reason,
+    Record,
+    Settlement,
+    Stream,
+    Unfixable,
+    Verdict,
+    Wait,
+    format_instant,
+)
+from reactor.policy import Policy, decide
+from reactor.wire import fenced, read_consumers, read_stream, restarted_figures, unfenced
+
+log = structlog.get_logger(__name__)
+
+RIGHTS_PROBE = "reactor_rights_probe"
+"""A stream that does not exist: asking to delete it shows whether deleting is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A stream to settle, by the exact name that was listed; `created` where an incarnation was judged already."""
+
+    name: str
+    job_id: str
+    created: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Companions:
+    """Consumers that exist for a job outside its stream: name templates, and the streams they may be on."""
+
+    templates: tuple[str, ...]
+    streams: tuple[str, ...]
+
+    def of(self, job_id: str) -> Iterable[tuple[str, str]]:
+        """(stream, consumer) pairs of one job."""
+        names = [template.replace("{job_id}", job_id) for template in self.templates]
+        return ((stream, name) for stream in self.streams for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one look saw, and the verdict on it."""
+
+    raw: Raw
+    stream: Stream
+    record: Record | None
+    event: Record | None
+    coverage: Coverage
+    verdict: Verdict
+
+
+Announce = Callable[[str, bytes], Awaitable[None]]
+
+
+class Drainer:
+    """Settles verdicts. All its resources are handed in; it holds no other state than why deleting is paused."""
+
+    def __init__(
+        self,
+        *,
+        reads: JetStream,
+        effects: JetStream,
+        directory: Directory,
+        ledger: Ledger,
+        audit: Audit,
+        policy: Policy,
+        companions: Companions,
+        lease_s: float,
+        by: str,
+        announce: Announce,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`effects` must be an unbuffered connection; `by` names this process in the audit."""
+        self._reads = reads
+        self._effects = effects
+        self._directory = directory
+        self._ledger = ledger
+        self._audit = audit
+        self._policy = policy
+        self._companions = companions
+        self._lease_s = lease_s
+        self._by = by
+        self._announce = announce
+        self._monotonic = monotonic
+        self.sourced: frozenset[str] = frozenset()
+        """Streams that another one mirrors or sources, as of the caller's last listing."""
+        self.paused: str | None = None
+        """Why nothing is deleted: a permission is missing. Cleared by `check_rights`."""
+
+    async def check_rights(self) -> None:
+        """Ask to delete a stream that does not exist, and resume deleting where that is allowed."""
+        try:
+            await self._effects.delete_stream(RIGHTS_PROBE)
+        except NotFound:
+            self.paused = None
+        except PermissionDenied as error:
+            self.paused = str(error)
+
+    async def drain_stream(self, target: Target, *, dry_run: bool = False) -> Settlement:
+        """Settle one stream: look, and where it is a zombie, fence, verify and delete it.
+
+        Raises LedgerError; what JetStream refuses or leaves open is in the settlement.
+        """
+        token, deadline = uuid4().hex, self._monotonic() + self._lease_s
+        if dry_run:
+            return await self._settle(target, token, deadline, dry_run=True)
+        if not await self._ledger.lease(f"stream:{target.name}", token, self._lease_s):
+            return _blank(target, Outcome.WAITING, Reason.FENCED, "another replica is working on it")
+        settlement = await self._settle(target, token, deadline, dry_run=False)
+        _log(settlement)
+        if settlement.reason is not Reason.OUTCOME_UNKNOWN:  # else nobody touches it until the lease has run out
+            await self._ledger.release(f"stream:{target.name}", token)
+        return settlement
+
+    async def _settle(self, target: Target, token: str, deadline: float, *, dry_run: bool) -> Settlement:
+        try:
+            look = await self._look(target)
+            if target.created is not None and look.stream.created != target.created:
+                return _blank(target, Outcome.KEPT, Reason.UNKNOWN, "made anew since it was judged")
+            if not isinstance(look.verdict, Drain):
+                return await self._leave(look, dry_run=dry_run)
+        except NotFound:
+            return await self._gone(target)
+        except JetStreamError as error:
+            return _blank(target, Outcome.KEPT, Reason.UNKNOWN, f"could not be looked at: {error}")
+        if dry_run:
+            return _of(look, Outcome.WOULD_DRAIN, look.verdict.reason)
+        if self.paused:
+            return _of(look, Outcome.UNFIXABLE, Reason.DELETES_PAUSED, self.paused)
+        return await self._drain(look, look.verdict.reason, token, deadline)
+
+    async def _look(self, target: Target) -> _Look:
+        """Everything a verdict needs, read afresh. Whichever of record and last event is newer counts."""
+        raw = await self._reads.stream_info(target.name)
+        stream = read_stream(raw, target.job_id, sourced=self.sourced)
+        coverage, records = await self._directory.look_up([target.job_id])
+        event = await self._directory.last_event(target.job_id)
+        record = max((r for r in (records.get(target.job_id), event) if r is not None), default=None)
+        if record is None:
+            stream = await self.with_consumers(stream)
+        return _Look(raw, stream, record, event, coverage, decide(stream, record, coverage, self._policy))
+
+    async def with_consumers(self, stream: Stream) -> Stream:
+        """The stream with what its consumers show. Raises JetStreamError."""
+        raws = await self._reads.consumers(stream.name)
+        first_seen = None
+        if figures := restarted_figures(raws):
+            first_seen = await self._ledger.first_sighting(stream.name, figures, stream.observed_at)
+        return replace(stream, consumers=read_consumers(raws, first_seen))
+
+    async def _leave(self, look: _Look, *, dry_run: bool) -> Settlement:
+        """Not a zombie: give it its subjects back where a fence has outlived its lease."""
+        fence = look.stream.fence
+        if fence is None or dry_run or isinstance(look.verdict, Unfixable):
+            return _by_verdict(look)
+        if look.verdict == Wait(Reason.FENCED, fence.until):
+            return _by_verdict(look)
+        return await self._unfence(look, fence)
+
+    async def _drain(self, look: _Look, reason: Reason, token: str, deadline: float) -> Settlement:
+        """Fence, verify, delete. From the fence on, a missing answer leaves everything as it is."""
+        intent = self._intent(look, reason, token)
+        await self._audit.intend(intent)
+        try:
+            settlement = await self._fence_verify_delete(look, reason, token, deadline)
+        except NotFound:
+            settlement = _of(look, Outcome.ALREADY_GONE, reason)
+        except PermissionDenied as error:
+            self.paused = str(error)
+            settlement = _of(look, Outcome.UNFIXABLE, Reason.DELETES_PAUSED, str(error))
+        except Unanswered as error:
+            return _of(look, Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, f"{error}; it is looked at again later")
+        except JetStreamError as error:
+            settlement = _of(look, Outcome.UNFIXABLE, Reason.REFUSED, str(error))
+        return await self._conclude(intent, settlement)
+
+    async def _fence_verify_delete(self, look: _Look, reason: Reason, token: str, deadline: float) -> Settlement:
+        await self._effects.update_stream(fenced(look.raw["config"], self._fence(look, token)))
+        again = await self._look(Target(look.stream.name, look.stream.job_id))
+        if not _is_unchanged(look, again, token):
+            return await self._abort(again, token)
+        if self._monotonic() >= deadline:  # paused on the way: somebody else may have taken over by now
+            return _of(again, Outcome.WAITING, Reason.FENCED, "the lease ran out before the deletion")
+        await self._effects.delete_stream(look.stream.name)
+        return _of(look, Outcome.DRAINED, reason, await self._delete_companions(look.stream.job_id))
+
+    def _fence(self, look: _Look, token: str) -> Fence:
+        """A fence of ours; where one has outlived its lease, it is taken over with the subjects it has kept."""
+        subjects = look.stream.fence.subjects if look.stream.fence else tuple(look.raw["config"]["subjects"])
+        return Fence(token, look.stream.observed_at + int(self._lease_s * SECOND), subjects)
+
+    async def _abort(self, again: _Look, token: str) -> Settlement:
+        """Something changed on the way: the job may live. Give the subjects back, if the fence is ours."""
+        if again.stream.fence is None or again.stream.fence.token != token:
+            return _of(again, Outcome.WAITING, Reason.FENCED, "it changed on the way, and the fence is not ours")
+        return await self._unfence(again, again.stream.fence)
+
+    async def _unfence(self, look: _Look, fence: Fence) -> Settlement:
+        """Give a stream its subjects back, and judge it without its fence."""
+        raw = await self._effects.update_stream(unfenced(look.raw["config"], fence))
+        stream = replace(read_stream(raw, look.stream.job_id, sourced=self.sourced), consumers=look.stream.consumers)
+        verdict = decide(stream, look.record, look.coverage, self._policy)
+        if isinstance(verdict, Drain):
+            return _of(look, Outcome.WAITING, Reason.ACTIVE, "it changed on the way; it is looked at again later")
+        return _by_verdict(replace(look, raw=raw, stream=stream, verdict=verdict))
+
+    async def _gone(self, target: Target) -> Settlement:
+        """Already gone is success. A deletion that was begun and never accounted for is accounted for now."""
+        intent = (await self._audit.open_intents()).get(target.name)
+        settlement = _blank(target, Outcome.ALREADY_GONE, Reason(intent.reason) if intent else Reason.TERMINAL)
+        if intent:
+            await self._delete_companions(target.job_id)
+            await self._audit.conclude(intent, Outcome.ALREADY_GONE, "found gone at a later look", own=False)
+        return settlement
+
+    async def _delete_companions(self, job_id: str) -> str | None:
+        """Best effort, after the stream is gone. Says what was left behind."""
+        left = []
+        for stream, consumer in self._companions.of(job_id):
+            try:
+                await self._effects.delete_consumer(stream, consumer)
+            except JetStreamError as error:
+                left.append(f"companion {consumer} on {stream} is left: {error}")
+        return "; ".join(left) or None
+
+    def _intent(self, look: _Look, reason: Reason, token: str) -> Intent:
+        return Intent(
+            stream=look.stream.name,
+            job_id=look.stream.job_id,
+            reason=reason,
+            token=token,
+            created=format_instant(look.stream.created or 0),
+            status=look.record.status if look.record else "",
+            messages=look.stream.messages,
+            by=self._by,
+            at=format_instant(look.stream.observed_at),
+        )
+
+    async def _conclude(self, intent: Intent, settlement: Settlement) -> Settlement:
+        await self._audit.conclude(intent, settlement.outcome, settlement.detail or "")
+        if settlement.outcome is Outcome.DRAINED:
+            await self._ledger.retire(intent.job_id, settlement.record)
+            await self._announce(f"reactor.drained.{intent.stream}", _outcome_event(intent))
+        return settlement
+
+
+def _is_unchanged(look: _Look, again: _Look, token: str) -> bool:
+    """Whether what stands behind the fence is what was judged, and nobody has spoken for the job since."""
+    return (
+        again.stream.created == look.stream.created
+        and again.stream.last_seq == look.stream.last_seq
+        and again.stream.fence is not None
+        and again.stream.fence.token == token
+        and again.raw["config"]["subjects"] == [f"reactor.fence.{look.stream.name}"]
+        and again.event == look.event
+        and again.record == look.record
+    )
+
+
+def _outcome_event(intent: Intent) -> bytes:
+    event = {name: value for name, value in intent.fields().items() if name != "token"} | {"messages": intent.messages}
+    return json.dumps(event).encode()
+
+
+def _blank(target: Target, outcome: Outcome, reason: Reason, detail: str | None = None) -> Settlement:
+    """A settlement of a stream that could not be seen."""
+    return Settlement(outcome, reason, Stream(target.name, target.job_id, 0, created=target.created), detail=detail)
+
+
+def _of(look: _Look, outcome: Outcome, reason: Reason, detail: str | None = None) -> Settlement:
+    return Settlement(outcome, reason, look.stream, look.record, detail=detail)
+
+
+def _by_verdict(look: _Look) -> Settlement:
+    return settlement_of(look.verdict, look.stream, look.record, look.coverage)
+
+
+def settlement_of(verdict: Verdict, stream: Stream, record: Record | None, coverage: Coverage) -> Settlement:
+    """A verdict that has no effect, as a settlement."""
+    match verdict:
+        case Keep(reason):
+            detail = coverage.gap if reason is Reason.UNKNOWN else None
+            return Settlement(Outcome.KEPT, reason, stream, record, detail=detail)
+        case Wait(reason, until):
+            return Settlement(Outcome.WAITING, reason, stream, record, until=until)
+        case Drain(reason):
+            return Settlement(Outcome.WOULD_DRAIN, reason, stream, record)
+        case Unfixable(reason):
+            return Settlement(Outcome.UNFIXABLE, reason, stream, record)
+
+
+def _log(settlement: Settlement) -> None:
+    """One line a drain, with the evidence; what stays as it was only at debug."""
+    stream, record = settlement.stream, settlement.record
+    quiet = settlement.outcome in {Outcome.KEPT, Outcome.WAITING, Outcome.WOULD_DRAIN}
+    level = logging.DEBUG if quiet else logging.WARNING if settlement.outcome is Outcome.UNFIXABLE else logging.INFO
+    log.log(
+        level,
+        "stream settled",
+        outcome=settlement.outcome.value,
+        stream=stream.name,
+        job_id=stream.job_id,
+        reason=settlement.reason.value,
+        status=record.status if record else None,
+        messages=stream.messages,
+        detail=settlement.detail,
+    )

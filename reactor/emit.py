@@ -1,0 +1,33 @@
+"""Publishing a lifecycle event, for trying things by hand and for job systems that call a command."""
+
+import json
+
+import nats.errors
+
+from reactor.events import Payload
+from reactor.jetstream import Unreachable
+from reactor.model import parse_instant
+from reactor.provision import provision
+from reactor.wiring import Parts
+
+
+def payload_of(job_id: str, status: str, at: str | None) -> bytes:
+    """The message body. Raises ValueError (pydantic's, too) for what a subscriber would refuse."""
+    if at is not None:
+        parse_instant(at)
+    payload = Payload(job_id=job_id, status=status, occurred_at=at)
+    return json.dumps(payload.model_dump(include={"job_id", "status", "occurred_at"}, exclude_none=True)).encode()
+
+
+async def emit(parts: Parts, job_id: str, status: str, at: str | None) -> tuple[str, int]:
+    """Publish one event; the stream that took it and its sequence there.
+
+    Raises ValueError for what a subscriber would refuse, ProvisionError and JetStreamError.
+    """
+    subject, body = parts.wishes.events_subject.of(job_id), payload_of(job_id, status, at)
+    await provision(parts.reads, parts.wishes)
+    try:
+        ack = await (await parts.reads.context()).publish(subject, body)
+    except (nats.errors.Error, TimeoutError) as error:
+        raise Unreachable(str(error)) from error
+    return ack.stream, ack.seq

@@ -1,0 +1,343 @@
+"""JetStream's API, asked in raw JSON: nats-py's typed answers drop `missing`, `offline`, `last_ts` and page two.
+
+Error codes and subjects are those of https://github.com/nats-io/nats-server/blob/main/server/errors.json and
+https://docs.nats.io/reference/reference-protocols/nats_api_reference.
+
+What can go wrong, by what the caller can do about it:
+
+    JetStreamError
+    ├── TooOld             the server lacks what the fence needs: only an upgrade helps
+    ├── Unreachable        nothing was sent, or nobody is there to answer: nothing happened; try again later
+    ├── Unanswered         it was sent and no answer came: it may have happened, or may still happen
+    ├── PermissionDenied   the server dropped the request: nothing happened; a person must mend the permissions
+    └── Refused            the server said no, with its code
+        └── NotFound       there is no such stream, consumer or message
+"""
+
+import asyncio
+import json
+import re
+from base64 import b64decode
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig
+from pydantic_core import from_json
+
+from reactor.model import parse_instant
+
+REQUEST_TIMEOUT_S = 10.0
+"""A degraded cluster gathers a listing for 4 s before it answers; the client's own half second would cut that off."""
+CONNECT_TIMEOUT_S = 5.0
+OLDEST_SERVER = (2, 10)
+"""The first with stream metadata, which carries the fence, and with the server's own time in each answer."""
+
+NO_MESSAGE = 10037
+SHORT_ACK_TOKENS = 9
+_NOT_FOUND_CODES = frozenset({10014, NO_MESSAGE, 10059})  # consumer, message, stream
+_VIOLATION = re.compile(r'permissions violation for (?:publish|subscription) to "([^"]+)"', re.IGNORECASE)
+
+Raw = dict[str, Any]
+ErrorCallback = Callable[[str], None]
+
+
+class JetStreamError(Exception):
+    """A request to JetStream that brought no result."""
+
+
+class TooOld(JetStreamError):
+    """The server lacks what the fence needs."""
+
+
+class Unreachable(JetStreamError):
+    """Nothing happened: the server is away, or JetStream does not answer in this account and domain."""
+
+
+class Unanswered(JetStreamError):
+    """It may have happened, or may still happen."""
+
+
+class PermissionDenied(JetStreamError):
+    """The server dropped the request for want of a permission. Nothing happened."""
+
+
+class Refused(JetStreamError):
+    """The server said no."""
+
+    def __init__(self, code: int, err_code: int, description: str) -> None:
+        """`code` is HTTP-like, `err_code` JetStream's own."""
+        super().__init__(f"{description} ({code}/{err_code})")
+        self.code = code
+        self.err_code = err_code
+
+
+class NotFound(Refused):
+    """There is no such stream, consumer or message."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message as a stream keeps it. `published_at` is the server's own time."""
+
+    subject: str
+    seq: int
+    published_at: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A stored message as a consumer handed it over."""
+
+    message: StoredMessage
+    pending: int
+    """How many more the consumer has for us."""
+
+
+@dataclass(slots=True)
+class Listing:
+    """Every stream of the account that the pages showed. A name that is not here proves nothing."""
+
+    streams: dict[str, Raw] = field(default_factory=dict)
+    unreported: set[str] = field(default_factory=set)
+
+    @property
+    def sourced(self) -> frozenset[str]:
+        """Streams that another one mirrors or sources."""
+        configs = [raw["config"] for raw in self.streams.values()]
+        origins = [origin for c in configs for origin in (c.get("mirror"), *(c.get("sources") or ())) if origin]
+        return frozenset(origin["name"] for origin in origins)
+
+
+class JetStream:
+    """JetStream's API over a connection of its own."""
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        *,
+        domain: str | None = None,
+        buffered: bool = True,
+        timeout: float = REQUEST_TIMEOUT_S,
+        on_error: ErrorCallback = lambda _: None,
+    ) -> None:
+        """`options` are nats-py's for `connect`.
+
+        With `buffered=False` the connection never holds a request back to send it later: once broken it is thrown
+        away, and the next request opens a new one. So a deletion that was given up cannot happen after a reconnect.
+        """
+        self._options = options
+        self._prefix = f"$JS.{domain}.API" if domain else "$JS.API"
+        self._buffered = buffered
+        self._timeout = timeout
+        self._on_error = on_error
+        self._client: Client | None = None
+        self._connecting = asyncio.Lock()
+        self._last_error = ""
+        self._waiting: dict[str, asyncio.Timeout] = {}
+        self._denied: set[str] = set()
+
+    async def connect(self) -> Client:
+        """The connection, opened where there is none. Raises Unreachable."""
+        async with self._connecting:
+            if self._client is None or self._client.is_closed:
+                self._client = await self._open()
+            return self._client
+
+    async def close(self) -> None:
+        """Close the connection; no error where there is none."""
+        if self._client is not None:
+            await self._client.close()
+
+    @property
+    def server_version(self) -> str:
+        """Of the server connected to, such as `2.15.1`."""
+        version = self._client.connected_server_version if self._client else None
+        return f"{version.major}.{version.minor}.{version.patch}" if version else "unknown"
+
+    async def _open(self) -> Client:
+        client = Client()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await client.connect(**self._options, error_cb=self._heard, **self._lifetime())
+        except (TimeoutError, OSError, nats.errors.Error) as error:
+            with suppress(Exception):  # half-open: whatever it says on the way out is not the reason
+                await client.close()
+            raise Unreachable(self._last_error or str(error) or type(error).__name__) from error
+        version = client.connected_server_version
+        if (version.major, version.minor) < OLDEST_SERVER:
+            await client.close()
+            message = f"nats-server {version.major}.{version.minor} is too old: reactor needs 2.10 or later"
+            raise TooOld(message)
+        return client
+
+    def _lifetime(self) -> Raw:
+        if self._buffered:
+            return {"max_reconnect_attempts": -1, "reconnect_time_wait": 1}
+        return {"allow_reconnect": False, "pending_size": 0}
+
+    async def _heard(self, error: Exception) -> None:
+        """The server's asynchronous errors. A missing permission shows only here; the request itself just hangs."""
+        self._last_error = str(error) or type(error).__name__
+        self._on_error(self._last_error)
+        violation = _VIOLATION.search(self._last_error)
+        if violation and (scope := self._waiting.get(violation[1])):
+            self._denied.add(violation[1])
+            scope.reschedule(0)
+
+    async def call(self, verb: str, payload: Raw | None = None) -> Raw:
+        """One request, such as `STREAM.INFO.job_1`. Raises the errors at the top of this module."""
+        client = await self.connect()
+        if not client.is_connected:
+            message = self._last_error or "disconnected"
+            raise Unreachable(message)
+        subject = f"{self._prefix}.{verb}"
+        body = json.dumps(payload).encode() if payload is not None else b""
+        answer = from_json(await self._request(client, subject, body))
+        if error := answer.get("error"):
+            kind = NotFound if error.get("err_code") in _NOT_FOUND_CODES else Refused
+            raise kind(error.get("code", 0), error.get("err_code", 0), error.get("description", "no description"))
+        return answer  # type: ignore[no-any-return]  # every API answer is an object
+
+    async def _request(self, client: Client, subject: str, body: bytes) -> bytes:
+        try:
+            async with asyncio.timeout(self._timeout) as scope:
+                self._waiting[subject] = scope
+                return (await client.request(subject, body, timeout=2 * self._timeout)).data
+        except TimeoutError as error:  # nats-py's own is one, too
+            if subject in self._denied:
+                self._denied.discard(subject)
+                message = f"no permission to publish to {subject}"
+                raise PermissionDenied(message) from error
+            message = f"no answer to {subject} in {self._timeout:g} s"
+            raise Unanswered(message) from error
+        except nats.errors.NoRespondersError as error:
+            message = "nobody answers: JetStream is off for this account, or the domain is wrong"
+            raise Unreachable(message) from error
+        except nats.errors.Error as error:
+            raise Unreachable(str(error)) from error
+        finally:
+            self._waiting.pop(subject, None)
+
+    async def _pages(self, verb: str, request: Raw | None = None) -> AsyncIterator[Raw]:
+        """Every page of a listing. A page stands for `limit` names, also where some of them did not report."""
+        offset, total = 0, 1
+        while offset < total:
+            page = await self.call(verb, (request or {}) | {"offset": offset})
+            yield page
+            offset, total = offset + page["limit"], page["total"]
+
+    async def list_streams(self) -> Listing:
+        """All pages. Raises as `call` does: a page that failed is no shorter list.
+
+        Pages shift while streams come and go, so a stream may appear twice (kept once) or not at all.
+        """
+        listing = Listing()
+        async for page in self._pages("STREAM.LIST"):
+            listing.streams.update((raw["config"]["name"], raw) for raw in page.get("streams") or ())
+            listing.unreported.update(page.get("missing") or (), page.get("offline") or ())
+        return listing
+
+    async def stream_names(self, subject: str | None = None) -> set[str]:
+        """The names of all streams, or of those that capture some of `subject`."""
+        request = {"subject": subject} if subject else None
+        return {name async for page in self._pages("STREAM.NAMES", request) for name in page.get("streams") or ()}
+
+    async def stream_info(self, name: str) -> Raw:
+        """The leader's word on one stream. Raises NotFound."""
+        return await self.call(f"STREAM.INFO.{name}")
+
+    async def create_stream(self, config: Raw) -> Raw:
+        """Create a stream; no error where it exists with this very config."""
+        return await self.call(f"STREAM.CREATE.{config['name']}", config)
+
+    async def update_stream(self, config: Raw) -> Raw:
+        """Replace a stream's config by this one, whole. There is no precondition."""
+        return await self.call(f"STREAM.UPDATE.{config['name']}", config)
+
+    async def delete_stream(self, name: str) -> None:
+        """Delete a stream. There is no precondition; a body is refused (10038)."""
+        await self.call(f"STREAM.DELETE.{name}")
+
+    async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
+        """The last message on a subject, from the stream's leader (a direct get may come from a stale replica)."""
+        return await self._message(stream, {"last_by_subj": subject})
+
+    async def next_message(self, stream: str, subject: str, seq: int) -> StoredMessage | None:
+        """The first message on a subject (wildcards allowed) at that sequence or after it."""
+        return await self._message(stream, {"seq": seq, "next_by_subj": subject})
+
+    async def _message(self, stream: str, which: Raw) -> StoredMessage | None:
+        try:
+            message = (await self.call(f"STREAM.MSG.GET.{stream}", which))["message"]
+        except NotFound as error:
+            if error.err_code != NO_MESSAGE:  # a stream that is gone says nothing about its messages
+                raise
+            return None
+        data = b64decode(message.get("data") or "")
+        return StoredMessage(message["subject"], message["seq"], parse_instant(message["time"]), data)
+
+    async def consumers(self, stream: str) -> list[Raw]:
+        """The info of all consumers of a stream."""
+        return [raw async for page in self._pages(f"CONSUMER.LIST.{stream}") for raw in page.get("consumers") or ()]
+
+    async def consumer_names(self, stream: str) -> set[str]:
+        """The names of all consumers of a stream."""
+        pages = self._pages(f"CONSUMER.NAMES.{stream}")
+        return {name async for page in pages for name in page.get("consumers") or ()}
+
+    async def context(self) -> JetStreamContext:
+        """nats-py's own view of this connection, for publishing and consuming. Raises Unreachable."""
+        return (await self.connect()).jetstream(prefix=self._prefix, timeout=self._timeout)
+
+    async def replay(self, stream: str, subject: str, batch: int = 512) -> AsyncIterator[list[StoredMessage]]:
+        """All messages on a subject (wildcards allowed), oldest first, in batches; none are acked or taken away."""
+        context = await self.context()
+        config = ConsumerConfig(ack_policy=AckPolicy.NONE, mem_storage=True, inactive_threshold=60.0)
+        subscription = await context.pull_subscribe(subject, stream=stream, config=config)
+        try:
+            pending = (await subscription.consumer_info()).num_pending or 0
+            while pending:
+                deliveries = [read_delivery(msg) for msg in await subscription.fetch(batch, timeout=self._timeout)]
+                pending = deliveries[-1].pending
+                yield [delivery.message for delivery in deliveries]
+        except (nats.errors.Error, TimeoutError) as error:
+            message = f"reading stream {stream} broke off: {error or type(error).__name__}"
+            raise Unreachable(message) from error
+        finally:
+            with suppress(nats.errors.Error):
+                await subscription.unsubscribe()
+
+    async def consumer_info(self, stream: str, consumer: str) -> Raw:
+        """Raises NotFound."""
+        return await self.call(f"CONSUMER.INFO.{stream}.{consumer}")
+
+    async def create_consumer(self, stream: str, config: Raw) -> Raw:
+        """Create a durable consumer; no error where it exists with this very config."""
+        request = {"stream_name": stream, "config": config}
+        return await self.call(f"CONSUMER.DURABLE.CREATE.{stream}.{config['durable_name']}", request)
+
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        """Delete a consumer; no error where it is gone."""
+        with suppress(NotFound):
+            await self.call(f"CONSUMER.DELETE.{stream}.{consumer}")
+
+
+def read_delivery(msg: Msg) -> Delivery:
+    """A message with what its reply subject says, in nanoseconds: nats-py's own metadata rounds to microseconds.
+
+    `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>`, then a
+    random token in the longer form:
+    https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-15.md
+    """
+    tokens = msg.reply.split(".")
+    first = 4 if len(tokens) > SHORT_ACK_TOKENS else 2  # the older, shorter form names neither domain nor account
+    seq, published_at, pending = (int(tokens[first + offset]) for offset in (3, 5, 6))
+    return Delivery(StoredMessage(msg.subject, seq, published_at, msg.data), pending)

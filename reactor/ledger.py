@@ -1,0 +1,302 @@
+"""The ledger: what lifecycle events have said, kept in Redis. This module owns its keys and its Lua.
+
+Keys, each under the namespace:
+
+    job:<job_id>        string  the record: 20 digits of occurred_at (ns), 20 of the sequence, the status
+    due                 zset    jobs by when to look at their streams (ms, Redis's own clock)
+    ledger              hash    whose ledger it is and what it covers (see `Reading`)
+    attempts            hash    failed drains in a row, by job
+    lease:<what>        string  the token of whoever works on something; expires
+    sighting:<stream>   string  when these consumer figures were first seen; expires
+    deliveries:<job_id> hash    advisories counted on the job; expires
+
+A live record never expires: its loss would look like a job that does not exist. A record's fixed-width head makes age
+a comparison of strings, exact where a double would round nanoseconds. Due times are spans added to Redis's clock, so
+no worker's clock is ever compared with another's. Everything here can be rebuilt from the lifecycle stream.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from reactor.model import Record
+
+LedgerError = RedisError
+"""Redis is away, full, read-only or otherwise unwilling: nothing was lost, try again later."""
+
+_HEAD = 40
+_IDENTITY = """
+local identity = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  .. ':' .. string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+"""
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+_APPLY = f"""
+{_NOW}
+local owner = redis.call('HGET', KEYS[2], 'stream')
+if owner and owner ~= ARGV[2] then return {{-1, 0}} end
+local newer, due = 0, 0
+for i = 6, #ARGV, 3 do
+  local key, record, at = ARGV[1] .. ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local old = redis.call('GET', key)
+  if not old or string.sub(old, 1, {_HEAD}) < string.sub(record, 1, {_HEAD}) then
+    newer = newer + 1
+    redis.call('SET', key, record)
+    if at ~= '' then
+      redis.call('ZADD', KEYS[1], math.min(tonumber(at), now + tonumber(ARGV[3])), ARGV[i])
+      due = due + 1
+    end
+  end
+end
+if owner then
+  redis.call('HINCRBY', KEYS[2], 'events', ARGV[5])
+  if tonumber(redis.call('HGET', KEYS[2], 'applied') or 0) < tonumber(ARGV[4]) then
+    redis.call('HSET', KEYS[2], 'applied', ARGV[4])
+  end
+end
+return {{newer, due}}
+"""
+_READ = f"""
+{_IDENTITY}
+local answer = {{identity, redis.call('HGETALL', KEYS[1])}}
+local records = {{}}
+for i = 2, #ARGV do records[i - 1] = redis.call('GET', ARGV[1] .. ARGV[i]) end
+answer[3] = records
+return answer
+"""
+_CLAIM = f"""
+{_NOW}
+local jobs = redis.call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])
+for _, job in ipairs(jobs) do redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), job) end
+return {{now + tonumber(ARGV[2]), jobs}}
+"""
+_NEXT_DUE = f"""
+{_NOW}
+local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+if #first == 0 then return false end
+return tonumber(first[2]) - now
+"""
+_SETTLE = f"""
+{_NOW}
+if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or -1) ~= tonumber(ARGV[2]) then return 0 end
+if ARGV[3] == '' then return redis.call('ZREM', KEYS[1], ARGV[1]) end
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
+return 1
+"""
+_SCHEDULE = f"""
+{_NOW}
+for i = 1, #ARGV, 2 do redis.call('ZADD', KEYS[1], 'LT', now + tonumber(ARGV[i + 1]), ARGV[i]) end
+"""
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+_EXPIRE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
+_SIGHT = """
+local old = redis.call('GET', KEYS[1])
+local head = string.len(ARGV[2]) + 1
+if old and string.sub(old, head + 1) == ARGV[1] then
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+  return string.sub(old, 1, head - 1)
+end
+redis.call('SET', KEYS[1], ARGV[2] .. ' ' .. ARGV[1], 'PX', ARGV[3])
+return ARGV[2]
+"""
+_BEGIN = f"""
+{_IDENTITY}
+local owner = redis.call('HGET', KEYS[1], 'stream')
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'stream', ARGV[1], 'redis', identity, 'state', ARGV[2])
+return owner
+"""
+_COMPLETE = f"""
+{_IDENTITY}
+local state = redis.call('HMGET', KEYS[1], 'state', 'redis', 'applied')
+if state[1] ~= ARGV[1] or state[2] ~= identity then return 0 end
+redis.call('HSET', KEYS[1], 'state', 'complete', 'since', ARGV[2])
+if tonumber(state[3] or 0) < tonumber(ARGV[3]) then redis.call('HSET', KEYS[1], 'applied', ARGV[3]) end
+return 1
+"""
+
+
+class ForeignLedger(LedgerError):
+    """The ledger in Redis belongs to another lifecycle stream; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the ledger knows, all of one moment."""
+
+    intact: bool
+    """Complete, in this very Redis, and of this very lifecycle stream."""
+    since: int | None
+    applied: int
+    """The highest sequence of the lifecycle stream that was written here."""
+    events: int
+    """Readable events since the ledger was built."""
+    records: Mapping[str, Record] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Jobs taken from the due queue until `score` (ms, Redis's clock); they fall due again by themselves."""
+
+    score: int
+    jobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """How many events were newer than what was known, and how many jobs became due by them."""
+
+    newer: int
+    due: int
+
+
+class Ledger:
+    """Records, due queue and coverage in one Redis. Every method raises LedgerError."""
+
+    def __init__(self, redis: Redis, namespace: str, record_ttl_s: float) -> None:
+        """`record_ttl_s` counts from when a terminal job's stream is gone."""
+        self._redis = redis
+        self._ns = namespace
+        self._ttl_ms = int(record_ttl_s * 1000)
+        self._apply = redis.register_script(_APPLY)
+        self._read = redis.register_script(_READ)
+        self._claim = redis.register_script(_CLAIM)
+        self._next_due = redis.register_script(_NEXT_DUE)
+        self._settle = redis.register_script(_SETTLE)
+        self._schedule = redis.register_script(_SCHEDULE)
+        self._release = redis.register_script(_RELEASE)
+        self._expire = redis.register_script(_EXPIRE)
+        self._sight = redis.register_script(_SIGHT)
+        self._begin = redis.register_script(_BEGIN)
+        self._complete = redis.register_script(_COMPLETE)
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self._ns, *parts))
+
+    async def apply(
+        self, identity: str, events: Sequence[tuple[str, Record, int | None]], *, readable: int, grace: int
+    ) -> Applied:
+        """Write a batch of (job id, record, when to look or None) in one round trip; older ones change nothing.
+
+        `identity` is the lifecycle stream's, `readable` how many of the batch were well-formed. No look is put
+        further off than `grace` (ns) from now, however Redis's clock stands. Raises ForeignLedger.
+        """
+        highest = max((record.seq for _, record, _ in events), default=0)
+        args: list[str | int] = [self._key("job", ""), identity, grace // 1_000_000, highest, readable]
+        for job_id, record, due in events:
+            args += [job_id, _pack(record), "" if due is None else -(-due // 1_000_000)]
+        newer, due_count = await self._apply(keys=[self._key("due"), self._key("ledger")], args=args)
+        if newer < 0:
+            message = "the ledger in Redis belongs to another lifecycle stream; it is rebuilt at the next check"
+            raise ForeignLedger(message)
+        return Applied(newer, due_count)
+
+    async def read(self, identity: str, job_ids: Sequence[str] = ()) -> Reading:
+        """What is known of these jobs, and whether the ledger of that lifecycle stream is whole, in one moment."""
+        answer = await self._read(keys=[self._key("ledger")], args=[self._key("job", ""), *job_ids])
+        redis_identity, flat, values = answer
+        head = dict(zip(flat[::2], flat[1::2], strict=True))
+        whole = (head.get("state"), head.get("redis"), head.get("stream")) == ("complete", redis_identity, identity)
+        since = head.get("since")
+        return Reading(
+            intact=whole,
+            since=int(since) if since else None,
+            applied=int(head.get("applied", 0)),
+            events=int(head.get("events", 0)),
+            records={job: _unpack(value) for job, value in zip(job_ids, values, strict=False) if value is not None},
+        )
+
+    async def owner(self) -> str | None:
+        """The lifecycle stream that this ledger was built from; None for a ledger that never was."""
+        return cast("str | None", await cast("Any", self._redis.hget(self._key("ledger"), "stream")))
+
+    async def claim(self, limit: int, lease_s: float) -> Claim:
+        """Take jobs that are due, for the length of the lease."""
+        score, jobs = await self._claim(keys=[self._key("due")], args=[limit, int(lease_s * 1000)])
+        return Claim(score, tuple(jobs))
+
+    async def next_due(self) -> float | None:
+        """Seconds until the next job falls due (negative: overdue); None where none will."""
+        delay = await self._next_due(keys=[self._key("due")])
+        return None if delay is None else delay / 1000
+
+    async def settle(self, claim: Claim, job_id: str, delay_s: float | None) -> None:
+        """Give a claimed job back: due again after `delay_s`, or never. No effect where somebody has moved it."""
+        delay = "" if delay_s is None else int(delay_s * 1000) + 1
+        await self._settle(keys=[self._key("due")], args=[job_id, claim.score, delay])
+
+    async def schedule(self, delays_s: Mapping[str, float]) -> None:
+        """Look at the streams of each job after its delay, or earlier where it is due earlier already."""
+        args: list[str | int] = [part for job, delay in delays_s.items() for part in (job, int(delay * 1000) + 1)]
+        if args:
+            await self._schedule(keys=[self._key("due")], args=args)
+
+    async def forget(self, job_id: str) -> None:
+        """Take a job out of the due queue: its stream was deleted."""
+        await self._redis.zrem(self._key("due"), job_id)
+
+    async def due_count(self) -> int:
+        """Jobs in the due queue."""
+        return await self._redis.zcard(self._key("due"))
+
+    async def failed(self, job_id: str) -> int:
+        """Count a failed drain; how many in a row it makes."""
+        return cast("int", await cast("Any", self._redis.hincrby(self._key("attempts"), job_id, 1)))
+
+    async def retire(self, job_id: str, record: Record | None) -> None:
+        """A job's stream is gone: forget failed drains, and let its record expire unless the job was heard of since."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hdel(self._key("attempts"), job_id)
+            if record is not None:
+                args: list[str | int] = [_pack(record), self._ttl_ms]
+                await self._expire(keys=[self._key("job", job_id)], args=args, client=pipe)
+            await pipe.execute()
+
+    async def lease(self, what: str, token: str, seconds: float) -> bool:
+        """Whether `what` is now this token's, and nobody else's, for so long."""
+        taken = await self._redis.set(self._key("lease", what), token, nx=True, px=int(seconds * 1000))
+        return bool(taken)
+
+    async def release(self, what: str, token: str) -> None:
+        """Give a lease back before its time; no effect on somebody else's."""
+        await self._release(keys=[self._key("lease", what)], args=[token])
+
+    async def first_sighting(self, stream: str, figures: str, now: int) -> int:
+        """When these very figures of a stream were seen first: `now`, or an instant that was kept."""
+        args: list[str | int] = [figures, f"{now:020d}", self._ttl_ms]
+        return int(await self._sight(keys=[self._key("sighting", stream)], args=args))
+
+    async def count_delivery(self, job_id: str, kind: str) -> None:
+        """Count an advisory on a job."""
+        key = self._key("deliveries", job_id)
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hincrby(key, kind, 1)
+            pipe.pexpire(key, self._ttl_ms)
+            await pipe.execute()
+
+    async def begin_rebuild(self, identity: str, token: str) -> None:
+        """Vouch for nothing from here on. Records of another lifecycle stream are dropped: they prove nothing here."""
+        owner = await self._begin(keys=[self._key("ledger")], args=[identity, token])
+        if owner is not None and owner != identity:
+            await self._drop([key async for key in self._redis.scan_iter(match=self._key("job", "*"), count=1000)])
+
+    async def complete_rebuild(self, token: str, since: int | None, applied: int) -> bool:
+        """Vouch again, unless Redis was changed or emptied meanwhile, or another rebuild has begun."""
+        args: list[str | int] = [token, "" if since is None else since, applied]
+        return bool(await self._complete(keys=[self._key("ledger")], args=args))
+
+    async def _drop(self, keys: Iterable[str]) -> None:
+        await self._redis.unlink(self._key("due"), *keys)
+
+
+def _pack(record: Record) -> str:
+    return f"{record.occurred_at:020d}{record.seq:020d}{record.status}"
+
+
+def _unpack(value: str) -> Record:
+    return Record(int(value[:20]), int(value[20:_HEAD]), value[_HEAD:])

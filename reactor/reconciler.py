@@ -1,0 +1,219 @@
+"""The full pass over all streams: certain where the event path is fast, and enough alone.
+
+It consumes what is pending, lists, judges all of it from one listing and the ledger, asks the consumers of the
+candidates only, lets the breaker look at the whole, and hands each candidate to `drain_stream`, which judges again.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+from reactor.directory import Directory, in_words
+from reactor.drain import Drainer, Target, settlement_of
+from reactor.jetstream import JetStream, JetStreamError, Listing, NotFound
+from reactor.ledger import Ledger, LedgerError
+from reactor.model import Coverage, Drain, Outcome, Reason, Record, Settlement, Stream, Verdict, Wait
+from reactor.parallel import each
+from reactor.policy import Breaker, Policy, decide
+from reactor.report import Report
+from reactor.schedule import delay_until
+from reactor.wire import read_stream
+
+CATCH_UP_S = 15.0
+"""How long events that are on their way to another replica are waited for; after that, absence proves nothing."""
+
+POLL_S = 0.05
+
+
+class PassAborted(Exception):
+    """The pass ended before the first deletion: says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A stream with the verdict from the listing."""
+
+    stream: Stream
+    record: Record | None
+    coverage: Coverage
+    verdict: Verdict
+
+    @property
+    def needs_hand(self) -> bool:
+        """Whether `drain_stream` should settle it: a zombie, or a fence that has outlived its lease."""
+        stale = self.stream.fence is not None and self.stream.fence.until <= self.stream.observed_at
+        return isinstance(self.verdict, Drain) or (stale and bool(self.stream.fence and self.stream.fence.subjects))
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked of one pass."""
+
+    dry_run: bool = False
+    override_breaker: bool = False
+    only: Collection[str] = ()
+    """Just these streams, by their exact names; empty for all."""
+
+
+Progress = Callable[[int, int], None]
+
+
+def no_progress(_done: int, _total: int) -> None:
+    """For a pass that nobody watches."""
+
+
+class Reconciler:
+    """One pass at a time; all resources are handed in."""
+
+    def __init__(
+        self,
+        *,
+        reads: JetStream,
+        directory: Directory,
+        drainer: Drainer,
+        ledger: Ledger,
+        policy: Policy,
+        breaker: Breaker,
+        lifecycle_stream: str,
+        concurrency: int,
+        catch_up: Callable[[], Awaitable[object]],
+        clock: Callable[[], int],
+        pace: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`catch_up` consumes what the durable has pending; `clock` is only for the report; `pace` waits for a turn."""
+        self._reads = reads
+        self._directory = directory
+        self._drainer = drainer
+        self._ledger = ledger
+        self._policy = policy
+        self._breaker = breaker
+        self._lifecycle_stream = lifecycle_stream
+        self._catch_up = catch_up
+        self._concurrency = concurrency
+        self._clock = clock
+        self._pace = pace
+
+    async def run(self, order: Order, progress: Progress = no_progress) -> Report:
+        """One pass and its report; an outage is in the report's `error`, never an exception."""
+        started_at, start = self._clock(), time.monotonic()
+        report = Report((), self._policy, order.dry_run, started_at, 0.0)
+        try:
+            judged = await self._judge_all(order)
+            breaker = self._check_breaker(judged)
+            held = breaker is not None and not order.override_breaker
+            if not order.dry_run:
+                await self._schedule(judged)
+            settlements = await self._settle_all(judged, order, progress, held=held)
+            report = replace(report, settlements=settlements, breaker=breaker if held else None)
+        except (JetStreamError, LedgerError) as error:
+            report = replace(report, error=in_words(error))
+        except PassAborted as error:
+            report = replace(report, error=str(error))
+        return replace(report, duration_s=time.monotonic() - start)
+
+    async def _judge_all(self, order: Order) -> list[Judged]:
+        await self._directory.ensure()
+        await self._catch_up()
+        listing = await self._list()
+        await self._caught_up_after_list()
+        streams = self._job_streams(listing, order)
+        coverage, records = await self._directory.look_up([stream.job_id for stream in streams])
+        await self._drainer.check_rights()
+        judged = [
+            Judged(stream, record, coverage, decide(stream, record, coverage, self._policy))
+            for stream in streams
+            for record in [records.get(stream.job_id)]
+        ]
+        return await each(judged, self._ask_consumers, self._concurrency)
+
+    async def _list(self) -> Listing:
+        """All streams; the lifecycle stream among them shows that this is the account it should be."""
+        listing = await self._reads.list_streams()
+        if self._lifecycle_stream not in listing.streams.keys() | listing.unreported:
+            try:
+                await self._reads.stream_info(self._lifecycle_stream)
+            except NotFound as error:
+                message = f"the account has no lifecycle stream {self._lifecycle_stream}: wrong account or domain?"
+                raise PassAborted(message) from error
+        self._drainer.sourced = listing.sourced
+        return listing
+
+    async def _caught_up_after_list(self) -> None:
+        """An event published before the list was read must be in the ledger before absence from it counts."""
+        listed_at = (await self._directory.refresh()).last_seq
+        deadline = time.monotonic() + CATCH_UP_S
+        while self._directory.behind and time.monotonic() < deadline:
+            await self._catch_up()
+            await asyncio.sleep(POLL_S)
+            await self._directory.refresh(caught_up_to=listed_at)
+
+    def _job_streams(self, listing: Listing, order: Order) -> list[Stream]:
+        """Job streams by their exact listed names; one that the server could not report whole is taken as such."""
+        streams = {}
+        for name in sorted(listing.streams.keys() | listing.unreported | set(order.only)):
+            job_id = self._policy.job_id(name)
+            if job_id is None or (order.only and name not in order.only):
+                continue
+            raw = listing.streams.get(name, {"config": {"name": name}})
+            whole = name not in listing.unreported
+            streams[name] = read_stream(raw, job_id, sourced=listing.sourced, reported=whole)
+        return list(streams.values())
+
+    async def _ask_consumers(self, one: Judged) -> Judged:
+        """Of a candidate only: they say whether anybody still works on its messages, and how often those failed."""
+        if not isinstance(one.verdict, Drain):
+            return one
+        try:
+            stream = await self._drainer.with_consumers(one.stream)
+        except NotFound:
+            return one  # gone since: for drain_stream to find out
+        return replace(one, stream=stream, verdict=decide(stream, one.record, one.coverage, self._policy))
+
+    def _check_breaker(self, judged: Sequence[Judged]) -> str | None:
+        missing = sum(one.verdict == Drain(Reason.MISSING) for one in judged)
+        return self._breaker.trips(missing, len(judged))
+
+    async def _schedule(self, judged: Sequence[Judged]) -> None:
+        """What waits is looked at on time, by the sweeper."""
+        waits = [(one.stream, one.verdict.until) for one in judged if isinstance(one.verdict, Wait)]
+        await self._ledger.schedule({s.job_id: delay_until(until, s.observed_at) for s, until in waits})
+
+    async def _settle_all(
+        self, judged: Sequence[Judged], order: Order, progress: Progress, *, held: bool
+    ) -> list[Settlement]:
+        total, done = sum(one.needs_hand for one in judged), 0
+
+        async def settle(one: Judged) -> Settlement:
+            nonlocal done
+            settlement = await (self._hold_back(one, order) if held else self._drain(one, order))
+            done += 1
+            progress(done, total)
+            return settlement
+
+        hands = [one for one in judged if one.needs_hand]
+        settled = dict(zip(map(id, hands), await each(hands, settle, self._concurrency), strict=True))
+        return [settled.get(id(one)) or _as_it_is(one) for one in judged]
+
+    async def _hold_back(self, one: Judged, order: Order) -> Settlement:
+        if not isinstance(one.verdict, Drain):
+            return await self._drain(one, order)  # no deletion: subjects that a fence has kept too long
+        outcome = Outcome.WOULD_DRAIN if order.dry_run else Outcome.KEPT
+        return replace(_as_it_is(one), outcome=outcome, detail="held back by the breaker")
+
+    async def _drain(self, one: Judged, order: Order) -> Settlement:
+        target = Target(one.stream.name, one.stream.job_id, one.stream.created)
+        if not order.dry_run:
+            await self._pace()
+        try:
+            settlement = await self._drainer.drain_stream(target, dry_run=order.dry_run)
+        except LedgerError as error:
+            detail = f"Redis failed on the way: {error}"
+            return Settlement(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, one.stream, one.record, detail=detail)
+        seen = settlement.stream if settlement.stream.observed_at else one.stream
+        consumers = seen.consumers or one.stream.consumers
+        return replace(settlement, stream=replace(seen, consumers=consumers))
+
+
+def _as_it_is(one: Judged) -> Settlement:
+    return settlement_of(one.verdict, one.stream, one.record, one.coverage)

@@ -1,0 +1,263 @@
+"""From settings to parts: the one place that turns plain values into connected objects.
+
+Adapters and use cases never read settings; what they need is handed to them here.
+"""
+
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import nats.errors
+from aiolimiter import AsyncLimiter
+from nats.aio.msg import Msg
+from redis.asyncio import Redis
+
+from reactor.audit import Audit
+from reactor.directory import Directory
+from reactor.drain import Companions, Drainer
+from reactor.events import SubjectTemplate
+from reactor.jetstream import REQUEST_TIMEOUT_S, JetStream, JetStreamError
+from reactor.ledger import Ledger
+from reactor.model import nanoseconds, parse_instant
+from reactor.policy import Breaker, Policy
+from reactor.provision import (
+    DEAD_LETTERS,
+    Provision,
+    ProvisionError,
+    Wishes,
+    find_lifecycle_stream,
+    provision,
+)
+from reactor.reconciler import Reconciler
+from reactor.settings import NatsSettings, Settings
+from reactor.subscriber import DeadLetters, LifecycleSubscriber, consume_pending
+from reactor.sweeper import Sweeper
+
+RECORD_TTL_S = 7 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every command works with, not connected yet: connections open at their first use."""
+
+    settings: Settings
+    reads: JetStream
+    effects: JetStream
+    redis: Redis
+    ledger: Ledger
+    audit: Audit
+    wishes: Wishes
+
+
+@asynccontextmanager
+async def parts(settings: Settings, on_error: Callable[[str], None] = lambda _: None) -> AsyncIterator[Parts]:
+    """The parts, closed at the end. `on_error` hears what the NATS server complains of."""
+    options, domain = nats_options(settings.nats), settings.nats.domain
+    async with AsyncExitStack() as stack:
+        reads = JetStream(options, domain=domain, on_error=on_error)
+        effects = JetStream(options, domain=domain, on_error=on_error, buffered=False)
+        redis: Redis = Redis.from_url(
+            settings.redis.url.get_secret_value(),
+            decode_responses=True,
+            socket_timeout=REQUEST_TIMEOUT_S,
+            socket_connect_timeout=5.0,
+            protocol=2,
+        )
+        stack.push_async_callback(redis.aclose)
+        stack.push_async_callback(effects.close)
+        stack.push_async_callback(reads.close)
+        namespace = settings.redis.namespace
+        ledger = Ledger(redis, namespace, RECORD_TTL_S)
+        yield Parts(settings, reads, effects, redis, ledger, Audit(redis, namespace), wishes_of(settings))
+
+
+async def provision_safely(parts: Parts) -> Provision:
+    """Find or declare the streams. Raises ProvisionError where this looks like the wrong account.
+
+    A ledger in Redis was built from a lifecycle stream; an account without any is hardly the same job system.
+    """
+    if await find_lifecycle_stream(parts.reads, parts.wishes) is None and (owner := await parts.ledger.owner()):
+        message = (
+            f"Redis holds the ledger of lifecycle stream {owner}, and this account has no stream on "
+            f"{parts.wishes.events_subject.wildcard}: wrong account, domain or Redis? "
+            "If that stream was deleted on purpose, set a new REACTOR_REDIS_NAMESPACE"
+        )
+        raise ProvisionError(message)
+    return await provision(parts.reads, parts.wishes)
+
+
+def wishes_of(settings: Settings) -> Wishes:
+    """How the streams should be where reactor declares them."""
+    events = settings.events
+    return Wishes(
+        events_stream=events.stream,
+        events_subject=SubjectTemplate(events.subject),
+        advisories_stream=settings.advisories.stream,
+        durable=events.durable,
+        replicas=events.replicas,
+        max_age=nanoseconds(events.max_age),
+    )
+
+
+def policy_of(settings: Settings, own_streams: frozenset[str] = frozenset({DEAD_LETTERS})) -> Policy:
+    """The rules, as the core takes them."""
+    rules = settings.policy
+    return Policy(
+        pattern=rules.regex,
+        age_guard=nanoseconds(rules.age_guard),
+        terminal_grace=nanoseconds(rules.terminal_grace),
+        idle_guard=nanoseconds(rules.idle_guard),
+        terminal_statuses=frozenset(rules.terminal_statuses),
+        protect=rules.protect,
+        own_streams=own_streams,
+    )
+
+
+def nats_options(nats_settings: NatsSettings) -> dict[str, Any]:
+    """nats-py's options for `connect`."""
+    options: dict[str, Any] = {"servers": servers_of(nats_settings), "name": "reactor", "connect_timeout": 5}
+    if nats_settings.creds:
+        options["user_credentials"] = str(nats_settings.creds)
+    if nats_settings.user:
+        options["user"] = nats_settings.user
+    if nats_settings.password:
+        options["password"] = nats_settings.password.get_secret_value()
+    if nats_settings.token:
+        options["token"] = nats_settings.token.get_secret_value()
+    if nats_settings.nkey:
+        options["nkeys_seed_str"] = nats_settings.nkey.get_secret_value()
+    if context := tls_context(nats_settings):
+        options["tls"] = context
+    return options
+
+
+def servers_of(nats_settings: NatsSettings) -> list[str]:
+    """The server URLs, with whatever credentials they hold."""
+    return [url.strip() for url in nats_settings.url.get_secret_value().split(",")]
+
+
+def tls_context(nats_settings: NatsSettings) -> ssl.SSLContext | None:
+    """For a private authority or a client certificate; None leaves it to the URL."""
+    if not (nats_settings.tls_ca or nats_settings.tls_cert):
+        return None
+    context = ssl.create_default_context(cafile=nats_settings.tls_ca and str(nats_settings.tls_ca))
+    if nats_settings.tls_cert:
+        context.load_cert_chain(str(nats_settings.tls_cert), nats_settings.tls_key and str(nats_settings.tls_key))
+    return context
+
+
+def utc_now() -> int:
+    """The worker's own clock (ns), for reports only: no verdict ever sees it."""
+    return parse_instant(datetime.now(UTC).isoformat())  # noqa: TID251  # the one clock of the shell
+
+
+def pace_of(max_rate: float | None) -> Callable[[], Awaitable[None]]:
+    """Waits for a turn, so that no more than `max_rate` a second begin."""
+    if max_rate is None:
+        return _at_once
+    limiter = AsyncLimiter(1, 1 / max_rate)
+    return limiter.acquire
+
+
+async def _at_once() -> None:
+    """No limit."""
+
+
+class Crew:
+    """Use cases for one provisioned account. Each judges at its own times, by a directory and drainer of its own."""
+
+    def __init__(self, parts: Parts, provisioned: Provision, *, assume_missing: bool = False) -> None:
+        """`assume_missing` is an operator's word for one full pass."""
+        self._parts = parts
+        self._provisioned = provisioned
+        self._pace = pace_of(parts.settings.sweep.max_rate)
+        self.policy = replace(
+            policy_of(parts.settings, provisioned.own_streams | {DEAD_LETTERS}), assume_missing=assume_missing
+        )
+
+    def directory(self) -> Directory:
+        """A directory with a view of its own."""
+        events, durable = self._provisioned.events, self._parts.wishes.durable
+        template = self._parts.wishes.events_subject
+        parts = self._parts
+        return Directory(parts.reads, parts.ledger, self.policy, template=template, source=events, durable=durable)
+
+    def drainer(self, directory: Directory, policy: Policy) -> Drainer:
+        """The effect, judging by these."""
+        parts, streams = self._parts, tuple(source.stream for source in self._provisioned.advisories)
+        return Drainer(
+            reads=parts.reads,
+            effects=parts.effects,
+            directory=directory,
+            ledger=parts.ledger,
+            audit=parts.audit,
+            policy=policy,
+            companions=Companions(parts.settings.policy.companions, streams),
+            lease_s=parts.settings.sweep.lease.total_seconds(),
+            by=f"{socket.gethostname()}:{os.getpid()}",
+            announce=self._announce,
+        )
+
+    async def lifecycle_subscriber(self, wake: Callable[[], None] = lambda: None) -> LifecycleSubscriber:
+        """Takes lifecycle messages; connects to learn the server's largest payload."""
+        client = await self._parts.reads.connect()
+        return LifecycleSubscriber(self.directory(), DeadLetters(self._publish, client.max_payload), wake)
+
+    def reconciler(self, subscriber: LifecycleSubscriber) -> Reconciler:
+        """The full pass, which consumes what is pending through the given subscriber."""
+        parts, directory, sweep = self._parts, self.directory(), self._parts.settings.sweep
+
+        async def catch_up() -> None:
+            await self._consume(subscriber.handle)
+
+        limits = parts.settings.breaker
+        return Reconciler(
+            reads=parts.reads,
+            directory=directory,
+            drainer=self.drainer(directory, self.policy),
+            ledger=parts.ledger,
+            policy=self.policy,
+            breaker=Breaker(limits.max_missing, limits.max_missing_ratio),
+            lifecycle_stream=self._provisioned.events.stream,
+            concurrency=sweep.concurrency,
+            catch_up=catch_up,
+            clock=utc_now,
+            pace=self._pace,
+        )
+
+    def sweeper(self, want_pass: Callable[[], None]) -> Sweeper:
+        """Settles due jobs one by one, so it never acts on absence."""
+        parts, directory, sweep = self._parts, self.directory(), self._parts.settings.sweep
+        policy = replace(self.policy, absence_counts=False)
+        lease_s = sweep.lease.total_seconds()
+        within_lease = max(1, int(sweep.max_rate * lease_s / 2)) if sweep.max_rate else sweep.concurrency
+        return Sweeper(
+            reads=parts.reads,
+            directory=directory,
+            drainer=self.drainer(directory, policy),
+            ledger=parts.ledger,
+            audit=parts.audit,
+            policy=policy,
+            batch=min(sweep.concurrency, within_lease),
+            lease_s=lease_s,
+            max_attempts=sweep.max_attempts,
+            pace=self._pace,
+            want_pass=want_pass,
+        )
+
+    async def _consume(self, handle: Callable[[Sequence[Msg]], Awaitable[None]]) -> None:
+        context = await self._parts.reads.context()
+        await consume_pending(context, self._provisioned.events.stream, self._parts.wishes.durable, handle)
+
+    async def _publish(self, subject: str, data: bytes, headers: dict[str, str]) -> object:
+        return await (await self._parts.reads.context()).publish(subject, data, headers=headers)
+
+    async def _announce(self, subject: str, data: bytes) -> None:
+        """Tell others; the deletion is done, so nothing that fails here may look like its failure."""
+        with suppress(JetStreamError, nats.errors.Error):
+            await (await self._parts.reads.connect()).publish(subject, data)

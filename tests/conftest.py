@@ -1,0 +1,39 @@
+"""One nats-server and one Valkey for the whole run; an account and a namespace for each test."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+from harness import World, account_numbers, accounts_config, connected
+
+from reactor.embedded import HOST, Server, free_port, nats_server, running, valkey_server
+
+
+@pytest_asyncio.fixture(scope="session")
+async def nats_one(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    """The shared nats-server."""
+    server = nats_server(tmp_path_factory.mktemp("nats"), free_port(), accounts_config())
+    async with running(server):
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session")
+async def valkey_one(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    """The shared Valkey."""
+    async with running(valkey_server(tmp_path_factory.mktemp("valkey"), free_port())) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def accounts() -> Iterator[int]:
+    """Numbers of accounts that no test has used yet."""
+    return account_numbers()
+
+
+@pytest_asyncio.fixture
+async def world(nats_one: Server, valkey_one: Server, accounts: Iterator[int]) -> AsyncIterator[World]:
+    """A test's own account and namespace."""
+    number = next(accounts)
+    nats_url = f"nats://a{number}:pw@{HOST}:{nats_one.port}"
+    async with connected(nats_url, f"redis://{HOST}:{valkey_one.port}/0", f"t{number}") as one:
+        yield one

@@ -1,0 +1,267 @@
+"""What the tests work with: a world of its own for each, on servers that all of them share; and servers to break."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from base64 import b64decode
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import nats
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, StorageType, StreamConfig
+from redis.asyncio import Redis
+
+from reactor.embedded import HOST, Server, free_port, nats_server, running, valkey_server
+
+ACCOUNTS = 400
+ROOT = Path(__file__).parent.parent
+Found = TypeVar("Found")
+
+
+async def eventually(
+    predicate: Callable[[], Found | Awaitable[Found]], within: float = 10.0, every: float = 0.02
+) -> Found:
+    """Wait until the predicate holds; its value."""
+    deadline = time.monotonic() + within
+    while True:
+        value = predicate()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not so within {within} s; the last value was {value!r}"
+        await asyncio.sleep(every)
+
+
+def accounts_config() -> str:
+    """A JetStream account a test, so that nobody sees another's streams."""
+    rows = "\n".join(
+        f"A{n}: {{ jetstream: enabled, users: [ {{ user: a{n}, password: pw }} ] }}" for n in range(ACCOUNTS)
+    )
+    return f"accounts {{\n{rows}\nSYS: {{ users: [ {{ user: sys, password: pw }} ] }}\n}}\nsystem_account: SYS\n"
+
+
+@dataclass
+class World:
+    """One test's own JetStream account and Redis namespace, with the clients to look at both."""
+
+    nats_url: str
+    redis_url: str
+    namespace: str
+    nc: Client
+    redis: Redis
+    settings: dict[str, str] = field(default_factory=dict)
+    """Further REACTOR_ variables for what this test runs."""
+
+    @property
+    def js(self) -> JetStreamContext:
+        return self.nc.jetstream(timeout=10)
+
+    async def api(self, verb: str, payload: dict[str, Any] | None = None) -> dict[str, Any]:
+        body = json.dumps(payload).encode() if payload is not None else b""
+        answer = await self.nc.request(f"$JS.API.{verb}", body, timeout=10)
+        return json.loads(answer.data)  # type: ignore[no-any-return]
+
+    async def stream(
+        self,
+        name: str,
+        *,
+        subjects: list[str] | None = None,
+        messages: int = 0,
+        **config: Any,
+    ) -> None:
+        """A job stream like the model case's."""
+        subject = name.replace("_", ".") + ".tasks" if re.fullmatch(r"job_\w+", name, re.ASCII) else f"t.{name}"
+        wanted = [subject] if subjects is None else subjects
+        settings: dict[str, Any] = {"storage": StorageType.FILE, "max_age": 86_400} | config
+        await self.js.add_stream(StreamConfig(name, subjects=wanted, **settings))
+        for _ in range(messages):
+            await self.js.publish(wanted[0], b"task")
+
+    async def zombie(self, number: int, status: str = "SUCCESS", messages: int = 1) -> str:
+        """A stream whose job has ended."""
+        await self.stream(f"job_{number}", messages=messages)
+        await self.emit(number, status)
+        return f"job_{number}"
+
+    async def consumer(self, stream: str, name: str | None = None, **config: Any) -> str:
+        """The durable pull consumer of a job stream."""
+        durable = name or stream.replace("_", "-") + "-consumer"
+        await self.js.add_consumer(stream, ConsumerConfig(durable_name=durable, max_deliver=2, **config))
+        return durable
+
+    async def info(self, name: str) -> dict[str, Any] | None:
+        answer = await self.api(f"STREAM.INFO.{name}")
+        return None if "error" in answer else answer
+
+    async def names(self) -> set[str]:
+        """All streams of the account but reactor's own."""
+        answer = await self.api("STREAM.NAMES")
+        return {name for name in answer["streams"] or () if not name.startswith(("JOBS", "REACTOR_"))}
+
+    async def emit(self, job_id: object, status: str, occurred_at: str | None = None, **extra: object) -> None:
+        """A lifecycle event by core NATS, as the plainest emitter would publish it, and safely at the server."""
+        event = {"job_id": job_id, "status": status, **extra} | ({"occurred_at": occurred_at} if occurred_at else {})
+        await self.publish(f"jobs.lifecycle.{job_id}", json.dumps(event).encode())
+
+    async def publish(self, subject: str, data: bytes) -> None:
+        await self.nc.publish(subject, data)
+        await self.nc.flush()
+
+    async def dead_letters(self) -> list[tuple[dict[str, str], bytes]]:
+        """Headers and bodies, oldest first."""
+        letters = []
+        last = ((await self.info("REACTOR_DEAD_LETTERS")) or {"state": {"last_seq": 0}})["state"]["last_seq"]
+        for seq in range(1, last + 1):
+            message = (await self.api("STREAM.MSG.GET.REACTOR_DEAD_LETTERS", {"seq": seq}))["message"]
+            lines = b64decode(message["hdrs"]).decode().split("\r\n")[1:]
+            headers = dict(line.split(": ", 1) for line in lines if ": " in line)
+            letters.append((headers, b64decode(message.get("data", ""))))
+        return letters
+
+    async def declare(self) -> None:
+        """Have reactor declare its streams, so that events published before it runs are kept."""
+        done = await self.reactor("reconcile", "--json")
+        assert done.code == 0, done
+
+    def env(self, **overrides: object) -> dict[str, str]:
+        """For a process of reactor's: this world, short guards, and whatever the test says."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
+        ours = {
+            "REACTOR_NATS_URL": self.nats_url,
+            "REACTOR_REDIS_URL": self.redis_url,
+            "REACTOR_REDIS_NAMESPACE": self.namespace,
+            "REACTOR_HTTP_PORT": "0",
+            "REACTOR_LOG_FORMAT": "json",
+            "REACTOR_LOG_LEVEL": "DEBUG",
+            "REACTOR_POLICY_AGE_GUARD": "0",
+            "REACTOR_POLICY_TERMINAL_GRACE": "0",
+            "REACTOR_POLICY_IDLE_GUARD": "0",
+        }
+        return inherited | ours | self.settings | {name: str(value) for name, value in overrides.items()}
+
+    async def reactor(self, *args: str, **overrides: object) -> "Completed":
+        """Run a command to its end."""
+        return await reactor(*args, env=self.env(**overrides))
+
+    async def reconcile(self, *args: str, **overrides: object) -> dict[str, Any]:
+        """Run a pass; the report, with the exit code as `code`."""
+        done = await self.reactor("reconcile", "--json", *args, **overrides)
+        assert done.out, done
+        return json.loads(done.out) | {"code": done.code}  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def reactor(*args: str, env: dict[str, str], cwd: Path | None = None) -> Completed:
+    """Run `reactor ...` as a user would."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "reactor", *args),
+        env={"PYTHONPATH": str(ROOT)} | env,
+        cwd=cwd or tempfile.gettempdir(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return Completed(process.returncode, out.decode(), err.decode())
+
+
+@dataclass
+class WorkerProcess:
+    """A `reactor worker` and all it has said so far."""
+
+    process: asyncio.subprocess.Process
+    lines: list[str] = field(default_factory=list)
+
+    async def listen(self) -> None:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.lines.append(line.decode())
+
+    def said(self, text: str) -> bool:
+        return any(text in line for line in self.lines)
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and wait; the exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), 20)
+
+
+@asynccontextmanager
+async def worker(env: dict[str, str], *args: str, until: str = "worker started") -> AsyncIterator[WorkerProcess]:
+    """A worker process that has said `until`, stopped at the end."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "reactor", "worker", *args),
+        env={"PYTHONPATH": str(ROOT)} | env,
+        cwd=tempfile.gettempdir(),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    one = WorkerProcess(process)
+    listening = asyncio.create_task(one.listen())
+    try:
+        await eventually(lambda: one.said(until) or process.returncode is not None, 30)
+        assert one.said(until), "".join(one.lines)
+        yield one
+    finally:
+        await one.stop()
+        await listening
+
+
+@asynccontextmanager
+async def connected(nats_url: str, redis_url: str, namespace: str) -> AsyncIterator[World]:
+    """A world on these servers."""
+    async with AsyncExitStack() as stack:
+        nc = await nats.connect(nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+        stack.push_async_callback(nc.close)
+        redis: Redis = Redis.from_url(redis_url, decode_responses=True, protocol=2)
+        stack.push_async_callback(redis.aclose)
+        yield World(nats_url, redis_url, namespace, nc, redis)
+
+
+@asynccontextmanager
+async def own_nats(folder: Path, config: str = "") -> AsyncIterator[Server]:
+    """A nats-server of the test's own, to be stopped, paused and started again on the same port and data."""
+    async with running(nats_server(folder / "nats", free_port(), config)) as server:
+        yield server
+
+
+@asynccontextmanager
+async def own_valkey(folder: Path, *options: str) -> AsyncIterator[Server]:
+    """A Valkey of the test's own."""
+    async with running(valkey_server(folder / "valkey", free_port(), *options)) as server:
+        yield server
+
+
+@asynccontextmanager
+async def own_world(folder: Path, nats_config: str = "") -> AsyncIterator[tuple[World, Server, Server]]:
+    """A world on servers of its own, and those servers."""
+    async with (
+        own_nats(folder, nats_config) as nats_one,
+        own_valkey(folder) as valkey_one,
+        connected(f"nats://{HOST}:{nats_one.port}", f"redis://{HOST}:{valkey_one.port}/0", "r") as world,
+    ):
+        yield world, nats_one, valkey_one
+
+
+def account_numbers() -> Iterator[int]:
+    """Each one once."""
+    return iter(range(ACCOUNTS))

@@ -243,7 +243,7 @@ class Drainer:
     async def _gone(self, target: Target) -> Settlement:
         """Already gone is success. A deletion that was begun and never accounted for is accounted for now."""
         intent = (await self._audit.open_intents()).get(target.name)
-        settlement = _blank(target, Outcome.ALREADY_GONE, Reason(intent.reason) if intent else Reason.TERMINAL)
+        settlement = _blank(target, Outcome.ALREADY_GONE, Reason(intent.reason) if intent else Reason.GONE)
         if intent:
             await self._delete_companions(target.job_id)
             await self._audit.conclude(intent, Outcome.ALREADY_GONE, "found gone at a later look", own=False)

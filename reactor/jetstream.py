@@ -188,8 +188,8 @@ class JetStream:
         self._last_error = str(error) or type(error).__name__
         self._on_error(self._last_error)
         violation = _VIOLATION.search(self._last_error)
-        if violation and (scope := self._waiting.get(violation[1])):
-            self._denied.add(violation[1])
+        if violation and (scope := self._waiting.get(violation[1].lower())):
+            self._denied.add(violation[1].lower())
             scope.reschedule(0)
 
     async def call(self, verb: str, payload: Raw | None = None) -> Raw:
@@ -207,13 +207,14 @@ class JetStream:
         return answer  # type: ignore[no-any-return]  # every API answer is an object
 
     async def _request(self, client: Client, subject: str, body: bytes) -> bytes:
+        key = subject.lower()  # nats-py writes what the server says in lower case
         try:
             async with asyncio.timeout(self._timeout) as scope:
-                self._waiting[subject] = scope
+                self._waiting[key] = scope
                 return (await client.request(subject, body, timeout=2 * self._timeout)).data
         except TimeoutError as error:  # nats-py's own is one, too
-            if subject in self._denied:
-                self._denied.discard(subject)
+            if key in self._denied:
+                self._denied.discard(key)
                 message = f"no permission to publish to {subject}"
                 raise PermissionDenied(message) from error
             message = f"no answer to {subject} in {self._timeout:g} s"
@@ -224,7 +225,7 @@ class JetStream:
         except nats.errors.Error as error:
             raise Unreachable(str(error)) from error
         finally:
-            self._waiting.pop(subject, None)
+            self._waiting.pop(key, None)
 
     async def _pages(self, verb: str, request: Raw | None = None) -> AsyncIterator[Raw]:
         """Every page of a listing. A page stands for `limit` names, also where some of them did not report."""

@@ -149,6 +149,7 @@ class Reason(StrEnum):
     DELETES_PAUSED = "deletes-paused"
     OUTCOME_UNKNOWN = "outcome-unknown"
     REFUSED = "refused"
+    GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ candidates only, lets the breaker look at the whole, and hands each candidate to
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from reactor.directory import Directory, in_words
@@ -52,7 +53,7 @@ class Order:
 
     dry_run: bool = False
     override_breaker: bool = False
-    only: Collection[str] = ()
+    only: frozenset[str] = frozenset()
     """Just these streams, by their exact names; empty for all."""
 
 
@@ -105,6 +106,7 @@ class Reconciler:
             if not order.dry_run:
                 await self._schedule(judged)
             settlements = await self._settle_all(judged, order, progress, held=held)
+            settlements += self._absent(order, judged)
             report = replace(report, settlements=settlements, breaker=breaker if held else None)
         except (JetStreamError, LedgerError) as error:
             report = replace(report, error=in_words(error))
@@ -115,7 +117,7 @@ class Reconciler:
     async def _judge_all(self, order: Order) -> list[Judged]:
         await self._directory.ensure()
         await self._catch_up()
-        listing = await self._list()
+        listing = await self._list(order.only)
         await self._caught_up_after_list()
         streams = self._job_streams(listing, order)
         coverage, records = await self._directory.look_up([stream.job_id for stream in streams])
@@ -127,7 +129,7 @@ class Reconciler:
         ]
         return await each(judged, self._ask_consumers, self._concurrency)
 
-    async def _list(self) -> Listing:
+    async def _list(self, only: frozenset[str]) -> Listing:
         """All streams; the lifecycle stream among them shows that this is the account it should be."""
         listing = await self._reads.list_streams()
         if self._lifecycle_stream not in listing.streams.keys() | listing.unreported:
@@ -136,6 +138,9 @@ class Reconciler:
             except NotFound as error:
                 message = f"the account has no lifecycle stream {self._lifecycle_stream}: wrong account or domain?"
                 raise PassAborted(message) from error
+        for name in only - listing.streams.keys() - listing.unreported:
+            with suppress(NotFound):  # a page may have missed it; what is gone is told by the report
+                listing.streams[name] = await self._reads.stream_info(name)
         self._drainer.sourced = listing.sourced
         return listing
 
@@ -151,7 +156,7 @@ class Reconciler:
     def _job_streams(self, listing: Listing, order: Order) -> list[Stream]:
         """Job streams by their exact listed names; one that the server could not report whole is taken as such."""
         streams = {}
-        for name in sorted(listing.streams.keys() | listing.unreported | set(order.only)):
+        for name in sorted(listing.streams.keys() | listing.unreported):
             job_id = self._policy.job_id(name)
             if job_id is None or (order.only and name not in order.only):
                 continue
@@ -194,6 +199,12 @@ class Reconciler:
         hands = [one for one in judged if one.needs_hand]
         settled = dict(zip(map(id, hands), await each(hands, settle, self._concurrency), strict=True))
         return [settled.get(id(one)) or _as_it_is(one) for one in judged]
+
+    def _absent(self, order: Order, judged: Sequence[Judged]) -> list[Settlement]:
+        """Streams that were named and are not there."""
+        gone = sorted(order.only - {one.stream.name for one in judged})
+        streams = [Stream(name, self._policy.job_id(name) or "", 0) for name in gone]
+        return [Settlement(Outcome.ALREADY_GONE, Reason.GONE, stream) for stream in streams]
 
     async def _hold_back(self, one: Judged, order: Order) -> Settlement:
         if not isinstance(one.verdict, Drain):

@@ -36,4 +36,15 @@ async def world(nats_one: Server, valkey_one: Server, accounts: Iterator[int]) -
     number = next(accounts)
     nats_url = f"nats://a{number}:pw@{HOST}:{nats_one.port}"
     async with connected(nats_url, f"redis://{HOST}:{valkey_one.port}/0", f"t{number}") as one:
+        one.number = number
+        yield one
+
+
+@pytest_asyncio.fixture
+async def other(nats_one: Server, valkey_one: Server, accounts: Iterator[int]) -> AsyncIterator[World]:
+    """A second account, for tests of the wrong one."""
+    number = next(accounts)
+    nats_url = f"nats://a{number}:pw@{HOST}:{nats_one.port}"
+    async with connected(nats_url, f"redis://{HOST}:{valkey_one.port}/0", f"t{number}") as one:
+        one.number = number
         yield one

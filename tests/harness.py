@@ -11,19 +11,26 @@ import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import nats
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, StorageType, StreamConfig
 from redis.asyncio import Redis
 
+from reactor.audit import Audit
+from reactor.cli import _reconcile
 from reactor.embedded import HOST, Server, free_port, nats_server, running, valkey_server
+from reactor.reconciler import Order, no_progress
+from reactor.settings import Settings, load_settings
 
 ACCOUNTS = 400
+EVERYTHING = Order()
 ROOT = Path(__file__).parent.parent
 Found = TypeVar("Found")
 
@@ -45,10 +52,18 @@ async def eventually(
 
 def accounts_config() -> str:
     """A JetStream account a test, so that nobody sees another's streams."""
-    rows = "\n".join(
-        f"A{n}: {{ jetstream: enabled, users: [ {{ user: a{n}, password: pw }} ] }}" for n in range(ACCOUNTS)
+    rows = [f"A{n}: {{ jetstream: enabled, users: [{_users(n)}] }}" for n in range(ACCOUNTS)]
+    rows.append("NOJS: { users: [{ user: nojs, password: pw }] }\nSYS: { users: [{ user: sys, password: pw }] }")
+    return "accounts {\n" + "\n".join(rows) + "\n}\nsystem_account: SYS\n"
+
+
+def _users(number: int) -> str:
+    """One who may do everything, and two who may not delete, or not update, a stream."""
+    may_not = {"a": "", "d": "$JS.API.STREAM.DELETE.>", "u": "$JS.API.STREAM.UPDATE.>"}
+    return ", ".join(
+        f'{{ user: {who}{number}, password: pw, permissions: {{ publish: {{ deny: ["{subject or "nothing"}"] }} }} }}'
+        for who, subject in may_not.items()
     )
-    return f"accounts {{\n{rows}\nSYS: {{ users: [ {{ user: sys, password: pw }} ] }}\n}}\nsystem_account: SYS\n"
 
 
 @dataclass
@@ -60,6 +75,8 @@ class World:
     namespace: str
     nc: Client
     redis: Redis
+    number: int = 0
+    """Of the account."""
     settings: dict[str, str] = field(default_factory=dict)
     """Further REACTOR_ variables for what this test runs."""
 
@@ -131,8 +148,7 @@ class World:
 
     async def declare(self) -> None:
         """Have reactor declare its streams, so that events published before it runs are kept."""
-        done = await self.reactor("reconcile", "--json")
-        assert done.code == 0, done
+        await self.verdicts(Order(dry_run=True))
 
     def env(self, **overrides: object) -> dict[str, str]:
         """For a process of reactor's: this world, short guards, and whatever the test says."""
@@ -154,11 +170,28 @@ class World:
         """Run a command to its end."""
         return await reactor(*args, env=self.env(**overrides))
 
-    async def reconcile(self, *args: str, **overrides: object) -> dict[str, Any]:
-        """Run a pass; the report, with the exit code as `code`."""
-        done = await self.reactor("reconcile", "--json", *args, **overrides)
-        assert done.out, done
-        return json.loads(done.out) | {"code": done.code}  # type: ignore[no-any-return]
+    def load(self, **overrides: object) -> Settings:
+        """The settings that `env` amounts to."""
+        with patch.dict(os.environ, self.env(**overrides), clear=True):
+            return load_settings()
+
+    async def reconcile(
+        self, order: Order = EVERYTHING, *, assume_missing: bool = False, **overrides: object
+    ) -> dict[str, Any]:
+        """One pass in this process, as `reactor reconcile` runs it; the report."""
+        settings = self.load(**overrides)
+        report = await _reconcile(settings, order, no_progress, assume_missing=assume_missing)
+        return report.as_dict()
+
+    async def verdicts(self, order: Order = EVERYTHING, **overrides: object) -> dict[str, tuple[str, str]]:
+        """One pass; verdict and reason by stream."""
+        report = await self.reconcile(order, **overrides)
+        assert report["error"] is None, report
+        return {one["stream"]: (one["verdict"], one["reason"]) for one in report["streams"]}
+
+    async def trail(self) -> list[dict[str, str]]:
+        """The audit, oldest first."""
+        return (await Audit(self.redis, self.namespace).newest(1000))[::-1]
 
 
 @dataclass(frozen=True)
@@ -260,6 +293,28 @@ async def own_world(folder: Path, nats_config: str = "") -> AsyncIterator[tuple[
         connected(f"nats://{HOST}:{nats_one.port}", f"redis://{HOST}:{valkey_one.port}/0", "r") as world,
     ):
         yield world, nats_one, valkey_one
+
+
+@asynccontextmanager
+async def relayed(world: World, change: Callable[[str, dict[str, Any]], dict[str, Any] | None]) -> AsyncIterator[World]:
+    """The same world, seen through a JetStream domain of our own whose answers go through `change` (verb, answer).
+
+    What is asked is really done: only the answer is altered, or swallowed where `change` returns None.
+    """
+
+    async def forward(msg: Msg) -> None:
+        verb = msg.subject.removeprefix("$JS.relay.API.")
+        if verb.startswith("CONSUMER.MSG.NEXT"):  # answered by messages, many times
+            await world.nc.publish(f"$JS.API.{verb}", msg.data, reply=msg.reply)
+            return
+        changed = change(verb, json.loads((await world.nc.request(f"$JS.API.{verb}", msg.data, timeout=10)).data))
+        if changed is not None:
+            await world.nc.publish(msg.reply, json.dumps(changed).encode())
+
+    subscription = await world.nc.subscribe("$JS.relay.API.>", cb=forward)
+    await world.nc.flush()
+    yield replace(world, settings=world.settings | {"REACTOR_NATS_DOMAIN": "relay"})
+    await subscription.unsubscribe()
 
 
 def account_numbers() -> Iterator[int]:

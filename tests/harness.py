@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from unittest.mock import patch
 
 import nats
@@ -32,12 +32,9 @@ from reactor.settings import Settings, load_settings
 ACCOUNTS = 400
 EVERYTHING = Order()
 ROOT = Path(__file__).parent.parent
-Found = TypeVar("Found")
 
 
-async def eventually(
-    predicate: Callable[[], Found | Awaitable[Found]], within: float = 10.0, every: float = 0.02
-) -> Found:
+async def eventually(predicate: Callable[[], Any], within: float = 10.0, every: float = 0.02) -> Any:
     """Wait until the predicate holds; its value."""
     deadline = time.monotonic() + within
     while True:
@@ -176,14 +173,14 @@ class World:
             return load_settings()
 
     async def reconcile(
-        self, order: Order = EVERYTHING, *, assume_missing: bool = False, **overrides: object
+        self, order: Order = EVERYTHING, *, assume_missing: bool = False, **overrides: Any
     ) -> dict[str, Any]:
         """One pass in this process, as `reactor reconcile` runs it; the report."""
         settings = self.load(**overrides)
         report = await _reconcile(settings, order, no_progress, assume_missing=assume_missing)
         return report.as_dict()
 
-    async def verdicts(self, order: Order = EVERYTHING, **overrides: object) -> dict[str, tuple[str, str]]:
+    async def verdicts(self, order: Order = EVERYTHING, **overrides: Any) -> dict[str, tuple[str, str]]:
         """One pass; verdict and reason by stream."""
         report = await self.reconcile(order, **overrides)
         assert report["error"] is None, report

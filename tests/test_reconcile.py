@@ -179,7 +179,12 @@ async def test_redelivered_counts_are_fetched_for_candidates_only(world: World) 
         for _ in range(2):
             await pull.fetch(1, timeout=5)
     await world.reconcile(Order(dry_run=True))
-    async with relayed(world, lambda verb, real: (asked.append(verb), real)[1]) as relay:
+
+    def note(verb: str, answer: dict[str, Any]) -> dict[str, Any]:
+        asked.append(verb)
+        return answer
+
+    async with relayed(world, note) as relay:
         report = await relay.reconcile()
     assert {one["stream"]: one["redelivered"] for one in report["streams"]} == {"job_1": 1, "job_2": None}
     assert [verb for verb in asked if verb.startswith("CONSUMER.LIST")] == ["CONSUMER.LIST.job_1"]

@@ -8,9 +8,9 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import structlog
@@ -39,11 +39,12 @@ WATCH_S = 5.0
 SILENT_S = 120.0
 """A subscriber that has not asked for messages for so long is dead."""
 GRACEFUL_S = 8.0
-PASS_GAP_S = 10.0
+PASS_GAP_S = 5.0
 """Between two full passes, however many are wanted."""
 
 log = structlog.get_logger(__name__)
 
+Result = TypeVar("Result")
 Tick = Callable[[], Awaitable[float | None]]
 
 
@@ -102,7 +103,7 @@ class Worker:
         failures = 0
         while not self._stop.is_set():
             try:
-                return await provision_safely(connected)
+                return await self._or_stop(provision_safely(connected))
             except TooOld:
                 raise
             except (JetStreamError, LedgerError) as error:
@@ -215,6 +216,16 @@ class Worker:
                     log.info("works again", loop=name, after_failures=failures)
                 failures = 0
             await self._rest(every if delay is None else min(delay, every), wake)
+
+    async def _or_stop(self, work: Coroutine[Any, Any, Result]) -> Result | None:
+        """The result, or None where the worker is to stop first."""
+        task, stop = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if task.done():
+            return task.result()
+        task.cancel()
+        return None
 
     async def _rest(self, seconds: float, wake: asyncio.Event) -> None:
         """Until the time is over, or `wake`, or the worker is to stop."""

@@ -12,6 +12,7 @@ from datetime import timedelta
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 import structlog
 import typer
@@ -96,8 +97,9 @@ async def _servers(settings: Settings, data_dir: Path | None) -> AsyncIterator[S
         return
     from reactor.embedded import EmbeddedError, embedded_servers  # noqa: PLC0415  # an extra
 
+    ports = [urlsplit(group.url.get_secret_value()).port or 0 for group in (settings.nats, settings.redis)]
     try:
-        async with embedded_servers(data_dir, 4222, 6379) as endpoints:
+        async with embedded_servers(data_dir, *ports) as endpoints:
             nats = settings.nats.model_copy(update={"url": SecretStr(endpoints.nats_url)})
             redis = settings.redis.model_copy(update={"url": SecretStr(endpoints.redis_url)})
             yield settings.model_copy(update={"nats": nats, "redis": redis})

@@ -1,0 +1,352 @@
+"""The always-on worker, as a process: what it hears, what it survives, and how it ends."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import ROOT, WorkerProcess, World, connected, eventually, own_world, reactor, relayed, worker
+
+from reactor.embedded import HOST, free_port
+from reactor.events import MAX_BYTES
+from reactor.model import SECOND, parse_instant
+
+
+async def gone(world: World, *names: str) -> bool:
+    return not set(names) & await world.names()
+
+
+async def heard(world: World, *job_ids: object) -> bool:
+    """Whether the ledger has a record of each of these jobs."""
+    keys = [f"{world.namespace}:job:{job_id}" for job_id in job_ids]
+    return int(await world.redis.exists(*keys)) == len(keys)
+
+
+async def acked(world: World, durable: str = "reactor", stream: str = "JOBS") -> bool:
+    """Whether nothing is left to hear."""
+    info = await world.api(f"CONSUMER.INFO.{stream}.{durable}")
+    return not info["num_pending"] and not info["num_ack_pending"]
+
+
+async def test_ended_jobs_streams_fall_and_running_ones_stay(world: World) -> None:
+    """Whatever the case of the word, by core NATS or JetStream; words that nobody knows are live."""
+    ended = ["SUCCESS", "FAILURE", "REVOKED", "DELETED", "success", "Revoked"]
+    running = ["STARTED", "RETRY", "CANCELING", "PENDING", "whatever"]
+    async with worker(world.env()):
+        for number, status in enumerate(ended + running):
+            await world.stream(f"job_{number}", messages=1)
+            event = json.dumps({"job_id": number, "status": status}).encode()
+            if number % 2:
+                await world.js.publish(f"jobs.lifecycle.{number}", event)
+            else:
+                await world.publish(f"jobs.lifecycle.{number}", event)
+        await eventually(lambda: gone(world, *(f"job_{number}" for number in range(len(ended)))))
+        await eventually(lambda: acked(world))
+        assert len(await world.names()) == len(running)
+
+
+async def test_nothing_falls_before_its_guards_have_passed(world: World) -> None:
+    """By the server's own times, in the audit."""
+    async with worker(world.env(REACTOR_POLICY_AGE_GUARD="1.5s", REACTOR_POLICY_TERMINAL_GRACE="1s")):
+        await world.zombie(1)
+        info = await world.info("job_1")
+        await eventually(lambda: gone(world, "job_1"))
+        [intent, _] = await world.trail()
+        assert info is not None
+        assert info["created"] == intent["created"]
+        assert 1.5 <= _seconds(intent["at"]) - _seconds(intent["created"]) < 2.5
+
+
+def _seconds(text: str) -> float:
+    return parse_instant(text) / SECOND
+
+
+async def test_a_retried_job_keeps_its_stream(world: World) -> None:
+    """SUCCESS, then STARTED; and what comes late but happened earlier changes nothing."""
+    async with worker(world.env(REACTOR_POLICY_TERMINAL_GRACE="1s")) as process:
+        await world.stream("job_1")
+        await world.emit(1, "SUCCESS")
+        await world.emit(1, "STARTED")
+        await world.emit(1, "SUCCESS", occurred_at="2020-01-01T00:00:00Z")
+        await world.zombie(2)
+        await eventually(lambda: gone(world, "job_2"))
+        await eventually(lambda: acked(world))
+        await eventually(lambda: nothing_due(world))
+        assert await world.names() == {"job_1"}
+        assert process.process.returncode is None
+
+
+async def nothing_due(world: World) -> bool:
+    return not await world.redis.zcard(f"{world.namespace}:due")
+
+
+async def test_a_stream_made_after_its_job_ended_falls_too(world: World) -> None:
+    """The advisory of its creation makes the sweeper look."""
+    async with worker(world.env()):
+        await world.emit(1, "SUCCESS")
+        await eventually(lambda: heard(world, 1))
+        await eventually(lambda: nothing_due(world))
+        await world.stream("job_1")
+        await eventually(lambda: gone(world, "job_1"))
+
+
+async def test_a_missing_jobs_stream_falls_by_the_next_pass(world: World) -> None:
+    """The sweeper leaves it to the pass, which it asks for as soon as the guards have passed."""
+    env = world.env(REACTOR_POLICY_AGE_GUARD="1s", REACTOR_RECONCILE_INTERVAL="1h")
+    async with worker(env) as process:
+        await world.emit(2, "STARTED")
+        await world.stream("job_1")
+        await eventually(lambda: gone(world, "job_1"), 30)
+        assert process.said('"reason": "missing"')
+
+
+async def test_poison_is_kept_whole_and_stops_nobody(world: World) -> None:
+    """Malformed, mismatched and oversized; terminated, counted, logged once each."""
+    poison = {
+        "jobs.lifecycle.11": b"not json",
+        "jobs.lifecycle.12": json.dumps({"job_id": 99, "status": "SUCCESS"}).encode(),
+        "jobs.lifecycle.13": json.dumps({"job_id": 13, "status": "SUCCESS", "pad": "x" * MAX_BYTES}).encode(),
+        "jobs.lifecycle.14": b"\x00\xff" * 500_000 + b"end",
+        "jobs.lifecycle.15": b"",
+    }
+    async with worker(world.env()) as process:
+        for number in (11, 13):
+            await world.stream(f"job_{number}")
+        for subject, data in poison.items():
+            await world.publish(subject, data)
+        await world.zombie(1)
+        await eventually(lambda: gone(world, "job_1"))
+        await eventually(lambda: acked(world))
+        letters = await world.dead_letters()
+        for subject, data in poison.items():
+            parts = [(headers, body) for headers, body in letters if headers["Reactor-Subject"] == subject]
+            assert b"".join(body for _, body in parts) == data
+            assert all(headers["Reactor-Reason"] and int(headers["Reactor-Sequence"]) for headers, _ in parts)
+        await eventually(lambda: sum("malformed" in line for line in process.lines) == len(poison))
+        assert await world.names() == {"job_11", "job_13"}
+
+
+async def test_sigterm_stops_it_within_seconds(world: World) -> None:
+    """With exit code 0, whatever it was doing."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        async with worker(world.env()) as process:
+            for job in range(20):
+                await world.zombie(job)
+            assert await asyncio.wait_for(process.stop(number), 10) == 0
+            assert process.said("worker stopped")
+
+
+async def test_it_waits_for_its_servers_and_can_be_stopped_there(world: World) -> None:
+    """Neither a crash nor a hang."""
+    env = world.env(REACTOR_NATS_URL="nats://127.0.0.1:1", REACTOR_REDIS_URL="redis://127.0.0.1:1/0")
+    async with worker(env, until="waiting for NATS and Redis") as process:
+        assert await asyncio.wait_for(process.stop(), 10) == 0
+
+
+async def test_it_survives_its_servers(tmp_path: Path) -> None:
+    """Both away at start, then each away for a while; it goes on by itself, and nothing was lost."""
+    async with own_world(tmp_path) as (world, nats, valkey):
+        await nats.stop()
+        await valkey.stop()
+        async with worker(world.env(), until="waiting for NATS and Redis") as process:
+            await nats.start()
+            await valkey.start()
+            await eventually(lambda: process.said("worker started"), 30)
+            await world.zombie(1)
+            await eventually(lambda: gone(world, "job_1"))
+
+            await valkey.stop()
+            await world.zombie(2)
+            await eventually(lambda: process.said("given back"), 20)
+            await valkey.start()
+            await eventually(lambda: gone(world, "job_2"), 40)
+
+            await nats.stop()
+            await eventually(lambda: process.said("failed, trying again"), 30)
+            await nats.start()
+            await eventually(lambda: world.nc.is_connected, 20)
+            await world.zombie(3)
+            await eventually(lambda: gone(world, "job_3"), 40)
+            assert process.process.returncode is None
+
+
+@pytest.mark.parametrize("what", ["durable", "stream"])
+async def test_a_deleted_durable_or_stream_is_made_again(world: World, what: str) -> None:
+    """Without a restart, and without spinning."""
+    async with worker(world.env()) as process:
+        await world.zombie(1)
+        await eventually(lambda: gone(world, "job_1"))
+        if what == "durable":
+            await world.js.delete_consumer("JOBS", "reactor")
+        else:
+            await world.js.delete_stream("JOBS")
+        await eventually(lambda: process.said("making it again"), 20)
+        await eventually(lambda: world.info("JOBS"))
+        await world.zombie(2)
+        await eventually(lambda: gone(world, "job_2"), 20)
+        assert process.process.returncode is None
+
+
+async def test_streams_that_others_keep_are_used_as_they_are(world: World) -> None:
+    """One that captures the lifecycle events, one that captures every advisory."""
+    await world.stream("theirs", subjects=["jobs.>"])
+    await world.stream("advisories", subjects=["$JS.EVENT.ADVISORY.>"])
+    before = [(await world.info(name) or {})["config"] for name in ("theirs", "advisories")]
+    async with worker(world.env()):
+        await world.emit(1, "SUCCESS")
+        await eventually(lambda: heard(world, 1))
+        await world.stream("job_1")
+        await eventually(lambda: gone(world, "job_1"))
+        assert [(await world.info(name) or {})["config"] for name in ("theirs", "advisories")] == before
+        assert await world.info("JOBS") is None
+        assert await world.info("REACTOR_ADVISORIES") is None
+
+
+async def test_advisories_split_between_streams_are_heard(world: World) -> None:
+    """A job system's own dead-letter stream has a part of them already."""
+    await world.stream("dlq", subjects=["$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>"])
+    async with worker(world.env()):
+        await world.emit(1, "STARTED")
+        await world.stream("job_1", messages=1)
+        pull = await world.js.pull_subscribe_bind(consumer=await world.consumer("job_1", ack_wait=0.05), stream="job_1")
+        for _ in range(2):
+            await pull.fetch(1, timeout=5)
+        with pytest.raises(TimeoutError):
+            await pull.fetch(1, timeout=0.5)
+        count = f"{world.namespace}:deliveries:1"
+        assert await eventually(lambda: world.redis.hgetall(count)) == {"max_deliveries": "1"}
+
+
+async def test_a_part_of_the_lifecycle_subject_captured_by_others_is_said(world: World) -> None:
+    """Two streams cannot capture the same subject, and altering theirs is not ours to do."""
+    await world.stream("theirs", subjects=["jobs.lifecycle.5"])
+    done = await world.reactor("worker")
+    assert done.code == 1
+    assert "theirs captures a part of jobs.lifecycle.*" in done.err
+    assert "Traceback" not in done.err
+
+
+async def test_faststream_runs_the_same_worker(world: World) -> None:
+    """`faststream run reactor.app:app`."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "faststream", "run", "reactor.app:app"),
+        env=world.env() | {"PYTHONPATH": str(ROOT)},
+        cwd=tempfile.gettempdir(),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    one = WorkerProcess(process)
+    listening = asyncio.create_task(one.listen())
+    await eventually(lambda: one.said("worker started"), 30)
+    await world.zombie(1)
+    await eventually(lambda: gone(world, "job_1"))
+    assert await one.stop() == 0
+    await listening
+
+
+async def test_a_users_mistake_stops_faststream_too(world: World) -> None:
+    """One line, exit 2."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", "import reactor.app; reactor.app.app"),
+        env=world.env(REACTOR_POLICY_AGE_GAURD="1h") | {"PYTHONPATH": str(ROOT)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await process.communicate()
+    assert process.returncode == 2
+    assert "did you mean REACTOR_POLICY_AGE_GUARD" in err.decode()
+
+
+async def test_a_worker_brings_its_own_servers(tmp_path: Path) -> None:
+    """On the ports of the default URLs, or those that are set, its data kept."""
+    nats_port, redis_port = free_port(), free_port()
+    env = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")} | {
+        "REACTOR_NATS_URL": f"nats://{HOST}:{nats_port}",
+        "REACTOR_REDIS_URL": f"redis://{HOST}:{redis_port}/0",
+        "REACTOR_LOG_FORMAT": "json",
+    }
+    for status in ("STARTED", "RETRY"):
+        async with worker(env, "--embedded", "--data-dir", str(tmp_path)) as process:
+            async with connected(env["REACTOR_NATS_URL"], env["REACTOR_REDIS_URL"], "reactor") as world:
+                done = await reactor("emit", "1", status, env=env)
+                assert done.out == f"job 1 {status}: JOBS:{1 if status == 'STARTED' else 2}\n"
+                await eventually(partial(heard, world, 1))
+            assert await process.stop() == 0
+
+
+async def test_a_job_that_ends_again_and_again_is_forgotten_at_last(world: World) -> None:
+    """A terminal record expires once its stream is gone; a live one never does."""
+    async with worker(world.env()):
+        await world.zombie(1)
+        await world.emit(2, "STARTED")
+        await eventually(lambda: gone(world, "job_1"))
+        await eventually(lambda: heard(world, 1, 2))
+        assert await eventually(lambda: _expires(world, 1))
+        assert not await _expires(world, 2)
+        await world.emit(1, "STARTED")
+        await eventually(lambda: _lives_again(world))
+
+
+async def _expires(world: World, job: int) -> bool:
+    return int(await world.redis.ttl(f"{world.namespace}:job:{job}")) > 0
+
+
+async def _lives_again(world: World) -> bool:
+    return not await _expires(world, 1)
+
+
+async def test_redis_emptied_under_a_running_worker(world: World) -> None:
+    """No drain until it is rebuilt; rebuilt by itself; ended jobs then fall, running ones stay."""
+    async with worker(world.env()):
+        for number in range(100):
+            await world.stream(f"job_{number}")
+            await world.emit(number, "STARTED")
+        await eventually(lambda: heard(world, *range(100)))
+        keys = [key async for key in world.redis.scan_iter(f"{world.namespace}:*")]
+        await world.redis.delete(*keys)
+        await eventually(lambda: heard(world, *range(100)), 20)
+        await world.emit(7, "SUCCESS")
+        await eventually(lambda: gone(world, "job_7"))
+        assert len(await world.names()) == 99
+
+
+async def test_two_replicas_share_the_work(world: World) -> None:
+    """Each stream is drained once, by one of them."""
+    async with worker(world.env()) as one, worker(world.env()) as two:
+        for number in range(150):
+            await world.zombie(number, messages=0)
+        await eventually(lambda: gone(world, *(f"job_{n}" for n in range(150))), 30)
+        await eventually(lambda: acked(world))
+        outcomes = await eventually(lambda: all_concluded(world))
+        assert sorted(stream for stream, _ in outcomes) == sorted(f"job_{n}" for n in range(150))
+        assert {outcome for _, outcome in outcomes} == {"drained"}
+        assert one.said('"outcome": "drained"')
+        assert two.said('"outcome": "drained"')
+
+
+async def all_concluded(world: World) -> list[tuple[str, str]]:
+    """Stream and outcome of every deletion, once none is open any more."""
+    trail = await world.trail()
+    outcomes = [(entry["stream"], entry["outcome"]) for entry in trail if entry["phase"] == "outcome"]
+    return outcomes if len(outcomes) * 2 == len(trail) else []
+
+
+async def test_a_refusal_is_tried_again(world: World) -> None:
+    """Later and later, and also where what was refused has happened after all."""
+    denied = {"on": True}
+
+    def change(verb: str, answer: dict[str, Any]) -> dict[str, Any]:
+        if denied["on"] and verb.startswith("STREAM.UPDATE"):
+            return {"error": {"code": 500, "err_code": 10052, "description": "no update today"}}
+        return answer
+
+    async with relayed(world, change) as relay, worker(relay.env(REACTOR_SWEEP_LEASE="2s")) as process:
+        await world.zombie(1)
+        await eventually(lambda: process.said("no update today"))
+        assert await world.names() == {"job_1"}
+        denied["on"] = False
+        await eventually(lambda: gone(world, "job_1"), 30)

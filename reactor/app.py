@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import structlog
 from faststream import AckPolicy, FastStream
@@ -22,7 +21,7 @@ from nats.js.api import ConsumerConfig
 
 from reactor.directory import in_words
 from reactor.jetstream import JetStreamError, NotFound, TooOld
-from reactor.ledger import LedgerError
+from reactor.ledger import Lease, LedgerError
 from reactor.logs import configure
 from reactor.provision import Provision, Source, provision
 from reactor.reconciler import Order
@@ -159,12 +158,12 @@ class Worker:
         every = self._settings.reconcile.interval.total_seconds()
 
         async def tick() -> float | None:
-            token = uuid4().hex
-            if await connected.ledger.lease("reconcile", token, max(60.0, every)):
+            lease = Lease("reconcile", max(60.0, every))
+            if await connected.ledger.lease(lease):
                 try:
                     _log_pass(await reconciler.run(Order()))
                 finally:
-                    await connected.ledger.release("reconcile", token)
+                    await connected.ledger.release(lease)
                 await self._rest(min(PASS_GAP_S, every), self._stop)
             return None
 

@@ -10,23 +10,29 @@ the hash writes it.
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from redis.asyncio import Redis
 
+from reactor.scripts import Script, Scripts
+
 MAX_ENTRIES = 10_000
 
+_INTENT = """
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'phase', 'intent', 'evidence', ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+"""
 _OUTCOME = """
 local intent = redis.call('HGET', KEYS[2], ARGV[1])
 if not intent or (ARGV[2] ~= '' and cjson.decode(intent).token ~= ARGV[2]) then return 0 end
 redis.call('HDEL', KEYS[2], ARGV[1])
-redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, 4))
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*',
+  'phase', 'outcome', 'evidence', intent, 'outcome', ARGV[4], 'detail', ARGV[5])
 return 1
 """
 
-Entry = dict[str, str]
+Entry = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,34 +49,33 @@ class Intent:
     by: str
     at: str
 
-    def fields(self) -> dict[str, str]:
+    def fields(self) -> dict[str, Any]:
         """As the trail keeps them."""
-        return {name: str(getattr(self, name)) for name in self.__slots__}
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Audit:
     """The trail in one Redis. Every method raises redis.exceptions.RedisError."""
 
-    def __init__(self, redis: Redis, namespace: str) -> None:
+    def __init__(self, redis: Redis, scripts: Scripts, namespace: str) -> None:
         """Keys are prefixed by the namespace."""
         self._redis = redis
         self._trail = f"{namespace}:audit"
         self._intents = f"{namespace}:intents"
-        self._outcome = redis.register_script(_OUTCOME)
+        self._intent = Script(scripts, _INTENT)
+        self._outcome = Script(scripts, _OUTCOME)
 
     async def intend(self, intent: Intent) -> None:
         """Write down what is about to happen, before it does."""
-        fields = intent.fields()
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.xadd(self._trail, cast("Any", {"phase": "intent", **fields}), maxlen=MAX_ENTRIES)
-            pipe.hset(self._intents, intent.stream, json.dumps(fields))
-            await pipe.execute()
+        args: list[str | int] = [intent.stream, json.dumps(intent.fields()), MAX_ENTRIES]
+        await self._intent(keys=[self._trail, self._intents], args=args)
 
-    async def conclude(self, intent: Intent, outcome: str, detail: str, *, own: bool = True) -> bool:
-        """Write down what came of it. False where that was done already, or where, if `own`, it was another's."""
-        fields: Mapping[str, str] = {"phase": "outcome", **intent.fields(), "outcome": outcome, "detail": detail}
-        flat = [part for pair in fields.items() for part in pair]
-        args: list[str | int] = [intent.stream, intent.token if own else "", MAX_ENTRIES, *flat]
+    async def conclude(self, stream: str, token: str | None, outcome: str, detail: str) -> bool:
+        """Write down what came of a stream's open intent.
+
+        False where that was done already, or where the intent is another's; None for a token stands for anybody's.
+        """
+        args: list[str | int] = [stream, token or "", MAX_ENTRIES, outcome, detail]
         return bool(await self._outcome(keys=[self._trail, self._intents], args=args))
 
     async def open_intents(self) -> dict[str, Intent]:
@@ -79,11 +84,10 @@ class Audit:
         return {stream: _read_intent(text) for stream, text in raw.items()}
 
     async def newest(self, limit: int) -> list[Entry]:
-        """The last entries, newest first."""
+        """The last entries, newest first: phase, the intent's fields, and of an outcome `outcome` and `detail`."""
         entries = cast("list[tuple[str, Entry]]", await self._redis.xrevrange(self._trail, count=limit))
-        return [fields for _, fields in entries]
+        return [fields | json.loads(fields.pop("evidence")) for _, fields in entries]
 
 
 def _read_intent(text: str) -> Intent:
-    fields = json.loads(text)
-    return Intent(**fields | {"messages": int(fields["messages"])})
+    return Intent(**json.loads(text))

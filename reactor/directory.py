@@ -7,19 +7,18 @@ from it; else it is rebuilt from the stream, and until then nobody is called mis
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from uuid import uuid4
 
 from reactor.events import SubjectTemplate, read_event
-from reactor.jetstream import JetStream, JetStreamError, NotFound, StoredMessage, Unreachable
-from reactor.ledger import Applied, Ledger, LedgerError, Reading
+from reactor.jetstream import JetStream, NotFound, StoredMessage, Unreachable
+from reactor.ledger import Applied, Lease, Ledger, LedgerError, Reading
 from reactor.model import Coverage, Event, Malformed, Record
 from reactor.policy import Policy, due_at
 from reactor.provision import Lifecycle, Source, read_lifecycle
 
 REBUILD_LEASE_S = 60.0
 
-Outage = JetStreamError | LedgerError
-"""What passes by itself, or when a person mends a server: nothing was lost."""
+Known = tuple[Coverage, Mapping[str, Record]]
+"""Records by job, and what the absence of one means."""
 
 
 def in_words(error: Exception) -> str:
@@ -70,12 +69,17 @@ class Directory:
         """Lifecycle events that were not in the ledger yet at the last refresh."""
         return self._behind
 
-    async def look_up(self, job_ids: Sequence[str]) -> tuple[Coverage, Mapping[str, Record]]:
+    async def look_up(self, job_ids: Sequence[str]) -> Known:
         """What is known of these jobs now, and what the absence of one means."""
-        if self._lifecycle is None:
-            return Coverage(intact=False), {}
-        reading = await self._ledger.read(self._lifecycle.identity, job_ids)
+        identity = self._lifecycle.identity if self._lifecycle else ""
+        reading = await self._ledger.read(identity, job_ids)
         return self._coverage(reading), reading.records
+
+    async def lease_and_look_up(self, lease: Lease, job_id: str) -> Known | None:
+        """Take a lease, and what is known of the job, in one round trip; None where somebody else holds it."""
+        identity = self._lifecycle.identity if self._lifecycle else ""
+        reading = await self._ledger.lease_and_read(lease, identity, job_id)
+        return None if reading is None else (self._coverage(reading), reading.records)
 
     async def last_event(self, job_id: str) -> Record | None:
         """The last word on a job in the lifecycle stream itself, asked of its leader; None where there is none."""
@@ -107,13 +111,13 @@ class Directory:
         lifecycle = await self.refresh()
         if not self._lost:
             return True
-        token = uuid4().hex
-        if not await self._ledger.lease("rebuild", token, REBUILD_LEASE_S):
+        lease = Lease("rebuild", REBUILD_LEASE_S)
+        if not await self._ledger.lease(lease):
             return False
         try:
-            done = await self._rebuild(lifecycle, token)
+            done = await self._rebuild(lifecycle, lease.token)
         finally:
-            await self._ledger.release("rebuild", token)
+            await self._ledger.release(lease)
         await self.refresh()
         return done and not self._lost
 

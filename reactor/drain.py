@@ -16,16 +16,15 @@ without an answer may still happen: its stream is left alone until the lease has
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from uuid import uuid4
 
 import structlog
 
 from reactor.audit import Audit, Intent
-from reactor.directory import Directory
+from reactor.directory import Directory, Known
 from reactor.jetstream import JetStream, JetStreamError, NotFound, PermissionDenied, Raw, Unanswered
-from reactor.ledger import Ledger
+from reactor.ledger import Lease, Ledger
 from reactor.model import (
     SECOND,
     Coverage,
@@ -64,13 +63,8 @@ class Target:
 class Companions:
     """Consumers that exist for a job outside its stream: name templates, and the streams they may be on."""
 
-    templates: tuple[str, ...]
-    streams: tuple[str, ...]
-
-    def of(self, job_id: str) -> Iterable[tuple[str, str]]:
-        """(stream, consumer) pairs of one job."""
-        names = [template.replace("{job_id}", job_id) for template in self.templates]
-        return ((stream, name) for stream in self.streams for name in names)
+    templates: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +112,21 @@ class Drainer:
         self._by = by
         self._announce = announce
         self._monotonic = monotonic
-        self.sourced: frozenset[str] = frozenset()
-        """Streams that another one mirrors or sources, as of the caller's last listing."""
+        self._sourced: frozenset[str] = frozenset()
+        self._homes: dict[str, list[str]] = {}
         self.paused: str | None = None
         """Why nothing is deleted: a permission is missing. Cleared by `check_rights`."""
+
+    async def survey(self, sourced: frozenset[str] | None = None) -> None:
+        """Look around once for many streams: which consumers there are where companions live.
+
+        `sourced` are the streams that another one mirrors or sources, where the caller has just listed all.
+        """
+        self._sourced = self._sourced if sourced is None else sourced
+        self._homes = {}
+        for stream in self._companions.streams if self._companions.templates else ():
+            for consumer in await self._reads.consumer_names(stream):
+                self._homes.setdefault(consumer, []).append(stream)
 
     async def check_rights(self) -> None:
         """Ask to delete a stream that does not exist, and resume deleting where that is allowed."""
@@ -137,44 +142,61 @@ class Drainer:
 
         Raises LedgerError; what JetStream refuses or leaves open is in the settlement.
         """
-        token, deadline = uuid4().hex, self._monotonic() + self._lease_s
+        lease, deadline = Lease(f"stream:{target.name}", self._lease_s), self._monotonic() + self._lease_s
         if dry_run:
-            return await self._settle(target, token, deadline, dry_run=True)
-        if not await self._ledger.lease(f"stream:{target.name}", token, self._lease_s):
+            return await self._settle(target, await self._directory.look_up([target.job_id]), None, deadline)
+        known = await self._directory.lease_and_look_up(lease, target.job_id)
+        if known is None:
             return _blank(target, Outcome.WAITING, Reason.FENCED, "another replica is working on it")
-        settlement = await self._settle(target, token, deadline, dry_run=False)
+        settlement = await self._settle(target, known, lease, deadline)
         _log(settlement)
-        if settlement.reason is not Reason.OUTCOME_UNKNOWN:  # else nobody touches it until the lease has run out
-            await self._ledger.release(f"stream:{target.name}", token)
+        await self._give_back(lease, settlement)
         return settlement
 
-    async def _settle(self, target: Target, token: str, deadline: float, *, dry_run: bool) -> Settlement:
+    async def _give_back(self, lease: Lease, settlement: Settlement) -> None:
+        """The lease; but where an answer is missing nobody touches the stream until the lease has run out."""
+        if settlement.outcome is Outcome.DRAINED:
+            await self._ledger.retire(settlement.stream.job_id, settlement.record, lease)
+        elif settlement.reason is not Reason.OUTCOME_UNKNOWN:
+            await self._ledger.release(lease)
+
+    async def _settle(self, target: Target, known: Known, lease: Lease | None, deadline: float) -> Settlement:
         try:
-            look = await self._look(target)
+            look = await self._look(target, known)
             if target.created is not None and look.stream.created != target.created:
                 return _blank(target, Outcome.KEPT, Reason.UNKNOWN, "made anew since it was judged")
             if not isinstance(look.verdict, Drain):
-                return await self._leave(look, dry_run=dry_run)
+                return await self._leave(look, dry_run=lease is None)
         except NotFound:
             return await self._gone(target)
         except JetStreamError as error:
             return _blank(target, Outcome.KEPT, Reason.UNKNOWN, f"could not be looked at: {error}")
-        if dry_run:
+        if lease is None:
             return _of(look, Outcome.WOULD_DRAIN, look.verdict.reason)
         if self.paused:
             return _of(look, Outcome.UNFIXABLE, Reason.DELETES_PAUSED, self.paused)
-        return await self._drain(look, look.verdict.reason, token, deadline)
+        return await self._drain(look, look.verdict.reason, lease.token, deadline)
 
-    async def _look(self, target: Target) -> _Look:
+    async def _look(self, target: Target, known: Known) -> _Look:
         """Everything a verdict needs, read afresh. Whichever of record and last event is newer counts."""
         raw = await self._reads.stream_info(target.name)
-        stream = read_stream(raw, target.job_id, sourced=self.sourced)
-        coverage, records = await self._directory.look_up([target.job_id])
+        stream = read_stream(raw, target.job_id, sourced=self._sourced)
         event = await self._directory.last_event(target.job_id)
+        coverage, records = known
         record = max((r for r in (records.get(target.job_id), event) if r is not None), default=None)
-        if record is None:
+        verdict = decide(stream, record, coverage, self._policy)
+        if isinstance(verdict, Drain):
             stream = await self.with_consumers(stream)
-        return _Look(raw, stream, record, event, coverage, decide(stream, record, coverage, self._policy))
+            verdict = decide(stream, record, coverage, self._policy)
+        return _Look(raw, stream, record, event, coverage, verdict)
+
+    async def _look_behind(self, look: _Look) -> _Look:
+        """What stands behind the fence: the stream, and whether anybody has spoken for the job since."""
+        raw = await self._reads.stream_info(look.stream.name)
+        stream = read_stream(raw, look.stream.job_id, sourced=self._sourced)
+        event = await self._directory.last_event(look.stream.job_id)
+        record = max((r for r in (look.record, event) if r is not None), default=None)
+        return replace(look, raw=raw, stream=stream, event=event, record=record)
 
     async def with_consumers(self, stream: Stream) -> Stream:
         """The stream with what its consumers show. Raises JetStreamError."""
@@ -212,7 +234,7 @@ class Drainer:
 
     async def _fence_verify_delete(self, look: _Look, reason: Reason, token: str, deadline: float) -> Settlement:
         await self._effects.update_stream(fenced(look.raw["config"], self._fence(look, token)))
-        again = await self._look(Target(look.stream.name, look.stream.job_id))
+        again = await self._look_behind(look)
         if not _is_unchanged(look, again, token):
             return await self._abort(again, token)
         if self._monotonic() >= deadline:  # paused on the way: somebody else may have taken over by now
@@ -234,7 +256,7 @@ class Drainer:
     async def _unfence(self, look: _Look, fence: Fence) -> Settlement:
         """Give a stream its subjects back, and judge it without its fence."""
         raw = await self._effects.update_stream(unfenced(look.raw["config"], fence))
-        stream = replace(read_stream(raw, look.stream.job_id, sourced=self.sourced), consumers=look.stream.consumers)
+        stream = replace(read_stream(raw, look.stream.job_id, sourced=self._sourced), consumers=look.stream.consumers)
         verdict = decide(stream, look.record, look.coverage, self._policy)
         if isinstance(verdict, Drain):
             return _of(look, Outcome.WAITING, Reason.ACTIVE, "it changed on the way; it is looked at again later")
@@ -246,13 +268,14 @@ class Drainer:
         settlement = _blank(target, Outcome.ALREADY_GONE, Reason(intent.reason) if intent else Reason.GONE)
         if intent:
             await self._delete_companions(target.job_id)
-            await self._audit.conclude(intent, Outcome.ALREADY_GONE, "found gone at a later look", own=False)
+            await self._audit.conclude(target.name, None, Outcome.ALREADY_GONE, "found gone at a later look")
         return settlement
 
     async def _delete_companions(self, job_id: str) -> str | None:
         """Best effort, after the stream is gone. Says what was left behind."""
+        names = [template.replace("{job_id}", job_id) for template in self._companions.templates]
         left = []
-        for stream, consumer in self._companions.of(job_id):
+        for stream, consumer in [(stream, name) for name in names for stream in self._homes.get(name, ())]:
             try:
                 await self._effects.delete_consumer(stream, consumer)
             except JetStreamError as error:
@@ -273,9 +296,8 @@ class Drainer:
         )
 
     async def _conclude(self, intent: Intent, settlement: Settlement) -> Settlement:
-        await self._audit.conclude(intent, settlement.outcome, settlement.detail or "")
+        await self._audit.conclude(intent.stream, intent.token, settlement.outcome, settlement.detail or "")
         if settlement.outcome is Outcome.DRAINED:
-            await self._ledger.retire(intent.job_id, settlement.record)
             await self._announce(f"reactor.drained.{intent.stream}", _outcome_event(intent))
         return settlement
 
@@ -289,13 +311,11 @@ def _is_unchanged(look: _Look, again: _Look, token: str) -> bool:
         and again.stream.fence.token == token
         and again.raw["config"]["subjects"] == [f"reactor.fence.{look.stream.name}"]
         and again.event == look.event
-        and again.record == look.record
     )
 
 
 def _outcome_event(intent: Intent) -> bytes:
-    event = {name: value for name, value in intent.fields().items() if name != "token"} | {"messages": intent.messages}
-    return json.dumps(event).encode()
+    return json.dumps({name: value for name, value in intent.fields().items() if name != "token"}).encode()
 
 
 def _blank(target: Target, outcome: Outcome, reason: Reason, detail: str | None = None) -> Settlement:

@@ -108,7 +108,6 @@ class Listing:
     streams: dict[str, Raw] = field(default_factory=dict)
     unreported: set[str] = field(default_factory=set)
 
-    @property
     def sourced(self) -> frozenset[str]:
         """Streams that another one mirrors or sources."""
         configs = [raw["config"] for raw in self.streams.values()]
@@ -141,8 +140,8 @@ class JetStream:
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
         self._last_error = ""
-        self._waiting: dict[str, asyncio.Timeout] = {}
-        self._denied: set[str] = set()
+        self._asking: dict[str, asyncio.Task[Any]] = {}
+        self._denied: set[asyncio.Task[Any]] = set()
 
     async def connect(self) -> Client:
         """The connection, opened where there is none. Raises Unreachable."""
@@ -188,9 +187,9 @@ class JetStream:
         self._last_error = str(error) or type(error).__name__
         self._on_error(self._last_error)
         violation = _VIOLATION.search(self._last_error)
-        if violation and (scope := self._waiting.get(violation[1].lower())):
-            self._denied.add(violation[1].lower())
-            scope.reschedule(0)
+        if violation and (asking := self._asking.get(violation[1].lower())):
+            self._denied.add(asking)
+            asking.cancel()
 
     async def call(self, verb: str, payload: Raw | None = None) -> Raw:
         """One request, such as `STREAM.INFO.job_1`. Raises the errors at the top of this module."""
@@ -208,15 +207,19 @@ class JetStream:
 
     async def _request(self, client: Client, subject: str, body: bytes) -> bytes:
         key = subject.lower()  # nats-py writes what the server says in lower case
+        task = asyncio.current_task()
+        if task:
+            self._asking[key] = task
         try:
-            async with asyncio.timeout(self._timeout) as scope:
-                self._waiting[key] = scope
-                return (await client.request(subject, body, timeout=2 * self._timeout)).data
+            return (await client.request(subject, body, timeout=self._timeout)).data
+        except asyncio.CancelledError:
+            if task not in self._denied:
+                raise
+            self._denied.discard(task)
+            task.uncancel()
+            message = f"no permission to publish to {subject}"
+            raise PermissionDenied(message) from None
         except TimeoutError as error:  # nats-py's own is one, too
-            if key in self._denied:
-                self._denied.discard(key)
-                message = f"no permission to publish to {subject}"
-                raise PermissionDenied(message) from error
             message = f"no answer to {subject} in {self._timeout:g} s"
             raise Unanswered(message) from error
         except nats.errors.NoRespondersError as error:
@@ -225,7 +228,7 @@ class JetStream:
         except nats.errors.Error as error:
             raise Unreachable(str(error)) from error
         finally:
-            self._waiting.pop(key, None)
+            self._asking.pop(key, None)
 
     async def _pages(self, verb: str, request: Raw | None = None) -> AsyncIterator[Raw]:
         """Every page of a listing. A page stands for `limit` names, also where some of them did not report."""

@@ -18,11 +18,13 @@ no worker's clock is ever compared with another's. Everything here can be rebuil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
+from uuid import uuid4
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from reactor.model import Record
+from reactor.scripts import Script, Scripts
 
 LedgerError = RedisError
 """Redis is away, full, read-only or otherwise unwilling: nothing was lost, try again later."""
@@ -30,7 +32,6 @@ LedgerError = RedisError
 _HEAD = 40
 _IDENTITY = """
 local identity = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
-  .. ':' .. string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 """
 _NOW = """
 local time = redis.call('TIME')
@@ -92,8 +93,16 @@ _SCHEDULE = f"""
 {_NOW}
 for i = 1, #ARGV, 2 do redis.call('ZADD', KEYS[1], 'LT', now + tonumber(ARGV[i + 1]), ARGV[i]) end
 """
+_LEASE_AND_READ = f"""
+if not redis.call('SET', KEYS[2], table.remove(ARGV), 'NX', 'PX', table.remove(ARGV)) then return false end
+{_READ}
+"""
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-_EXPIRE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
+_RETIRE = """
+redis.call('HDEL', KEYS[2], ARGV[1])
+if redis.call('GET', KEYS[1]) == ARGV[2] then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+if KEYS[3] and redis.call('GET', KEYS[3]) == ARGV[4] then redis.call('DEL', KEYS[3]) end
+"""
 _SIGHT = """
 local old = redis.call('GET', KEYS[1])
 local head = string.len(ARGV[2]) + 1
@@ -140,6 +149,15 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to work on something alone, for so long."""
+
+    what: str
+    seconds: float
+    token: str = field(default_factory=lambda: uuid4().hex)
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """Jobs taken from the due queue until `score` (ms, Redis's clock); they fall due again by themselves."""
 
@@ -158,22 +176,23 @@ class Applied:
 class Ledger:
     """Records, due queue and coverage in one Redis. Every method raises LedgerError."""
 
-    def __init__(self, redis: Redis, namespace: str, record_ttl_s: float) -> None:
+    def __init__(self, redis: Redis, scripts: Scripts, namespace: str, record_ttl_s: float) -> None:
         """`record_ttl_s` counts from when a terminal job's stream is gone."""
         self._redis = redis
         self._ns = namespace
         self._ttl_ms = int(record_ttl_s * 1000)
-        self._apply = redis.register_script(_APPLY)
-        self._read = redis.register_script(_READ)
-        self._claim = redis.register_script(_CLAIM)
-        self._next_due = redis.register_script(_NEXT_DUE)
-        self._settle = redis.register_script(_SETTLE)
-        self._schedule = redis.register_script(_SCHEDULE)
-        self._release = redis.register_script(_RELEASE)
-        self._expire = redis.register_script(_EXPIRE)
-        self._sight = redis.register_script(_SIGHT)
-        self._begin = redis.register_script(_BEGIN)
-        self._complete = redis.register_script(_COMPLETE)
+        self._apply = Script(scripts, _APPLY)
+        self._read = Script(scripts, _READ)
+        self._claim = Script(scripts, _CLAIM)
+        self._next_due = Script(scripts, _NEXT_DUE)
+        self._settle = Script(scripts, _SETTLE)
+        self._schedule = Script(scripts, _SCHEDULE)
+        self._release = Script(scripts, _RELEASE)
+        self._retire = Script(scripts, _RETIRE)
+        self._lease_and_read = Script(scripts, _LEASE_AND_READ)
+        self._sight = Script(scripts, _SIGHT)
+        self._begin = Script(scripts, _BEGIN)
+        self._complete = Script(scripts, _COMPLETE)
 
     def _key(self, *parts: str) -> str:
         return ":".join((self._ns, *parts))
@@ -199,6 +218,16 @@ class Ledger:
     async def read(self, identity: str, job_ids: Sequence[str] = ()) -> Reading:
         """What is known of these jobs, and whether the ledger of that lifecycle stream is whole, in one moment."""
         answer = await self._read(keys=[self._key("ledger")], args=[self._key("job", ""), *job_ids])
+        return self._reading(answer, identity, job_ids)
+
+    async def lease_and_read(self, lease: Lease, identity: str, job_id: str) -> Reading | None:
+        """Take a lease and read, in one round trip; None where somebody else holds it."""
+        args: list[str | int] = [self._key("job", ""), job_id, int(lease.seconds * 1000), lease.token]
+        keys = [self._key("ledger"), self._key("lease", lease.what)]
+        answer = await self._lease_and_read(keys=keys, args=args)
+        return None if answer is None else self._reading(answer, identity, [job_id])
+
+    def _reading(self, answer: list[Any], identity: str, job_ids: Sequence[str]) -> Reading:
         redis_identity, flat, values = answer
         head = dict(zip(flat[::2], flat[1::2], strict=True))
         whole = (head.get("state"), head.get("redis"), head.get("stream")) == ("complete", redis_identity, identity)
@@ -222,7 +251,7 @@ class Ledger:
 
     async def next_due(self) -> float | None:
         """Seconds until the next job falls due (negative: overdue); None where none will."""
-        delay = await self._next_due(keys=[self._key("due")])
+        delay = await self._next_due(keys=[self._key("due")], args=[])
         return None if delay is None else delay / 1000
 
     async def settle(self, claim: Claim, job_id: str, delay_s: float | None) -> None:
@@ -248,23 +277,26 @@ class Ledger:
         """Count a failed drain; how many in a row it makes."""
         return cast("int", await cast("Any", self._redis.hincrby(self._key("attempts"), job_id, 1)))
 
-    async def retire(self, job_id: str, record: Record | None) -> None:
-        """A job's stream is gone: forget failed drains, and let its record expire unless the job was heard of since."""
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hdel(self._key("attempts"), job_id)
-            if record is not None:
-                args: list[str | int] = [_pack(record), self._ttl_ms]
-                await self._expire(keys=[self._key("job", job_id)], args=args, client=pipe)
-            await pipe.execute()
+    async def retire(self, job_id: str, record: Record | None, lease: Lease | None = None) -> None:
+        """A job's stream is gone: forget failed drains, let its record expire unless it was heard of since.
 
-    async def lease(self, what: str, token: str, seconds: float) -> bool:
-        """Whether `what` is now this token's, and nobody else's, for so long."""
-        taken = await self._redis.set(self._key("lease", what), token, nx=True, px=int(seconds * 1000))
-        return bool(taken)
+        The lease, where one is held, is given back in the same round trip.
+        """
+        keys = [self._key("job", job_id), self._key("attempts")]
+        args: list[str | int] = [job_id, _pack(record) if record else "", self._ttl_ms]
+        if lease is not None:
+            keys.append(self._key("lease", lease.what))
+            args.append(lease.token)
+        await self._retire(keys=keys, args=args)
 
-    async def release(self, what: str, token: str) -> None:
+    async def lease(self, lease: Lease) -> bool:
+        """Whether it is now held by this token, and nobody else."""
+        milliseconds = int(lease.seconds * 1000)
+        return bool(await self._redis.set(self._key("lease", lease.what), lease.token, nx=True, px=milliseconds))
+
+    async def release(self, lease: Lease) -> None:
         """Give a lease back before its time; no effect on somebody else's."""
-        await self._release(keys=[self._key("lease", what)], args=[token])
+        await self._release(keys=[self._key("lease", lease.what)], args=[lease.token])
 
     async def first_sighting(self, stream: str, figures: str, now: int) -> int:
         """When these very figures of a stream were seen first: `now`, or an instant that was kept."""

@@ -119,7 +119,9 @@ class Reconciler:
         await self._catch_up()
         listing = await self._list(order.only)
         await self._caught_up_after_list()
-        streams = self._job_streams(listing, order)
+        sourced = listing.sourced()
+        await self._drainer.survey(sourced)
+        streams = self._job_streams(listing, sourced, order)
         coverage, records = await self._directory.look_up([stream.job_id for stream in streams])
         await self._drainer.check_rights()
         judged = [
@@ -141,7 +143,6 @@ class Reconciler:
         for name in only - listing.streams.keys() - listing.unreported:
             with suppress(NotFound):  # a page may have missed it; what is gone is told by the report
                 listing.streams[name] = await self._reads.stream_info(name)
-        self._drainer.sourced = listing.sourced
         return listing
 
     async def _caught_up_after_list(self) -> None:
@@ -153,7 +154,7 @@ class Reconciler:
             await asyncio.sleep(POLL_S)
             await self._directory.refresh(caught_up_to=listed_at)
 
-    def _job_streams(self, listing: Listing, order: Order) -> list[Stream]:
+    def _job_streams(self, listing: Listing, sourced: frozenset[str], order: Order) -> list[Stream]:
         """Job streams by their exact listed names; one that the server could not report whole is taken as such."""
         streams = {}
         for name in sorted(listing.streams.keys() | listing.unreported):
@@ -162,12 +163,12 @@ class Reconciler:
                 continue
             raw = listing.streams.get(name, {"config": {"name": name}})
             whole = name not in listing.unreported
-            streams[name] = read_stream(raw, job_id, sourced=listing.sourced, reported=whole)
+            streams[name] = read_stream(raw, job_id, sourced=sourced, reported=whole)
         return list(streams.values())
 
     async def _ask_consumers(self, one: Judged) -> Judged:
-        """Of a candidate only: they say whether anybody still works on its messages, and how often those failed."""
-        if not isinstance(one.verdict, Drain):
+        """Of a missing job's stream: they say whether anybody still works on its messages."""
+        if one.verdict != Drain(Reason.MISSING):
             return one
         try:
             stream = await self._drainer.with_consumers(one.stream)
@@ -221,9 +222,7 @@ class Reconciler:
         except LedgerError as error:
             detail = f"Redis failed on the way: {error}"
             return Settlement(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, one.stream, one.record, detail=detail)
-        seen = settlement.stream if settlement.stream.observed_at else one.stream
-        consumers = seen.consumers or one.stream.consumers
-        return replace(settlement, stream=replace(seen, consumers=consumers))
+        return settlement if settlement.stream.observed_at else replace(settlement, stream=one.stream)
 
 
 def _as_it_is(one: Judged) -> Settlement:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from reactor.model import SECOND, Outcome, Settlement, format_instant
@@ -24,6 +24,10 @@ class StreamReport:
     messages: int
     redelivered: int | None
     detail: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The contract's object."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class Report:
             "error": self.error,
             "started_at": format_instant(self.started_at),
             "duration_s": round(self.duration_s, 3),
-            "streams": [asdict(describe(settlement, self.policy)) for settlement in self.settlements],
+            "streams": [describe(settlement, self.policy).as_dict() for settlement in self.settlements],
         }
 
 

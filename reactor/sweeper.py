@@ -68,7 +68,7 @@ class Sweeper:
 
     async def _sweep(self, claim: Claim) -> None:
         await self._directory.ensure()
-        await self._know_topology()
+        await self._drainer.survey(await self._sourced())
         if self._drainer.paused:
             await self._drainer.check_rights()
         names = await self._names_by_job()
@@ -77,10 +77,13 @@ class Sweeper:
             claim.jobs, lambda job: self._settle_job(claim, job, names.get(job, ()), records.get(job)), self._batch
         )
 
-    async def _know_topology(self) -> None:
-        if time.monotonic() - self._listed_at > TOPOLOGY_MAX_AGE_S:
-            self._drainer.sourced = (await self._reads.list_streams()).sourced
-            self._listed_at = time.monotonic()
+    async def _sourced(self) -> frozenset[str] | None:
+        """Streams that another one mirrors or sources; None where that was looked at a moment ago."""
+        if time.monotonic() - self._listed_at < TOPOLOGY_MAX_AGE_S:
+            return None
+        listing = await self._reads.list_streams()
+        self._listed_at = time.monotonic()
+        return listing.sourced()
 
     async def _names_by_job(self) -> Mapping[str, Sequence[str]]:
         """Listed job streams by job, and streams whose deletion was begun and never accounted for."""

@@ -34,6 +34,7 @@ from reactor.provision import (
     provision,
 )
 from reactor.reconciler import Reconciler
+from reactor.scripts import Scripts
 from reactor.settings import NatsSettings, Settings
 from reactor.subscriber import DeadLetters, LifecycleSubscriber, consume_pending
 from reactor.sweeper import Sweeper
@@ -72,8 +73,9 @@ async def parts(settings: Settings, on_error: Callable[[str], None] = lambda _: 
         stack.push_async_callback(effects.close)
         stack.push_async_callback(reads.close)
         namespace = settings.redis.namespace
-        ledger = Ledger(redis, namespace, RECORD_TTL_S)
-        yield Parts(settings, reads, effects, redis, ledger, Audit(redis, namespace), wishes_of(settings))
+        scripts = Scripts(redis)
+        ledger, audit = Ledger(redis, scripts, namespace, RECORD_TTL_S), Audit(redis, scripts, namespace)
+        yield Parts(settings, reads, effects, redis, ledger, audit, wishes_of(settings))
 
 
 async def provision_safely(parts: Parts) -> Provision:

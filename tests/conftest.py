@@ -6,7 +6,14 @@ import pytest
 import pytest_asyncio
 from harness import World, account_numbers, accounts_config, connected
 
+from reactor import logs
 from reactor.embedded import HOST, Server, free_port, nats_server, running, valkey_server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet() -> None:
+    """As the one-shot commands log, which some tests run in this process."""
+    logs.configure("ERROR", "json")
 
 
 @pytest_asyncio.fixture(scope="session")

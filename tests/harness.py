@@ -27,6 +27,7 @@ from reactor.audit import Audit
 from reactor.cli import _reconcile
 from reactor.embedded import HOST, Server, free_port, nats_server, running, valkey_server
 from reactor.reconciler import Order, no_progress
+from reactor.scripts import Scripts
 from reactor.settings import Settings, load_settings
 
 ACCOUNTS = 400
@@ -186,9 +187,9 @@ class World:
         assert report["error"] is None, report
         return {one["stream"]: (one["verdict"], one["reason"]) for one in report["streams"]}
 
-    async def trail(self) -> list[dict[str, str]]:
+    async def trail(self) -> list[dict[str, Any]]:
         """The audit, oldest first."""
-        return (await Audit(self.redis, self.namespace).newest(1000))[::-1]
+        return (await Audit(self.redis, Scripts(self.redis), self.namespace).newest(1000))[::-1]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from reactor.ledger import Ledger
 from reactor.model import Outcome, Reason, Settlement
 from reactor.policy import Policy
 from reactor.provision import provision
+from reactor.scripts import Scripts
 from reactor.wire import FENCE_TOKEN_KEY
 from reactor.wiring import nats_options, parts, policy_of, wishes_of
 
@@ -45,8 +46,9 @@ class Bench:
         self.world = world
         self.settings = settings
         self.reads, self.effects = Interrupted(options), Interrupted(options)
-        self.ledger = Ledger(world.redis, world.namespace, 60.0)
-        self.audit = Audit(world.redis, world.namespace)
+        scripts = Scripts(world.redis)
+        self.ledger = Ledger(world.redis, scripts, world.namespace, 60.0)
+        self.audit = Audit(world.redis, scripts, world.namespace)
         self.policy: Policy = policy_of(settings)
         self.lease_s = lease_s
         self.clock = asyncio.get_running_loop().time
@@ -74,7 +76,7 @@ class Bench:
             ledger=self.ledger,
             audit=self.audit,
             policy=self.policy,
-            companions=Companions((), ()),
+            companions=Companions(),
             lease_s=self.lease_s,
             by=by,
             announce=self._announce,

@@ -1,0 +1,83 @@
+"""Lua in Redis. Calls that are made while another is under way share the next round trip.
+
+A drain needs a handful of small scripts, many drains run at once, and a round trip costs the client far more than
+the script costs Redis: together they go through one pipeline, each with its own answer or error.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from hashlib import sha1
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+Argument = str | int
+
+
+class _Call(NamedTuple):
+    script: "Script"
+    keys: Sequence[str]
+    args: Sequence[Argument]
+    answer: "asyncio.Future[Any]"
+
+
+class Scripts:
+    """Scripts of one Redis."""
+
+    def __init__(self, redis: Redis) -> None:
+        """Nothing is loaded before it is called."""
+        self._redis = redis
+        self._waiting: list[_Call] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    async def call(self, script: "Script", keys: Sequence[str], args: Sequence[Argument]) -> Any:  # noqa: ANN401  # Lua's
+        """One call's answer. Raises RedisError."""
+        call = _Call(script, keys, args, asyncio.get_running_loop().create_future())
+        self._waiting.append(call)
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send(), name="redis scripts")
+        return await call.answer
+
+    async def _send(self) -> None:
+        while self._waiting:
+            calls, self._waiting = self._waiting, []
+            try:
+                answers = await self._pipelined(calls)
+            except RedisError as error:
+                answers = [error] * len(calls)
+            for call, answer in zip(calls, answers, strict=True):
+                await self._answer(call, answer)
+
+    async def _pipelined(self, calls: Sequence[_Call]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for call in calls:
+                pipe.evalsha(call.script.sha, len(call.keys), *call.keys, *call.args)
+            return await pipe.execute(raise_on_error=False)
+
+    async def _answer(self, call: _Call, answer: Any) -> None:  # noqa: ANN401  # as above
+        if isinstance(answer, NoScriptError):  # a Redis that is new to us, or forgot: EVAL makes it learn
+            try:
+                answer = await self._redis.eval(call.script.lua, len(call.keys), *call.keys, *call.args)
+            except RedisError as error:
+                answer = error
+        if call.answer.done():
+            return  # the caller was cancelled
+        if isinstance(answer, Exception):
+            call.answer.set_exception(answer)
+        else:
+            call.answer.set_result(answer)
+
+
+class Script:
+    """One script, to be called."""
+
+    def __init__(self, scripts: Scripts, lua: str) -> None:
+        """The hash is what Redis knows it by."""
+        self._scripts = scripts
+        self.lua = lua
+        self.sha = sha1(lua.encode(), usedforsecurity=False).hexdigest()
+
+    async def __call__(self, keys: Sequence[str], args: Sequence[Argument]) -> Any:  # noqa: ANN401  # as above
+        """Raises RedisError."""
+        return await self._scripts.call(self, keys, args)

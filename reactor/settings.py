@@ -349,8 +349,11 @@ def _strangers() -> Iterator[str]:
     given = {*os.environ, *(dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {})}
     for name in sorted(given):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
-            close = difflib.get_close_matches(name.upper(), known, n=1)
-            yield f"{name}: no such setting" + (f"; did you mean {close[0]}?" if close else "; see reactor --help")
+            ours = [variable.removeprefix(PREFIX) for variable in known]
+            close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), ours, n=1)
+            yield f"{name}: no such setting; " + (
+                f"did you mean {PREFIX}{close[0]}?" if close else "see reactor --help"
+            )
 
 
 def _in_words(group: type[BaseSettings], error: dict[str, Any]) -> str:

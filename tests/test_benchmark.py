@@ -168,10 +168,8 @@ async def test_at_rest(world: World) -> None:
             "at rest",
             f"{busy:.1%} of a core (wished: 2%), {(commands_after - commands) / 15:.1f} Redis commands/s (wished: 5)",
         )
-        say(
-            "memory",
-            f"worker {one.memory_info().rss / 1e6:.0f} MB (wished: 160), {used / 22_000:.0f} bytes of Redis a live job (wished: 250)",
-        )
+        say("memory of the worker", f"{one.memory_info().rss / 1e6:.0f} MB (wished: 160)")
+        say("memory of Redis", f"{used / 22_000:.0f} bytes a live job (wished: 250)")
 
 
 async def processed(world: World) -> int:

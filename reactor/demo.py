@@ -29,6 +29,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from reactor.console import visible
 from reactor.embedded import Endpoints, embedded_servers
 
 AGE_GUARD_S = 2.0
@@ -225,8 +226,21 @@ def _summary(console: Console, system: JobSystem) -> int:
     return 1 if system.touched else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """The real worker, and what it writes."""
+
+    process: asyncio.subprocess.Process
+    log: Path
+
+    @property
+    def last_words(self) -> str | None:
+        """The end of its log, where it has died."""
+        return None if self.process.returncode is None else self.log.read_text().strip()[-500:]
+
+
 @asynccontextmanager
-async def _worker(endpoints: Endpoints, log: Path) -> AsyncIterator[None]:
+async def _worker(endpoints: Endpoints, log: Path) -> AsyncIterator[Worker]:
     """The real worker, as a process of its own, stopped the way an init system would."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
     servers = {"REACTOR_NATS_URL": endpoints.nats_url, "REACTOR_REDIS_URL": endpoints.redis_url}
@@ -240,7 +254,7 @@ async def _worker(endpoints: Endpoints, log: Path) -> AsyncIterator[None]:
             start_new_session=True,  # Ctrl-C is for the demo, which then stops it in order
         )
         try:
-            yield
+            yield Worker(process, log)
         finally:
             with suppress(ProcessLookupError):
                 process.terminate()
@@ -248,25 +262,31 @@ async def _worker(endpoints: Endpoints, log: Path) -> AsyncIterator[None]:
 
 
 async def run_demo(seconds: float) -> int:
-    """Show it, then sum up. 0, or 1 where a live stream was touched, which must never happen."""
-    console = Console()
+    """Show it, then sum up. 0, or 1 where a live stream was touched or the worker died, which must never happen."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with tempfile.TemporaryDirectory(prefix="reactor-demo-") as folder:
-        async with embedded_servers(Path(folder)) as endpoints, _worker(endpoints, Path(folder) / "worker.log"):
-            nc = await nats.connect(endpoints.nats_url)
-            system, ends = JobSystem(nc), time.monotonic() + seconds
-            console.print(f"nats-server {nc.connected_server_version}, Valkey and a worker run; jobs begin to leak.")
-            tasks = [asyncio.create_task(system.run(ends)), asyncio.create_task(_show(console, system, ends))]
-            await asyncio.wait(
-                [*tasks, asyncio.create_task(stop.wait())], timeout=seconds, return_when="FIRST_COMPLETED"
-            )
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-            await nc.close()
-    for result in results:
+        async with (
+            embedded_servers(Path(folder)) as endpoints,
+            _worker(endpoints, Path(folder) / "worker.log") as worker,
+            await nats.connect(endpoints.nats_url) as nc,
+        ):
+            return await _play(Console(), JobSystem(nc), worker, stop, seconds)
+
+
+async def _play(console: Console, system: JobSystem, worker: Worker, stop: asyncio.Event, seconds: float) -> int:
+    """Until the time is over, Ctrl-C, or something ends that should not."""
+    ends = time.monotonic() + seconds
+    console.print("A nats-server, a Valkey and a worker run; now a job system begins to leak.")
+    work = [system.run(ends), _show(console, system, ends), stop.wait(), worker.process.wait()]
+    tasks = [asyncio.ensure_future(one) for one in work]
+    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(result, Exception):
             raise result
-    return _summary(console, system)
+    if worker.last_words is not None:
+        console.print(f"[bold red]the worker died[/]: {visible(worker.last_words)}")
+    return max(_summary(console, system), int(worker.last_words is not None))

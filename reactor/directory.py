@@ -134,7 +134,9 @@ class Directory:
         )
 
     async def _has_missed(self, lifecycle: Lifecycle, reading: Reading) -> bool:
-        """Whether an event that was acked never reached this ledger: Redis was rolled back."""
+        """Whether an event never reached this ledger: dropped before it was read, or acked and Redis rolled back."""
+        if lifecycle.first_seq > reading.applied + 1:
+            return True
         if reading.applied >= lifecycle.ack_floor:
             return False
         missed = await self._js.next_message(self._source.stream, self._template.wildcard, reading.applied + 1)

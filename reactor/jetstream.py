@@ -140,7 +140,7 @@ class JetStream:
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
         self._last_error = ""
-        self._asking: dict[str, asyncio.Task[Any]] = {}
+        self._asking: dict[str, set[asyncio.Task[Any]]] = {}
         self._denied: set[asyncio.Task[Any]] = set()
 
     async def connect(self) -> Client:
@@ -187,7 +187,7 @@ class JetStream:
         self._last_error = str(error) or type(error).__name__
         self._on_error(self._last_error)
         violation = _VIOLATION.search(self._last_error)
-        if violation and (asking := self._asking.get(violation[1].lower())):
+        for asking in self._asking.get(violation[1].lower(), ()) if violation else ():
             self._denied.add(asking)
             asking.cancel()
 
@@ -208,8 +208,9 @@ class JetStream:
     async def _request(self, client: Client, subject: str, body: bytes) -> bytes:
         key = subject.lower()  # nats-py writes what the server says in lower case
         task = asyncio.current_task()
+        asking = self._asking.setdefault(key, set())
         if task:
-            self._asking[key] = task
+            asking.add(task)
         try:
             return (await client.request(subject, body, timeout=self._timeout)).data
         except asyncio.CancelledError:
@@ -228,7 +229,9 @@ class JetStream:
         except nats.errors.Error as error:
             raise Unreachable(str(error)) from error
         finally:
-            self._asking.pop(key, None)
+            asking.discard(task)
+            if not asking:
+                self._asking.pop(key, None)
 
     async def _pages(self, verb: str, request: Raw | None = None) -> AsyncIterator[Raw]:
         """Every page of a listing. A page stands for `limit` names, also where some of them did not report."""

@@ -26,6 +26,10 @@ RETRY_S = 2.0
 HEADER_ROOM = 8 * 1024
 """Bytes of a dead letter left for its headers, so that it stays under the server's `max_payload`."""
 
+KNOWN_LIVE = frozenset({"PENDING", "RECEIVED", "STARTED", "PROGRESS", "RETRY", "CANCELING"})
+MANY = 100
+"""Strange words remembered: an emitter gone mad must not fill the memory."""
+
 log = structlog.get_logger(__name__)
 
 Publish = Callable[[str, bytes, dict[str, str]], Awaitable[object]]
@@ -62,12 +66,19 @@ class DeadLetters:
 class LifecycleSubscriber:
     """Takes batches of lifecycle messages."""
 
-    def __init__(self, directory: Directory, dead_letters: DeadLetters, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        dead_letters: DeadLetters,
+        terminal_statuses: frozenset[str],
+        wake: Callable[[], None],
+    ) -> None:
         """`wake` is called when a job became due."""
+        self._terminal = terminal_statuses
         self._directory = directory
         self._dead_letters = dead_letters
         self._wake = wake
-        self._unknown_statuses: set[str] = set()
+        self._strange: set[str] = set()
 
     async def handle(self, messages: Sequence[Msg]) -> None:
         """Settle every message of a batch: acked, kept as a dead letter, or given back."""
@@ -79,11 +90,20 @@ class LifecycleSubscriber:
         for msg, read in zip(messages, taken.read, strict=True):
             match read:
                 case Event():
+                    self._wonder(read.record.status)
                     await msg.ack()
                 case Malformed():
                     await self._bury(msg, read)
         if taken.applied.due:
             self._wake()
+
+    def _wonder(self, status: str) -> None:
+        """A word that nobody has heard of is live; it may also be a misspelt end. Said once a word."""
+        word = status.upper()
+        if word in KNOWN_LIVE or word in self._terminal or word in self._strange or len(self._strange) >= MANY:
+            return
+        self._strange.add(word)
+        log.warning("unknown status, taken for a live one", status=status)
 
     async def _bury(self, msg: Msg, malformed: Malformed) -> None:
         try:

@@ -208,7 +208,8 @@ class Crew:
     async def lifecycle_subscriber(self, wake: Callable[[], None] = lambda: None) -> LifecycleSubscriber:
         """Takes lifecycle messages; connects to learn the server's largest payload."""
         client = await self._parts.reads.connect()
-        return LifecycleSubscriber(self.directory(), DeadLetters(self._publish, client.max_payload), wake)
+        letters = DeadLetters(self._publish, client.max_payload)
+        return LifecycleSubscriber(self.directory(), letters, self.policy.terminal_statuses, wake)
 
     def reconciler(self, subscriber: LifecycleSubscriber) -> Reconciler:
         """The full pass, which consumes what is pending through the given subscriber."""

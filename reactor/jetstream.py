@@ -140,6 +140,8 @@ class JetStream:
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
         self._last_error = ""
+        self._opening: asyncio.Timeout | None = None
+        self._refusal: str | None = None
         self._asking: dict[str, set[asyncio.Task[Any]]] = {}
         self._denied: set[asyncio.Task[Any]] = set()
 
@@ -162,14 +164,17 @@ class JetStream:
         return f"{version.major}.{version.minor}.{version.patch}" if version else "unknown"
 
     async def _open(self) -> Client:
-        client = Client()
+        client, self._refusal = Client(), None
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S) as self._opening:
                 await client.connect(**self._options, error_cb=self._heard, **self._lifetime())
         except (TimeoutError, OSError, nats.errors.Error) as error:
             with suppress(Exception):  # half-open: whatever it says on the way out is not the reason
                 await client.close()
-            raise Unreachable(self._last_error or str(error) or type(error).__name__) from error
+            reason = self._refusal or self._last_error or str(error) or type(error).__name__
+            raise Unreachable(reason) from error
+        finally:
+            self._opening = None
         version = client.connected_server_version
         if (version.major, version.minor) < OLDEST_SERVER:
             await client.close()
@@ -186,6 +191,9 @@ class JetStream:
         """The server's asynchronous errors. A missing permission shows only here; the request itself just hangs."""
         self._last_error = str(error) or type(error).__name__
         self._on_error(self._last_error)
+        if self._opening is not None and "authorization" in self._last_error.lower():
+            self._refusal = self._last_error  # the server then hangs up, which is no news
+            self._opening.reschedule(0)
         violation = _VIOLATION.search(self._last_error)
         for asking in self._asking.get(violation[1].lower(), ()) if violation else ():
             self._denied.add(asking)

@@ -36,12 +36,13 @@ def show_report(console: Console, report: Report) -> None:
     for settlement in report.settlements:
         if settlement.outcome is Outcome.UNFIXABLE:
             detail = f": {visible(settlement.detail)}" if settlement.detail else ""
-            console.print(f"[red]unfixable[/] {visible(settlement.stream.name)} ({settlement.reason}){detail}")
+            name = visible(settlement.stream.name)
+            console.print(f"[red]unfixable[/] {name} ({settlement.reason}){detail}", soft_wrap=True)
     for gap in sorted({one.detail for one in report.settlements if one.outcome is Outcome.KEPT and one.detail}):
-        console.print(f"[yellow]kept[/] because {visible(gap)}")
+        console.print(f"[yellow]kept[/] because {visible(gap)}", soft_wrap=True)
     for problem in filter(None, (report.breaker and f"breaker: {report.breaker}", report.error)):
-        console.print(f"[bold red]{visible(problem)}[/]")
-    console.print(_summary(report))
+        console.print(f"[bold red]{visible(problem)}[/]", soft_wrap=True)
+    console.print(_summary(report), soft_wrap=True)
 
 
 def _table(report: Report) -> Table:

@@ -331,11 +331,12 @@ async def test_a_delete_without_an_answer_is_settled_by_looking(world: World) ->
     def swallow(verb: str, answer: dict[str, Any]) -> dict[str, Any] | None:
         return None if verb == "STREAM.DELETE.job_1" else answer
 
-    async with relayed(world, swallow) as relay, Bench(relay, lease_s=1.0) as bench:
-        bench.effects._prefix = "$JS.relay.API"
+    async with relayed(world, swallow) as relay, Bench(relay, lease_s=2.0) as bench:
+        bench.effects._prefix, bench.effects._timeout = "$JS.relay.API", 0.3
         settlement = await bench.drain()
         assert (settlement.outcome, settlement.reason) == (Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN)
         assert await bench.outcomes() == []
+        assert (await bench.drain()).detail == "another replica is working on it"
         assert (await eventually(lambda: _drained(bench))).outcome is Outcome.ALREADY_GONE
         assert await bench.outcomes() == ["already_gone"]
 

@@ -203,6 +203,16 @@ class Worker:
             self._mend(name, subscriber)
 
     async def _loop(self, name: str, tick: Tick, every: float, wake: asyncio.Event) -> None:
+        """Tick until the worker is to stop. A loop that dies stops the others: cancelling them is not enough.
+
+        Python 3.11's `wait_for` swallows a cancellation that arrives together with its answer.
+        """
+        try:
+            await self._ticks(name, tick, every, wake)
+        finally:
+            self._stop.set()
+
+    async def _ticks(self, name: str, tick: Tick, every: float, wake: asyncio.Event) -> None:
         """Tick, rest, again. An outage is said once and once when it is over; anything else ends the process."""
         failures = 0
         while not self._stop.is_set():

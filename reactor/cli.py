@@ -23,7 +23,7 @@ from reactor import logs
 from reactor.console import progress_bar, show_report
 from reactor.directory import in_words
 from reactor.emit import emit as emit_event
-from reactor.jetstream import JetStreamError, TooOld
+from reactor.jetstream import JetStreamError
 from reactor.ledger import LedgerError
 from reactor.provision import ProvisionError
 from reactor.reconciler import Order, no_progress
@@ -71,23 +71,26 @@ def worker(
     ),
 ) -> None:
     """The always-on worker: hears events, sweeps what is due, reconciles now and then."""
-    settings = _settings()
-    logs.configure(settings.log.level, settings.log.format)
-    _run(lambda: _work(settings, data_dir if embedded else None))
-
-
-async def _work(settings: Settings, data_dir: Path | None) -> None:
     from reactor.app import SubscriberDied, build  # noqa: PLC0415  # FastStream is slow to import, and only needed here
 
-    async with _servers(settings, data_dir) as reached:
-        try:
+    settings = _settings()
+    logs.configure(settings.log.level, settings.log.format)
+
+    async def work() -> None:
+        async with _servers(settings, data_dir if embedded else None) as reached:
             await build(reached).run()
-        except* (ProvisionError, TooOld, SubscriberDied) as group:
-            _fail(Exit.UNFIXABLE, str(group.exceptions[0]))
-        except* Exception as group:  # noqa: BLE001  # the last line of a process that dies says why
-            error = group.exceptions[0]
-            structlog.get_logger(__name__).error("worker died", error=repr(error), exc_info=error)
-            raise typer.Exit(Exit.UNFIXABLE) from None
+
+    try:
+        _run(work)
+    except (SubscriberDied, ExceptionGroup) as error:
+        cause = _first_cause(error)
+        structlog.get_logger(__name__).error("worker died", error=str(cause) or repr(cause), exc_info=cause)
+        raise typer.Exit(Exit.UNFIXABLE) from None
+
+
+def _first_cause(error: Exception) -> Exception:
+    """What has ended a group of tasks."""
+    return _first_cause(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
 
 
 @asynccontextmanager

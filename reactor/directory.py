@@ -151,6 +151,6 @@ class Directory:
         if self._behind:
             return Coverage(intact=True, gap=f"{self._behind} lifecycle events are not read yet")
         if reading.since is None:
-            gap = f"stream {self._source.stream} does not keep what was read, so absence from it proves nothing"
+            gap = f"stream {self._source.stream} held no event when the ledger was built, so absence proves nothing"
             return Coverage(intact=True, gap=gap)
         return Coverage(intact=True, since=reading.since)

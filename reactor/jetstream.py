@@ -316,19 +316,17 @@ class JetStream:
         """All messages on a subject (wildcards allowed), oldest first, in batches; none are acked or taken away."""
         context = await self.context()
         config = ConsumerConfig(ack_policy=AckPolicy.NONE, mem_storage=True, inactive_threshold=60.0)
-        subscription = await context.pull_subscribe(subject, stream=stream, config=config)
         try:
+            subscription = await context.pull_subscribe(subject, stream=stream, config=config)
             pending = (await subscription.consumer_info()).num_pending or 0
             while pending:
                 deliveries = [read_delivery(msg) for msg in await subscription.fetch(batch, timeout=self._timeout)]
                 pending = deliveries[-1].pending
                 yield [delivery.message for delivery in deliveries]
+            await subscription.unsubscribe()
         except (nats.errors.Error, TimeoutError) as error:
-            message = f"reading stream {stream} broke off: {error or type(error).__name__}"
+            message = f"reading stream {stream} broke off: {str(error) or type(error).__name__}"
             raise Unreachable(message) from error
-        finally:
-            with suppress(nats.errors.Error):
-                await subscription.unsubscribe()
 
     async def consumer_info(self, stream: str, consumer: str) -> Raw:
         """Raises NotFound."""

@@ -90,8 +90,14 @@ async def find_lifecycle_stream(js: JetStream, wishes: Wishes) -> str | None:
     found = sorted(await js.stream_names(wanted))
     if not found:
         return None
-    subjects = (await js.stream_info(found[0]))["config"].get("subjects") or []
-    if len(found) == 1 and any(covers(subject, wanted) for subject in subjects):
+    config = (await js.stream_info(found[0]))["config"]
+    if config.get("retention") != "limits":
+        message = (
+            f"stream {found[0]} captures {wanted} and forgets events once they are read, so a job's last word "
+            "cannot be looked at again: let a stream with limits retention capture that subject"
+        )
+        raise ProvisionError(message)
+    if len(found) == 1 and any(covers(subject, wanted) for subject in config.get("subjects") or ()):
         return found[0]
     message = f"stream {', '.join(found)} captures a part of {wanted} only: let one stream capture all of it"
     raise ProvisionError(message)
@@ -183,19 +189,13 @@ async def read_lifecycle(js: JetStream, source: Source, durable: str) -> Lifecyc
     state = stream["state"]
     return Lifecycle(
         identity=f"{source.stream}@{stream['created']}",
-        since=_since(stream, state),
+        # From `created`, or from the first message that limits have left.
+        since=instant(stream["created"]) if state["first_seq"] <= 1 else instant(state.get("first_ts")),
         first_seq=state["first_seq"],
         last_seq=state["last_seq"],
         ack_floor=consumer["ack_floor"]["stream_seq"],
         behind=consumer["num_pending"] + consumer["num_ack_pending"],
     )
-
-
-def _since(stream: Raw, state: Raw) -> int | None:
-    """From `created`, or from the first message that limits have left; never for a stream that forgets what is read."""
-    if stream["config"].get("retention") != "limits":
-        return None
-    return instant(stream["created"]) if state["first_seq"] <= 1 else instant(state.get("first_ts"))
 
 
 def covers(pattern: str, subject: str) -> bool:

@@ -1,16 +1,21 @@
 """The full pass: what falls, what stays, and what the report says."""
 
+import io
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import World, own_world, relayed
-from nats.js.api import StreamSource
+from nats.js.api import RetentionPolicy, StreamSource
 from redis.asyncio import Redis
+from rich.console import Console
 
-from reactor.reconciler import Order
+from reactor.cli import _reconcile
+from reactor.console import progress_bar, show_report
+from reactor.reconciler import Order, no_progress
 
 DRAINED = ("drained", "terminal")
 
@@ -389,6 +394,75 @@ async def test_an_old_redis_is_noticed_by_what_was_acked(world: World) -> None:
             await raw.restore(key, 0, value or b"", replace=True)
         await raw.delete(f"{world.namespace}:job:2")
     assert await world.verdicts() == {"job_1": ("kept", "running"), "job_2": ("kept", "running")}
+    assert str(await world.redis.get(f"{world.namespace}:job:2")).endswith("STARTED")
+
+
+async def test_events_dropped_unread_leave_a_gap(world: World) -> None:
+    """Downtime longer than the stream keeps its events: what was said meanwhile is unknown, not unsaid."""
+    await world.declare()
+    await world.emit(3, "STARTED")
+    await world.stream("job_1")
+    await world.reconcile(Order(dry_run=True))
+    await world.emit(1, "STARTED")
+    await world.js.purge_stream("JOBS")
+    await world.emit(4, "STARTED")
+    assert await world.verdicts() == {"job_1": ("kept", "unknown")}
+
+
+async def test_a_lifecycle_stream_that_forgets_what_is_read_is_refused(world: World) -> None:
+    """A job's last word could not be looked at again behind the fence."""
+    await world.stream("theirs", subjects=["jobs.>"], retention=RetentionPolicy.WORK_QUEUE)
+    await world.zombie(1)
+    report = await world.reconcile()
+    assert "let a stream with limits retention capture that subject" in report["error"]
+    assert await world.names() == {"job_1", "theirs"}
+
+
+async def test_events_in_another_replicas_hands_prove_no_absence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are waited for a while, then absence is unknown."""
+    monkeypatch.setattr("reactor.reconciler.CATCH_UP_S", 0.2)
+    await world.declare()
+    await world.emit(3, "STARTED")
+    await world.reconcile(Order(dry_run=True))
+    await world.emit(1, "STARTED")
+    pull = await world.js.pull_subscribe_bind(consumer="reactor", stream="JOBS")
+    await pull.fetch(1, timeout=5)
+    await world.stream("job_2")
+    report = await world.reconcile()
+    assert [one["reason"] for one in report["streams"]] == ["unknown"]
+    assert report["streams"][0]["detail"] == "1 lifecycle events are not read yet"
+
+
+async def test_a_stream_in_the_way_is_said(world: World) -> None:
+    """One of the wished name that captures something else is not ours to alter."""
+    await world.stream("JOBS", subjects=["something.else"])
+    report = await world.reconcile()
+    assert "stream JOBS exists and does not capture jobs.lifecycle.*" in report["error"]
+
+
+async def test_a_push_durable_in_the_way_is_said(world: World) -> None:
+    """It cannot be shared by replicas."""
+    await world.stream("JOBS", subjects=["jobs.lifecycle.*"])
+    await world.consumer("JOBS", "reactor", deliver_subject="elsewhere")
+    report = await world.reconcile()
+    assert "is a push consumer" in report["error"]
+
+
+async def test_what_needs_a_person_stands_below_the_table(world: World) -> None:
+    """Unfixable streams by name, gaps with what to do, the breaker, errors; on a terminal with a bar."""
+    await world.declare()
+    await world.stream("job_1", metadata={"reactor.fence.token": "x"})
+    await world.stream("job_2")
+    settings = world.load()
+    report = await _reconcile(settings, Order(), no_progress, assume_missing=False)
+    console = Console(file=io.StringIO(), force_terminal=True, width=200)
+    show_report(console, replace(report, breaker="too many", error="and an error"))
+    with progress_bar(console) as show:
+        show(1, 20)
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    for text in ("job_1", "fence-unreadable", "no lifecycle event was ever heard", "too many", "and an error"):
+        assert text in shown
 
 
 async def test_an_unreachable_nats_still_prints_the_object(world: World) -> None:

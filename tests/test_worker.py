@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from harness import ROOT, WorkerProcess, World, connected, eventually, own_world, reactor, relayed, worker
+from nats.js.api import AckPolicy
 
 from reactor.embedded import HOST, free_port
 from reactor.events import MAX_BYTES
@@ -230,6 +231,50 @@ async def test_a_part_of_the_lifecycle_subject_captured_by_others_is_said(world:
     assert done.code == 1
     assert "theirs captures a part of jobs.lifecycle.*" in done.err
     assert "Traceback" not in done.err
+
+
+async def test_a_subscriber_that_dies_takes_the_process_down(world: World) -> None:
+    """Loudly, with a non-zero exit and a clear last line; never a living shell."""
+    code = "import reactor.app as a; a.SILENT_S = -1; a.WATCH_S = 0.1; from reactor.cli import main; main()"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, "worker"),
+        env=world.env() | {"PYTHONPATH": str(ROOT)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 1
+    assert "has asked for no messages" in err.decode().splitlines()[-1]
+
+
+async def test_a_loop_that_dies_takes_the_process_down(world: World) -> None:
+    """What nobody has thought of is not caught and forgotten."""
+    code = (
+        "import reactor.sweeper as s; from reactor.cli import main\n"
+        "async def tick(self): raise KeyError('nobody thought of this')\n"
+        "s.Sweeper.tick = tick; main()"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, "worker"),
+        env=world.env() | {"PYTHONPATH": str(ROOT)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 1
+    assert "worker died" in err.decode().splitlines()[-1]
+    assert "nobody thought of this" in err.decode()
+
+
+async def test_strange_words_and_durables_are_told_once(world: World) -> None:
+    """A misspelt end looks like a job that lives for ever; a durable that is not as wished is used as it is."""
+    await world.stream("JOBS", subjects=["jobs.lifecycle.*"])
+    await world.consumer("JOBS", "reactor", ack_policy=AckPolicy.EXPLICIT)
+    async with worker(world.env()) as process:
+        for number in range(3):
+            await world.emit(number, "SUCCES")
+        await eventually(lambda: heard(world, 0, 1, 2))
+        await eventually(lambda: process.said("unknown status, taken for a live one"))
+        assert sum("unknown status" in line for line in process.lines) == 1
+        assert process.said("max_deliver is 2, not -1")
 
 
 async def test_faststream_runs_the_same_worker(world: World) -> None:

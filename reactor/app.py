@@ -102,8 +102,8 @@ class Worker:
         """Provision, connect, subscribe; the loops to run."""
         provisioned = await provision_safely(connected)
         crew = Crew(connected, provisioned)
-        reconcile = await self._reconcile_tick(connected, crew)
         lifecycle = await crew.lifecycle_subscriber(self._due.set)
+        reconcile = self._reconcile_tick(connected, crew, lifecycle)
         await self.broker.connect()
         subscribers = self._subscribe(connected, crew, provisioned, lifecycle)
         self.app.after_startup(lambda: self._begin(subscribers))
@@ -156,8 +156,8 @@ class Worker:
 
         subscriber.subscription = self._pulls[name] = EagerPull(subscriber.subscription, BATCH, lost)
 
-    async def _reconcile_tick(self, connected: Parts, crew: Crew) -> Tick:
-        reconciler = crew.reconciler(await crew.lifecycle_subscriber(self._due.set))
+    def _reconcile_tick(self, connected: Parts, crew: Crew, lifecycle: LifecycleSubscriber) -> Tick:
+        reconciler = crew.reconciler(lifecycle)
         every = self._settings.reconcile.interval.total_seconds()
 
         async def tick() -> float | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import os
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ HOST = "127.0.0.1"
 START_S = 20.0
 STOP_S = 5.0
 TAIL_BYTES = 600
+HIGHEST_PORT = 65535
 
 
 class EmbeddedError(Exception):
@@ -41,6 +43,7 @@ class Server:
         self.port = port
         self._command = command
         self._log = log
+        self._lock: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -50,19 +53,31 @@ class Server:
 
     async def start(self) -> None:
         """Start, and wait until it answers. Raises EmbeddedError."""
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("ab") as log:
-            self._process = await asyncio.to_thread(self._spawn, log)
+        process = self._spawn()
         deadline = time.monotonic() + START_S
         while not await asyncio.to_thread(_answers, self.port):
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None or time.monotonic() > deadline:
                 await self.stop()
                 message = f"{self.name} did not start on {HOST}:{self.port}; its log ends: {self._tail()}"
                 raise EmbeddedError(message)
             await asyncio.sleep(0.02)
 
-    def _spawn(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)  # noqa: S603  # our own command
+    def hold(self, lock: IO[str]) -> "Server":
+        """Share a lock that is then kept as long as this server lives, even where it outlives us."""
+        self._lock = lock
+        return self
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        """In this thread, not another: a start that is cancelled must know its process, to stop it."""
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        held = (self._lock.fileno(),) if self._lock else ()
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603  # our own command
+                self._command, stdout=log, stderr=log, start_new_session=True, pass_fds=held
+            )
+        if self._lock:
+            _sign(self._lock, self.name, self._process.pid)
+        return self._process
 
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL where that takes too long. No error where it is gone."""
@@ -149,6 +164,9 @@ def free_port() -> int:
 
 
 def _require_free(name: str, port: int) -> None:
+    if not 0 < port <= HIGHEST_PORT:
+        message = f"{name} cannot listen on {HOST}:{port}: ports go from 1 to {HIGHEST_PORT}"
+        raise EmbeddedError(message)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -159,22 +177,32 @@ def _require_free(name: str, port: int) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[IO[str]]:
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    with (folder / "lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            message = f"another process uses {folder}: stop it, or give another --data-dir"
+            lock.seek(0)
+            who = ", ".join(lock.read().splitlines())
+            message = f"another process uses {folder} (pids: {who}): stop it, or give another --data-dir"
             raise EmbeddedError(message) from None
-        yield
+        lock.truncate(0)
+        _sign(lock, "reactor", os.getpid())
+        yield lock
+
+
+def _sign(lock: IO[str], name: str, pid: int) -> None:
+    """Leave word of who keeps the lock, for the message of whoever is refused."""
+    lock.write(f"{name} {pid}\n")
+    lock.flush()
 
 
 @asynccontextmanager
 async def running(server: Server) -> AsyncIterator[Server]:
-    """The server, started, and stopped at the end."""
-    await server.start()
+    """The server, started, and stopped at the end, also where the start is cancelled."""
     try:
+        await server.start()
         yield server
     finally:
         await server.stop()
@@ -184,11 +212,11 @@ async def running(server: Server) -> AsyncIterator[Server]:
 async def embedded_servers(folder: Path, nats_port: int = 0, redis_port: int = 0) -> AsyncIterator[Endpoints]:
     """Both servers, their data kept in `folder`; port 0 takes any that is free. Raises EmbeddedError."""
     nats_port, redis_port = nats_port or free_port(), redis_port or free_port()
-    with _locked(folder):
+    with _locked(folder) as lock:
         _require_free("nats-server", nats_port)
         _require_free("valkey-server", redis_port)
         async with (
-            running(nats_server(folder / "nats", nats_port)) as nats,
-            running(valkey_server(folder / "valkey", redis_port)) as redis,
+            running(nats_server(folder / "nats", nats_port).hold(lock)) as nats,
+            running(valkey_server(folder / "valkey", redis_port).hold(lock)) as redis,
         ):
             yield Endpoints(f"nats://{HOST}:{nats.port}", f"redis://{HOST}:{redis.port}/0")

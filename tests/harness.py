@@ -10,7 +10,7 @@ import tempfile
 import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -280,6 +280,33 @@ async def own_valkey(folder: Path, *options: str) -> AsyncIterator[Server]:
     """A Valkey of the test's own."""
     async with running(valkey_server(folder / "valkey", free_port(), *options)) as server:
         yield server
+
+
+@asynccontextmanager
+async def own_cluster(folder: Path, size: int = 3) -> AsyncIterator[list[Server]]:
+    """Servers in one cluster, once it has a leader: a stream with a replica on each of them can be created."""
+    routes = [free_port() for _ in range(size)]
+    async with AsyncExitStack() as stack:
+        nodes = [nats_server(folder / f"n{n}", free_port(), _cluster_config(n, routes)) for n in range(size)]
+        await asyncio.gather(*(stack.enter_async_context(running(node)) for node in nodes))
+        nc = await nats.connect(f"nats://{HOST}:{nodes[0].port}")
+        stack.push_async_callback(nc.close)
+        await eventually(lambda: _replicates(nc, size), 30, 0.1)
+        yield nodes
+
+
+def _cluster_config(number: int, routes: list[int]) -> str:
+    urls = ", ".join(f'"nats://{HOST}:{port}"' for port in routes)
+    cluster = f'cluster {{ name: "c", listen: "{HOST}:{routes[number]}", routes: [{urls}] }}'
+    return f'server_name: "n{number}"\n{cluster}\n'
+
+
+async def _replicates(nc: Client, replicas: int) -> bool:
+    js = nc.jetstream(timeout=5)
+    with suppress(nats.errors.Error):
+        await js.add_stream(StreamConfig("probe", subjects=["probe"], num_replicas=replicas))
+        return await js.delete_stream("probe")
+    return False
 
 
 @asynccontextmanager

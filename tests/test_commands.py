@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import sys
 from asyncio import create_subprocess_exec, subprocess, wait_for
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from harness import ROOT, World, eventually, reactor
 
 from reactor import embedded
-from reactor.embedded import HOST, EmbeddedError, embedded_servers, free_port, nats_server, running, valkey_server
+from reactor.embedded import EmbeddedError, free_port, nats_server, running, valkey_server
 
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
 
@@ -100,27 +99,6 @@ async def test_a_bad_duration_is_a_usage_error() -> None:
     done = await reactor("demo", "--duration", "long", env=PLAIN)
     assert done.code == 2
     assert "--duration" in done.err
-
-
-async def test_embedded_servers_keep_their_data(tmp_path: Path) -> None:
-    """And only one process may use a folder."""
-    async with embedded_servers(tmp_path) as endpoints:
-        assert endpoints.nats_url.startswith("nats://127.0.0.1:")
-        with pytest.raises(EmbeddedError, match="another process uses"):
-            async with embedded_servers(tmp_path):
-                pass
-    assert (tmp_path / "valkey" / "appendonlydir").exists()
-
-
-async def test_a_taken_port_is_said(tmp_path: Path) -> None:
-    """With the port, and what to do."""
-    with socket.socket() as taken:
-        taken.bind((HOST, 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(EmbeddedError, match=f"cannot listen on 127.0.0.1:{port}"):
-            async with embedded_servers(tmp_path, port):
-                pass
 
 
 async def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:

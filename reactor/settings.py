@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, cast
 from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
-    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,6 +23,7 @@ from pydantic import (
     SecretStr,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -94,8 +94,8 @@ def _upper(parts: tuple[str, ...]) -> tuple[str, ...]:
 
 def _pattern(text: str) -> str:
     try:
-        groups = re.compile(text).groupindex
-    except re.error as error:
+        groups = re.compile(text, re.ASCII).groupindex
+    except (re.error, ValueError, OverflowError, RecursionError) as error:
         message = f"is no regular expression: {error}"
         raise ValueError(message) from error
     if "job_id" not in groups:
@@ -106,7 +106,7 @@ def _pattern(text: str) -> str:
 def _subject(text: str) -> str:
     tokens = text.split(".")
     others = [token for token in tokens if token != "{job_id}"]  # noqa: S105  # a token of a subject
-    if tokens.count("{job_id}") != 1 or any(not t or re.search(r"[\s*>{}]", t) for t in others):
+    if tokens.count("{job_id}") != 1 or any(not t.isprintable() or not t or re.search(r"[\s*>{}]", t) for t in others):
         raise ValueError("must hold {job_id} once, as a whole token, and no wildcards: such as jobs.lifecycle.{job_id}")
     return text
 
@@ -127,6 +127,23 @@ def _none_word(value: object) -> object:
     return None if isinstance(value, str) and value.lower() in {"", "none"} else value
 
 
+def _empty_is_none(value: object) -> object:
+    return None if value == "" else value
+
+
+def _plain_url(data: Any, name: str) -> Any:  # noqa: ANN401  # what pydantic hands to a before-validator
+    """A plain NATS_URL or REDIS_URL counts only where ours is set neither in the environment nor in the file."""
+    plain = os.environ.get(name) or _env_file().get(name)
+    if isinstance(data, dict) and not data.get("url"):
+        data.pop("url", None)
+        return data | ({"url": plain} if plain else {})
+    return data
+
+
+def _env_file() -> dict[str, str | None]:
+    return dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}
+
+
 def _upper_word(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
@@ -135,6 +152,8 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Span = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_positive)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
 Name = Annotated[str, AfterValidator(_name)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
 
 
 def _group(name: str) -> SettingsConfigDict:
@@ -154,28 +173,31 @@ class NatsSettings(BaseSettings):
 
     model_config = _group("NATS")
 
-    url: SecretStr = Field(
-        SecretStr("nats://127.0.0.1:4222"), validation_alias=AliasChoices("REACTOR_NATS_URL", "NATS_URL")
-    )
+    url: SecretStr = SecretStr("nats://127.0.0.1:4222")
     """Servers, comma-separated; NATS_URL where it is not set. May hold a password."""
-    creds: Path | None = None
+    creds: OptionalPath = None
     """Path of a credentials file."""
-    user: str | None = None
+    user: Annotated[str | None, BeforeValidator(_empty_is_none)] = None
     """User name."""
-    password: SecretStr | None = None
+    password: OptionalSecret = None
     """The user's password."""
-    token: SecretStr | None = None
+    token: OptionalSecret = None
     """Token, instead of a user."""
-    nkey: SecretStr | None = None
+    nkey: OptionalSecret = None
     """NKey seed (SU…), instead of a user."""
-    tls_ca: Path | None = None
+    tls_ca: OptionalPath = None
     """Path of the authority's certificate, where it is a private one."""
-    tls_cert: Path | None = None
+    tls_cert: OptionalPath = None
     """Path of a client certificate."""
-    tls_key: Path | None = None
+    tls_key: OptionalPath = None
     """Path of the client certificate's key."""
-    domain: Name | None = None
+    domain: Annotated[Name | None, BeforeValidator(_empty_is_none)] = None
     """JetStream domain, where the streams are behind a leaf node."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fall_back(cls, data: Any) -> Any:  # noqa: ANN401  # as pydantic hands it over
+        return _plain_url(data, "NATS_URL")
 
 
 class RedisSettings(BaseSettings):
@@ -183,12 +205,15 @@ class RedisSettings(BaseSettings):
 
     model_config = _group("REDIS")
 
-    url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), validation_alias=AliasChoices("REACTOR_REDIS_URL", "REDIS_URL")
-    )
+    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     """Redis or Valkey; REDIS_URL where it is not set. May hold a password."""
     namespace: Annotated[str, Field(min_length=1)] = "reactor"
     """Prefix of every key, for several reactors in one Redis."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fall_back(cls, data: Any) -> Any:  # noqa: ANN401  # as pydantic hands it over
+        return _plain_url(data, "REDIS_URL")
 
 
 class EventsSettings(BaseSettings):
@@ -265,7 +290,7 @@ class SweepSettings(BaseSettings):
     """Streams drained at once."""
     lease: Span = timedelta(seconds=30)
     """How long a stream is one replica's; a killed one's streams are taken over after that."""
-    max_rate: Annotated[PositiveFloat | None, BeforeValidator(_none_word)] = None
+    max_rate: Annotated[Annotated[PositiveFloat, Field(allow_inf_nan=False)] | None, BeforeValidator(_none_word)] = None
     """Deletions a second, or none for no limit."""
     max_attempts: Annotated[int, Field(ge=1)] = 8
     """Failed drains of a job in a row before it is left to the next reconcile."""
@@ -331,6 +356,10 @@ def _variables() -> Iterator[tuple[str, FieldInfo]]:
 
 def load_settings() -> Settings:
     """From the environment and `.env`. Raises SettingsError with every problem there is."""
+    try:
+        _env_file()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError([f"{ENV_FILE}: cannot be read: save it as UTF-8 text that this user may read"]) from error
     problems = list(_strangers())
     groups: dict[str, Any] = {}
     for name, group in _groups().items():
@@ -346,7 +375,7 @@ def load_settings() -> Settings:
 def _strangers() -> Iterator[str]:
     """Names with our prefix that are no setting."""
     known = [name for name, _ in _variables()]
-    given = {*os.environ, *(dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {})}
+    given = {*os.environ, *_env_file()}
     for name in sorted(given):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             ours = [variable.removeprefix(PREFIX) for variable in known]

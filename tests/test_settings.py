@@ -211,3 +211,44 @@ def test_no_secret_is_shown() -> None:
     }
     assert "hunter2" not in repr(load(**secrets)) + str(load(**secrets))
     assert "hunter2" not in "\n".join(problems(**secrets, REACTOR_POLICY_AGE_GUARD="x", REACTOR_LOG_LEVEL="hunter3"))
+
+
+def test_our_url_wins_over_a_plain_one_wherever_it_stands(tmp_path: Path) -> None:
+    """Connecting to another NATS than the file names would be deleting elsewhere; an empty one is not set."""
+    (tmp_path / ".env").write_text("REACTOR_NATS_URL=nats://ours\nREACTOR_REDIS_URL=redis://ours\n")
+    settings = load(NATS_URL="nats://plain", REDIS_URL="redis://plain")
+    assert settings.nats.url.get_secret_value() == "nats://ours"
+    assert settings.redis.url.get_secret_value() == "redis://ours"
+    (tmp_path / ".env").unlink()
+    assert load(REACTOR_NATS_URL="", NATS_URL="nats://plain").nats.url.get_secret_value() == "nats://plain"
+    assert load(REACTOR_NATS_URL="") == load()
+
+
+@pytest.mark.parametrize("field", ["CREDS", "USER", "PASSWORD", "TOKEN", "NKEY", "TLS_CA", "DOMAIN"])
+def test_an_empty_variable_is_not_set(field: str) -> None:
+    """Compose passes empty ones on; an empty path would be the working directory."""
+    assert load(**{f"REACTOR_NATS_{field}": ""}) == load()
+
+
+@pytest.mark.parametrize("pattern", [r"(?u)j(?P<job_id>1)", r"(?P<job_id>a{99999999999})"])
+def test_a_pattern_that_python_cannot_take_is_one_line(pattern: str) -> None:
+    """Also where it is not re.error that says so."""
+    [line] = problems(REACTOR_POLICY_STREAM_PATTERN=pattern)
+    assert line.startswith("REACTOR_POLICY_STREAM_PATTERN: is no regular expression")
+
+
+def test_a_rate_is_a_number() -> None:
+    """No limit is the word none."""
+    assert "finite" in problems(REACTOR_SWEEP_MAX_RATE="inf")[0]
+
+
+def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
+    """Without a traceback."""
+    (tmp_path / ".env").write_bytes(b"X=\xff\n")
+    assert problems() == [".env: cannot be read: save it as UTF-8 text that this user may read"]
+
+
+def test_settings_made_from_a_mapping_are_left_alone() -> None:
+    """Validation of what is already a group has nothing to fall back on."""
+    group = load().redis
+    assert type(group).model_validate(group) == group

@@ -8,7 +8,12 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/@]+@", re.IGNORECASE)
+# Up to the last @ of a word, as a password may hold / and @; a comma ends it where the next server begins. Bounded, so
+# that a long hostile text costs little.
+_USERINFO = re.compile(r"(?<=://)(?:(?!,[a-z]{1,9}://)\S){1,4096}@", re.IGNORECASE)
+_MULTILINE = frozenset({"exception", "stack"})
+_DEEPEST = 8
+_INTERNAL = frozenset({"_record", "_from_structlog"})
 _QUIET = ("faststream", "nats", "uvicorn", "asyncio")
 
 
@@ -50,28 +55,42 @@ def _drop(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
 
 def mask_credentials(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
     """No user or password of a URL is written, wherever it stands."""
-    return {key: _masked(value) for key, value in event.items()}
+    return {key: value if key in _INTERNAL else _masked(value) for key, value in event.items()}
 
 
-def _masked(value: Any) -> Any:  # noqa: ANN401  # a log call takes anything
+def _masked(value: Any, depth: int = 0) -> Any:  # noqa: ANN401  # a log call takes anything
     match value:
         case str():
-            return _USERINFO.sub(r"\g<scheme>***@", value)
-        case dict():
-            return {key: _masked(part) for key, part in value.items()}
-        case list() | tuple():
-            return [_masked(part) for part in value]
-        case BaseException():
-            return _masked(str(value))
-        case _:
+            return _USERINFO.sub("***@", value)
+        case None | bool() | int() | float():
             return value
+        case dict() if depth < _DEEPEST:
+            return {_masked(_text(key)): _masked(part, depth + 1) for key, part in value.items()}
+        case list() | tuple() if depth < _DEEPEST:
+            return [_masked(part, depth + 1) for part in value]
+        case _:
+            return _masked(_text(value))
+
+
+def _text(value: object) -> str:
+    """Of anything: a value that cannot be shown must not break the call that logs it."""
+    try:
+        return str(value) if isinstance(value, str | BaseException) else repr(value)
+    except Exception:  # noqa: BLE001  # its __repr__ is somebody else's code
+        return f"<{type(value).__name__}>"
 
 
 def _escape(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
     """Names and messages come from others: nothing of theirs may move the cursor or turn the line around."""
-    return {key: _visible(value) if isinstance(value, str) else value for key, value in event.items()}
+    return {_visible(key): _line(key, value) for key, value in event.items()}
 
 
-def _visible(text: str) -> str:
-    """Printable, but for the line breaks of our own tracebacks."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+def _line(key: str, value: object) -> object:
+    """Only a traceback has lines; an event's or a value's would forge a line of the log."""
+    if key in _MULTILINE:
+        return _visible(str(value), keep="\n")
+    return _visible(value) if isinstance(value, str) else value
+
+
+def _visible(text: str, keep: str = "") -> str:
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)

@@ -82,3 +82,38 @@ def test_levels_are_kept() -> None:
     log.info("x")
     logging.getLogger("faststream").info("y")
     assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    "value", ["nats://u:hun/ter2@h", "nats://u:hun@ter2@h", b"nats://u:hunter2@h", {"nats://hunter2@h"}]
+)
+def test_no_part_of_a_password_is_left(value: object) -> None:
+    """Slashes and @ in it, or a value that is no string."""
+    stream, log = written("json")
+    log.info("x", value=value, deep={"key nats://u:hunter2@h": 1})
+    assert "hun" not in stream.getvalue()
+    assert "ter2" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("fmt", ["json", "console"])
+def test_no_value_breaks_a_log_call(fmt: str) -> None:
+    """What cannot be shown is named by its type; what contains itself ends."""
+
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    loop: list[object] = []
+    loop.append(loop)
+    stream, log = written(fmt)
+    log.info("x", broken=Broken(), loop=loop, keys={(1, 2): 3}, exception=5, stack=6)
+    assert "<Broken>" in stream.getvalue()
+
+
+def test_nothing_forges_a_line_on_a_console() -> None:
+    """Neither an event, nor a name, nor the standard library."""
+    stream, log = written("console")
+    log.info("x\nforged", **{"key\x1b[2J\n": 1})
+    logging.getLogger("other").warning("y\nforged")
+    assert len(stream.getvalue().splitlines()) == 2
+    assert "\x1b" not in stream.getvalue()

@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import structlog
@@ -21,7 +21,7 @@ from nats.js.api import ConsumerConfig
 
 from reactor.directory import in_words
 from reactor.jetstream import JetStreamError, NotFound, TooOld
-from reactor.ledger import Lease, LedgerError
+from reactor.ledger import Lease, Ledger, LedgerError
 from reactor.logs import configure
 from reactor.provision import Provision, Source, provision
 from reactor.reconciler import Order
@@ -40,6 +40,8 @@ SILENT_S = 120.0
 GRACEFUL_S = 8.0
 PASS_GAP_S = 5.0
 """Between two full passes, however many are wanted."""
+PASS_LEASE_S = 60.0
+"""How long after a replica's end another one may begin a pass; renewed as long as it lives."""
 
 log = structlog.get_logger(__name__)
 
@@ -109,8 +111,13 @@ class Worker:
         self.app.after_startup(lambda: self._begin(subscribers))
         watch = self._watch_tick(connected, crew, provisioned, subscribers)
         every = self._settings.reconcile.interval.total_seconds()
+
+        async def want_pass() -> None:
+            await connected.ledger.hasten_pass()
+            self._pass_wanted.set()
+
         return [
-            ("sweep", crew.sweeper(self._pass_wanted.set).tick, POLL_S, self._due),
+            ("sweep", crew.sweeper(want_pass).tick, POLL_S, self._due),
             ("reconcile", reconcile, every, self._pass_wanted),
             ("watch", watch, WATCH_S, self._lost),
         ]
@@ -157,18 +164,26 @@ class Worker:
         subscriber.subscription = self._pulls[name] = EagerPull(subscriber.subscription, BATCH, lost)
 
     def _reconcile_tick(self, connected: Parts, crew: Crew, lifecycle: LifecycleSubscriber) -> Tick:
-        reconciler = crew.reconciler(lifecycle)
-        every = self._settings.reconcile.interval.total_seconds()
+        """One pass an interval among all replicas, never two at once."""
+        reconciler, ledger = crew.reconciler(lifecycle), connected.ledger
+        every, failures = self._settings.reconcile.interval.total_seconds(), 0
 
         async def tick() -> float | None:
-            lease = Lease("reconcile", max(60.0, every))
-            if await connected.ledger.lease(lease):
-                try:
-                    _log_pass(await reconciler.run(Order()))
-                finally:
-                    await connected.ledger.release(lease)
-                await self._rest(min(PASS_GAP_S, every), self._stop)
-            return None
+            nonlocal failures
+            lease, wait = await ledger.begin_pass(PASS_LEASE_S)
+            if lease is None:
+                return wait
+            rest = None
+            try:
+                async with _renewed(ledger, lease):
+                    report = await reconciler.run(Order(under=lease))
+                _log_pass(report)
+                failures = failures + 1 if report.error else 0
+                rest = backoff(failures, first=PASS_GAP_S, last=every) if failures else every
+            finally:
+                await ledger.end_pass(lease, rest)
+            await self._rest(min(PASS_GAP_S, every), self._stop)
+            return rest
 
         return tick
 
@@ -294,6 +309,24 @@ def _security(nats: NatsSettings) -> BaseSecurity | None:
         password = nats.password.get_secret_value() if nats.password else ""
         return NatsUserPassword(nats.user, password, ssl_context=tls)
     return NatsSecurity(ssl_context=tls) if tls else None
+
+
+@asynccontextmanager
+async def _renewed(ledger: Ledger, lease: Lease) -> AsyncIterator[None]:
+    """Hold a lease for as long as this takes. Where Redis is away or it is lost, it runs out, and drains find out."""
+
+    async def renew() -> None:
+        held = True
+        while held:
+            await asyncio.sleep(lease.seconds / 4)
+            with suppress(LedgerError):
+                held = await ledger.renew(lease)
+
+    renewing = asyncio.create_task(renew(), name="renew lease")
+    try:
+        yield
+    finally:
+        renewing.cancel()
 
 
 def _complain(error: str) -> None:

@@ -5,6 +5,7 @@ Keys, each under the namespace:
     audit    stream  entries, oldest dropped first
     intents  hash    deletions begun and not yet accounted for, by stream
 
+An entry is of one of three phases: `intent`, `outcome`, or `unfixable`, which tells of an attempt that came to nothing.
 Every intent gets exactly one outcome, also where the process that began was killed: whoever takes the intent out of
 the hash writes it.
 """
@@ -54,6 +55,24 @@ class Intent:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt that came to nothing: on which stream, why, the how-manieth in a row, and when the next one is."""
+
+    stream: str
+    job_id: str
+    reason: str
+    detail: str
+    attempts: int
+    retry_s: float | None
+    """Seconds; None where it is left to the next full pass."""
+    by: str
+
+    def fields(self) -> dict[str, Any]:
+        """As the trail keeps them."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
 class Audit:
     """The trail in one Redis. Every method raises redis.exceptions.RedisError."""
 
@@ -77,6 +96,11 @@ class Audit:
         """
         args: list[str | int] = [stream, token or "", MAX_ENTRIES, outcome, detail]
         return bool(await self._outcome(keys=[self._trail, self._intents], args=args))
+
+    async def fail(self, failure: Failure) -> None:
+        """Write down an attempt that came to nothing."""
+        entry = {"phase": "unfixable", "evidence": json.dumps(failure.fields())}
+        await self._redis.xadd(self._trail, cast("Any", entry), maxlen=MAX_ENTRIES, approximate=True)
 
     async def open_intents(self) -> dict[str, Intent]:
         """Deletions begun and not accounted for, by stream."""

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from reactor.model import Outcome, Settlement
 from reactor.reconciler import Progress as OnProgress
-from reactor.report import Report
+from reactor.report import Report, in_full
 
 STYLES = {
     Outcome.DRAINED: "green",
@@ -35,7 +35,8 @@ def show_report(console: Console, report: Report) -> None:
         console.print(_table(report))
     for settlement in report.settlements:
         if settlement.outcome is Outcome.UNFIXABLE:
-            detail = f": {visible(settlement.detail)}" if settlement.detail else ""
+            told = in_full(settlement)
+            detail = f": {visible(told)}" if told else ""
             name = visible(settlement.stream.name)
             console.print(f"[red]unfixable[/] {name} ({settlement.reason}){detail}", soft_wrap=True)
     for gap in sorted({one.detail for one in report.settlements if one.outcome is Outcome.KEPT and one.detail}):

@@ -75,10 +75,13 @@ class Directory:
         reading = await self._ledger.read(identity, job_ids)
         return self._coverage(reading), reading.records
 
-    async def lease_and_look_up(self, lease: Lease, job_id: str) -> Known | None:
-        """Take a lease, and what is known of the job, in one round trip; None where somebody else holds it."""
+    async def lease_and_look_up(self, lease: Lease, job_id: str, under: Lease | None = None) -> Known | None:
+        """Take a lease, and what is known of the job, in one round trip; None where somebody else holds it.
+
+        Raises LeaseLost where the lease that this one is taken under is held no longer.
+        """
         identity = self._lifecycle.identity if self._lifecycle else ""
-        reading = await self._ledger.lease_and_read(lease, identity, job_id)
+        reading = await self._ledger.lease_and_read(lease, identity, job_id, under)
         return None if reading is None else (self._coverage(reading), reading.records)
 
     async def last_event(self, job_id: str) -> Record | None:

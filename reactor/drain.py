@@ -23,6 +23,7 @@ import structlog
 
 from reactor.audit import Audit, Intent
 from reactor.directory import Directory, Known
+from reactor.failpoints import Point, reach, reach_during
 from reactor.jetstream import JetStream, JetStreamError, NotFound, PermissionDenied, Raw, Unanswered
 from reactor.ledger import Lease, Ledger
 from reactor.model import (
@@ -137,15 +138,16 @@ class Drainer:
         except PermissionDenied as error:
             self.paused = str(error)
 
-    async def drain_stream(self, target: Target, *, dry_run: bool = False) -> Settlement:
+    async def drain_stream(self, target: Target, *, dry_run: bool = False, under: Lease | None = None) -> Settlement:
         """Settle one stream: look, and where it is a zombie, fence, verify and delete it.
 
-        Raises LedgerError; what JetStream refuses or leaves open is in the settlement.
+        `under` is the lease of the pass it belongs to, without which nothing is begun. Raises LedgerError and
+        LeaseLost; what JetStream refuses or leaves open is in the settlement.
         """
         lease, deadline = Lease(f"stream:{target.name}", self._lease_s), self._monotonic() + self._lease_s
         if dry_run:
             return await self._settle(target, await self._directory.look_up([target.job_id]), None, deadline)
-        known = await self._directory.lease_and_look_up(lease, target.job_id)
+        known = await self._directory.lease_and_look_up(lease, target.job_id, under)
         if known is None:
             return _blank(target, Outcome.WAITING, Reason.FENCED, "another replica is working on it")
         settlement = await self._settle(target, known, lease, deadline)
@@ -157,12 +159,14 @@ class Drainer:
         """The lease; but where an answer is missing nobody touches the stream until the lease has run out."""
         if settlement.outcome is Outcome.DRAINED:
             await self._ledger.retire(settlement.stream.job_id, settlement.record, lease)
+            await reach(Point.FORGOTTEN, settlement.stream.name)
         elif settlement.reason is not Reason.OUTCOME_UNKNOWN:
             await self._ledger.release(lease)
 
     async def _settle(self, target: Target, known: Known, lease: Lease | None, deadline: float) -> Settlement:
         try:
             look = await self._look(target, known)
+            await reach(Point.LOOKED, target.name)
             if target.created is not None and look.stream.created != target.created:
                 return _blank(target, Outcome.KEPT, Reason.UNKNOWN, "made anew since it was judged")
             if not isinstance(look.verdict, Drain):
@@ -234,12 +238,15 @@ class Drainer:
 
     async def _fence_verify_delete(self, look: _Look, reason: Reason, token: str, deadline: float) -> Settlement:
         await self._effects.update_stream(fenced(look.raw["config"], self._fence(look, token)))
+        await reach(Point.FENCED, look.stream.name)
         again = await self._look_behind(look)
         if not _is_unchanged(look, again, token):
             return await self._abort(again, token)
+        await reach(Point.VERIFIED, look.stream.name)
         if self._monotonic() >= deadline:  # paused on the way: somebody else may have taken over by now
             return _of(again, Outcome.WAITING, Reason.FENCED, "the lease ran out before the deletion")
-        await self._effects.delete_stream(look.stream.name)
+        await reach_during(Point.DELETE_SENT, look.stream.name, self._effects.delete_stream(look.stream.name))
+        await reach(Point.DELETED, look.stream.name)
         return _of(look, Outcome.DRAINED, reason, await self._delete_companions(look.stream.job_id))
 
     def _fence(self, look: _Look, token: str) -> Fence:
@@ -297,6 +304,7 @@ class Drainer:
 
     async def _conclude(self, intent: Intent, settlement: Settlement) -> Settlement:
         await self._audit.conclude(intent.stream, intent.token, settlement.outcome, settlement.detail or "")
+        await reach(Point.AUDITED, intent.stream)
         if settlement.outcome is Outcome.DRAINED:
             await self._announce(f"reactor.drained.{intent.stream}", _outcome_event(intent))
         return settlement
@@ -346,12 +354,11 @@ def settlement_of(verdict: Verdict, stream: Stream, record: Record | None, cover
 
 
 def _log(settlement: Settlement) -> None:
-    """One line a drain, with the evidence; what stays as it was only at debug."""
+    """One line a drain, with the evidence; what stays as it was only at debug, and failures tell of themselves."""
     stream, record = settlement.stream, settlement.record
-    quiet = settlement.outcome in {Outcome.KEPT, Outcome.WAITING, Outcome.WOULD_DRAIN}
-    level = logging.DEBUG if quiet else logging.WARNING if settlement.outcome is Outcome.UNFIXABLE else logging.INFO
+    gone = settlement.outcome in {Outcome.DRAINED, Outcome.ALREADY_GONE}
     log.log(
-        level,
+        logging.INFO if gone else logging.DEBUG,
         "stream settled",
         outcome=settlement.outcome.value,
         stream=stream.name,

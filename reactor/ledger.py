@@ -7,6 +7,8 @@ Keys, each under the namespace:
     ledger              hash    whose ledger it is and what it covers (see `Reading`)
     attempts            hash    failed drains in a row, by job
     lease:<what>        string  the token of whoever works on something; expires
+    pass                string  the highest number of a periodic pass (its lease's token)
+    passed              string  a periodic pass was done; expires when the next one is due
     sighting:<stream>   string  when these consumer figures were first seen; expires
     deliveries:<job_id> hash    advisories counted on the job; expires
 
@@ -15,7 +17,7 @@ a comparison of strings, exact where a double would round nanoseconds. Due times
 no worker's clock is ever compared with another's. Everything here can be rebuilt from the lifecycle stream.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import uuid4
@@ -28,6 +30,9 @@ from reactor.scripts import Script, Scripts
 
 LedgerError = RedisError
 """Redis is away, full, read-only or otherwise unwilling: nothing was lost, try again later."""
+
+RECONCILE = "reconcile"
+"""What the lease of a periodic pass is on."""
 
 _HEAD = 40
 _IDENTITY = """
@@ -94,8 +99,25 @@ _SCHEDULE = f"""
 for i = 1, #ARGV, 2 do redis.call('ZADD', KEYS[1], 'LT', now + tonumber(ARGV[i + 1]), ARGV[i]) end
 """
 _LEASE_AND_READ = f"""
-if not redis.call('SET', KEYS[2], table.remove(ARGV), 'NX', 'PX', table.remove(ARGV)) then return false end
+local under, token, ttl = table.remove(ARGV), table.remove(ARGV), table.remove(ARGV)
+if under ~= '' and redis.call('GET', KEYS[3]) ~= under then return {{}} end
+if not redis.call('SET', KEYS[2], token, 'NX', 'PX', ttl) then return false end
 {_READ}
+"""
+_BEGIN_PASS = f"""
+{_NOW}
+local left = math.max(redis.call('PTTL', KEYS[1]), redis.call('PTTL', KEYS[3]))
+if left > 0 then return {{'', left}} end
+local number = string.format('%.0f', math.max(tonumber(redis.call('GET', KEYS[2]) or 0) + 1, now))
+redis.call('SET', KEYS[2], number)
+redis.call('SET', KEYS[1], number, 'PX', ARGV[1])
+return {{number, 0}}
+"""
+_RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
+_FINISH = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] ~= '' then redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2]) end
+return redis.call('DEL', KEYS[1])
 """
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 _RETIRE = """
@@ -132,6 +154,10 @@ return 1
 
 class ForeignLedger(LedgerError):
     """The ledger in Redis belongs to another lifecycle stream; nothing was written."""
+
+
+class LeaseLost(Exception):
+    """Somebody else has taken over what we were at; nothing more of it is ours to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +216,9 @@ class Ledger:
         self._release = Script(scripts, _RELEASE)
         self._retire = Script(scripts, _RETIRE)
         self._lease_and_read = Script(scripts, _LEASE_AND_READ)
+        self._begin_pass = Script(scripts, _BEGIN_PASS)
+        self._renew = Script(scripts, _RENEW)
+        self._end_pass = Script(scripts, _FINISH)
         self._sight = Script(scripts, _SIGHT)
         self._begin = Script(scripts, _BEGIN)
         self._complete = Script(scripts, _COMPLETE)
@@ -220,11 +249,20 @@ class Ledger:
         answer = await self._read(keys=[self._key("ledger")], args=[self._key("job", ""), *job_ids])
         return self._reading(answer, identity, job_ids)
 
-    async def lease_and_read(self, lease: Lease, identity: str, job_id: str) -> Reading | None:
-        """Take a lease and read, in one round trip; None where somebody else holds it."""
-        args: list[str | int] = [self._key("job", ""), job_id, int(lease.seconds * 1000), lease.token]
-        keys = [self._key("ledger"), self._key("lease", lease.what)]
+    async def lease_and_read(
+        self, lease: Lease, identity: str, job_id: str, under: Lease | None = None
+    ) -> Reading | None:
+        """Take a lease and read, in one round trip; None where somebody else holds it.
+
+        Raises LeaseLost where `under`, the lease that this one is taken under, is held no longer.
+        """
+        milliseconds, token = int(lease.seconds * 1000), under.token if under else ""
+        args: list[str | int] = [self._key("job", ""), job_id, milliseconds, lease.token, token]
+        keys = [self._key("ledger"), self._key("lease", lease.what), self._key("lease", under.what if under else "")]
         answer = await self._lease_and_read(keys=keys, args=args)
+        if under and answer == []:
+            message = f"another replica has taken over the {under.what}; this one begins nothing more"
+            raise LeaseLost(message)
         return None if answer is None else self._reading(answer, identity, [job_id])
 
     def _reading(self, answer: list[Any], identity: str, job_ids: Sequence[str]) -> Reading:
@@ -277,6 +315,12 @@ class Ledger:
         """Count a failed drain; how many in a row it makes."""
         return cast("int", await cast("Any", self._redis.hincrby(self._key("attempts"), job_id, 1)))
 
+    async def forgive(self, still_failing: Collection[str]) -> None:
+        """Forget the failed drains of all jobs but these."""
+        attempts = cast("list[str]", await cast("Any", self._redis.hkeys(self._key("attempts"))))
+        if mended := [job for job in attempts if job not in still_failing]:
+            await cast("Any", self._redis.hdel(self._key("attempts"), *mended))
+
     async def retire(self, job_id: str, record: Record | None, lease: Lease | None = None) -> None:
         """A job's stream is gone: forget failed drains, let its record expire unless it was heard of since.
 
@@ -297,6 +341,29 @@ class Ledger:
     async def release(self, lease: Lease) -> None:
         """Give a lease back before its time; no effect on somebody else's."""
         await self._release(keys=[self._key("lease", lease.what)], args=[lease.token])
+
+    async def begin_pass(self, seconds: float) -> tuple[Lease | None, float]:
+        """The lease of a periodic pass, its token a number that only ever grows; or None, and when to ask again (s).
+
+        One pass at a time, and one an interval, among all replicas.
+        """
+        keys = [self._key("lease", RECONCILE), self._key("pass"), self._key("passed")]
+        number, left = await self._begin_pass(keys=keys, args=[int(seconds * 1000)])
+        return (Lease(RECONCILE, seconds, number) if number else None), left / 1000
+
+    async def renew(self, lease: Lease) -> bool:
+        """Hold a lease for its whole length from now on; False where it is held no longer."""
+        args: list[str | int] = [lease.token, int(lease.seconds * 1000)]
+        return bool(await self._renew(keys=[self._key("lease", lease.what)], args=args))
+
+    async def end_pass(self, lease: Lease, rest_s: float | None) -> None:
+        """Give the lease of a pass back; the next one is due after `rest_s`, or at once where it is None."""
+        keys = [self._key("lease", RECONCILE), self._key("passed")]
+        await self._end_pass(keys=keys, args=[lease.token, "" if rest_s is None else max(1, int(rest_s * 1000))])
+
+    async def hasten_pass(self) -> None:
+        """Let the next pass begin now, whichever replica asks first."""
+        await self._redis.delete(self._key("passed"))
 
     async def first_sighting(self, stream: str, figures: str, now: int) -> int:
         """When these very figures of a stream were seen first: `now`, or an instant that was kept."""

@@ -205,3 +205,7 @@ class Settlement:
     record: Record | None = None
     until: int | None = None
     detail: str | None = None
+    attempts: int = 0
+    """How many in a row came to nothing, this one included."""
+    retry_s: float | None = None
+    """Seconds until the next attempt; None where none is planned before the next full pass."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 from reactor.directory import Directory, in_words
 from reactor.drain import Drainer, Target, settlement_of
+from reactor.failures import Failures
 from reactor.jetstream import JetStream, JetStreamError, Listing, NotFound
-from reactor.ledger import Ledger, LedgerError
+from reactor.ledger import Lease, LeaseLost, Ledger, LedgerError
 from reactor.model import Coverage, Drain, Outcome, Reason, Record, Settlement, Stream, Verdict, Wait
 from reactor.parallel import each
 from reactor.policy import Breaker, Policy, decide
@@ -55,6 +56,8 @@ class Order:
     override_breaker: bool = False
     only: frozenset[str] = frozenset()
     """Just these streams, by their exact names; empty for all."""
+    under: Lease | None = None
+    """The lease of a periodic pass: once it is lost, nothing more is deleted."""
 
 
 Progress = Callable[[int, int], None]
@@ -79,6 +82,7 @@ class Reconciler:
         lifecycle_stream: str,
         concurrency: int,
         catch_up: Callable[[], Awaitable[object]],
+        failures: Failures,
         clock: Callable[[], int],
         pace: Callable[[], Awaitable[None]],
     ) -> None:
@@ -92,6 +96,7 @@ class Reconciler:
         self._lifecycle_stream = lifecycle_stream
         self._catch_up = catch_up
         self._concurrency = concurrency
+        self._failures = failures
         self._clock = clock
         self._pace = pace
 
@@ -106,11 +111,13 @@ class Reconciler:
             if not order.dry_run:
                 await self._schedule(judged)
             settlements = await self._settle_all(judged, order, progress, held=held)
+            if not order.dry_run:
+                settlements = await self._report_failures(settlements)
             settlements += self._absent(order, judged)
             report = replace(report, settlements=settlements, breaker=breaker if held else None)
         except (JetStreamError, LedgerError) as error:
             report = replace(report, error=in_words(error))
-        except PassAborted as error:
+        except (PassAborted, LeaseLost) as error:
             report = replace(report, error=str(error))
         return replace(report, duration_s=time.monotonic() - start)
 
@@ -201,6 +208,15 @@ class Reconciler:
         settled = dict(zip(map(id, hands), await each(hands, settle, self._concurrency), strict=True))
         return [settled.get(id(one)) or _as_it_is(one) for one in judged]
 
+    async def _report_failures(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+        """Unfixable ones with their attempts, and the next one in the due queue. The others begin anew."""
+        failed = {id(one): one for one in settlements if one.outcome is Outcome.UNFIXABLE}
+        await self._ledger.forgive({one.stream.job_id for one in failed.values()})
+        reported = await each(failed.values(), self._failures.report, self._concurrency)
+        await self._ledger.schedule({one.stream.job_id: one.retry_s for one in reported if one.retry_s is not None})
+        told = dict(zip(failed, reported, strict=True))
+        return [told.get(id(one), one) for one in settlements]
+
     def _absent(self, order: Order, judged: Sequence[Judged]) -> list[Settlement]:
         """Streams that were named and are not there."""
         gone = sorted(order.only - {one.stream.name for one in judged})
@@ -218,7 +234,7 @@ class Reconciler:
         if not order.dry_run:
             await self._pace()
         try:
-            settlement = await self._drainer.drain_stream(target, dry_run=order.dry_run)
+            settlement = await self._drainer.drain_stream(target, dry_run=order.dry_run, under=order.under)
         except LedgerError as error:
             detail = f"Redis failed on the way: {error}"
             return Settlement(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, one.stream, one.record, detail=detail)

@@ -90,5 +90,13 @@ def describe(settlement: Settlement, policy: Policy) -> StreamReport:
         until=None if settlement.until is None else format_instant(settlement.until),
         messages=stream.messages,
         redelivered=stream.consumers.redelivered if stream.consumers else None,
-        detail=settlement.detail,
+        detail=in_full(settlement),
     )
+
+
+def in_full(settlement: Settlement) -> str | None:
+    """The detail, and of what failed how often, and when it is tried again."""
+    if not settlement.attempts:
+        return settlement.detail
+    again = "left to the next full pass" if settlement.retry_s is None else f"tried again in {settlement.retry_s:g} s"
+    return "; ".join(filter(None, (settlement.detail, f"attempt {settlement.attempts}, {again}")))

@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 from nats.js.client import JetStreamContext
 
 from reactor.directory import Directory
+from reactor.failpoints import Point, reach
 from reactor.jetstream import JetStreamError, read_delivery
 from reactor.ledger import Ledger, LedgerError
 from reactor.model import SECOND, Event, Malformed
@@ -87,6 +88,7 @@ class LifecycleSubscriber:
         except (LedgerError, JetStreamError) as error:
             await _give_back(messages, error)
             return
+        await reach(Point.EVENT_WRITTEN, messages[0].subject)
         for msg, read in zip(messages, taken.read, strict=True):
             match read:
                 case Event():

@@ -6,22 +6,19 @@ It judges one job at a time, so it never acts on absence: a job that nobody has 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-import structlog
-
 from reactor.audit import Audit
 from reactor.directory import Directory
 from reactor.drain import Drainer, Target
+from reactor.failures import Failures
 from reactor.jetstream import JetStream
 from reactor.ledger import Claim, Ledger
 from reactor.model import Outcome, Reason, Record, Settlement
 from reactor.parallel import each
 from reactor.policy import Policy
-from reactor.schedule import backoff, delay_until
+from reactor.schedule import delay_until
 
 TOPOLOGY_MAX_AGE_S = 60.0
 """How old the knowledge of which stream sources which may be: it takes a full listing, and hardly ever changes."""
-
-log = structlog.get_logger(__name__)
 
 
 class Sweeper:
@@ -38,9 +35,9 @@ class Sweeper:
         policy: Policy,
         batch: int,
         lease_s: float,
-        max_attempts: int,
+        failures: Failures,
         pace: Callable[[], Awaitable[None]],
-        want_pass: Callable[[], None],
+        want_pass: Callable[[], Awaitable[None]],
     ) -> None:
         """`batch` jobs are taken and settled at once; `want_pass` asks for a full pass soon."""
         self._reads = reads
@@ -51,7 +48,7 @@ class Sweeper:
         self._policy = policy
         self._batch = batch
         self._lease_s = lease_s
-        self._max_attempts = max_attempts
+        self._failures = failures
         self._pace = pace
         self._want_pass = want_pass
         self._listed_at = float("-inf")
@@ -108,15 +105,10 @@ class Sweeper:
         if settlement.until is not None:
             return delay_until(settlement.until, settlement.stream.observed_at)
         if settlement.record is None and settlement.reason is Reason.UNKNOWN and settlement.stream.observed_at:
-            self._want_pass()
+            await self._want_pass()
             return None
-        if settlement.outcome in {Outcome.WAITING, Outcome.UNFIXABLE} or settlement.reason is Reason.UNKNOWN:
-            return await self._retry(settlement)
-        return None
-
-    async def _retry(self, settlement: Settlement) -> float | None:
-        attempt = await self._ledger.failed(settlement.stream.job_id)
-        if attempt < self._max_attempts:
-            return backoff(attempt)
-        log.warning("drain given up", stream=settlement.stream.name, attempts=attempt, detail=settlement.detail)
+        if settlement.outcome is Outcome.UNFIXABLE:
+            return (await self._failures.report(settlement)).retry_s
+        if settlement.outcome is Outcome.WAITING or settlement.reason is Reason.UNKNOWN:
+            return (await self._failures.retry(settlement)).retry_s
         return None

@@ -21,6 +21,7 @@ from reactor.audit import Audit
 from reactor.directory import Directory
 from reactor.drain import Companions, Drainer
 from reactor.events import SubjectTemplate
+from reactor.failures import Failures
 from reactor.jetstream import REQUEST_TIMEOUT_S, JetStream, JetStreamError
 from reactor.ledger import Ledger
 from reactor.model import nanoseconds, parse_instant
@@ -40,6 +41,8 @@ from reactor.subscriber import DeadLetters, LifecycleSubscriber, consume_pending
 from reactor.sweeper import Sweeper
 
 RECORD_TTL_S = 7 * 86_400.0
+WHO = f"{socket.gethostname()}:{os.getpid()}"
+"""This process, in the audit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +204,7 @@ class Crew:
             policy=policy,
             companions=Companions(parts.settings.policy.companions, streams),
             lease_s=parts.settings.sweep.lease.total_seconds(),
-            by=f"{socket.gethostname()}:{os.getpid()}",
+            by=WHO,
             announce=self._announce,
         )
 
@@ -229,11 +232,12 @@ class Crew:
             lifecycle_stream=self._provisioned.events.stream,
             concurrency=sweep.concurrency,
             catch_up=catch_up,
+            failures=self._failures(),
             clock=utc_now,
             pace=self._pace,
         )
 
-    def sweeper(self, want_pass: Callable[[], None]) -> Sweeper:
+    def sweeper(self, want_pass: Callable[[], Awaitable[None]]) -> Sweeper:
         """Settles due jobs one by one, so it never acts on absence."""
         parts, directory, sweep = self._parts, self.directory(), self._parts.settings.sweep
         policy = replace(self.policy, absence_counts=False)
@@ -248,10 +252,14 @@ class Crew:
             policy=policy,
             batch=min(sweep.concurrency, within_lease),
             lease_s=lease_s,
-            max_attempts=sweep.max_attempts,
+            failures=self._failures(),
             pace=self._pace,
             want_pass=want_pass,
         )
+
+    def _failures(self) -> Failures:
+        parts = self._parts
+        return Failures(parts.ledger, parts.audit, max_attempts=parts.settings.sweep.max_attempts, by=WHO)
 
     async def _consume(self, handle: Callable[[Sequence[Msg]], Awaitable[None]]) -> None:
         context = await self._parts.reads.context()

@@ -126,7 +126,7 @@ class Worker:
         self, connected: Parts, crew: Crew, provisioned: Provision, lifecycle: LifecycleSubscriber
     ) -> dict[str, Any]:
         """FastStream's subscribers, by name; they start with the broker."""
-        advisories = AdvisorySubscriber(crew.directory(), connected.ledger, crew.policy)
+        advisories = AdvisorySubscriber(crew.directory(), connected.ledger, connected.audit, crew.policy)
         durable = connected.wishes.durable
         subscribers = {"lifecycle events": self._subscriber(provisioned.events, durable, lifecycle.handle)}
         for source in provisioned.advisories:

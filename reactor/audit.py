@@ -102,6 +102,10 @@ class Audit:
         entry = {"phase": "unfixable", "evidence": json.dumps(failure.fields())}
         await self._redis.xadd(self._trail, cast("Any", entry), maxlen=MAX_ENTRIES, approximate=True)
 
+    async def is_open(self, stream: str) -> bool:
+        """Whether a deletion of this stream was begun and is not accounted for."""
+        return bool(await cast("Any", self._redis.hexists(self._intents, stream)))
+
     async def open_intents(self) -> dict[str, Intent]:
         """Deletions begun and not accounted for, by stream."""
         raw = cast("dict[str, str]", await cast("Any", self._redis.hgetall(self._intents)))

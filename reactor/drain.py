@@ -16,7 +16,7 @@ without an answer may still happen: its stream is left alone until the lease has
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 
 import structlog
@@ -211,13 +211,19 @@ class Drainer:
         return replace(stream, consumers=read_consumers(raws, first_seen))
 
     async def _leave(self, look: _Look, *, dry_run: bool) -> Settlement:
-        """Not a zombie: give it its subjects back where a fence has outlived its lease."""
+        """Not a zombie: give it its subjects back where a fence has outlived its lease.
+
+        A deletion of it that somebody had begun is over, too, and is accounted for.
+        """
         fence = look.stream.fence
-        if fence is None or dry_run or isinstance(look.verdict, Unfixable):
+        if dry_run or (fence and look.verdict == Wait(Reason.FENCED, fence.until)):
             return _by_verdict(look)
-        if look.verdict == Wait(Reason.FENCED, fence.until):
-            return _by_verdict(look)
-        return await self._unfence(look, fence)
+        if fence and not isinstance(look.verdict, Unfixable):
+            settlement = await self._unfence(look, fence)
+        else:
+            settlement = _by_verdict(look)
+        await self._audit.conclude(look.stream.name, None, settlement.outcome, "found so at a later look")
+        return settlement
 
     async def _drain(self, look: _Look, reason: Reason, token: str, deadline: float) -> Settlement:
         """Fence, verify, delete. From the fence on, a missing answer leaves everything as it is."""
@@ -277,6 +283,19 @@ class Drainer:
             await self._delete_companions(target.job_id)
             await self._audit.conclude(target.name, None, Outcome.ALREADY_GONE, "found gone at a later look")
         return settlement
+
+    async def account_for_gone(self, listed: Collection[str]) -> None:
+        """Account for deletions that somebody began and did not live to account for. Raises as drain_stream does."""
+        for name, intent in (await self._audit.open_intents()).items():
+            lease = Lease(f"stream:{name}", self._lease_s)
+            if name in listed or not await self._ledger.lease(lease):
+                continue
+            try:
+                await self._reads.stream_info(name)
+            except NotFound:
+                await self._gone(Target(name, intent.job_id))
+            finally:
+                await self._ledger.release(lease)
 
     async def _delete_companions(self, job_id: str) -> str | None:
         """Best effort, after the stream is gone. Says what was left behind."""

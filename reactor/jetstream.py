@@ -142,8 +142,8 @@ class JetStream:
         self._last_error = ""
         self._opening: asyncio.Timeout | None = None
         self._refusal: str | None = None
-        self._asking: dict[str, set[asyncio.Task[Any]]] = {}
-        self._denied: set[asyncio.Task[Any]] = set()
+        self._asking: dict[str, dict[asyncio.Task[Any], str]] = {}
+        self._failed: dict[asyncio.Task[Any], JetStreamError] = {}
 
     async def connect(self) -> Client:
         """The connection, opened where there is none. Raises Unreachable."""
@@ -167,7 +167,7 @@ class JetStream:
         client, self._refusal = Client(), None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S) as self._opening:
-                await client.connect(**self._options, error_cb=self._heard, **self._lifetime())
+                await client.connect(**self._options, **self._lifetime())
         except (TimeoutError, OSError, nats.errors.Error) as error:
             with suppress(Exception):  # half-open: whatever it says on the way out is not the reason
                 await client.close()
@@ -183,9 +183,10 @@ class JetStream:
         return client
 
     def _lifetime(self) -> Raw:
+        heard = {"error_cb": self._heard, "disconnected_cb": self._broken}
         if self._buffered:
-            return {"max_reconnect_attempts": -1, "reconnect_time_wait": 1}
-        return {"allow_reconnect": False, "pending_size": 0}
+            return heard | {"max_reconnect_attempts": -1, "reconnect_time_wait": 1}
+        return heard | {"allow_reconnect": False, "pending_size": 0}
 
     async def _heard(self, error: Exception) -> None:
         """The server's asynchronous errors. A missing permission shows only here; the request itself just hangs."""
@@ -194,9 +195,18 @@ class JetStream:
         if self._opening is not None and "authorization" in self._last_error.lower():
             self._refusal = self._last_error  # the server then hangs up, which is no news
             self._opening.reschedule(0)
-        violation = _VIOLATION.search(self._last_error)
-        for asking in self._asking.get(violation[1].lower(), ()) if violation else ():
-            self._denied.add(asking)
+        if violation := _VIOLATION.search(self._last_error):
+            self._fail(violation[1].lower(), PermissionDenied, "no permission to publish to")
+
+    async def _broken(self) -> None:
+        """The connection is gone: no answer will come any more to what is under way."""
+        for subject in list(self._asking):
+            self._fail(subject, Unanswered, "the connection broke before an answer to")
+
+    def _fail(self, key: str, kind: type[JetStreamError], why: str) -> None:
+        """End the requests to a subject that wait for an answer."""
+        for asking, subject in self._asking.get(key, {}).items():
+            self._failed[asking] = kind(f"{why} {subject}")
             asking.cancel()
 
     async def call(self, verb: str, payload: Raw | None = None) -> Raw:
@@ -216,18 +226,16 @@ class JetStream:
     async def _request(self, client: Client, subject: str, body: bytes) -> bytes:
         key = subject.lower()  # nats-py writes what the server says in lower case
         task = asyncio.current_task()
-        asking = self._asking.setdefault(key, set())
+        asking = self._asking.setdefault(key, {})
         if task:
-            asking.add(task)
+            asking[task] = subject
         try:
             return (await client.request(subject, body, timeout=self._timeout)).data
         except asyncio.CancelledError:
-            if task not in self._denied:
+            if task is None or task not in self._failed:
                 raise
-            self._denied.discard(task)
             task.uncancel()
-            message = f"no permission to publish to {subject}"
-            raise PermissionDenied(message) from None
+            raise self._failed.pop(task) from None
         except TimeoutError as error:  # nats-py's own is one, too
             message = f"no answer to {subject} in {self._timeout:g} s"
             raise Unanswered(message) from error
@@ -237,7 +245,8 @@ class JetStream:
         except nats.errors.Error as error:
             raise Unreachable(str(error)) from error
         finally:
-            asking.discard(task)
+            if task:
+                asking.pop(task, None)
             if not asking:
                 self._asking.pop(key, None)
 

@@ -14,6 +14,7 @@ import structlog
 from nats.aio.msg import Msg
 from nats.js.client import JetStreamContext
 
+from reactor.audit import Audit
 from reactor.directory import Directory
 from reactor.failpoints import Point, reach
 from reactor.jetstream import JetStreamError, read_delivery
@@ -125,8 +126,9 @@ class LifecycleSubscriber:
 class AdvisorySubscriber:
     """Takes batches of advisories: hints to look, never proof."""
 
-    def __init__(self, directory: Directory, ledger: Ledger, policy: Policy) -> None:
+    def __init__(self, directory: Directory, ledger: Ledger, audit: Audit, policy: Policy) -> None:
         """Advisories name streams; which of them are job streams, the policy knows."""
+        self._audit = audit
         self._directory = directory
         self._ledger = ledger
         self._policy = policy
@@ -152,11 +154,14 @@ class AdvisorySubscriber:
             case "CREATED":
                 await self._ledger.schedule({job_id: self._policy.age_guard / SECOND})
             case "DELETED":
-                await self._forget(job_id)
+                await self._forget(stream, job_id)
             case _:
                 await self._ledger.count_delivery(job_id, action.lower())
 
-    async def _forget(self, job_id: str) -> None:
+    async def _forget(self, stream: str, job_id: str) -> None:
+        """There is nothing to look at any more; but a deletion of ours is still to be accounted for by a look."""
+        if await self._audit.is_open(stream):
+            return
         _, records = await self._directory.look_up([job_id])
         record = records.get(job_id)
         if record is not None and self._policy.is_terminal(record):

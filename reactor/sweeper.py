@@ -99,6 +99,8 @@ class Sweeper:
             await self._ledger.retire(job_id, record)
         delays = [delay for one in settlements if (delay := await self._next_look(one)) is not None]
         await self._ledger.settle(claim, job_id, min(delays, default=None))
+        if delays:  # also where the claim was lost meanwhile: a deletion without an answer may be heard of as done
+            await self._ledger.schedule({job_id: min(delays)})
 
     async def _next_look(self, settlement: Settlement) -> float | None:
         """Seconds until the stream should be looked at again; None for never."""

@@ -48,6 +48,11 @@ async def eventually(predicate: Callable[[], Any], within: float = 10.0, every: 
         await asyncio.sleep(every)
 
 
+def say(figure: str) -> None:
+    """A measured figure, for whoever runs the benchmark or the long tests (with -s)."""
+    print(f"\n  {figure}")  # noqa: T201  # that is what it is for
+
+
 def accounts_config() -> str:
     """A JetStream account a test, so that nobody sees another's streams."""
     rows = [f"A{n}: {{ jetstream: enabled, users: [{_users(n)}] }}" for n in range(ACCOUNTS)]
@@ -238,10 +243,13 @@ class WorkerProcess:
 
 
 @asynccontextmanager
-async def worker(env: dict[str, str], *args: str, until: str = "worker started") -> AsyncIterator[WorkerProcess]:
-    """A worker process that has said `until`, stopped at the end."""
+async def worker(
+    env: dict[str, str], *args: str, until: str = "worker started", armed: tuple[str, str] | None = None
+) -> AsyncIterator[WorkerProcess]:
+    """A worker process that has said `until`, stopped at the end. What `armed` means stands in armed.py."""
+    how = (str(ROOT / "tests" / "armed.py"), *armed) if armed else ("-m", "reactor")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "reactor", "worker", *args),
+        *(sys.executable, *how, "worker", *args),
         env={"PYTHONPATH": str(ROOT)} | env,
         cwd=tempfile.gettempdir(),
         stderr=asyncio.subprocess.PIPE,
@@ -252,6 +260,9 @@ async def worker(env: dict[str, str], *args: str, until: str = "worker started")
         await eventually(lambda: one.said(until) or process.returncode is not None, 30)
         assert one.said(until), "".join(one.lines)
         yield one
+    except BaseException:
+        sys.stdout.writelines(one.lines)  # for pytest to show
+        raise
     finally:
         await one.stop()
         await listening

@@ -10,7 +10,7 @@ import time
 
 import psutil
 import pytest
-from harness import World, eventually, worker
+from harness import World, eventually, say, worker
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from reactor.parallel import each
@@ -19,10 +19,6 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
 EVENTS = 30_000
 ZOMBIES = 1_500
 LIVE = 4_000
-
-
-def say(what: str, figure: str) -> None:
-    print(f"\n  {what}: {figure}")  # noqa: T201  # the benchmark's whole purpose
 
 
 async def publish_events(world: World, count: int, status: str, first: int = 0) -> None:
@@ -64,7 +60,7 @@ async def test_events_are_taken_in(world: World) -> None:
         first, start = await ack_floor(world), time.monotonic()
         await eventually(lambda: _reached(world, EVENTS), 60, 0.005)
         rate = (EVENTS - first) / (time.monotonic() - start)
-    say("events taken in", f"{rate:,.0f}/s, bare fetch and ack {bare:,.0f}/s, ratio {rate / bare:.2f} (wished: 0.4)")
+    say(f"events taken in: {rate:,.0f}/s, bare fetch and ack {bare:,.0f}/s, ratio {rate / bare:.2f} (wished: 0.4)")
 
 
 async def _reached(world: World, seq: int) -> bool:
@@ -101,9 +97,8 @@ async def test_a_pass_over_zombies(world: World, other: World) -> None:
     took = time.monotonic() - start
     assert report["fixed"] == ZOMBIES
     say(
-        "a pass over 1,500 zombies",
-        f"{took:.2f} s, the usual three calls {usual:.2f} s, ratio {took / usual:.2f} (wished: 1), "
-        f"bare info, update, info, delete at once {bare:.2f} s",
+        f"a pass over 1,500 zombies: {took:.2f} s, the usual three calls {usual:.2f} s, ratio {took / usual:.2f} "
+        f"(wished: 1), bare info, update, info, delete at once {bare:.2f} s",
     )
 
 
@@ -141,8 +136,7 @@ async def test_a_pass_over_live_streams(world: World) -> None:
         assert report["kept"] == LIVE
     bare, full = statistics.median(lists), statistics.median(passes)
     say(
-        "a pass over 4,000 live streams",
-        f"{full:.2f} s, bare listing {bare:.2f} s, ratio {full / bare:.1f} (wished: 5)",
+        f"a pass over 4,000 live streams: {full:.2f} s, bare listing {bare:.2f} s, ratio {full / bare:.1f} (wished: 5)",
     )
 
 
@@ -168,8 +162,8 @@ async def test_from_due_to_deleted(world: World) -> None:
         await listening
     ordered = sorted(delays)
     say(
-        "from due to deleted",
-        f"median {ordered[200] * 1000:.0f} ms, p99 {ordered[396] * 1000:.0f} ms (wished: under 500)",
+        f"from due to deleted: median {ordered[200] * 1000:.0f} ms, p99 {ordered[396] * 1000:.0f} ms "
+        "(wished: under 500)"
     )
 
 
@@ -189,11 +183,11 @@ async def test_at_rest(world: World) -> None:
         after, commands_after = one.cpu_times(), await processed(world)
         busy = (after.user + after.system - cpu.user - cpu.system) / 15
         say(
-            "at rest",
-            f"{busy:.1%} of a core (wished: 2%), {(commands_after - commands) / 15:.1f} Redis commands/s (wished: 5)",
+            f"at rest: {busy:.1%} of a core (wished: 2%), "
+            f"{(commands_after - commands) / 15:.1f} Redis commands/s (wished: 5)"
         )
-        say("memory of the worker", f"{one.memory_info().rss / 1e6:.0f} MB (wished: 160)")
-        say("memory of Redis", f"{used / 22_000:.0f} bytes a live job (wished: 250)")
+        say(f"memory of the worker: {one.memory_info().rss / 1e6:.0f} MB (wished: 160)")
+        say(f"memory of Redis: {used / 22_000:.0f} bytes a live job (wished: 250)")
 
 
 async def processed(world: World) -> int:

@@ -42,7 +42,8 @@ OLDEST_SERVER = (2, 10)
 NO_MESSAGE = 10037
 SHORT_ACK_TOKENS = 9
 _NOT_FOUND_CODES = frozenset({10014, NO_MESSAGE, 10059})  # consumer, message, stream
-_VIOLATION = re.compile(r'permissions violation for (?:publish|subscription) to "([^"]+)"', re.IGNORECASE)
+_VIOLATION = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
+_DEAF = re.compile(r'permissions violation for subscription to "([^"]+)"', re.IGNORECASE)
 
 Raw = dict[str, Any]
 ErrorCallback = Callable[[str], None]
@@ -197,11 +198,17 @@ class JetStream:
             self._opening.reschedule(0)
         if violation := _VIOLATION.search(self._last_error):
             self._fail(violation[1].lower(), PermissionDenied, "no permission to publish to")
+        elif violation := _DEAF.search(self._last_error):
+            self._fail_all(f"no permission to subscribe to {violation[1]}, so no answer can arrive to")
 
     async def _broken(self) -> None:
-        """The connection is gone: no answer will come any more to what is under way."""
+        """The connection is gone."""
+        self._fail_all("the connection broke before an answer to")
+
+    def _fail_all(self, why: str) -> None:
+        """No answer will come any more to what is under way."""
         for subject in list(self._asking):
-            self._fail(subject, Unanswered, "the connection broke before an answer to")
+            self._fail(subject, Unanswered, why)
 
     def _fail(self, key: str, kind: type[JetStreamError], why: str) -> None:
         """End the requests to a subject that wait for an answer."""

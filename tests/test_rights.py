@@ -1,0 +1,139 @@
+"""The minimal rights that the README lists: enough for reactor, and too little to forge an event."""
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, cast
+
+import nats
+import nats.errors
+import pytest
+import pytest_asyncio
+from harness import ROOT, World, connected, eventually, own_nats, own_valkey, worker
+from nats.js.api import ConsumerConfig
+from test_worker import acked, gone, heard
+
+from reactor.embedded import HOST, Server
+
+README = (ROOT / "README.md").read_text()
+REACTOR, POLLER = re.findall(r"```nats\n(.*?)```", README, re.DOTALL)
+ACL = re.findall(r"```acl\n(.*?)```", README, re.DOTALL)[0].split()
+
+RELOADED = "Reloaded server configuration"
+
+
+def config(reactor: str = REACTOR) -> str:
+    """One account, three users."""
+    users = f"""
+      {{ user: reactor, password: pw, permissions: {{ {reactor} }} }}
+      {{ user: poller, password: pw, permissions: {{ {POLLER} }} }}
+      {{ user: jobs, password: pw }}
+    """
+    return f"accounts {{ A: {{ jetstream: enabled, users: [ {users} ] }} }}\n"
+
+
+@pytest_asyncio.fixture
+async def narrow(tmp_path: Path) -> AsyncIterator[tuple[World, Server]]:
+    """A world in which reactor has no more than these rights, and the job system's clients look at it."""
+    async with AsyncExitStack() as stack:
+        nats_one = await stack.enter_async_context(own_nats(tmp_path, config()))
+        valkey = await stack.enter_async_context(own_valkey(tmp_path))
+        at = f"{HOST}:{nats_one.port}"
+        redis_url = f"redis://{HOST}:{valkey.port}/0"
+        world = await stack.enter_async_context(connected(f"nats://jobs:pw@{at}", redis_url, "reactor"))
+        await cast("Any", world.redis).execute_command("ACL", "SETUSER", "reactor", "on", ">pw", *ACL)
+        world.settings |= {
+            "REACTOR_NATS_URL": f"nats://reactor:pw@{at}",
+            "REACTOR_REDIS_URL": f"redis://reactor:pw@{HOST}:{valkey.port}/0",
+        }
+        yield world, nats_one
+
+
+async def test_the_listed_rights_are_enough(narrow: tuple[World, Server]) -> None:
+    """For hearing, draining, companions, dead letters, a rebuild and a pass; nobody complains of a missing one."""
+    world, _ = narrow
+    async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1s")) as process:
+        await world.js.add_consumer("REACTOR_ADVISORIES", ConsumerConfig(durable_name="job-1-dlq"))
+        await world.stream("job_1", messages=1)
+        await world.consumer("job_1")
+        await world.stream("job_2", messages=1)
+        await world.emit(2, "STARTED")
+        await world.emit(1, "SUCCESS")
+        await world.publish("jobs.lifecycle.3", b"no JSON")
+        await eventually(lambda: gone(world, "job_1"))
+        await eventually(world.dead_letters)
+        await eventually(lambda: acked(world))
+        await world.redis.flushall()
+        await eventually(lambda: heard(world, 1, 2), 20)
+        await eventually(lambda: acked(world, stream="REACTOR_ADVISORIES"))
+        consumers = (await world.api("CONSUMER.NAMES.REACTOR_ADVISORIES"))["consumers"]
+        assert consumers == ["reactor"]
+        assert not [line for line in process.lines if re.search("permission|NOPERM", line, re.IGNORECASE)]
+    done = await world.reactor("reconcile", "--json")
+    assert (done.code, json.loads(done.out)["kept"]) == (0, 1), done
+
+
+async def test_a_forged_end_is_refused_by_the_server(narrow: tuple[World, Server]) -> None:
+    """A client without the right to publish lifecycle events cannot condemn a running job's stream."""
+    world, nats_one = narrow
+    async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1s")):
+        await world.stream("job_1", messages=1)
+        await world.emit(1, "STARTED")
+        refusals: list[str] = []
+
+        async def refused(error: Exception) -> None:
+            refusals.append(str(error))
+
+        poller = await nats.connect(f"nats://poller:pw@{HOST}:{nats_one.port}", error_cb=refused)
+        await poller.publish("jobs.lifecycle.1", json.dumps({"job_id": 1, "status": "SUCCESS"}).encode())
+        await poller.flush()
+        await eventually(lambda: refusals)
+        assert "jobs.lifecycle.1" in refusals[0]
+        await poller.close()
+        await world.zombie(2)
+        await eventually(lambda: gone(world, "job_2"))
+        assert await world.names() == {"job_1"}
+
+
+@pytest.mark.parametrize("verb", ["DELETE", "UPDATE"])
+async def test_a_right_taken_away_pauses_deleting_until_it_is_back(narrow: tuple[World, Server], verb: str) -> None:
+    """It says what is missing, deletes nothing, and resumes by itself."""
+    world, nats_one = narrow
+    await _reload(nats_one, REACTOR.replace(f'"$JS.API.STREAM.{verb}.*"', '"nothing"'))
+    async with worker(world.env(REACTOR_RECONCILE_INTERVAL="2s", REACTOR_SWEEP_LEASE="2s")) as process:
+        await world.zombie(1)
+        await eventually(lambda: process.said("deletes-paused"), 20)
+        assert process.said(f"STREAM.{verb}")
+        assert await world.names() == {"job_1"}
+        await _reload(nats_one, REACTOR)
+        await eventually(lambda: gone(world, "job_1"), 40)
+
+
+async def test_a_missing_inbox_is_said(narrow: tuple[World, Server]) -> None:
+    """Without it no answer arrives at all; that is no empty account."""
+    world, nats_one = narrow
+    await _reload(nats_one, REACTOR.replace("_INBOX.>", "nothing"))
+    done = await world.reactor("reconcile", "--json")
+    report = json.loads(done.out)
+    assert done.code == 3
+    assert "_inbox" in report["error"].lower()
+    assert report["unfixable"] == 1
+
+
+async def _reload(server: Server, reactor: str) -> None:
+    """Let the running server read other permissions; it then drops clients that have lost some."""
+    log = Path(str(server._command[-1])).with_name("nats.log")
+    reloads = await asyncio.to_thread(_rewrite, server, log, reactor)
+    server.signal(signal.SIGHUP)
+    await eventually(lambda: log.read_text().count(RELOADED) > reloads)
+
+
+def _rewrite(server: Server, log: Path, reactor: str) -> int:
+    """Change the file; how often it was read again so far."""
+    path = Path(str(server._command[-1]))
+    path.write_text(path.read_text().split("accounts {")[0] + config(reactor))
+    return log.read_text().count(RELOADED)

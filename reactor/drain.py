@@ -115,6 +115,7 @@ class Drainer:
         self._monotonic = monotonic
         self._sourced: frozenset[str] = frozenset()
         self._homes: dict[str, list[str]] = {}
+        self._unseen: list[str] = []
         self.paused: str | None = None
         """Why nothing is deleted: a permission is missing. Cleared by `check_rights`."""
 
@@ -124,9 +125,14 @@ class Drainer:
         `sourced` are the streams that another one mirrors or sources, where the caller has just listed all.
         """
         self._sourced = self._sourced if sourced is None else sourced
-        self._homes = {}
+        self._homes, self._unseen = {}, []
         for stream in self._companions.streams if self._companions.templates else ():
-            for consumer in await self._reads.consumer_names(stream):
+            try:
+                consumers = await self._reads.consumer_names(stream)
+            except JetStreamError as error:  # a node away takes its streams along; companions are untidy, no more
+                self._unseen.append(f"companions on {stream} could not be looked up: {error}")
+                continue
+            for consumer in consumers:
                 self._homes.setdefault(consumer, []).append(stream)
 
     async def check_rights(self) -> None:
@@ -300,7 +306,7 @@ class Drainer:
     async def _delete_companions(self, job_id: str) -> str | None:
         """Best effort, after the stream is gone. Says what was left behind."""
         names = [template.replace("{job_id}", job_id) for template in self._companions.templates]
-        left = []
+        left = list(self._unseen)
         for stream, consumer in [(stream, name) for name in names for stream in self._homes.get(name, ())]:
             try:
                 await self._effects.delete_consumer(stream, consumer)

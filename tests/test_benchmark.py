@@ -1,6 +1,6 @@
 """Speed, as ratios against a bare client in the same run. Figures are printed, not asserted: machines differ.
 
-uv run pytest -m benchmark --no-cov -s
+uv run pytest -m benchmark -n 0 --no-cov -s
 """
 
 import asyncio

@@ -1,6 +1,8 @@
 """What breaks, and what must hold then: killed replicas, lost answers, servers that are away, full or exchanged."""
 
 import asyncio
+import json
+import re
 import shutil
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,6 +14,7 @@ import nats.js.errors
 import pytest
 from faults import Proxy, is_stopped, proxied
 from harness import World, connected, eventually, own_world, worker
+from nats.js.api import StreamConfig, StreamSource
 from test_worker import acked, all_concluded, gone, heard
 
 from reactor import failpoints
@@ -36,12 +39,14 @@ async def none_is_open(world: World) -> bool:
     return not await world.redis.exists(f"{world.namespace}:intents")
 
 
-async def is_whole(world: World, name: str, messages: int) -> bool:
+async def is_whole(world: World, name: str, messages: int | None = None, at_least: int = 0) -> bool:
     """Whether the stream has its own subjects, no fence, and all its messages."""
     info = await world.info(name)
     assert info is not None, f"{name} is gone"
     free = not any(key.startswith("reactor.fence") for key in info["config"].get("metadata") or {})
-    return free and info["config"]["subjects"] == [f"job.{name[4:]}.tasks"] and info["state"]["messages"] == messages
+    there = info["state"]["messages"]
+    enough = there >= at_least if messages is None else there == messages
+    return free and enough and info["config"]["subjects"] == [f"job.{name[4:]}.tasks"]
 
 
 @pytest.mark.parametrize("point", list(Point))
@@ -425,6 +430,36 @@ async def test_five_hundred_zombies_and_two_replicas(world: World) -> None:
             await world.zombie(number, messages=0)
         await eventually(lambda: gone(world, *names), 40)
         assert sorted(await eventually(lambda: all_concluded(world))) == sorted((name, "drained") for name in names)
+
+
+async def test_replicas_take_turns_with_the_periodic_pass(world: World) -> None:
+    """One pass an interval among all of them; a third one that starts meanwhile waits for the next."""
+    env = world.env(REACTOR_RECONCILE_INTERVAL="1h")
+    async with worker(env) as one:
+        await eventually(lambda: one.said("reconcile done"))
+        async with worker(env) as two:
+            await world.zombie(1)
+            await eventually(lambda: gone(world, "job_1"))
+            assert not two.said("reconcile done")
+
+
+async def test_what_cannot_be_fixed_is_told_in_full(world: World) -> None:
+    """Reason, detail, attempts and the next try: in the report, the log and the audit."""
+    await world.declare()
+    await world.zombie(1)
+    await world.js.add_stream(StreamConfig("copy", sources=[StreamSource("job_1")]))
+    async with worker(world.env()) as process:
+        await eventually(lambda: sum('"event": "unfixable"' in line for line in process.lines) >= 2)
+        lines = [json.loads(line) for line in process.lines if '"event": "unfixable"' in line]
+        assert [line["attempts"] for line in lines[:2]] == [1, 2]
+        assert (lines[0]["stream"], lines[0]["reason"], lines[0]["retry_s"]) == ("job_1", "not-fenceable", 2.0)
+    told = [one for one in await world.trail() if one["phase"] == "unfixable"]
+    assert (told[0]["stream"], told[0]["reason"], told[0]["attempts"]) == ("job_1", "not-fenceable", 1)
+    report = await world.reconcile()
+    assert re.search(r"attempt \d, tried again in \d+ s", report["streams"][0]["detail"])
+    await world.js.delete_stream("copy")
+    assert await world.verdicts() == {"job_1": ("drained", "terminal")}
+    assert not await world.redis.exists(f"{world.namespace}:attempts")
 
 
 async def test_a_pass_that_another_replica_took_over_deletes_nothing_more(world: World) -> None:

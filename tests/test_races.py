@@ -1,6 +1,6 @@
 """Publishers that strike the moment reactor looks at a stream, or fences it.
 
-The everyday suite runs a slice. The long runs: uv run pytest -m soak --no-cov -s
+The everyday suite runs a slice. The long runs: uv run pytest -m soak -n 0 --no-cov -s
 """
 
 import asyncio

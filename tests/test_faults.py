@@ -367,6 +367,7 @@ async def test_a_redis_that_takes_nothing_is_waited_out(
         await eventually(lambda: process.said("messages given back"), 30)
         await eventually(lambda: process.said("failed, trying again"), 30)
         assert len(await world.names()) == 19
+        assert not await acked(world)  # nothing is acked that Redis does not have
         await back(world, valkey)
         await eventually(lambda: gone(world, "job_2"), 40)
         await eventually(lambda: acked(world), 20)

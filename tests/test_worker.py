@@ -107,6 +107,17 @@ async def test_a_missing_jobs_stream_falls_by_the_next_pass(world: World) -> Non
         assert await eventually(lambda: process.said('"reason": "missing"'))
 
 
+async def test_only_a_full_pass_acts_on_absence(world: World) -> None:
+    """Hinted at one by one, streams without a job would slip past the breaker."""
+    async with worker(world.env(REACTOR_BREAKER_MAX_MISSING=2, REACTOR_RECONCILE_INTERVAL="1s")) as process:
+        await world.emit(100, "STARTED")
+        await eventually(lambda: heard(world, 100))
+        for number in range(5):
+            await world.stream(f"job_{number}")
+        await eventually(lambda: sum("no job that the ledger knows" in line for line in process.lines) > 1, 30)
+        assert len(await world.names()) == 5
+
+
 async def test_poison_is_kept_whole_and_stops_nobody(world: World) -> None:
     """Malformed, mismatched and oversized; terminated, counted, logged once each."""
     poison = {

@@ -131,6 +131,8 @@ class Worker:
         subscribers = {"lifecycle events": self._subscriber(provisioned.events, durable, lifecycle.handle)}
         for source in provisioned.advisories:
             subscribers[f"advisories of {source.stream}"] = self._subscriber(source, durable, advisories.handle)
+        for name, subscriber in subscribers.items():
+            self._mend(name, subscriber)
         for source in (provisioned.events, *provisioned.advisories):
             if source.difference:
                 log.warning("durable differs from the wished one", stream=source.stream, difference=source.difference)
@@ -150,18 +152,25 @@ class Worker:
         return subscriber
 
     def _begin(self, subscribers: Mapping[str, Any]) -> None:
-        for name, subscriber in subscribers.items():
-            self._mend(name, subscriber)
         log.info("worker started", subscribers=list(subscribers))
 
     def _mend(self, name: str, subscriber: Any) -> None:  # noqa: ANN401  # as above
-        """See EagerPull for what is wrong with the subscription as it comes."""
+        """See EagerPull for what is wrong with the subscription as FastStream makes it, from its first fetch on."""
 
         def lost(error: str) -> None:
             log.warning("subscriber lost its consumer", subscriber=name, error=error)
             self._lost.set()
 
-        subscriber.subscription = self._pulls[name] = EagerPull(subscriber.subscription, BATCH, lost)
+        async def create_subscription() -> None:
+            if subscriber.subscription:
+                return
+            pull = await subscriber.jetstream.pull_subscribe(
+                subject=subscriber.subject.broker_address, config=subscriber.config, **subscriber.extra_options
+            )
+            subscriber.subscription = self._pulls[name] = EagerPull(pull, BATCH, lost)
+            subscriber.add_task(subscriber._consume_pull)  # noqa: SLF001  # FastStream offers no place in between
+
+        subscriber._create_subscription = create_subscription  # noqa: SLF001  # as above
 
     def _reconcile_tick(self, connected: Parts, crew: Crew, lifecycle: LifecycleSubscriber) -> Tick:
         """One pass an interval among all replicas, never two at once."""
@@ -212,10 +221,9 @@ class Worker:
                 raise SubscriberDied(message)
 
     async def _restart(self, subscribers: Mapping[str, Any]) -> None:
-        for name, subscriber in subscribers.items():
+        for subscriber in subscribers.values():
             await subscriber.stop()
             await subscriber.start()
-            self._mend(name, subscriber)
 
     async def _loop(self, name: str, tick: Tick, every: float, wake: asyncio.Event) -> None:
         """Tick until the worker is to stop. A loop that dies stops the others: cancelling them is not enough.

@@ -213,7 +213,7 @@ async def soak(folder: Path, seconds: float, pause_s: float) -> None:
         stop.clear()
         running += [asyncio.create_task(keep_running(env, replicas, stop)) for _ in range(2)]
         await eventually(jobs.clear_up, 30, 0.5)
-        await eventually(lambda: settled(jobs), 80, 0.5)
+        await eventually(lambda: is_settled(jobs), 80, 0.5)
         stop.set()
         await asyncio.gather(*running)
         counts = dict(sorted(jobs.counts.items()))
@@ -232,15 +232,25 @@ async def break_things(troubles: Troubles, counts: Counter[str], stop: asyncio.E
     troubles.nats_proxy.cut_at = troubles.nats_proxy.drop_at = None
 
 
-async def settled(jobs: Jobs) -> bool:
-    """Whether every ended job's stream is gone, every live one's is whole, and every deletion accounted for."""
-    with suppress(*NATS_ERRORS):
+async def is_settled(jobs: Jobs) -> bool:
+    """Whether all is as it must be; what is not is printed, for pytest to show."""
+    if wrong := await unsettled(jobs):
+        say(f"not settled yet: {wrong[:10]}, lost: {jobs.counts['lost']}")
+    return not wrong
+
+
+async def unsettled(jobs: Jobs) -> list[str]:
+    """What is not as it must be: streams of ended jobs, streams of live ones that are not whole, open deletions."""
+    try:
         await jobs.check()
-        if await jobs.world.names() != {f"job_{job}" for job in jobs.live}:
-            return False
-        whole = [await is_whole(jobs.world, f"job_{job}", at_least=messages) for job, messages in jobs.live.items()]
-        return all(whole) and await none_is_open(jobs.world)
-    return False
+        live = {f"job_{job}": messages for job, messages in jobs.live.items()}
+        wrong = sorted(await jobs.world.names() ^ live.keys())
+        for name in live.keys() - set(wrong):
+            if not await is_whole(jobs.world, name, at_least=live[name]):
+                wrong.append(f"{name} is not whole")
+    except NATS_ERRORS as error:
+        return [repr(error)]
+    return wrong if await none_is_open(jobs.world) else [*wrong, "an open deletion"]
 
 
 async def test_a_slice_of_the_soak(tmp_path: Path) -> None:

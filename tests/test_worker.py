@@ -146,9 +146,9 @@ async def test_poison_is_kept_whole_and_stops_nobody(world: World) -> None:
 
 async def test_sigterm_stops_it_within_seconds(world: World) -> None:
     """With exit code 0, whatever it was doing."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for first, number in ((0, signal.SIGTERM), (20, signal.SIGINT)):
         async with worker(world.env()) as process:
-            for job in range(20):
+            for job in range(first, first + 20):
                 await world.zombie(job)
             assert await asyncio.wait_for(process.stop(number), 10) == 0
             assert await eventually(lambda: process.said("worker stopped"))

@@ -8,11 +8,15 @@ with it. What may be deleted is judged here anew, from everything that was ever 
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha1
-from typing import Any, cast
+from threading import Thread
+from typing import Any, TypeVar, cast
 
+import nats
+import nats.errors
 from nats.aio.client import Client
 from redis.asyncio import Redis
 
@@ -32,11 +36,14 @@ from reactor.scripts import Script, Scripts
 from reactor.settings import PolicySettings
 from reactor.sweeper import Sweeper
 
+Result = TypeVar("Result")
+
 LEASE_S = 30
 GUARDS = {"age_guard": 60 * SECOND, "terminal_grace": 20 * SECOND, "idle_guard": 10 * SECOND}
 LIFECYCLE = "JOBS"
 TEMPLATE = SubjectTemplate("jobs.lifecycle.{job_id}")
 START = 1_700_000_000 * SECOND
+TIMES = {"ts", "created", "time", "first_ts", "last_ts"}
 TERMINAL = {"SUCCESS", "FAILURE", "REVOKED", "DELETED"}
 
 
@@ -110,6 +117,13 @@ class Server:
             return False
         stream.published.append(self.now)
         return True
+
+    def delete_by_its_owner(self, name: str) -> None:
+        """Not reactor's doing."""
+        self.streams.pop(name, None)
+
+    def close(self) -> None:
+        """The game is over."""
 
     def last_word(self, job: str, upto: int | None = None) -> Told | None:
         """By when it happened, then by sequence, of what was stored up to a sequence."""
@@ -204,6 +218,84 @@ class Server:
         return {"message": {"subject": one.subject, "seq": one.seq, "time": time, "data": data}}
 
 
+class RealServer(Server):
+    """The same with a real nats-server behind: what is asked of the model is asked of it, too, and they must agree.
+
+    Only the times are the model's. It is asked from a thread of its own, since somebody may act in mid-call.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._nc = self._wait(nats.connect(url))
+        assert "error" not in self._api("STREAM.CREATE.JOBS", {"name": LIFECYCLE, "subjects": ["jobs.lifecycle.*"]})
+
+    def _wait(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    def _api(self, verb: str, payload: dict[str, Any] | None = None) -> dict[str, Any]:
+        body = json.dumps(payload).encode() if payload else b""
+        return cast(
+            "dict[str, Any]", json.loads(self._wait(self._nc.request(f"$JS.API.{verb}", body, timeout=10)).data)
+        )
+
+    def _is_acked(self, subject: str, data: bytes) -> bool:
+        with suppress(nats.errors.NoRespondersError):
+            return "stream" in json.loads(self._wait(self._nc.request(subject, data, timeout=10)).data)
+        return False
+
+    def tell(self, job: str, status: str | None, occurred_at: int | None = None) -> None:
+        super().tell(job, status, occurred_at)
+        assert self._is_acked(self.log[-1].subject, self.log[-1].data)
+
+    def create(self, name: str, **config: Any) -> bool:
+        made = super().create(name, **config)
+        wish = self.streams[name].config if made else {"name": name, "subjects": [f"other.{name}"]}
+        assert ("error" not in self._api(f"STREAM.CREATE.{name}", wish)) is made
+        return made
+
+    def publish(self, name: str) -> bool:
+        acked = super().publish(name)
+        assert self._is_acked(name.replace("_", ".") + ".tasks", b"task") is acked
+        return acked
+
+    def delete_by_its_owner(self, name: str) -> None:
+        there = name in self.streams
+        super().delete_by_its_owner(name)
+        assert ("error" not in self._api(f"STREAM.DELETE.{name}")) is there
+
+    def answer(self, verb: str, payload: dict[str, Any]) -> dict[str, Any]:
+        model = super().answer(verb, payload)
+        if verb.startswith("CONSUMER.INFO"):
+            return model  # who consumes here is the machine
+        real = self._api(verb, payload)
+        assert model.get("error", {}).get("err_code") == real.get("error", {}).get("err_code"), (verb, model, real)
+        return cast("dict[str, Any]", _with_times(real, model))
+
+    def close(self) -> None:
+        """Leave nothing behind for the next game."""
+        for name in self._api("STREAM.NAMES")["streams"]:
+            self._api(f"STREAM.DELETE.{name}")
+        self._wait(self._nc.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _with_times(real: Any, model: Any) -> Any:
+    """The real answer, its times taken from the model's."""
+    if isinstance(real, dict) and isinstance(model, dict):
+        times = {"ts", "created", "time", "first_ts", "last_ts"}
+        return {
+            key: model.get(key) if key in times else _with_times(value, model.get(key)) for key, value in real.items()
+        }
+    if isinstance(real, list) and isinstance(model, list) and len(real) == len(model):
+        return [_with_times(one, other) for one, other in zip(real, model, strict=True)]
+    return real
+
+
 def _page(**entries: list[Any]) -> dict[str, Any]:
     return entries | {"total": 1, "limit": 1, "offset": 0}
 
@@ -212,7 +304,7 @@ def _error(code: int, err_code: int) -> dict[str, Any]:
     return {"error": {"code": code, "err_code": err_code, "description": "as the server says"}}
 
 
-Meddle = Callable[[], None]
+Meddle = Callable[[], Awaitable[None]]
 
 
 class Memory(JetStream):
@@ -241,7 +333,7 @@ class Memory(JetStream):
         self.calls += 1
         act = self.meddling.pop(self.calls, None)
         if callable(act):
-            act()
+            await act()
         if act in {"kill before", "lose request"}:
             self._fall(act)
         self.server.now += 1000

@@ -7,14 +7,15 @@ from itertools import count
 from typing import Any, TypeVar
 
 import pytest
+import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from machine import GUARDS, LEASE_S, START, Killed, Meddle, Replica, Server
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from machine import GUARDS, LEASE_S, START, Killed, Meddle, RealServer, Replica, Server
 from redis.asyncio import Redis
 
 from reactor.audit import Audit
-from reactor.embedded import HOST, free_port, valkey_server
+from reactor.embedded import HOST, free_port, nats_server, valkey_server
 from reactor.jetstream import JetStreamError
 from reactor.model import SECOND
 from reactor.scripts import Scripts
@@ -22,7 +23,10 @@ from reactor.scripts import Scripts
 JOBS = st.sampled_from(["1", "2", "3"])
 STATUSES = st.sampled_from(["SUCCESS", "FAILURE", "revoked", "DELETED", "STARTED", "RETRY", "odd"])
 ACTS = st.sampled_from(
-    ["publish", "retry", "recreate", "end", "kill before", "kill after", "lose request", "lose answer", "pause"]
+    [
+        *("publish", "retry", "retry", "recreate", "end", "flush", "roll back", "pause", "other", "usurp"),
+        *("kill before", "kill after", "lose request", "lose answer"),
+    ]
 )
 PLANS = st.dictionaries(st.integers(1, 25), st.tuples(ACTS, JOBS), max_size=3)
 NAMESPACES = count()
@@ -33,21 +37,25 @@ class JobsAndReplicas(RuleBasedStateMachine):
     """Three jobs, two replicas, one Redis."""
 
     redis_url = ""
+    nats_url: str | None = None
+    """None for the model alone."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.redis: Redis = Redis.from_url(self.redis_url, decode_responses=True, protocol=2)
+        self.raw = redis.Redis.from_url(self.redis_url, protocol=2)
+        """For what happens in mid-call: it needs no loop."""
         self.namespace = f"m{next(NAMESPACES)}"
-        self.server = Server()
+        self.server = RealServer(self.nats_url) if self.nats_url else Server()
         self.replicas = [self.replica(), self.replica()]
-        self.dump: dict[str, Any] | None = None
+        self.dump: dict[bytes, Any] | None = None
 
     def replica(self) -> Replica:
         return Replica(self.server, self.redis, self.namespace)
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        self.loop.run_until_complete(self.redis.set(f"{self.namespace}:clock", self.server.now // 1_000_000))
+        self.loop.run_until_complete(self._sync_clock())
         return self.loop.run_until_complete(work)
 
     # What job systems do.
@@ -87,7 +95,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
 
     @rule(job=JOBS)
     def delete_by_its_owner(self, job: str) -> None:
-        self.server.streams.pop(f"job_{job}", None)
+        self.server.delete_by_its_owner(f"job_{job}")
 
     @rule(job=JOBS)
     def recreate(self, job: str) -> None:
@@ -102,39 +110,28 @@ class JobsAndReplicas(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.server.now += seconds * SECOND
         if seconds > LEASE_S:
-            self.run(self._forget("lease:*"))
+            self._forget("lease:*")
 
     @rule()
     def flush_redis(self) -> None:
-        self.run(self._forget("*"))
+        self._forget("*")
 
     @rule()
     def dump_redis(self) -> None:
-        async def dump() -> dict[str, Any]:
-            raw = Redis.from_url(self.redis_url, protocol=2)
-            found = {key: await raw.dump(key) async for key in raw.scan_iter(f"{self.namespace}:*")}
-            await raw.aclose()
-            return found
+        self.dump = {key: self.raw.dump(key) for key in self.raw.scan_iter(f"{self.namespace}:*")}
 
-        self.dump = self.run(dump())
-
-    @precondition(lambda self: self.dump is not None)
     @rule()
     def roll_redis_back(self) -> None:
-        async def restore() -> None:
-            await self._forget("*")
-            raw = Redis.from_url(self.redis_url, protocol=2)
-            for key, value in (self.dump or {}).items():
-                await raw.restore(key, 0, value, replace=True)
-            await raw.aclose()
+        if self.dump is not None:
+            self._forget("*")
+            for key, value in self.dump.items():
+                self.raw.restore(key, 0, value, replace=True)
+            self._forget("lease:*")
 
-        self.run(restore())
-        self.run(self._forget("lease:*"))
-
-    async def _forget(self, pattern: str) -> None:
-        async for key in self.redis.scan_iter(f"{self.namespace}:{pattern}"):
-            if not key.endswith(":clock"):
-                await self.redis.delete(key)
+    def _forget(self, pattern: str) -> None:
+        for key in self.raw.scan_iter(f"{self.namespace}:{pattern}"):
+            if not key.endswith(b":clock"):
+                self.raw.delete(key)
 
     # What reactor does, with somebody in between.
 
@@ -155,10 +152,25 @@ class JobsAndReplicas(RuleBasedStateMachine):
     def sweep(self, which: int, plan: dict[int, tuple[str, str]]) -> None:
         self._do(which, plan, "sweep")
 
+    @rule(
+        which=st.integers(0, 1),
+        job=JOBS,
+        at=st.integers(1, 20),
+        act=ACTS,
+        what=st.sampled_from(["reconcile", "sweep"]),
+    )
+    def strike(self, which: int, job: str, at: int, act: str, what: str) -> None:
+        """A zombie that is due, and somebody who acts on its job while it is drained."""
+        self.run_and_leave_behind(job, "SUCCESS")
+        self._do(which, {}, "consume")
+        self.dump_redis()
+        self.time_passes(61)
+        self._do(which, {at: (act, job)}, what)
+
     def _do(self, which: int, plan: dict[int, tuple[str, str]], what: str) -> None:
         replica = self.replicas[which]
         replica.js.calls = 0
-        replica.js.meddling = {number: self._meddle(*act) for number, act in plan.items()}
+        replica.js.meddling = {number: self._meddle(which, *act) for number, act in plan.items()}
         work = {"consume": replica.consume, "reconcile": replica.reconcile, "sweep": replica.sweeper.tick}[what]
         with suppress(JetStreamError, Killed):
             self.run(work())
@@ -166,30 +178,42 @@ class JobsAndReplicas(RuleBasedStateMachine):
         if replica.js.dead:
             self.replicas[which] = self.replica()
 
-    def _meddle(self, act: str, job: str) -> Meddle | str:
-        match act:
-            case "publish":
-                return lambda: self.publish(job)
-            case "retry":
-                return lambda: self.server.tell(job, "STARTED")
-            case "recreate":
-                return lambda: self._recreate_if_not_fenced(job)
-            case "end":
-                return lambda: self.server.tell(job, "SUCCESS")
-            case "pause":
-                return self._pause
-            case _:
-                return act
+    def _meddle(self, which: int, act: str, job: str) -> Meddle | str:
+        """Something to happen in mid-call, or the word for what happens to the call itself."""
+        if act.startswith(("kill", "lose")):
+            return act
+        other = self.replicas[1 - which]
+        sudden = {
+            "publish": lambda: self.publish(job),
+            "retry": lambda: self.server.tell(job, "STARTED"),
+            "end": lambda: self.server.tell(job, "SUCCESS"),
+            "recreate": lambda: self._recreate_if_not_fenced(job),
+            "flush": self.flush_redis,
+            "roll back": self.roll_redis_back,
+            "pause": lambda: self.time_passes(LEASE_S + 1),
+        }
+
+        async def meddle() -> None:
+            if act in sudden:
+                sudden[act]()
+                return
+            if act == "usurp":
+                self.time_passes(LEASE_S + 1)
+                await self._sync_clock()
+            await other.reconcile()
+            if act == "usurp":
+                self._recreate_if_not_fenced(job)
+
+        return meddle
+
+    async def _sync_clock(self) -> None:
+        await self.redis.set(f"{self.namespace}:clock", self.server.now // 1_000_000)
 
     def _recreate_if_not_fenced(self, job: str) -> None:
         """Behind a fence this is the one race that is left: a foreign deletion after the verification."""
         stream = self.server.streams.get(f"job_{job}")
         if stream is None or not stream.fenced:
             self.recreate(job)
-
-    def _pause(self) -> None:
-        """The replica stops in mid-call, for longer than its lease: what it held is no longer its own."""
-        self.server.now += (LEASE_S + 1) * SECOND
 
     # What must hold.
 
@@ -203,7 +227,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
             self.server.tell("9", "STARTED")
             for _ in range(4):
                 self.server.now += (max(GUARDS.values()) // SECOND + LEASE_S + 400) * SECOND
-                self.run(self._forget("lease:*"))
+                self._forget("lease:*")
                 self.run(self.replicas[0].reconcile())
             assert not self.server.wrongs
             for name, stream in self.server.streams.items():
@@ -212,9 +236,11 @@ class JobsAndReplicas(RuleBasedStateMachine):
                 assert protected or self.server.is_over(name[4:]) is False, f"{name} is left"
             self._check_the_audit()
         finally:
-            self.run(self._forget("*"))
+            self._forget("*")
+            self.raw.close()
             self.loop.run_until_complete(self.redis.aclose())
             self.loop.close()
+            self.server.close()
 
     def _check_the_audit(self) -> None:
         """No deletion is open, and none is accounted for twice."""
@@ -239,9 +265,20 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     loop.close()
 
 
-def play(redis_url: str, examples: int, steps: int) -> None:
+@pytest.fixture(scope="session")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A nats-server for the machine, likewise."""
+    server = nats_server(tmp_path_factory.mktemp("machine-nats"), free_port())
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(server.start())
+    yield f"nats://{HOST}:{server.port}"
+    loop.run_until_complete(server.stop())
+    loop.close()
+
+
+def play(redis_url: str, examples: int, steps: int, nats_url: str | None = None) -> None:
     """So many games of so many steps."""
-    machine = type("Machine", (JobsAndReplicas,), {"redis_url": redis_url})
+    machine = type("Machine", (JobsAndReplicas,), {"redis_url": redis_url, "nats_url": nats_url})
     health = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
     run_state_machine_as_test(
         machine,
@@ -254,6 +291,18 @@ def play(redis_url: str, examples: int, steps: int) -> None:
 def test_no_game_is_lost(redis_url: str) -> None:
     """Whatever jobs, replicas and faults do, in whatever order."""
     play(redis_url, 150, 25)
+
+
+def test_no_game_is_lost_on_a_real_server(redis_url: str, nats_url: str) -> None:
+    """And the model answers as the server does."""
+    play(redis_url, 40, 25, nats_url)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_no_game_is_lost_on_a_real_server_at_length(redis_url: str, nats_url: str) -> None:
+    """As above, at length."""
+    play(redis_url, 300, 40, nats_url)
 
 
 @pytest.mark.soak

@@ -1,150 +1,798 @@
-"""Disable each guard and invariant in turn, in a copy, and see the tests go red.
+"""Disable each guard of the product in turn and show that a test notices: `uv run python tests/mutations.py [NAME]…`.
 
-uv run python tests/mutations.py [NAME ...]
-
-Prints a table; exits 1 where a mutation survives, or no longer applies.
+A green suite shows that the product works; only a red one shows that a guard is tested. Nothing is changed in the
+working tree: each mutation is applied to a copy in a temporary folder. Exit code 1 where one survived, does not apply
+any more or is broken in itself.
 """
 
+import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import cache_from_source
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-AT_ONCE = 3
-RED, GREEN = 1, 0
+PYTEST = ("-m", "pytest", "-q", "-x", "--no-cov", "-p", "no:cacheprovider", "--timeout=60", "-rfE", "--tb=no")
+PASSED, FAILED = 0, 1
+"""Of pytest's exit codes; all others mean that no test said anything."""
+LIMIT_S = 300.0
+VERDICT = re.compile(r"^FAILED tests/(?P<test>\S+?::.+?)(?: - (?P<why>.*))?$", re.MULTILINE)
+SAID_SO = ("assert", "AssertionError", "TimeoutError", "Failed: ", "ExceptionGroup: Hypothesis")
+"""How a test that notices something fails: not by a name that is misspelt in the mutation."""
 
 
-@dataclass(frozen=True)
-class Mutation:
-    """What is disabled, how (exactly one place in a file of the package), and which tests should notice."""
+class Mutation(NamedTuple):
+    """One guard disabled: `old` becomes `new` in a module of reactor, and then `test` must fail."""
 
     name: str
-    file: str
+    guard: str
+    module: str
     old: str
     new: str
-    tests: str
-    """A file under tests/ and a -k expression."""
+    test: str
 
-    def applied(self) -> str:
-        """The changed source. Raises LookupError where there is not exactly one such place."""
-        source = (ROOT / "reactor" / self.file).read_text()
-        if source.count(self.old) != 1:
-            message = f"mutation {self.name} no longer applies: {source.count(self.old)} places in {self.file}"
-            raise LookupError(message)
+    def applied_to(self, source: str) -> str:
+        """The mutated source. Raises ValueError where the old text does not occur exactly once."""
+        if (count := source.count(self.old)) != 1:
+            message = f"mutation {self.name} no longer applies: {self.old!r} occurs {count} times in {self.module}"
+            raise ValueError(message)
         return source.replace(self.old, self.new)
 
 
-MUTATIONS = [
-    Mutation("age guard", "policy.py", "_wait(Reason.FRESH, stream, created, policy.age_guard)\n        or _wait(Reason.GRACE", "_wait(Reason.FRESH, stream, None, 0)\n        or _wait(Reason.GRACE", "test_policy.py:"),
-    Mutation("terminal grace", "policy.py", "record.occurred_at, policy.terminal_grace)\n        or", "record.occurred_at, 0)\n        or", "test_policy.py:"),
-    Mutation("idle guard of an ended job", "policy.py", "_wait(Reason.ACTIVE, stream, published, policy.idle_guard)", "None", "test_policy.py:"),
-    Mutation("idle guard of a missing job: publishing", "policy.py", "_wait(Reason.ACTIVE, stream, stream.last_publish, policy.idle_guard)", "None", "test_policy.py:"),
-    Mutation("idle guard of a missing job: consuming", "policy.py", "_wait(Reason.ACTIVE, stream, consumed, policy.idle_guard)", "None", "test_policy.py:"),
-    Mutation("live beats everything", "policy.py", "if record is not None and not policy.is_terminal(record):", "if False:", "test_policy.py:"),
-    Mutation("unknown words are live", "policy.py", "return record.status.upper() in self.terminal_statuses", 'return record.status.upper() not in {"STARTED", "PENDING"}', "test_policy.py:"),
-    Mutation("protection", "policy.py", "if policy.is_protected(stream):", "if False:", "test_reconcile.py:protected"),
-    Mutation("reactor's own streams", "policy.py", "if match is None or stream_name in self.own_streams else", "if match is None else", "test_policy.py:"),
-    Mutation("the whole name must match", "policy.py", "self.pattern.fullmatch(stream_name)", "self.pattern.search(stream_name.lower())", "test_reconcile.py:look_alikes"),
-    Mutation("unreported streams", "policy.py", "if not stream.reported:", "if False:", "test_reconcile.py:could_not_report"),
-    Mutation("unreadable creation time", "policy.py", "return Unfixable(Reason.CREATED_UNREADABLE)", "return Drain(Reason.TERMINAL)", "test_policy.py:"),
-    Mutation("coverage", "policy.py", "vouched = coverage.vouches_for(created) or", "vouched = True or", "test_reconcile.py:coverage or vouches"),
-    Mutation("a ledger that lost history", "policy.py", "if not coverage.intact:", "if False:", "test_policy.py:"),
-    Mutation("breaker", "policy.py", "if missing <= self.max_missing or missing <= self.max_ratio * checked:", "if True:", "test_reconcile.py:breaker"),
-    Mutation("streams that cannot be fenced", "policy.py", "isinstance(verdict, Drain) and not stream.fenceable", "False", "test_reconcile.py:fenced_is_unfixable"),
-    Mutation("another replica's fence", "policy.py", "stream.fence is not None and stream.observed_at < stream.fence.until", "False", "test_policy.py:"),
-    Mutation("empty ledger", "directory.py", "if not reading.events:", "if False:", "test_reconcile.py:empty_ledger"),
-    Mutation("unread events", "directory.py", "if self._behind:", "if False:", "test_reconcile.py:another_replicas_hands"),
-    Mutation("a Redis rolled back", "directory.py", "if reading.applied >= lifecycle.ack_floor:", "if True:", "test_reconcile.py:old_redis"),
-    Mutation("events dropped unread", "directory.py", "if lifecycle.first_seq > reading.applied + 1:", "if False:", "test_reconcile.py:dropped_unread"),
-    Mutation("another Redis", "ledger.py", '(head.get("state"), head.get("redis"), head.get("stream")) == ("complete", redis_identity, identity)', '(head.get("state"), head.get("stream")) == ("complete", identity)', "test_ledger.py:"),
-    Mutation("another lifecycle stream", "ledger.py", "if owner and owner ~= ARGV[2] then return {{-1, 0}} end", "", "test_ledger.py:"),
-    Mutation("order of events", "ledger.py", "if not old or string.sub(old, 1, {_HEAD}) < string.sub(record, 1, {_HEAD}) then", "if true then", "test_ledger.py:"),
-    Mutation("one lease a stream", "ledger.py", "if not redis.call('SET', KEYS[2], token, 'NX', 'PX', ttl) then return false end", "redis.call('SET', KEYS[2], token, 'PX', ttl)", "test_ledger.py:"),
-    Mutation("a pass that was taken over", "ledger.py", "if under ~= '' and redis.call('GET', KEYS[3]) ~= under then return {{}} end", "", "test_faults.py:took_over"),
-    Mutation("a fast clock is clamped", "events.py", "min(", "max(", "test_events.py:"),
-    Mutation("judged incarnation", "drain.py", "target.created is not None and look.stream.created != target.created", "False", "test_drain.py:judged_anew"),
-    Mutation("last event at the look", "drain.py", "record = max((r for r in (records.get(target.job_id), event) if r is not None), default=None)", "record = records.get(target.job_id)", "test_drain.py:ledger_is_behind"),
-    Mutation("created behind the fence", "drain.py", "again.stream.created == look.stream.created\n        and ", "", "test_drain.py:anew_before_the_fence"),
-    Mutation("last message behind the fence", "drain.py", "and again.stream.last_seq == look.stream.last_seq", "", "test_drain.py:publisher_before_the_fence"),
-    Mutation("token behind the fence", "drain.py", "and again.stream.fence.token == token\n        and again.raw", "and again.raw", "test_drain.py:another_has_taken_over"),
-    Mutation("subjects behind the fence", "drain.py", 'and again.raw["config"]["subjects"] == [f"reactor.fence.{look.stream.name}"]', "", "test_drain.py:another_hand"),
-    Mutation("last event behind the fence", "drain.py", "and again.event == look.event", "", "test_drain.py:retried_on_the_way"),
-    Mutation("the whole verification", "drain.py", "if not _is_unchanged(look, again, token):", "if False:", "test_races.py:test_a_slice_of_the_races"),
-    Mutation("the fence itself", "drain.py", 'await self._effects.update_stream(fenced(look.raw["config"], self._fence(look, token)))', "", "test_drain.py:"),
-    Mutation("lease deadline", "drain.py", "if self._monotonic() >= deadline:", "if False:", "test_drain.py:lease_ran_out"),
-    Mutation("an unknown outcome keeps its lease", "drain.py", "elif settlement.reason is not Reason.OUTCOME_UNKNOWN:", "else:", "test_drain.py:settled_by_looking"),
-    Mutation("forgotten fences are lifted", "drain.py", "if fence and not isinstance(look.verdict, Unfixable):", "if False:", "test_drain.py:lifted or lifts"),
-    Mutation("a missing right pauses deleting", "drain.py", "if self.paused:\n            return _of(look", "if False:\n            return _of(look", "test_reconcile.py:missing_right"),
-    Mutation("dry run", "drain.py", "if lease is None:\n            return _of(look, Outcome.WOULD_DRAIN", "if False:\n            return _of(look, Outcome.WOULD_DRAIN", "test_reconcile.py:dry_run"),
-    Mutation("one outcome for each intent", "audit.py", "redis.call('HDEL', KEYS[2], ARGV[1])", "", "test_faults.py:killed_at_any_point"),
-    Mutation("listing sentinel", "reconciler.py", "if self._lifecycle_stream not in listing.streams.keys() | listing.unreported:", "if False:", "test_reconcile.py:another_account"),
-    Mutation("missing and offline", "jetstream.py", 'listing.unreported.update(page.get("missing") or (), page.get("offline") or ())', "pass", "test_reconcile.py:could_not_report"),
-    Mutation("error before streams", "jetstream.py", 'if error := answer.get("error"):', 'if (error := answer.get("error")) and "streams" not in answer:', "test_reconcile.py:listing_that_fails"),
-    Mutation("all pages", "jetstream.py", 'offset + page["limit"], page["total"]', 'offset + page["limit"], 1', "test_reconcile.py:two_pages"),
-    Mutation("nothing is sent later", "jetstream.py", 'return heard | {"allow_reconnect": False, "pending_size": 0}', 'return heard | {"max_reconnect_attempts": -1}', "test_drain.py:sends_nothing_later"),
-    Mutation("sources and mirrors", "jetstream.py", 'for origin in (c.get("mirror"), *(c.get("sources") or ()))', "for origin in ()", "test_reconcile.py:fenced_is_unfixable"),
-    Mutation("absence is for full passes", "wiring.py", "replace(self.policy, absence_counts=False)", "self.policy", "test_worker.py:acts_on_absence"),
-    Mutation("the wrong account", "wiring.py", "is None and (owner := await parts.ledger.owner()):", "is None and (owner := None):", "test_reconcile.py:another_account or of_this_ledger"),
-    Mutation("acked only after Redis has it", "subscriber.py", "            await _give_back(messages, error)\n            return\n        await reach", "            taken = None\n            [await msg.ack() for msg in messages]\n            return\n        await reach", "test_faults.py:takes_nothing"),
-]  # fmt: skip
+DRAIN, RECONCILE, LEDGER, WORKER = "test_drain.py::", "test_reconcile.py::", "test_ledger.py::", "test_worker.py::"
+ROW = "test_policy.py::test_the_table"
+RETRIED = f"{DRAIN}test_a_job_retried_on_the_way_keeps_its_stream"
+WHOLE = f"{LEDGER}test_a_ledger_is_whole_only_after_a_rebuild"
+
+POLICY = (
+    Mutation(
+        "age-guard-terminal",
+        "age guard of a terminal job's stream",
+        "policy.py",
+        "_wait(Reason.FRESH, stream, created, policy.age_guard)\n        or _wait(Reason.GRACE",
+        "_wait(Reason.GRACE",
+        f"{RECONCILE}test_a_fresh_stream_of_an_ended_job_is_retained",
+    ),
+    Mutation(
+        "age-guard-missing",
+        "age guard of a missing job's stream",
+        "policy.py",
+        "_wait(Reason.FRESH, stream, created, policy.age_guard)\n        or _wait(Reason.ACTIVE",
+        "_wait(Reason.ACTIVE",
+        f"{ROW}[no record, vouched for, fresh]",
+    ),
+    Mutation(
+        "terminal-grace",
+        "terminal grace",
+        "policy.py",
+        "        or _wait(Reason.GRACE, stream, record.occurred_at, policy.terminal_grace)\n",
+        "",
+        f"{ROW}[terminal, within grace]",
+    ),
+    Mutation(
+        "idle-guard-terminal",
+        "idle guard of a terminal job's stream",
+        "policy.py",
+        "        or _wait(Reason.ACTIVE, stream, published, policy.idle_guard)\n",
+        "",
+        f"{ROW}[terminal, published to after its end]",
+    ),
+    Mutation(
+        "idle-guard-missing",
+        "idle guard of a missing job's stream: published to",
+        "policy.py",
+        "        or _wait(Reason.ACTIVE, stream, stream.last_publish, policy.idle_guard)\n",
+        "",
+        f"{RECONCILE}test_a_missing_jobs_stream_that_is_worked_on_waits",
+    ),
+    Mutation(
+        "idle-guard-consumed",
+        "idle guard of a missing job's stream: delivered or acked",
+        "policy.py",
+        "        or _wait(Reason.ACTIVE, stream, consumed, policy.idle_guard)\n",
+        "",
+        f"{ROW}[no record, vouched for, delivered or acked]",
+    ),
+    Mutation(
+        "live-first",
+        "live beats everything",
+        "policy.py",
+        "if record is not None and not policy.is_terminal(record):",
+        "if False:",
+        f"{RECONCILE}test_a_running_jobs_stream_is_retained[STARTED]",
+    ),
+    Mutation(
+        "unknown-status-is-live",
+        "an unknown status is live",
+        "policy.py",
+        "return record.status.upper() in self.terminal_statuses",
+        'return record.status.upper() not in {"STARTED", "RETRY", "CANCELING", "PENDING"}',
+        f"{RECONCILE}test_a_running_jobs_stream_is_retained[no such word]",
+    ),
+    Mutation(
+        "protected",
+        "protected streams are kept",
+        "policy.py",
+        "if policy.is_protected(stream):",
+        "if False:",
+        f"{RECONCILE}test_protected_streams_are_kept",
+    ),
+    Mutation(
+        "unreported",
+        "a stream that is not reported whole is left alone",
+        "policy.py",
+        "if not stream.reported:",
+        "if False:",
+        f"{RECONCILE}test_a_stream_that_the_server_could_not_report_is_left_alone[missing]",
+    ),
+    Mutation(
+        "created-unreadable",
+        "a stream whose age cannot be read is left alone",
+        "policy.py",
+        "        return Unfixable(Reason.CREATED_UNREADABLE)\n",
+        "        stream = __import__('dataclasses').replace(stream, created=0)\n",
+        f"{RECONCILE}test_a_stream_whose_age_cannot_be_read_is_unfixable[garbage]",
+    ),
+    Mutation(
+        "not-fenceable",
+        "a stream that cannot be fenced is left alone",
+        "policy.py",
+        "if isinstance(verdict, Drain) and not stream.fenceable:",
+        "if False:",
+        f"{RECONCILE}test_what_cannot_be_fenced_is_unfixable",
+    ),
+    Mutation(
+        "fence-of-another",
+        "a fence whose lease runs is somebody else's",
+        "policy.py",
+        "if stream.fence is not None and stream.observed_at < stream.fence.until:",
+        "if False:",
+        f"{ROW}[fenced by a lease that runs]",
+    ),
+    Mutation(
+        "fence-unreadable",
+        "a fence that cannot be read is a person's business",
+        "policy.py",
+        "if stream.fence is not None and not stream.fence.subjects:",
+        "if False:",
+        f"{DRAIN}test_a_fence_that_cannot_be_read_is_a_persons_business",
+    ),
+    Mutation(
+        "ledger-lost",
+        "a ledger that lost history drains nothing",
+        "policy.py",
+        "if not coverage.intact:",
+        "if False:",
+        f"{RECONCILE}test_nothing_is_drained_while_another_replica_rebuilds",
+    ),
+    Mutation(
+        "absence-needs-a-pass",
+        "absence counts in a full pass only",
+        "policy.py",
+        "if not (vouched and policy.absence_counts):",
+        "if not vouched:",
+        f"{WORKER}test_the_sweeper_never_acts_on_absence",
+    ),
+    Mutation(
+        "sweeper-leaves-the-missing",
+        "the sweeper never acts on absence",
+        "wiring.py",
+        "policy = replace(self.policy, absence_counts=False)",
+        "policy = self.policy",
+        f"{WORKER}test_the_sweeper_never_acts_on_absence",
+    ),
+    Mutation(
+        "own-streams",
+        "reactor's own streams are no job streams",
+        "policy.py",
+        " or stream_name in self.own_streams",
+        "",
+        f"{RECONCILE}test_reactors_own_streams_are_no_job_streams",
+    ),
+    Mutation(
+        "own-streams-are-named",
+        "reactor's own streams are told to the policy",
+        "wiring.py",
+        "provisioned.own_streams | {DEAD_LETTERS}",
+        "frozenset()",
+        f"{RECONCILE}test_reactors_own_streams_are_no_job_streams",
+    ),
+    Mutation(
+        "whole-name",
+        "the whole name must match",
+        "policy.py",
+        "self.pattern.fullmatch(",
+        "self.pattern.match(",
+        "test_policy.py::test_look_alikes_are_nobodys",
+    ),
+    Mutation(
+        "breaker-both-limits",
+        "the breaker's limits",
+        "policy.py",
+        "if missing <= self.max_missing or missing <= self.max_ratio * checked:",
+        "if True:",
+        "test_policy.py::test_the_breaker_needs_both_limits_exceeded",
+    ),
+    Mutation(
+        "breaker",
+        "a suspicious pass is refused",
+        "reconciler.py",
+        "held = breaker is not None and not order.override_breaker",
+        "held = False",
+        f"{RECONCILE}test_the_breaker_refuses_a_suspicious_pass",
+    ),
+)
+
+VOUCHING = (
+    Mutation(
+        "coverage",
+        "coverage must reach back to the stream's creation",
+        "model.py",
+        "self.since is not None and self.since <= created",
+        "self.since is not None",
+        f"{RECONCILE}test_a_stream_older_than_the_coverage_is_unknown_until_an_operator_speaks",
+    ),
+    Mutation(
+        "empty-ledger",
+        "a ledger without any event vouches for nothing",
+        "directory.py",
+        "if not reading.events:",
+        "if False:",
+        f"{RECONCILE}test_events_that_cannot_be_read_vouch_for_nothing",
+    ),
+    Mutation(
+        "history-lost",
+        "a ledger that has missed events is not intact",
+        "directory.py",
+        "if self._lost or not reading.intact:",
+        "if not reading.intact:",
+        f"{RECONCILE}test_nothing_is_drained_while_another_replica_rebuilds",
+    ),
+    Mutation(
+        "redis-rolled-back",
+        "a Redis that was rolled back is noticed by what was acked",
+        "directory.py",
+        "if reading.applied >= lifecycle.ack_floor:",
+        "if True:",
+        f"{RECONCILE}test_an_old_redis_is_noticed_by_what_was_acked",
+    ),
+    Mutation(
+        "dropped-unread",
+        "events that were dropped unread leave a gap",
+        "directory.py",
+        "if lifecycle.first_seq > reading.applied + 1:",
+        "if False:",
+        f"{RECONCILE}test_events_dropped_unread_leave_a_gap",
+    ),
+    Mutation(
+        "not-read-yet",
+        "events in another replica's hands prove no absence",
+        "directory.py",
+        "if self._behind:",
+        "if False:",
+        f"{RECONCILE}test_events_in_another_replicas_hands_prove_no_absence",
+    ),
+    Mutation(
+        "malformed-proves-existence",
+        "a malformed event proves that its job exists",
+        "directory.py",
+        "for e in read if e.job_id is not None]",
+        "for e in read if isinstance(e, Event)]",
+        f"{RECONCILE}test_a_job_that_was_spoken_of_unreadably_is_not_missing",
+    ),
+    Mutation(
+        "redis-identity",
+        "a ledger in another Redis is not intact",
+        "ledger.py",
+        'head.get("redis"), head',
+        "redis_identity, head",
+        WHOLE,
+    ),
+    Mutation(
+        "lifecycle-identity",
+        "a ledger of another lifecycle stream is not intact",
+        "ledger.py",
+        'head.get("stream")) ==',
+        "identity) ==",
+        WHOLE,
+    ),
+    Mutation(
+        "foreign-events",
+        "another lifecycle stream's events are not mixed in",
+        "ledger.py",
+        "if owner and owner ~= ARGV[2] then",
+        "if false then",
+        f"{LEDGER}test_another_lifecycle_streams_events_are_not_mixed_in",
+    ),
+    Mutation(
+        "rebuild-overtaken",
+        "a rebuild that was overtaken does not count",
+        "ledger.py",
+        "state[1] ~= ARGV[1] or ",
+        "",
+        WHOLE,
+    ),
+    Mutation(
+        "account-of-the-ledger",
+        "an account without the ledger's lifecycle stream is refused",
+        "wiring.py",
+        "if await find_lifecycle_stream(parts.reads, parts.wishes) is None and (owner",
+        "if False and (owner",
+        f"{RECONCILE}test_an_account_without_the_lifecycle_stream_of_this_ledger_is_refused",
+    ),
+    Mutation(
+        "lifecycle-retention",
+        "a lifecycle stream that forgets what is read is refused",
+        "provision.py",
+        'if config.get("retention") != "limits":',
+        "if False:",
+        f"{RECONCILE}test_a_lifecycle_stream_that_forgets_what_is_read_is_refused",
+    ),
+    Mutation(
+        "record-order",
+        "an older event never overwrites a newer one",
+        "ledger.py",
+        "if not old or string.sub(old, 1, {_HEAD}) < string.sub(record, 1, {_HEAD}) then",
+        "if true then",
+        f"{LEDGER}test_any_order_and_any_duplicates_end_in_the_same_record",
+    ),
+    Mutation(
+        "nanosecond-order",
+        "events a nanosecond apart keep their order",
+        "ledger.py",
+        "string.sub(old, 1, {_HEAD}) < string.sub(record, 1, {_HEAD})",
+        "tonumber(string.sub(old, 1, 20)) <= tonumber(string.sub(record, 1, 20))",
+        f"{LEDGER}test_nanoseconds_decide",
+    ),
+    Mutation(
+        "live-record-stays",
+        "the record of a job that was heard of since never expires",
+        "ledger.py",
+        "if redis.call('GET', KEYS[1]) == ARGV[2] then redis.call('PEXPIRE'",
+        "if true then redis.call('PEXPIRE'",
+        f"{LEDGER}test_every_key_expires_but_those_that_must_stay",
+    ),
+    Mutation(
+        "newer-due-entry",
+        "a newer event's due entry is not forgotten with an old claim",
+        "ledger.py",
+        "if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or -1) ~= tonumber(ARGV[2]) then",
+        "if false then",
+        f"{LEDGER}test_a_settled_job_is_due_again_later_or_never",
+    ),
+)
+
+HEARING = (
+    Mutation(
+        "clamp",
+        "an event's time is clamped to the server's",
+        "events.py",
+        "min(parse_instant(occurred_at), published_at)",
+        "parse_instant(occurred_at)",
+        "test_events.py::test_an_older_time_is_the_emitters_and_a_later_one_is_clamped",
+    ),
+    Mutation(
+        "subject-mismatch",
+        "an event must be about the job that its subject names",
+        "events.py",
+        "if job_id != str(payload.job_id):",
+        "if False:",
+        "test_events.py::test_the_unreadable_is_said_and_proves_that_the_job_exists",
+    ),
+    Mutation(
+        "ack-after-redis",
+        "an event is acked only after Redis has it",
+        "subscriber.py",
+        "            await _give_back(messages, error)\n            return\n        for msg, read in",
+        "            [await msg.ack() for msg in messages]\n            return\n        for msg, read in",
+        f"{WORKER}test_an_event_is_acked_only_after_redis_has_it",
+    ),
+    Mutation(
+        "dead-letters",
+        "a malformed event is kept whole",
+        "subscriber.py",
+        "await self._dead_letters.keep(msg, malformed)",
+        "pass",
+        f"{RECONCILE}test_a_pass_alone_is_enough",
+    ),
+)
+
+LISTING = (
+    Mutation(
+        "error-before-streams",
+        "an error is read before the streams that come with it",
+        "jetstream.py",
+        'if error := answer.get("error"):',
+        'if (error := answer.get("error")) and "streams" not in answer:',
+        f"{RECONCILE}test_a_listing_that_fails_deletes_nothing[answer1]",
+    ),
+    Mutation(
+        "missing-names",
+        "streams named as missing are unreported",
+        "jetstream.py",
+        'page.get("missing") or (), ',
+        "",
+        f"{RECONCILE}test_a_stream_that_the_server_could_not_report_is_left_alone[missing]",
+    ),
+    Mutation(
+        "offline-names",
+        "streams named as offline are unreported",
+        "jetstream.py",
+        ', page.get("offline") or ()',
+        "",
+        f"{RECONCILE}test_a_stream_that_the_server_could_not_report_is_left_alone[offline]",
+    ),
+    Mutation(
+        "zeroed-state",
+        "a stream without readable figures is unreported",
+        "wire.py",
+        " and _is_whole(state)",
+        "",
+        f"{RECONCILE}test_a_stream_without_readable_figures_is_left_alone",
+    ),
+    Mutation(
+        "listing-sentinel",
+        "a list without the lifecycle stream is of the wrong account",
+        "reconciler.py",
+        "if self._lifecycle_stream not in listing.streams.keys() | listing.unreported:",
+        "if False:",
+        f"{RECONCILE}test_a_list_from_another_account_is_refused",
+    ),
+    Mutation(
+        "sourced",
+        "a stream that another one sources cannot be fenced",
+        "wire.py",
+        ' and config["name"] not in sourced',
+        "",
+        f"{RECONCILE}test_what_cannot_be_fenced_is_unfixable",
+    ),
+    Mutation(
+        "mirror",
+        "a mirror cannot be fenced",
+        "wire.py",
+        'bool(config.get("subjects")) and not config.get("mirror")',
+        "True",
+        f"{RECONCILE}test_what_cannot_be_fenced_is_unfixable",
+    ),
+    Mutation(
+        "server-clock",
+        "a stream is judged by the server's clock",
+        "wire.py",
+        'observed_at = instant(raw.get("ts"))',
+        'observed_at = int(__import__("time").time() * 1e9)',
+        f"{RECONCILE}test_a_stream_is_judged_by_the_servers_clock",
+    ),
+    Mutation(
+        "first-sighting",
+        "a consumer that shows no time may have worked a moment ago",
+        "wire.py",
+        'instant(mark.get("last_active")) or first_seen for',
+        'instant(mark.get("last_active")) for',
+        f"{DRAIN}test_consumers_without_a_time_count_from_the_first_sighting",
+    ),
+)
+
+EFFECT = (
+    Mutation(
+        "judged-incarnation",
+        "the stream is the one that was judged",
+        "drain.py",
+        "look.stream.created != target.created",
+        "False",
+        f"{DRAIN}test_a_stream_made_anew_since_it_was_judged_is_judged_anew",
+    ),
+    Mutation(
+        "verify",
+        "what stands behind the fence is looked at",
+        "drain.py",
+        "if not _is_unchanged(look, again, token):",
+        "if False:",
+        f"{DRAIN}test_a_publisher_before_the_fence_keeps_its_stream",
+    ),
+    Mutation(
+        "verify-created",
+        "behind the fence: the same incarnation",
+        "drain.py",
+        "again.stream.created == look.stream.created",
+        "True",
+        f"{DRAIN}test_a_stream_made_anew_before_the_fence_survives",
+    ),
+    Mutation(
+        "verify-last-seq",
+        "behind the fence: nothing was published",
+        "drain.py",
+        "again.stream.last_seq == look.stream.last_seq",
+        "True",
+        f"{DRAIN}test_a_publisher_before_the_fence_keeps_its_stream",
+    ),
+    Mutation(
+        "verify-token",
+        "behind the fence: it is still ours",
+        "drain.py",
+        "again.stream.fence.token == token",
+        "True",
+        f"{DRAIN}test_a_fence_that_another_has_taken_over_is_not_ours_to_lift",
+    ),
+    Mutation(
+        "verify-subjects",
+        "behind the fence: nobody gave the subjects back",
+        "drain.py",
+        'again.raw["config"]["subjects"] == [f"reactor.fence.{look.stream.name}"]',
+        "True",
+        f"{DRAIN}test_subjects_given_back_by_another_hand_are_respected",
+    ),
+    Mutation(
+        "verify-last-event",
+        "behind the fence: nobody has spoken for the job since",
+        "drain.py",
+        "again.event == look.event",
+        "True",
+        RETRIED,
+    ),
+    Mutation(
+        "look-at-the-last-event",
+        "the last event is read from the lifecycle stream itself",
+        "drain.py",
+        "(records.get(target.job_id), event)",
+        "(records.get(target.job_id),)",
+        f"{DRAIN}test_the_last_event_in_the_stream_counts_where_the_ledger_is_behind",
+    ),
+    Mutation(
+        "lifecycle-stream-gone",
+        "a lifecycle stream that is gone says nothing",
+        "jetstream.py",
+        "if error.err_code != NO_MESSAGE:",
+        "if False:",
+        f"{DRAIN}test_nothing_is_drained_while_the_lifecycle_stream_is_away",
+    ),
+    Mutation(
+        "fence-takes-the-subjects",
+        "a fenced stream refuses publishers",
+        "wire.py",
+        '{"subjects": [f"reactor.fence.{config[\'name\']}"], "metadata": metadata}',
+        '{"metadata": metadata}',
+        f"{DRAIN}test_a_publisher_behind_the_fence_is_refused_loudly",
+    ),
+    Mutation(
+        "abort-only-our-own",
+        "another's fence is not ours to lift",
+        "drain.py",
+        "if again.stream.fence is None or again.stream.fence.token != token:",
+        "if again.stream.fence is None:",
+        f"{DRAIN}test_a_fence_that_another_has_taken_over_is_not_ours_to_lift",
+    ),
+    Mutation(
+        "fence-keeps-the-subjects",
+        "a fence taken over keeps the first subjects",
+        "drain.py",
+        "look.stream.fence.subjects if look.stream.fence else ",
+        "",
+        f"{DRAIN}test_a_fence_that_was_taken_over_keeps_the_first_subjects",
+    ),
+    Mutation(
+        "stale-fence",
+        "a stream is never left fenced",
+        "drain.py",
+        "return await self._unfence(look, fence)",
+        "return _by_verdict(look)",
+        f"{DRAIN}test_the_fence_of_a_killed_replica_is_lifted_where_the_job_lives",
+    ),
+    Mutation(
+        "stale-fence-in-a-pass",
+        "a full pass lifts a forgotten fence",
+        "reconciler.py",
+        " or (stale and bool(self.stream.fence and self.stream.fence.subjects))",
+        "",
+        f"{DRAIN}test_a_full_pass_lifts_a_forgotten_fence",
+    ),
+    Mutation(
+        "lease-deadline",
+        "no deletion after the lease has run out",
+        "drain.py",
+        "if self._monotonic() >= deadline:",
+        "if False:",
+        f"{DRAIN}test_a_replica_whose_lease_ran_out_does_not_delete",
+    ),
+    Mutation(
+        "one-lease-a-stream",
+        "one replica at a time works on a stream",
+        "ledger.py",
+        "table.remove(ARGV), 'NX', 'PX'",
+        "table.remove(ARGV), 'PX'",
+        f"{LEDGER}test_a_lease_is_one_holders",
+    ),
+    Mutation(
+        "unknown-keeps-its-lease",
+        "an unknown outcome keeps its lease",
+        "drain.py",
+        "elif settlement.reason is not Reason.OUTCOME_UNKNOWN:",
+        "else:",
+        f"{DRAIN}test_a_delete_without_an_answer_is_settled_by_looking",
+    ),
+    Mutation(
+        "effects-connection",
+        "deletions have an unbuffered connection of their own",
+        "wiring.py",
+        ", buffered=False)",
+        ")",
+        f"{DRAIN}test_deletions_go_over_an_unbuffered_connection",
+    ),
+    Mutation(
+        "unbuffered",
+        "an unbuffered connection sends nothing later",
+        "jetstream.py",
+        "if self._buffered:",
+        "if True:",
+        f"{DRAIN}test_an_unbuffered_connection_sends_nothing_later",
+    ),
+    Mutation(
+        "dry-run",
+        "a dry run deletes nothing",
+        "reconciler.py",
+        "drain_stream(target, dry_run=order.dry_run)",
+        "drain_stream(target)",
+        f"{RECONCILE}test_a_dry_run_changes_no_stream",
+    ),
+    Mutation(
+        "paused",
+        "a missing permission pauses deleting",
+        "drain.py",
+        "if self.paused:",
+        "if False:",
+        f"{RECONCILE}test_a_missing_right_pauses_deleting[d-DELETE]",
+    ),
+    Mutation(
+        "audit-intent",
+        "the intent is written before",
+        "drain.py",
+        "await self._audit.intend(intent)",
+        "pass",
+        f"{DRAIN}test_the_intent_is_written_before_anything_happens",
+    ),
+    Mutation(
+        "audit-outcome",
+        "the outcome is written after",
+        "drain.py",
+        "return await self._conclude(intent, settlement)",
+        "return settlement",
+        f"{DRAIN}test_a_zombie_is_drained",
+    ),
+    Mutation(
+        "audit-one-outcome",
+        "an intent is concluded by its own token",
+        "audit.py",
+        "cjson.decode(intent).token ~= ARGV[2]",
+        "false",
+        f"{LEDGER}test_an_intent_has_one_outcome",
+    ),
+)
+
+MUTATIONS = (*POLICY, *VOUCHING, *HEARING, *LISTING, *EFFECT)
 
 
-def main(names: list[str]) -> int:
-    """Run them, or those named; the exit code."""
-    chosen = [mutation for mutation in MUTATIONS if not names or mutation.name in names]
-    selections = sorted({mutation.tests for mutation in chosen})
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        if broken := [tests for tests, code in zip(selections, pool.map(_unchanged, selections), strict=True) if code]:
-            print("red without any change:", ", ".join(broken))
-            return 1
-        results = list(pool.map(_try, chosen))
-    print("| disabled | noticed by | result |\n|---|---|---|")
-    for mutation, code in zip(chosen, results, strict=True):
-        said = {RED: "red", GREEN: "**SURVIVED**"}.get(code, f"broken (pytest {code})")
-        print(f"| {mutation.name} | `{mutation.tests.rstrip(':')}` | {said} |")
-    noticed = results.count(RED)
-    print(f"\n{noticed} of {len(chosen)} noticed")
-    return 0 if noticed == len(chosen) else 1
+@dataclass(frozen=True)
+class Run:
+    """How pytest ended."""
+
+    code: int
+    output: str
+
+    @property
+    def failure(self) -> tuple[str, str]:
+        """The test that failed, by file and name, and why; empty where none did."""
+        found = VERDICT.search(self.output)
+        return (found["test"], found["why"] or "") if found else ("", "")
 
 
-def _unchanged(tests: str) -> int:
-    with _copy() as folder:
-        return _run(folder, tests)
+def copied(folder: Path) -> None:
+    """The product and its tests."""
+    for part in ("reactor", "tests"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
 
 
-def _try(mutation: Mutation) -> int:
-    with _copy() as folder:
-        (folder / "reactor" / mutation.file).write_text(mutation.applied())
-        return _run(folder, mutation.tests)
+def python(folder: Path, *args: str) -> Run:
+    """Run Python on the copy, which goes before the installed project."""
+    env = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "400"}
+    done = subprocess.run(  # noqa: S603  # our own arguments
+        (sys.executable, *args), cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=LIMIT_S
+    )
+    return Run(done.returncode, done.stdout + done.stderr)
 
 
-@contextmanager
-def _copy() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for part in ("reactor", "tests"):
-            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", folder)
-        shutil.copy(ROOT / "README.md", folder)
-        yield folder
+def tests(folder: Path, selected: Iterable[str]) -> Run:
+    """Run these tests of the copy, until one fails."""
+    return python(folder, *PYTEST, *(f"tests/{test}" for test in dict.fromkeys(selected)))
 
 
-def _run(folder: Path, tests: str) -> int:
-    """The exit code of pytest on that copy: 1 where a test has failed, another where none could run."""
-    file, _, expression = tests.partition(":")
-    flags = ["-q", "-x", "-n", "0", "--no-cov", "-p", "no:cacheprovider", *(("-k", expression) if expression else ())]
-    command = [sys.executable, "-m", "pytest", f"tests/{file}", *flags]
-    return subprocess.run(
-        command, cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, check=False
-    ).returncode
+def check_baseline(folder: Path, mutations: Sequence[Mutation]) -> None:
+    """The copy is what gets imported, and its tests are green. Raises SystemExit."""
+    imported = python(folder, "-c", "import reactor; print(reactor.__file__)").output.strip()
+    if not Path(imported).is_relative_to(folder):
+        message = f"not the copy but {imported} would be tested"
+        raise SystemExit(message)
+    run = tests(folder, (mutation.test for mutation in mutations))
+    if run.code != PASSED:
+        message = f"the tests fail without any mutation:\n{run.output}"
+        raise SystemExit(message)
+
+
+def rewrite(module: Path, source: str) -> None:
+    """Also forget what was compiled of it: within a second Python takes a text of the same length for the same."""
+    module.write_text(source)
+    Path(cache_from_source(str(module))).unlink(missing_ok=True)
+
+
+def tried(folder: Path, mutation: Mutation) -> tuple[str, bool]:
+    """What became of a mutation, as the last two cells of its row, and whether it was noticed."""
+    module = folder / "reactor" / mutation.module
+    source = module.read_text()
+    rewrite(module, mutation.applied_to(source))
+    run = tests(folder, [mutation.test])
+    rewrite(module, source)
+    test, why = run.failure
+    if run.code == PASSED:
+        return f"nothing: `{mutation.test}` passes | SURVIVED", False
+    if run.code != FAILED or not test.startswith(mutation.test) or not why.startswith(SAID_SO):
+        return f"no assertion of `{mutation.test}`: exit {run.code}, {why or run.output[-300:]!r} | BROKEN", False
+    return f"`{test}` | red", True
+
+
+def check_applicable(mutations: Iterable[Mutation]) -> None:
+    """Before anything is run. Raises SystemExit."""
+    try:
+        for mutation in mutations:
+            mutation.applied_to((ROOT / "reactor" / mutation.module).read_text())
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+
+
+def chosen() -> list[Mutation]:
+    """Those named on the command line, or all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="run only these")
+    parser.add_argument("--list", action="store_true", help="list all mutations and exit")
+    args = parser.parse_args()
+    if args.list:
+        say("\n".join(f"{mutation.name:28} {mutation.guard}" for mutation in MUTATIONS))
+        raise SystemExit(0)
+    known = {mutation.name: mutation for mutation in MUTATIONS}
+    if strangers := set(args.names) - known.keys():
+        parser.error(f"no such mutation: {', '.join(sorted(strangers))}")
+    return [known[name] for name in args.names] or list(MUTATIONS)
+
+
+def say(text: str) -> None:
+    """At once, also into a pipe."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """The exit code."""
+    mutations, start, noticed = chosen(), time.monotonic(), 0
+    check_applicable(mutations)
+    with tempfile.TemporaryDirectory(prefix="mutations-") as name:
+        folder = Path(name).resolve()
+        copied(folder)
+        check_baseline(folder, mutations)
+        say("| guard disabled | what then fails | result |\n|---|---|---|")
+        for mutation in mutations:
+            cells, red = tried(folder, mutation)
+            noticed += red
+            say(f"| {mutation.name}: {mutation.guard} | {cells} |")
+    say(f"\n{time.monotonic() - start:.0f} s")
+    say(f"{noticed} of {len(mutations)} mutations were noticed")
+    return 0 if noticed == len(mutations) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

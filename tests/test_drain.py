@@ -116,6 +116,20 @@ async def test_a_zombie_is_drained(world: World) -> None:
         assert await bench.outcomes() == ["drained"]
 
 
+async def test_the_intent_is_written_before_anything_happens(world: World) -> None:
+    """A deletion whose process is killed must not be missing from the audit."""
+    async with Bench(world) as bench:
+        await world.zombie(1)
+        phases: list[str] = []
+
+        async def read() -> None:
+            phases.extend([entry["phase"] for entry in await world.trail()])
+
+        bench.effects.before["STREAM.UPDATE"] = read
+        await bench.drain()
+        assert phases == ["intent"]
+
+
 async def test_a_publisher_before_the_fence_keeps_its_stream(world: World) -> None:
     """The message was acknowledged, so it must not be lost."""
     async with Bench(world) as bench:
@@ -300,6 +314,17 @@ async def _die_behind_the_fence(bench: Bench) -> None:
     assert await bench.fenced()
 
 
+async def test_a_fence_that_was_taken_over_keeps_the_first_subjects(world: World) -> None:
+    """Whoever lifts it in the end gives back what the stream had before any fence."""
+    async with Bench(world, lease_s=0.5) as bench:
+        await world.zombie(1)
+        await _die_behind_the_fence(bench)
+        bench.effects.before["STREAM.UPDATE"] = lambda: world.emit(1, "STARTED")
+        settlement = await eventually(lambda: _drained(bench))
+        assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.RUNNING)
+        await bench.whole()
+
+
 async def test_a_full_pass_lifts_a_forgotten_fence(world: World) -> None:
     """Also without any due queue."""
     async with Bench(world, lease_s=0.2) as bench:
@@ -413,6 +438,14 @@ async def test_an_unbuffered_connection_sends_nothing_later(world: World) -> Non
     await effects.delete_stream("job_1")  # a new connection, in the open
     assert await world.info("job_1") is None
     await effects.close()
+
+
+async def test_deletions_go_over_an_unbuffered_connection(world: World) -> None:
+    """Of their own: what is only read may be asked again."""
+    async with parts(world.load()) as connected:
+        effects, reads = await connected.effects.connect(), await connected.reads.connect()
+        assert (effects.options["allow_reconnect"], effects._max_pending_size) == (False, 0)
+        assert reads.options["allow_reconnect"]
 
 
 async def test_no_answer_is_unknown_not_failure(world: World) -> None:

@@ -1,11 +1,31 @@
-"""The mutations stay applicable; running them is for tests/mutations.py, since it takes minutes."""
+"""The mutations of `mutations.py` still fit the code, so that the long run of them is never a surprise."""
+
+import ast
+import re
 
 import pytest
 from mutations import MUTATIONS, ROOT, Mutation
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_a_mutation_applies_and_compiles(mutation: Mutation) -> None:
-    """To exactly one place, and in tests that exist."""
-    compile(mutation.applied(), mutation.file, "exec")
-    assert (ROOT / "tests" / mutation.tests.partition(":")[0]).exists()
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=[mutation.name for mutation in MUTATIONS])
+def test_a_mutation_applies(mutation: Mutation) -> None:
+    """Its text is in the code exactly once, what comes of it compiles, and its test is there."""
+    source = (ROOT / "reactor" / mutation.module).read_text()
+    mutated = mutation.applied_to(source)
+    assert ast.dump(ast.parse(mutated)) != ast.dump(ast.parse(source))
+    compile(mutated, mutation.module, "exec")
+    file, test = re.split("::", mutation.test.partition("[")[0])
+    assert f"def {test}(" in (ROOT / "tests" / file).read_text()
+
+
+def test_mutations_have_names_of_their_own() -> None:
+    """They are run by name."""
+    names = [mutation.name for mutation in MUTATIONS]
+    assert len(set(names)) == len(names)
+
+
+def test_a_mutation_that_no_longer_applies_is_said() -> None:
+    """Which one, and in which module."""
+    stale = MUTATIONS[0]._replace(old="no such text")
+    with pytest.raises(ValueError, match=f"mutation {stale.name} no longer applies: 'no such text' occurs 0 times"):
+        stale.applied_to("something else")

@@ -106,7 +106,8 @@ async def test_a_stream_whose_age_cannot_be_read_is_unfixable(world: World, crea
     "answer",
     [
         {"error": {"code": 503, "err_code": 10008, "description": "JetStream system temporarily unavailable"}},
-        {"error": {"code": 503, "err_code": 10008, "description": "quorum lost"}, "streams": [], "total": 0},
+        {"error": {"code": 503, "err_code": 10008, "description": "quorum lost"}, "streams": [], "total": 0}
+        | {"offset": 0, "limit": 256},
     ],
 )
 async def test_a_listing_that_fails_deletes_nothing(world: World, answer: dict[str, Any]) -> None:
@@ -141,6 +142,26 @@ async def test_a_stream_that_the_server_could_not_report_is_left_alone(world: Wo
     assert await world.names() == {"job_1"}
 
 
+@pytest.mark.parametrize("state", [{}, {"last_seq": 1}, {"last_seq": 1, "last_ts": "garbage"}])
+async def test_a_stream_without_readable_figures_is_left_alone(world: World, state: dict[str, Any]) -> None:
+    """It may have been published to a moment ago."""
+    await world.declare()
+    await world.zombie(1)
+    await world.reconcile(Order(dry_run=True))
+
+    def change(verb: str, answer: dict[str, Any]) -> dict[str, Any]:
+        for entry in (
+            [*(answer.get("streams") or ()), answer] if verb.startswith(("STREAM.LIST", "STREAM.INFO")) else ()
+        ):
+            if isinstance(entry, dict) and entry.get("config", {}).get("name") == "job_1":
+                entry["state"] = state
+        return answer
+
+    async with relayed(world, change) as relay:
+        assert await relay.verdicts() == {"job_1": ("unfixable", "unreported")}
+    assert await world.names() == {"job_1"}
+
+
 async def test_a_list_from_another_account_is_refused(world: World) -> None:
     """The lifecycle stream must be in it, or at least there."""
     await world.declare()
@@ -158,7 +179,7 @@ async def test_a_list_from_another_account_is_refused(world: World) -> None:
     change.listed = False  # type: ignore[attr-defined]
     async with relayed(world, change) as relay:
         report = await relay.reconcile()
-    assert "wrong account" in report["error"]
+    assert "wrong account" in str(report["error"])
     assert await world.names() == {"job_1"}
 
 
@@ -167,7 +188,7 @@ async def test_an_account_without_the_lifecycle_stream_of_this_ledger_is_refused
     await world.declare()
     await other.stream("job_1")
     report = await other.reconcile(REACTOR_REDIS_NAMESPACE=world.namespace)
-    assert "wrong account" in report["error"]
+    assert "wrong account" in str(report["error"])
     assert await other.names() == {"job_1"}
     assert await other.info("JOBS") is None
 
@@ -234,6 +255,27 @@ async def test_an_empty_ledger_vouches_for_nothing(world: World) -> None:
     assert "does the job system publish on jobs.lifecycle" in report["streams"][0]["detail"]
 
 
+async def test_events_that_cannot_be_read_vouch_for_nothing(world: World) -> None:
+    """An emitter that was never understood has said nothing of any job."""
+    await world.declare()
+    await world.publish("jobs.lifecycle.2", b"not an event")
+    await world.reconcile()
+    await world.redis.delete(f"{world.namespace}:ledger")  # rebuilt from a stream that holds that message
+    await world.stream("job_1")
+    assert await world.verdicts() == {"job_1": ("kept", "unknown")}
+
+
+async def test_a_job_that_was_spoken_of_unreadably_is_not_missing(world: World) -> None:
+    """The ledger remembers that there was a word, also where the lifecycle stream has forgotten it."""
+    await world.declare()
+    await world.emit(2, "STARTED")
+    await world.publish("jobs.lifecycle.1", b"not an event")
+    await world.reconcile()
+    await world.js.purge_stream("JOBS", subject="jobs.lifecycle.1")
+    await world.stream("job_1")
+    assert await world.verdicts() == {"job_1": ("kept", "running")}
+
+
 async def test_a_stream_older_than_the_coverage_is_unknown_until_an_operator_speaks(world: World) -> None:
     """Its job may have been started before anybody listened."""
     await world.stream("job_1")
@@ -294,6 +336,18 @@ async def test_look_alikes_are_untouched(world: World) -> None:
     assert await world.names() == names
 
 
+async def test_reactors_own_streams_are_no_job_streams(world: World) -> None:
+    """Whatever the pattern says, and whatever an operator calls missing."""
+    await world.declare()
+    await world.stream("job_1")
+    report = await world.reconcile(
+        Order(override_breaker=True), assume_missing=True, REACTOR_POLICY_STREAM_PATTERN=r"^(?P<job_id>\w+)$"
+    )
+    assert [one["stream"] for one in report["streams"]] == ["job_1"]
+    for name in ("JOBS", "REACTOR_DEAD_LETTERS", "REACTOR_ADVISORIES"):
+        assert await world.info(name) is not None
+
+
 async def test_protected_streams_are_kept(world: World) -> None:
     """By their own metadata, or by a glob in the settings."""
     await world.declare()
@@ -313,8 +367,9 @@ async def test_what_cannot_be_fenced_is_unfixable(world: World) -> None:
     await world.emit(1, "SUCCESS")
     await world.zombie(2)
     await world.stream("collected", subjects=[], sources=[StreamSource(name="job_2")])
-    verdicts = await world.verdicts()
-    assert verdicts == {"job_1": ("unfixable", "not-fenceable"), "job_2": ("unfixable", "not-fenceable")}
+    for order in (Order(dry_run=True), Order()):
+        verdicts = await world.verdicts(order)
+        assert verdicts == {"job_1": ("unfixable", "not-fenceable"), "job_2": ("unfixable", "not-fenceable")}
     assert {"job_1", "job_2"} <= await world.names()
 
 
@@ -395,6 +450,19 @@ async def test_an_old_redis_is_noticed_by_what_was_acked(world: World) -> None:
         await raw.delete(f"{world.namespace}:job:2")
     assert await world.verdicts() == {"job_1": ("kept", "running"), "job_2": ("kept", "running")}
     assert str(await world.redis.get(f"{world.namespace}:job:2")).endswith("STARTED")
+
+
+async def test_nothing_is_drained_while_another_replica_rebuilds(world: World) -> None:
+    """A rolled-back ledger looks whole; what it has lost may be the retry of any job."""
+    await world.declare()
+    await world.zombie(1)
+    await world.emit(2, "STARTED")
+    await world.reconcile(Order(dry_run=True))
+    await world.redis.hset(f"{world.namespace}:ledger", "applied", "1")
+    await world.redis.set(f"{world.namespace}:lease:rebuild", "another")
+    assert await world.verdicts() == {"job_1": ("kept", "unknown")}
+    await world.redis.delete(f"{world.namespace}:lease:rebuild")
+    assert await world.verdicts() == {"job_1": DRAINED}
 
 
 async def test_events_dropped_unread_leave_a_gap(world: World) -> None:

@@ -17,6 +17,8 @@ from nats.js.api import AckPolicy
 from reactor.embedded import HOST, free_port
 from reactor.events import MAX_BYTES
 from reactor.model import SECOND, parse_instant
+from reactor.sweeper import Sweeper
+from reactor.wiring import Crew, parts, provision_safely
 
 
 async def gone(world: World, *names: str) -> bool:
@@ -107,15 +109,44 @@ async def test_a_missing_jobs_stream_falls_by_the_next_pass(world: World) -> Non
         assert await eventually(lambda: process.said('"reason": "missing"'))
 
 
-async def test_only_a_full_pass_acts_on_absence(world: World) -> None:
-    """Hinted at one by one, streams without a job would slip past the breaker."""
-    async with worker(world.env(REACTOR_BREAKER_MAX_MISSING=2, REACTOR_RECONCILE_INTERVAL="1s")) as process:
-        await world.emit(100, "STARTED")
-        await eventually(lambda: heard(world, 100))
-        for number in range(5):
-            await world.stream(f"job_{number}")
-        await eventually(lambda: sum("no job that the ledger knows" in line for line in process.lines) > 1, 30)
-        assert len(await world.names()) == 5
+async def test_the_sweeper_never_acts_on_absence(world: World) -> None:
+    """One stream at a time shows the breaker nothing: it asks for a full pass instead."""
+    await world.declare()
+    await world.emit(2, "STARTED")
+    await world.reconcile()
+    await world.stream("job_1")
+    wanted: list[bool] = []
+    async with parts(world.load()) as connected:
+        crew = Crew(connected, await provision_safely(connected))
+        await connected.ledger.schedule({"1": 0.0})
+
+        async def want_pass() -> None:
+            wanted.append(True)
+
+        sweeper = crew.sweeper(want_pass)
+        await eventually(lambda: _ticked(sweeper, wanted))
+    assert await world.names() == {"job_1"}
+
+
+async def _ticked(sweeper: Sweeper, wanted: list[bool]) -> bool:
+    return await sweeper.tick() is None and bool(wanted)
+
+
+async def test_an_event_is_acked_only_after_redis_has_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Redis refuses is delivered again."""
+    monkeypatch.setattr("reactor.subscriber.RETRY_S", 0.1)
+    await world.declare()
+    await world.emit(1, "STARTED")
+    pull = await world.js.pull_subscribe_bind(consumer="reactor", stream="JOBS")
+    async with parts(world.load()) as connected:
+        crew = Crew(connected, await provision_safely(connected))
+        subscriber = await crew.lifecycle_subscriber()
+        await world.redis.hset(f"{world.namespace}:ledger", "stream", "another")
+        await subscriber.handle(await pull.fetch(1, timeout=5))
+        assert not await heard(world, 1)
+        assert not await acked(world)
+        [again] = await pull.fetch(1, timeout=5)
+    assert again.metadata.num_delivered == 2
 
 
 async def test_poison_is_kept_whole_and_stops_nobody(world: World) -> None:

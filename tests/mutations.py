@@ -439,6 +439,14 @@ LISTING = (
         f"{RECONCILE}test_a_stream_without_readable_figures_is_left_alone",
     ),
     Mutation(
+        "zero-time",
+        "the server's zero time is no time",
+        "wire.py",
+        "return instant if instant > 0 else None",
+        "return instant",
+        f"{RECONCILE}test_a_stream_whose_age_cannot_be_read_is_unfixable[0001-01-01T00:00:00Z]",
+    ),
+    Mutation(
         "listing-sentinel",
         "a list without the lifecycle stream is of the wrong account",
         "reconciler.py",
@@ -546,6 +554,14 @@ EFFECT = (
         f"{DRAIN}test_the_last_event_in_the_stream_counts_where_the_ledger_is_behind",
     ),
     Mutation(
+        "look-at-the-record",
+        "the record counts where the last event came late",
+        "drain.py",
+        "(records.get(target.job_id), event)",
+        "(event,)",
+        f"{DRAIN}test_the_ledger_counts_where_the_last_event_came_late",
+    ),
+    Mutation(
         "lifecycle-stream-gone",
         "a lifecycle stream that is gone says nothing",
         "jetstream.py",
@@ -618,6 +634,22 @@ EFFECT = (
         f"{DRAIN}test_a_delete_without_an_answer_is_settled_by_looking",
     ),
     Mutation(
+        "unknown-stays-open",
+        "an unknown outcome is not concluded in the audit",
+        "drain.py",
+        "return _of(look, Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN,",
+        "settlement = _of(look, Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN,",
+        f"{DRAIN}test_a_delete_without_an_answer_is_settled_by_looking",
+    ),
+    Mutation(
+        "lease-of-another",
+        "a lease is given back by its holder only",
+        "ledger.py",
+        "\"if redis.call('GET', KEYS[1]) == ARGV[1] then return",
+        '"if true then return',
+        f"{LEDGER}test_a_lease_is_one_holders",
+    ),
+    Mutation(
         "effects-connection",
         "deletions have an unbuffered connection of their own",
         "wiring.py",
@@ -648,6 +680,14 @@ EFFECT = (
         "if self.paused:",
         "if False:",
         f"{RECONCILE}test_a_missing_right_pauses_deleting[d-DELETE]",
+    ),
+    Mutation(
+        "permission-heard",
+        "a missing permission is heard, though the request just hangs",
+        "jetstream.py",
+        "            asking.cancel()\n",
+        "            pass\n",
+        f"{RECONCILE}test_a_missing_right_pauses_deleting[u-UPDATE]",
     ),
     Mutation(
         "audit-intent",

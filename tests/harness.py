@@ -353,6 +353,30 @@ async def relayed(world: World, change: Callable[[str, dict[str, Any]], dict[str
     await subscription.unsubscribe()
 
 
+@asynccontextmanager
+async def posing_as(world: World, version: str) -> AsyncIterator[str]:
+    """A URL of the same server that says it is of another version, and is itself in all else."""
+    credentials, address = world.nats_url.removeprefix("nats://").split("@")
+    host, port = address.split(":")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection(host, port)
+        info = await from_server.readline()
+        writer.write(re.sub(rb'"version":"[^"]+"', f'"version":"{version}"'.encode(), info))
+        await asyncio.gather(_pipe(reader, to_server), _pipe(from_server, writer))
+
+    async with await asyncio.start_server(serve, HOST, 0) as server:
+        yield f"nats://{credentials}@{HOST}:{server.sockets[0].getsockname()[1]}"
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
 def account_numbers() -> Iterator[int]:
     """Each one once."""
     return iter(range(ACCOUNTS))

@@ -658,6 +658,14 @@ EFFECT = (
         f"{DRAIN}test_deletions_go_over_an_unbuffered_connection",
     ),
     Mutation(
+        "too-old",
+        "a server that cannot keep a fence is refused",
+        "jetstream.py",
+        "if (version.major, version.minor) < OLDEST_SERVER:",
+        "if False:",
+        f"{RECONCILE}test_a_server_that_is_too_old_is_refused",
+    ),
+    Mutation(
         "unbuffered",
         "an unbuffered connection sends nothing later",
         "jetstream.py",

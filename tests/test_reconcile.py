@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import World, own_world, relayed
+from harness import World, own_world, posing_as, relayed
 from nats.js.api import RetentionPolicy, StreamSource
 from redis.asyncio import Redis
 from rich.console import Console
@@ -556,6 +556,16 @@ async def test_an_account_without_jetstream_is_said(world: World) -> None:
     url = world.nats_url.replace(f"a{world.number}:", "nojs:")
     report = await world.reconcile(REACTOR_NATS_URL=url)
     assert "JetStream not enabled for account" in report["error"]
+
+
+async def test_a_server_that_is_too_old_is_refused(world: World) -> None:
+    """It would drop the metadata that says whose a fence is."""
+    await world.declare()
+    await world.zombie(1)
+    for version, error in (("2.9.25", "nats-server 2.9 is too old: reactor needs 2.10 or later"), ("2.10.0", "None")):
+        async with posing_as(world, version) as url:
+            report = await world.reconcile(Order(dry_run=True), REACTOR_NATS_URL=url)
+        assert error in str(report["error"])
 
 
 async def test_a_wrong_domain_is_said(world: World) -> None:

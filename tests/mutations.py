@@ -20,7 +20,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-PYTEST = ("-m", "pytest", "-q", "-x", "--no-cov", "-p", "no:cacheprovider", "--timeout=60", "-rfE", "--tb=no")
+PYTEST = (
+    "-m",
+    "pytest",
+    "-q",
+    "-x",
+    "-n",
+    "0",
+    "--no-cov",
+    "-p",
+    "no:cacheprovider",
+    "--timeout=60",
+    "-rfE",
+    "--tb=no",
+)
 PASSED, FAILED = 0, 1
 """Of pytest's exit codes; all others mean that no test said anything."""
 LIMIT_S = 300.0
@@ -48,6 +61,7 @@ class Mutation(NamedTuple):
 
 
 DRAIN, RECONCILE, LEDGER, WORKER = "test_drain.py::", "test_reconcile.py::", "test_ledger.py::", "test_worker.py::"
+FAULTS = "test_faults.py::"
 ROW = "test_policy.py::test_the_table"
 RETRIED = f"{DRAIN}test_a_job_retried_on_the_way_keeps_its_stream"
 WHOLE = f"{LEDGER}test_a_ledger_is_whole_only_after_a_rebuild"
@@ -391,8 +405,8 @@ HEARING = (
         "ack-after-redis",
         "an event is acked only after Redis has it",
         "subscriber.py",
-        "            await _give_back(messages, error)\n            return\n        for msg, read in",
-        "            [await msg.ack() for msg in messages]\n            return\n        for msg, read in",
+        "            await _give_back(messages, error)\n            return\n        await reach",
+        "            [await msg.ack() for msg in messages]\n            return\n        await reach",
         f"{WORKER}test_an_event_is_acked_only_after_redis_has_it",
     ),
     Mutation(
@@ -597,8 +611,8 @@ EFFECT = (
         "stale-fence",
         "a stream is never left fenced",
         "drain.py",
-        "return await self._unfence(look, fence)",
-        "return _by_verdict(look)",
+        "settlement = await self._unfence(look, fence)",
+        "settlement = _by_verdict(look)",
         f"{DRAIN}test_the_fence_of_a_killed_replica_is_lifted_where_the_job_lives",
     ),
     Mutation(
@@ -621,8 +635,8 @@ EFFECT = (
         "one-lease-a-stream",
         "one replica at a time works on a stream",
         "ledger.py",
-        "table.remove(ARGV), 'NX', 'PX'",
-        "table.remove(ARGV), 'PX'",
+        "KEYS[2], token, 'NX', 'PX', ttl",
+        "KEYS[2], token, 'PX', ttl",
         f"{LEDGER}test_a_lease_is_one_holders",
     ),
     Mutation(
@@ -645,8 +659,8 @@ EFFECT = (
         "lease-of-another",
         "a lease is given back by its holder only",
         "ledger.py",
-        "\"if redis.call('GET', KEYS[1]) == ARGV[1] then return",
-        '"if true then return',
+        "== ARGV[1] then return redis.call('DEL'",
+        "~= '' then return redis.call('DEL'",
         f"{LEDGER}test_a_lease_is_one_holders",
     ),
     Mutation(
@@ -677,8 +691,8 @@ EFFECT = (
         "dry-run",
         "a dry run deletes nothing",
         "reconciler.py",
-        "drain_stream(target, dry_run=order.dry_run)",
-        "drain_stream(target)",
+        "drain_stream(target, dry_run=order.dry_run, under",
+        "drain_stream(target, under",
         f"{RECONCILE}test_a_dry_run_changes_no_stream",
     ),
     Mutation(
@@ -723,7 +737,74 @@ EFFECT = (
     ),
 )
 
-MUTATIONS = (*POLICY, *VOUCHING, *HEARING, *LISTING, *EFFECT)
+REPLICAS = (
+    Mutation(
+        "pass-taken-over",
+        "a pass whose lease is lost begins no more deletions",
+        "ledger.py",
+        "if under ~= '' and",
+        "if false and",
+        f"{FAULTS}test_a_pass_that_another_replica_took_over_deletes_nothing_more",
+    ),
+    Mutation(
+        "pass-in-turns",
+        "one periodic pass an interval among all replicas",
+        "ledger.py",
+        "if left > 0 then",
+        "if false then",
+        f"{FAULTS}test_replicas_take_turns_with_the_periodic_pass",
+    ),
+    Mutation(
+        "killed-after-the-fence",
+        "a deletion of whoever was killed is accounted for",
+        "subscriber.py",
+        "if await self._audit.is_open(stream):",
+        "if False:",
+        f"{FAULTS}test_an_answer_to_a_deletion_that_is_lost_is_found_out_by_looking",
+    ),
+    Mutation(
+        "given-up-and-live-again",
+        "a deletion that was begun and came to nothing is accounted for",
+        "drain.py",
+        "conclude(look.stream.name, None, settlement.outcome",
+        "conclude(look.stream.name, 'nobody', settlement.outcome",
+        f"{FAULTS}test_a_deletion_that_never_arrived_is_not_sent_later",
+    ),
+    Mutation(
+        "races",
+        "no acknowledged message is destroyed in a race",
+        "drain.py",
+        "if not _is_unchanged(look, again, token):",
+        "if False:",
+        "test_races.py::test_a_slice_of_the_races",
+    ),
+    Mutation(
+        "retried-between-two-steps",
+        "a job retried between two steps keeps its stream",
+        "drain.py",
+        "and again.event == look.event",
+        "and True",
+        f"{FAULTS}test_a_job_retried_between_two_steps_keeps_its_stream[fenced-retry_same]",
+    ),
+    Mutation(
+        "stopped-past-its-lease",
+        "a replica stopped past its lease deletes nothing",
+        "drain.py",
+        "if self._monotonic() >= deadline:",
+        "if False:",
+        f"{FAULTS}test_a_replica_stopped_past_its_lease_deletes_nothing",
+    ),
+    Mutation(
+        "no-answer-can-arrive",
+        "a request on a broken connection is unknown at once",
+        "jetstream.py",
+        'self._fail_all("the connection broke',
+        'str("the connection broke',
+        f"{FAULTS}test_an_answer_to_a_deletion_that_is_lost_is_found_out_by_looking",
+    ),
+)
+
+MUTATIONS = (*POLICY, *VOUCHING, *HEARING, *LISTING, *EFFECT, *REPLICAS)
 
 
 @dataclass(frozen=True)
@@ -750,7 +831,7 @@ def copied(folder: Path) -> None:
 def python(folder: Path, *args: str) -> Run:
     """Run Python on the copy, which goes before the installed project."""
     env = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "400"}
-    done = subprocess.run(  # noqa: S603  # our own arguments
+    done = subprocess.run(
         (sys.executable, *args), cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=LIMIT_S
     )
     return Run(done.returncode, done.stdout + done.stderr)

@@ -1,7 +1,7 @@
 """A state machine plays jobs, faults and replicas against each other; see machine.py."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
@@ -183,7 +183,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
         if act.startswith(("kill", "lose")):
             return act
         other = self.replicas[1 - which]
-        sudden = {
+        sudden: dict[str, Callable[[], object]] = {
             "publish": lambda: self.publish(job),
             "retry": lambda: self.server.tell(job, "STARTED"),
             "end": lambda: self.server.tell(job, "SUCCESS"),

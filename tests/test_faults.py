@@ -377,12 +377,24 @@ async def test_a_redis_that_takes_nothing_is_waited_out(
 
 async def test_nats_restarted_and_hung(tmp_path: Path) -> None:
     """What was due falls when it is back, what lives stays."""
-    async with own_world(tmp_path) as (world, nats_one, _), worker(world.env(REACTOR_RECONCILE_INTERVAL="1s")):
+    await hang(tmp_path, 1.0)
+
+
+@pytest.mark.soak
+async def test_nats_hung_for_half_a_minute(tmp_path: Path) -> None:
+    """As above, past every time-out."""
+    await hang(tmp_path, 30.0)
+
+
+async def hang(folder: Path, seconds: float) -> None:
+    """Stop NATS in its tracks for so long, then restart it."""
+    async with own_world(folder) as (world, nats_one, _), worker(world.env(REACTOR_RECONCILE_INTERVAL="1s")):
         await world.stream("job_1", messages=1)
         await world.emit(1, "STARTED")
         await eventually(lambda: heard(world, 1))
         nats_one.signal(signal.SIGSTOP)
         await eventually(lambda: is_stopped(nats_one.pid))
+        await asyncio.sleep(seconds)
         nats_one.signal(signal.SIGCONT)
         await world.zombie(2)
         await eventually(lambda: gone(world, "job_2"), 30)

@@ -302,11 +302,11 @@ def test_no_game_is_lost_on_a_real_server(redis_url: str, nats_url: str) -> None
 @pytest.mark.timeout(3600)
 def test_no_game_is_lost_on_a_real_server_at_length(redis_url: str, nats_url: str) -> None:
     """As above, at length."""
-    play(redis_url, 300, 40, nats_url)
+    play(redis_url, 300, 30, nats_url)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_no_game_is_lost_at_length(redis_url: str) -> None:
     """As above, at length."""
-    play(redis_url, 3000, 60)
+    play(redis_url, 1500, 40)

@@ -1,0 +1,397 @@
+"""The page in a real browser: what it shows, that it never believes a text, and that it lives on events.
+
+Every test takes the fixture `page_url`: the address at which a server serves `reactor/page` with the headers that it
+sends in production (its security policy above all), a token in the query where it demands one. The answers of the API
+and the events are given here, so that hostile names are among them; whether the server gives such answers is tested
+with the server. The tests are skipped where there is no Chromium.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, ConsoleMessage, Page, Route, async_playwright, expect
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+SCRIPT = "job_<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+REVERSED = "job_\u202egnp\x00\u200b.exe"
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # the driver's pipes, closed by its own process
+]
+
+Json = dict[str, Any]
+Events = list[tuple[str, Json]]
+
+
+def at(seconds: float) -> str:
+    return (NOW + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+
+
+def stream(name: str, verdict: str, reason: str, **more: Any) -> Json:
+    word = "STARTED" if reason == "running" else "SUCCESS"
+    plain = {"stream": name, "job_id": name.removeprefix("job_"), "verdict": verdict, "reason": reason, "status": word}
+    rest = {"age_s": 60.0, "terminal_at": None, "until": None, "messages": 0, "redelivered": 0, "detail": None}
+    return plain | rest | more
+
+
+STREAMS = [
+    stream("job_1", "kept", "running", messages=3),
+    stream("job_2", "waiting", "grace", until=at(90), messages=200, terminal_at=at(-210)),
+    stream("job_10", "waiting", "fresh", until=at(3000), messages=1, terminal_at=at(-30)),
+    stream(SCRIPT, "would_drain", "terminal", detail="<b>bold</b>"),
+    stream(REVERSED, "unfixable", "not-fenceable", status="\u2066ODD"),
+]
+
+
+def status(**changes: Any) -> Json:
+    return {
+        "at": at(0),
+        "version": "9.9.9",
+        "started_at": at(-9000),
+        "job_streams": 5,
+        "verdicts": {"kept": 1, "waiting": 2, "zombie": 1, "unfixable": 1},
+        "reasons": {"running": 1, "grace": 1, "fresh": 1, "terminal": 1, "not-fenceable": 1},
+        "live": 1,
+        "waiting": 2,
+        "zombies": 1,
+        "oldest_zombie_s": 61.5,
+        "drained_today": 7,
+        "bytes_reclaimed": 3 * 2**30,
+        "deletes_paused": None,
+        "breaker": None,
+        "coverage": {"complete": True, "since": at(-86_400), "gap": None},
+        "lag": 0,
+        "due": 2,
+        "next_due_s": 90.0,
+        "dead_letters": 0,
+        "last_reconcile": None,
+    } | changes
+
+
+def deed(name: str, reason: str = "terminal", outcome: str = "drained") -> Json:
+    told = {"phase": "outcome", "stream": name, "job_id": "1", "reason": reason, "status": "SUCCESS"}
+    return told | {"outcome": outcome, "detail": "", "messages": 4, "by": "worker", "at": at(-5)}
+
+
+def why(name: str) -> Json:
+    return {
+        "stream": name,
+        "job_id": "2",
+        "verdict": "waiting",
+        "reason": "grace",
+        "sentence": f"{name} ended SUCCESS; <i>left alone</i> for now.",
+        "changes": "A newer event that is not terminal keeps it.",
+        "until": at(90),
+        "evidence": {"stream": {"created": at(-4000), "subjects": ["job.2.tasks"]}, "fence": None},
+        "guards": [
+            {"guard": "age_guard", "passes_at": at(-400), "passed": True},
+            {"guard": "terminal_grace", "passes_at": at(90), "passed": False},
+        ],
+    }
+
+
+ANSWERS: dict[str, Json] = {
+    "api/status": status(),
+    "api/streams": {"at": at(0), "streams": STREAMS},
+    "api/history": {"entries": [deed(SCRIPT), deed("job_7", "missing", "already_gone")]},
+    "api/timeline": {
+        "step_s": 60,
+        "points": [
+            {
+                "at": at(60 * (minute - 30)),
+                "verdicts": {"kept": 5, "waiting": 2, "zombie": minute % 3, "unfixable": 0},
+                "drained": {"terminal": minute % 2, "missing": 0},
+            }
+            for minute in range(30)
+        ],
+    },
+    "api/leaks": {"total": 7, "statuses": [{"status": "REVOKED", "drained": 7, "hours": [0] * 23 + [7]}]},
+}
+
+
+class Reading:
+    """A page with the answers that its API gives, and what its console complained of."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page = page
+        self.address = address
+        self.answers = dict(ANSWERS)
+        self.events: asyncio.Queue[Events | None] = asyncio.Queue()
+        self.waiting = 0
+        self.complaints: list[str] = []
+        page.on("console", self._complained)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _complained(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self.complaints.append(message.text)
+
+    async def open(self, streams: str = "5") -> Page:
+        """Load the page, and wait until that many streams are there."""
+        await self.page.route(lambda url: "/api/" in url, self._answer)
+        await self.page.route(lambda url: urlsplit(url).path.endswith("/events"), self._tell)
+        await self.page.goto(self.address)
+        await expect(self.page.locator("#streams-count")).to_contain_text(streams)
+        return self.page
+
+    async def _answer(self, route: Route) -> None:
+        path = "api/" + unquote(urlsplit(route.request.url).path.split("/api/", 1)[1])
+        name = path.removeprefix("api/streams/")
+        await route.fulfill(json=why(name) if name != path else self.answers[path])
+
+    def tell(self, *events: tuple[str, Json]) -> None:
+        """Have the server tell this, and then end the connection; the browser asks again at once."""
+        self.events.put_nowait(list(events))
+
+    async def _tell(self, route: Route) -> None:
+        self.waiting += 1
+        told = await self.events.get()
+        self.waiting -= 1
+        if told is None:
+            await route.abort()
+            return
+        lines = "".join(f"event: {kind}\ndata: {json.dumps(data)}\n\n" for kind, data in told)
+        await route.fulfill(content_type="text/event-stream", body=f"retry: 50\n\n{lines}")
+
+    async def close(self) -> None:
+        """Let no connection hang."""
+        await self.page.goto("about:blank")
+        for _ in range(self.waiting):
+            self.events.put_nowait(None)
+        await self.page.unroute_all(behavior="wait")
+
+
+@pytest_asyncio.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """A browser that talks to nobody but the page's server."""
+    async with async_playwright() as playwright:
+        one = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield one
+        await one.close()
+
+
+@pytest_asyncio.fixture
+async def reading(browser: Browser, page_url: str) -> AsyncIterator[Reading]:
+    """The page, not loaded yet, in the light theme on a wide screen."""
+    context = await browser.new_context(color_scheme="light", viewport={"width": 1280, "height": 900})
+    one = Reading(await context.new_page(), page_url)
+    yield one
+    await one.close()
+
+
+async def names(page: Page) -> list[str]:
+    """The streams shown, in order."""
+    return await page.locator("#streams-table button.open").all_text_contents()
+
+
+async def test_the_page_loads_without_a_complaint(reading: Reading) -> None:
+    """The security policy allows all that it does, and every file is there."""
+    page = await reading.open()
+    await expect(page.locator("#tiles")).to_contain_text("drained today7")
+    await expect(page.locator("#version")).to_have_text("9.9.9")
+    await expect(page.locator(".uplot")).to_have_count(2)
+    await expect(page.locator("#leaks-table")).to_contain_text("REVOKED")
+    await expect(page.locator("#drains-chart")).to_have_attribute("aria-label", re.compile("15 terminal, 0 missing"))
+    assert reading.complaints == []
+
+
+async def test_the_search_filters(reading: Reading) -> None:
+    """By any word of the row, and it says how many are left."""
+    page = await reading.open()
+    await page.fill("#search", "JOB_1")
+    assert sorted(await names(page)) == ["job_1", "job_10"]
+    await expect(page.locator("#streams-count")).to_have_text("2 of 5")
+    await page.fill("#search", "no such thing")
+    await expect(page.locator("#streams-empty")).to_be_visible()
+
+
+async def test_reasons_filter(reading: Reading) -> None:
+    """Each adds its streams; pressed again, it takes them away."""
+    page = await reading.open()
+    grace, fresh = page.locator("[data-reason=grace]"), page.locator("[data-reason=fresh]")
+    await grace.click()
+    assert await names(page) == ["job_2"]
+    await expect(grace).to_have_attribute("aria-pressed", "true")
+    await fresh.click()
+    assert await names(page) == ["job_2", "job_10"]
+    await grace.click()
+    assert await names(page) == ["job_10"]
+
+
+async def test_columns_sort(reading: Reading) -> None:
+    """Numbers as numbers, names as people count, and what is not known comes last either way."""
+    page = await reading.open()
+    await page.fill("#search", "job_")
+    messages = page.locator("#streams-table th", has_text="Messages")
+    await messages.get_by_role("button").click()
+    await expect(messages).to_have_attribute("aria-sort", "ascending")
+    assert (await names(page))[-1] == "job_2"
+    await messages.get_by_role("button").click()
+    await expect(messages).to_have_attribute("aria-sort", "descending")
+    assert (await names(page))[:2] == ["job_2", "job_1"]
+    due = page.locator("#streams-table th", has_text="Due").get_by_role("button")
+    await due.click()
+    assert (await names(page))[:2] == ["job_2", "job_10"]
+    await due.click()
+    assert (await names(page))[:2] == ["job_10", "job_2"]
+    await page.locator("#streams-table th", has_text="Stream").get_by_role("button").click()
+    shown = await names(page)
+    assert shown.index("job_2") < shown.index("job_10")
+
+
+async def test_what_needs_a_person_comes_first(reading: Reading) -> None:
+    """Unfixable, then zombies, then what waits in the order that it is due, then the rest."""
+    page = await reading.open()
+    assert [name.partition("<")[0] for name in (await names(page))[1:]] == ["job_", "job_2", "job_10", "job_1"]
+
+
+async def test_a_row_tells_why(reading: Reading) -> None:
+    """By keyboard alone: the sentence, the guards with their times, the evidence; and closes again."""
+    page = await reading.open()
+    button = page.get_by_role("button", name="job_2", exact=True)
+    await button.focus()
+    await page.keyboard.press("Enter")
+    await expect(button).to_have_attribute("aria-expanded", "true")
+    told = page.locator(f"#{await button.get_attribute('aria-controls')}")
+    await expect(told.locator(".sentence")).to_have_text("job_2 ended SUCCESS; <i>left alone</i> for now.")
+    await expect(told).to_contain_text("A newer event that is not terminal keeps it.")
+    await expect(told.locator(".guards li")).to_have_count(2)
+    await expect(told.locator(".guards")).to_contain_text("passes at 12:01:30")
+    await expect(told.locator(".tree").last).to_contain_text("job.2.tasks")
+    await expect(button).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(told).to_have_count(0)
+
+
+async def test_the_due_time_counts_down(reading: Reading) -> None:
+    """By the server's clock, whatever this machine's says."""
+    page = await reading.open()
+    due = page.locator("tr", has=page.get_by_role("button", name="job_2", exact=True)).locator(".due")
+    await expect(due).to_have_text("in 1m 29s", timeout=10_000)
+
+
+async def test_hostile_names_stay_text(reading: Reading) -> None:
+    """No element comes of a name, no code runs, and what cannot be seen is spelled out."""
+    page = await reading.open()
+    shown = await names(page)
+    assert SCRIPT in shown
+    assert "job_\\u202egnp\\u0000\\u200b.exe" in shown
+    for button in await page.locator("button.open").all():
+        await button.click()
+    await expect(page.locator(".sentence")).to_have_count(5)
+    assert await page.locator("main script, main img, main b:has-text('bold'), main i:has-text('left')").count() == 0
+    assert await page.title() == "1 zombie · Reactor"
+    text = await page.evaluate("document.body.textContent")
+    assert not set(text) & {"\u202e", "\u2066", "\u200b", "\x00"}
+    assert reading.complaints == []
+
+
+async def test_the_theme_is_switched_and_remembered(reading: Reading) -> None:
+    """The button wins over the system's preference, also after a reload."""
+    page = await reading.open()
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = await page.evaluate(ground)
+    await page.get_by_role("button", name="Switch to the dark theme").click()
+    dark = await page.evaluate(ground)
+    assert dark != light
+    await page.reload()
+    await expect(page.locator("#theme")).to_have_accessible_name("Switch to the light theme")
+    assert await page.evaluate(ground) == dark
+
+
+async def test_a_narrow_screen_does_not_scroll_sideways(reading: Reading) -> None:
+    """400 pixels, a name without a break in it, and a row open."""
+    reading.answers["api/streams"] = {
+        "at": at(0),
+        "streams": [*STREAMS[:4], stream("job_" + "9" * 250, "kept", "running")],
+    }
+    await reading.page.set_viewport_size({"width": 400, "height": 800})
+    page = await reading.open()
+    for button in await page.locator("button.open").all():
+        await button.click()
+    await expect(page.locator(".sentence")).to_have_count(5)
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert reading.complaints == []
+
+
+async def test_a_settled_stream_shows_without_a_reload(reading: Reading) -> None:
+    """The event is enough: it is on top of the history, and counted among the leaks."""
+    page = await reading.open()
+    await page.evaluate("window.loadedOnce = true")
+    reading.tell(("settled", deed("job_4711")))
+    await expect(page.locator("#history-table tbody tr").first).to_contain_text("job_4711")
+    await expect(page.locator("#leaks-table")).to_contain_text("SUCCESS")
+    await expect(page.locator("#drains-chart")).to_have_attribute("aria-label", re.compile("16 terminal"))
+    assert await page.evaluate("window.loadedOnce") is True
+
+
+async def test_an_event_has_the_streams_read_again(reading: Reading) -> None:
+    """The open row stays open, and what is gone goes."""
+    page = await reading.open()
+    await page.get_by_role("button", name="job_2", exact=True).click()
+    reading.answers["api/streams"] = {"at": at(1), "streams": STREAMS[1:3]}
+    reading.tell(("streams", {"at": at(1)}))
+    await expect(page.locator("button.open")).to_have_count(2)
+    await expect(page.get_by_role("button", name="job_2", exact=True)).to_have_attribute("aria-expanded", "true")
+
+
+async def test_trouble_is_told_in_the_servers_words(reading: Reading) -> None:
+    """Paused deletes, a tripped breaker, a ledger that does not cover: each a banner."""
+    page = await reading.open()
+    coverage = {"complete": False, "since": None, "gap": "Redis was <emptied>"}
+    reading.tell(("status", status(deletes_paused="not permitted", breaker="30 of 40", coverage=coverage)))
+    await expect(page.locator(".banner")).to_have_count(3)
+    for words in ("not permitted", "30 of 40", "Redis was <emptied>"):
+        await expect(page.locator("#banners")).to_contain_text(words)
+
+
+async def test_a_lost_connection_shows(reading: Reading) -> None:
+    """As long as it lasts; what was missed is read when it is back."""
+    page = await reading.open()
+    reading.tell(("status", status()))
+    await expect(page.locator("#connection")).to_contain_text("reconnecting")
+    reading.answers["api/history"] = {"entries": [deed("job_8128")]}
+    reading.tell(("status", status()))
+    await expect(page.locator("#history-table tbody tr")).to_contain_text(["job_8128"])
+
+
+async def test_a_token_in_the_address_goes_with_every_request(reading: Reading) -> None:
+    """As the query parameter of each, the events' included; and a refusal says what to do."""
+    base, _, query = reading.address.partition("?")
+    reading.address = f"{base}?{query}" if "token=" in query else f"{base}?token=t%26k"
+    asked: list[str] = []
+    reading.page.on("request", lambda request: asked.append(request.url))
+    page = await reading.open()
+    await page.get_by_role("button", name="job_1", exact=True).click()
+    await expect(page.locator(".sentence")).to_have_count(1)
+    data = [url for url in asked if "/api/" in url or urlsplit(url).path.endswith("/events")]
+    assert len(data) >= 7
+    assert all("token=" in urlsplit(url).query for url in data)
+
+
+async def test_two_thousand_streams_are_shown_in_parts(reading: Reading) -> None:
+    """Only as many rows as somebody reads, and more on demand."""
+    many = [stream(f"job_{number}", "kept", "running") for number in range(2000)]
+    reading.answers["api/streams"] = {"at": at(0), "streams": many}
+    page = await reading.open("2,000")
+    await expect(page.locator("button.open")).to_have_count(200)
+    await page.locator("#streams-more").click()
+    await expect(page.locator("button.open")).to_have_count(400)

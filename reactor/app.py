@@ -20,14 +20,16 @@ from faststream.security import BaseSecurity
 from nats.js.api import ConsumerConfig
 
 from reactor.directory import in_words
+from reactor.http import Endpoint, application
 from reactor.jetstream import JetStreamError, NotFound, TooOld
 from reactor.ledger import Lease, Ledger, LedgerError
 from reactor.logs import configure
+from reactor.overview import STEP_S, Overview
 from reactor.provision import Provision, Source, provision
-from reactor.reconciler import Order
+from reactor.reconciler import Order, Reconciler
 from reactor.report import Report
 from reactor.schedule import backoff
-from reactor.settings import NatsSettings, Settings, SettingsError, load_settings
+from reactor.settings import LOOPBACK, NatsSettings, Settings, SettingsError, load_settings
 from reactor.subscriber import AdvisorySubscriber, EagerPull, LifecycleSubscriber
 from reactor.wiring import Crew, Parts, parts, provision_safely, servers_of, tls_context
 
@@ -66,24 +68,54 @@ class Worker:
         self._pass_wanted = asyncio.Event()
         self._lost = asyncio.Event()
         self._pulls: dict[str, EagerPull] = {}
+        self._overview: Overview | None = None
         self.broker = _broker(settings)
         self.app = _App(self._stop, self.broker, self._lifespan)
 
     @asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
-        async with parts(self._settings, _complain) as connected:
+        endpoint = self._endpoint()
+        async with (
+            parts(self._settings, _complain) as connected,
+            asyncio.TaskGroup() as group,
+            _served(group, endpoint),
+        ):
             ticks = await self._until_ready(connected)
             if ticks is None:  # stopped while waiting for the servers
                 yield
                 return
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._loop(*tick), name=tick[0]) for tick in ticks]
-                yield
-                self._stop.set()
-                await asyncio.wait(tasks, timeout=GRACEFUL_S)
-                for task in tasks:
-                    task.cancel()
-            log.info("worker stopped")
+            tasks = [group.create_task(self._loop(*tick), name=tick[0]) for tick in ticks]
+            yield
+            self._stop.set()
+            await asyncio.wait(tasks, timeout=GRACEFUL_S)
+            for task in tasks:
+                task.cancel()
+        log.info("worker stopped")
+
+    def _endpoint(self) -> Endpoint | None:
+        """The HTTP endpoint, bound already; None where it is off. Raises HttpError."""
+        http = self._settings.http
+        if not http.port:
+            return None
+        token = http.token.get_secret_value() if http.token else None
+        endpoint = Endpoint(application(lambda: self._overview, self._not_ready, token), http.host, http.port)
+        log.info("HTTP endpoint", address=endpoint.address)
+        if http.host not in LOOPBACK and token is None:
+            log.warning("everyone who reaches the HTTP endpoint can read it", address=endpoint.address)
+        return endpoint
+
+    async def _not_ready(self) -> list[str]:
+        """Why this worker cannot do its work now."""
+        if self._overview is None:
+            return ["waiting for NATS and Redis"]
+        paused = self._overview.paused
+        reasons = [f"deletes are paused: {paused}"] if paused else []
+        reasons += [f"the subscriber for {name} is stuck" for name in self._stuck()]
+        try:
+            await self._overview.reach()
+        except (JetStreamError, LedgerError) as error:
+            reasons.append(in_words(error))
+        return reasons
 
     async def _until_ready(self, connected: Parts) -> list[Loop] | None:
         """Wait for NATS and Redis, as long as it takes. Raises ProvisionError and TooOld: waiting would not help."""
@@ -105,7 +137,8 @@ class Worker:
         provisioned = await provision_safely(connected)
         crew = Crew(connected, provisioned)
         lifecycle = await crew.lifecycle_subscriber(self._due.set)
-        reconcile = self._reconcile_tick(connected, crew, lifecycle)
+        reconciler = crew.reconciler(lifecycle)
+        reconcile = self._reconcile_tick(connected, reconciler)
         await self.broker.connect()
         subscribers = self._subscribe(connected, crew, provisioned, lifecycle)
         self.app.after_startup(lambda: self._begin(subscribers))
@@ -116,11 +149,17 @@ class Worker:
             await connected.ledger.hasten_pass()
             self._pass_wanted.set()
 
-        return [
-            ("sweep", crew.sweeper(want_pass).tick, POLL_S, self._due),
+        sweeper = crew.sweeper(want_pass)
+        overview = crew.overview(lifecycle, lambda: sweeper.paused or reconciler.paused)
+        loops: list[Loop] = [
+            ("sweep", sweeper.tick, POLL_S, self._due),
             ("reconcile", reconcile, every, self._pass_wanted),
             ("watch", watch, WATCH_S, self._lost),
         ]
+        if self._settings.http.port:
+            self._overview = overview
+            loops.append(("sample", overview.sample, STEP_S, asyncio.Event()))
+        return loops
 
     def _subscribe(
         self, connected: Parts, crew: Crew, provisioned: Provision, lifecycle: LifecycleSubscriber
@@ -172,17 +211,19 @@ class Worker:
 
         subscriber._create_subscription = create_subscription  # noqa: SLF001  # as above
 
-    def _reconcile_tick(self, connected: Parts, crew: Crew, lifecycle: LifecycleSubscriber) -> Tick:
-        """One pass an interval among all replicas, never two at once."""
-        reconciler, ledger = crew.reconciler(lifecycle), connected.ledger
-        every, failures = self._settings.reconcile.interval.total_seconds(), 0
+    def _reconcile_tick(self, connected: Parts, reconciler: Reconciler) -> Tick:
+        """One pass an interval among all replicas, never two at once; and one at the start, as settings may be new."""
+        ledger = connected.ledger
+        every, failures, first = self._settings.reconcile.interval.total_seconds(), 0, True
 
         async def tick() -> float | None:
-            nonlocal failures
+            nonlocal failures, first
+            if first:
+                await ledger.hasten_pass()
             lease, wait = await ledger.begin_pass(PASS_LEASE_S)
             if lease is None:
                 return wait
-            rest = None
+            rest, first = None, False
             try:
                 async with _renewed(ledger, lease):
                     report = await reconciler.run(Order(under=lease))
@@ -215,10 +256,13 @@ class Worker:
         return tick
 
     def _check_alive(self) -> None:
-        for name, pull in self._pulls.items():
-            if time.monotonic() - pull.asked_at > SILENT_S:
-                message = f"the subscriber for {name} has asked for no messages in {SILENT_S:g} s"
-                raise SubscriberDied(message)
+        for name in self._stuck():
+            message = f"the subscriber for {name} has asked for no messages in {SILENT_S:g} s"
+            raise SubscriberDied(message)
+
+    def _stuck(self) -> list[str]:
+        """Subscribers that do not ask for messages any more."""
+        return [name for name, pull in self._pulls.items() if time.monotonic() - pull.asked_at > SILENT_S]
 
     async def _restart(self, subscribers: Mapping[str, Any]) -> None:
         for subscriber in subscribers.values():
@@ -317,6 +361,20 @@ def _security(nats: NatsSettings) -> BaseSecurity | None:
         password = nats.password.get_secret_value() if nats.password else ""
         return NatsUserPassword(nats.user, password, ssl_context=tls)
     return NatsSecurity(ssl_context=tls) if tls else None
+
+
+@asynccontextmanager
+async def _served(group: asyncio.TaskGroup, endpoint: Endpoint | None) -> AsyncIterator[None]:
+    """Serve meanwhile; an endpoint that dies takes the process down with it."""
+    if endpoint is None:
+        yield
+        return
+    serving = group.create_task(endpoint.serve(), name="http")
+    try:
+        yield
+    finally:
+        endpoint.stop()
+        await asyncio.wait({serving}, timeout=GRACEFUL_S)
 
 
 @asynccontextmanager

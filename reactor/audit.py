@@ -49,6 +49,8 @@ class Intent:
     messages: int
     by: str
     at: str
+    size: int = 0
+    """Bytes that it held."""
 
     def fields(self) -> dict[str, Any]:
         """As the trail keeps them."""
@@ -67,6 +69,7 @@ class Failure:
     retry_s: float | None
     """Seconds; None where it is left to the next full pass."""
     by: str
+    at: str
 
     def fields(self) -> dict[str, Any]:
         """As the trail keeps them."""
@@ -114,7 +117,17 @@ class Audit:
     async def newest(self, limit: int) -> list[Entry]:
         """The last entries, newest first: phase, the intent's fields, and of an outcome `outcome` and `detail`."""
         entries = cast("list[tuple[str, Entry]]", await self._redis.xrevrange(self._trail, count=limit))
-        return [fields | json.loads(fields.pop("evidence")) for _, fields in entries]
+        return [_read_entry(key, fields) for key, fields in entries]
+
+    async def since(self, key: str, limit: int) -> list[Entry]:
+        """Entries after that key (`0` for all), oldest first, each with its own `key`."""
+        entries = cast("list[tuple[str, Entry]]", await self._redis.xrange(self._trail, min=f"({key}", count=limit))
+        return [_read_entry(key, fields) for key, fields in entries]
+
+
+def _read_entry(key: str, fields: Entry) -> Entry:
+    evidence: Entry = json.loads(fields.pop("evidence"))
+    return {"key": key} | fields | evidence
 
 
 def _read_intent(text: str) -> Intent:

@@ -20,11 +20,14 @@ from pydantic import SecretStr, ValidationError
 from rich.console import Console
 
 from reactor import logs
-from reactor.console import progress_bar, show_report
+from reactor.audit import MAX_ENTRIES
+from reactor.console import progress_bar, show_explanation, show_history, show_report, show_status
 from reactor.directory import in_words
 from reactor.emit import emit as emit_event
 from reactor.jetstream import JetStreamError
 from reactor.ledger import LedgerError
+from reactor.model import nanoseconds, parse_instant
+from reactor.overview import Json, NoJobStream, Overview
 from reactor.provision import ProvisionError
 from reactor.reconciler import Order, no_progress
 from reactor.reconciler import Progress as OnProgress
@@ -33,6 +36,10 @@ from reactor.settings import Settings, SettingsError, describe, load_settings, p
 from reactor.wiring import Crew, parts, policy_of, provision_safely, utc_now
 
 Result = TypeVar("Result")
+
+
+PIPED_WIDTH = 200
+"""Columns where nobody says how many there are: enough not to cut a name."""
 
 
 class Exit(IntEnum):
@@ -72,6 +79,7 @@ def worker(
 ) -> None:
     """The always-on worker: hears events, sweeps what is due, reconciles now and then."""
     from reactor.app import SubscriberDied, build  # noqa: PLC0415  # FastStream is slow to import, and only needed here
+    from reactor.http import HttpError  # noqa: PLC0415  # as above
 
     settings = _settings()
     logs.configure(settings.log.level, settings.log.format)
@@ -82,6 +90,8 @@ def worker(
 
     try:
         _run(work)
+    except HttpError as error:
+        _fail(Exit.USAGE, str(error))
     except (SubscriberDied, ExceptionGroup) as error:
         cause = _first_cause(error)
         structlog.get_logger(__name__).error("worker died", error=str(cause) or repr(cause), exc_info=cause)
@@ -187,6 +197,77 @@ def _exit_code(report: Report) -> Exit:
     if report.breaker:
         return Exit.BREAKER
     return Exit.UNFIXABLE if report.unfixable else Exit.DONE
+
+
+@app.command()
+def explain(
+    stream: Annotated[str, typer.Argument(metavar="STREAM", help="Its exact name, such as job_42.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """The verdict on one stream now, the evidence, and what would change it."""
+    told = _ask(lambda overview: overview.explain(stream))
+    _print(told, as_json, show_explanation)
+
+
+@app.command()
+def status(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Streams by verdict, ledger, due queue, coverage, lag and the last full pass."""
+    told = _ask(lambda overview: overview.status())
+    _print(told, as_json, show_status)
+
+
+@app.command()
+def history(
+    *,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=MAX_ENTRIES, help="How many entries at most.")] = 50,
+    stream: Annotated[str | None, typer.Option("--stream", metavar="NAME", help="Only this stream.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Only this reason, such as terminal.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="DURATION", help="Only what is no older, such as 2h.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """The audit trail, newest first: what was deleted, and what failed."""
+    try:
+        earliest = utc_now() - nanoseconds(parse_duration(since)) if since else 0
+    except ValueError as error:
+        _fail(Exit.USAGE, f"--since: {error}")
+    told = _ask(lambda overview: overview.history(MAX_ENTRIES))
+    chosen = [
+        entry
+        for entry in told["entries"]
+        if stream in {None, entry["stream"]}
+        and reason in {None, entry["reason"]}
+        and parse_instant(entry["at"]) >= earliest
+    ]
+    _print({"entries": chosen[:limit]}, as_json, show_history)
+
+
+def _ask(question: Callable[[Overview], Awaitable[Json]]) -> Json:
+    """An overview's answer; reactor's own streams must be there already."""
+    settings = _settings()
+    logs.configure("ERROR", settings.log.format)
+
+    async def ask() -> Json:
+        async with parts(settings) as connected:
+            crew = Crew(connected, await provision_safely(connected))
+            return await question(crew.overview(await crew.lifecycle_subscriber()))
+
+    try:
+        return _run(ask)
+    except NoJobStream as error:
+        _fail(Exit.USAGE, str(error))
+
+
+def _print(told: Json, as_json: bool, show: Callable[[Console, Json], None]) -> None:  # noqa: FBT001  # a flag of theirs
+    if as_json:
+        sys.stdout.write(json.dumps(told) + "\n")
+    else:
+        show(Console(width=None if sys.stdout.isatty() else PIPED_WIDTH), told)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,6 +21,7 @@ STYLES = {
     Outcome.WAITING: "cyan",
     Outcome.UNFIXABLE: "bold red",
 }
+Json = dict[str, Any]
 EXAMPLES = 5
 WORTH_A_BAR = 20
 
@@ -69,6 +71,71 @@ def _summary(report: Report) -> str:
     words = [f"{key.replace('_', ' ')} {counts[key]}" for key in ("checked", "fixed", "unfixable", "already_gone")]
     words += [f"{key} {counts[key]}" for key in ("kept", "waiting")]
     return f"{', '.join(words)} in {report.duration_s:.2f} s" + (" (dry run)" if report.dry_run else "")
+
+
+def show_explanation(console: Console, told: Json) -> None:
+    """The sentence, what would change it, the guards and the evidence."""
+    console.print(visible(told["sentence"]), soft_wrap=True)
+    console.print(f"[dim]what would change it:[/] {visible(told['changes'])}", soft_wrap=True)
+    if told["guards"]:
+        table = Table("guard", "passes at", "")
+        for guard in told["guards"]:
+            table.add_row(
+                guard["guard"].replace("_", " "), guard["passes_at"], "passed" if guard["passed"] else "waits"
+            )
+        console.print(table)
+    evidence = Table("evidence", "")
+    for name, value in _flat(told["evidence"]):
+        evidence.add_row(visible(name), visible(value))
+    console.print(evidence)
+
+
+def _flat(value: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """Nested values, each with a dotted name."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if not inner:
+        yield name, "none" if value is None or value in ({}, []) else str(value)
+    for key, part in inner:
+        yield from _flat(part, f"{name}.{key}" if name else str(key))
+
+
+def show_status(console: Console, told: Json) -> None:
+    """One line a fact."""
+    table = Table("", "", show_header=False)
+    verdicts = ", ".join(f"{count} {word}" for word, count in told["verdicts"].items())
+    coverage, last = told["coverage"], told["last_reconcile"]
+    words = ("checked", "fixed", "unfixable", "kept", "waiting")
+    rows = {
+        "job streams": f"{told['job_streams']} ({verdicts})",
+        "oldest zombie": "none" if told["oldest_zombie_s"] is None else f"{told['oldest_zombie_s']:.0f} s old",
+        "drained today": f"{told['drained_today']} ({told['bytes_reclaimed']} bytes given back in all)",
+        "ledger": f"covers jobs since {coverage['since']}" if coverage["complete"] else str(coverage["gap"]),
+        "events not read yet": str(told["lag"]),
+        "dead letters": str(told["dead_letters"]),
+        "due queue": f"{told['due']} jobs"
+        + ("" if told["next_due_s"] is None else f", the next in {max(0.0, told['next_due_s']):.0f} s"),
+        "last full pass": f"{last['started_at']}: " + ", ".join(f"{word} {last[word]}" for word in words)
+        if last
+        else "none yet",
+        "breaker": told["breaker"] or "not tripped",
+        "error": told["error"] or "none",
+    }
+    for name, value in rows.items():
+        table.add_row(name, visible(value))
+    console.print(table)
+
+
+def show_history(console: Console, told: Json) -> None:
+    """A line an entry."""
+    if not told["entries"]:
+        console.print("nothing yet")
+        return
+    table = Table("at", "stream", "outcome", "reason", "status", "messages", "by", "detail")
+    for entry in told["entries"]:
+        words = [entry["at"], entry["stream"], entry.get("outcome", entry["phase"]), entry["reason"]]
+        words += [entry.get("status") or "", str(entry.get("messages", "")), entry["by"], entry.get("detail") or ""]
+        table.add_row(*map(visible, words))
+    console.print(table)
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class Companions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class Look:
     """What one look saw, and the verdict on it."""
 
     raw: Raw
@@ -187,7 +187,11 @@ class Drainer:
             return _of(look, Outcome.UNFIXABLE, Reason.DELETES_PAUSED, self.paused)
         return await self._drain(look, look.verdict.reason, lease.token, deadline)
 
-    async def _look(self, target: Target, known: Known) -> _Look:
+    async def look(self, target: Target) -> Look:
+        """What drain_stream would see now, and judge, without any effect. Raises JetStreamError and LedgerError."""
+        return await self._look(target, await self._directory.look_up([target.job_id]))
+
+    async def _look(self, target: Target, known: Known) -> Look:
         """Everything a verdict needs, read afresh. Whichever of record and last event is newer counts."""
         raw = await self._reads.stream_info(target.name)
         stream = read_stream(raw, target.job_id, sourced=self._sourced)
@@ -198,9 +202,9 @@ class Drainer:
         if isinstance(verdict, Drain):
             stream = await self.with_consumers(stream)
             verdict = decide(stream, record, coverage, self._policy)
-        return _Look(raw, stream, record, event, coverage, verdict)
+        return Look(raw, stream, record, event, coverage, verdict)
 
-    async def _look_behind(self, look: _Look) -> _Look:
+    async def _look_behind(self, look: Look) -> Look:
         """What stands behind the fence: the stream, and whether anybody has spoken for the job since."""
         raw = await self._reads.stream_info(look.stream.name)
         stream = read_stream(raw, look.stream.job_id, sourced=self._sourced)
@@ -216,7 +220,7 @@ class Drainer:
             first_seen = await self._ledger.first_sighting(stream.name, figures, stream.observed_at)
         return replace(stream, consumers=read_consumers(raws, first_seen))
 
-    async def _leave(self, look: _Look, *, dry_run: bool) -> Settlement:
+    async def _leave(self, look: Look, *, dry_run: bool) -> Settlement:
         """Not a zombie: give it its subjects back where a fence has outlived its lease.
 
         A deletion of it that somebody had begun is over, too, and is accounted for.
@@ -231,7 +235,7 @@ class Drainer:
         await self._audit.conclude(look.stream.name, None, settlement.outcome, "found so at a later look")
         return settlement
 
-    async def _drain(self, look: _Look, reason: Reason, token: str, deadline: float) -> Settlement:
+    async def _drain(self, look: Look, reason: Reason, token: str, deadline: float) -> Settlement:
         """Fence, verify, delete. From the fence on, a missing answer leaves everything as it is."""
         intent = self._intent(look, reason, token)
         await self._audit.intend(intent)
@@ -248,7 +252,7 @@ class Drainer:
             settlement = _of(look, Outcome.UNFIXABLE, Reason.REFUSED, str(error))
         return await self._conclude(intent, settlement)
 
-    async def _fence_verify_delete(self, look: _Look, reason: Reason, token: str, deadline: float) -> Settlement:
+    async def _fence_verify_delete(self, look: Look, reason: Reason, token: str, deadline: float) -> Settlement:
         await self._effects.update_stream(fenced(look.raw["config"], self._fence(look, token)))
         await reach(Point.FENCED, look.stream.name)
         again = await self._look_behind(look)
@@ -261,18 +265,18 @@ class Drainer:
         await reach(Point.DELETED, look.stream.name)
         return _of(look, Outcome.DRAINED, reason, await self._delete_companions(look.stream.job_id))
 
-    def _fence(self, look: _Look, token: str) -> Fence:
+    def _fence(self, look: Look, token: str) -> Fence:
         """A fence of ours; where one has outlived its lease, it is taken over with the subjects it has kept."""
         subjects = look.stream.fence.subjects if look.stream.fence else tuple(look.raw["config"]["subjects"])
         return Fence(token, look.stream.observed_at + int(self._lease_s * SECOND), subjects)
 
-    async def _abort(self, again: _Look, token: str) -> Settlement:
+    async def _abort(self, again: Look, token: str) -> Settlement:
         """Something changed on the way: the job may live. Give the subjects back, if the fence is ours."""
         if again.stream.fence is None or again.stream.fence.token != token:
             return _of(again, Outcome.WAITING, Reason.FENCED, "it changed on the way, and the fence is not ours")
         return await self._unfence(again, again.stream.fence)
 
-    async def _unfence(self, look: _Look, fence: Fence) -> Settlement:
+    async def _unfence(self, look: Look, fence: Fence) -> Settlement:
         """Give a stream its subjects back, and judge it without its fence."""
         raw = await self._effects.update_stream(unfenced(look.raw["config"], fence))
         stream = replace(read_stream(raw, look.stream.job_id, sourced=self._sourced), consumers=look.stream.consumers)
@@ -314,7 +318,7 @@ class Drainer:
                 left.append(f"companion {consumer} on {stream} is left: {error}")
         return "; ".join(left) or None
 
-    def _intent(self, look: _Look, reason: Reason, token: str) -> Intent:
+    def _intent(self, look: Look, reason: Reason, token: str) -> Intent:
         return Intent(
             stream=look.stream.name,
             job_id=look.stream.job_id,
@@ -325,6 +329,7 @@ class Drainer:
             messages=look.stream.messages,
             by=self._by,
             at=format_instant(look.stream.observed_at),
+            size=look.stream.size,
         )
 
     async def _conclude(self, intent: Intent, settlement: Settlement) -> Settlement:
@@ -335,7 +340,7 @@ class Drainer:
         return settlement
 
 
-def _is_unchanged(look: _Look, again: _Look, token: str) -> bool:
+def _is_unchanged(look: Look, again: Look, token: str) -> bool:
     """Whether what stands behind the fence is what was judged, and nobody has spoken for the job since."""
     return (
         again.stream.created == look.stream.created
@@ -348,7 +353,9 @@ def _is_unchanged(look: _Look, again: _Look, token: str) -> bool:
 
 
 def _outcome_event(intent: Intent) -> bytes:
-    return json.dumps({name: value for name, value in intent.fields().items() if name != "token"}).encode()
+    return json.dumps(
+        {name: value for name, value in intent.fields().items() if name not in {"token", "size"}}
+    ).encode()
 
 
 def _blank(target: Target, outcome: Outcome, reason: Reason, detail: str | None = None) -> Settlement:
@@ -356,11 +363,11 @@ def _blank(target: Target, outcome: Outcome, reason: Reason, detail: str | None 
     return Settlement(outcome, reason, Stream(target.name, target.job_id, 0, created=target.created), detail=detail)
 
 
-def _of(look: _Look, outcome: Outcome, reason: Reason, detail: str | None = None) -> Settlement:
+def _of(look: Look, outcome: Outcome, reason: Reason, detail: str | None = None) -> Settlement:
     return Settlement(outcome, reason, look.stream, look.record, detail=detail)
 
 
-def _by_verdict(look: _Look) -> Settlement:
+def _by_verdict(look: Look) -> Settlement:
     return settlement_of(look.verdict, look.stream, look.record, look.coverage)
 
 

@@ -1,12 +1,13 @@
 """What could not be settled: counted, tried again with growing pauses, and told in full wherever a person may look."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
 
 from reactor.audit import Audit, Failure
 from reactor.ledger import Ledger
-from reactor.model import Settlement
+from reactor.model import Settlement, format_instant
 from reactor.schedule import backoff
 
 log = structlog.get_logger(__name__)
@@ -15,12 +16,16 @@ log = structlog.get_logger(__name__)
 class Failures:
     """The book of failures; all resources are handed in. Methods raise LedgerError."""
 
-    def __init__(self, ledger: Ledger, audit: Audit, *, max_attempts: int, by: str) -> None:
-        """After `max_attempts` in a row a job is left to the next full pass; `by` names this process in the audit."""
+    def __init__(self, ledger: Ledger, audit: Audit, *, max_attempts: int, by: str, clock: Callable[[], int]) -> None:
+        """After `max_attempts` in a row a job is left to the next full pass; `by` names this process in the audit.
+
+        `clock` gives the time (ns) for the audit; no decision sees it.
+        """
         self._ledger = ledger
         self._audit = audit
         self._max_attempts = max_attempts
         self._by = by
+        self._clock = clock
 
     async def retry(self, settlement: Settlement) -> Settlement:
         """Count one more attempt; with its number, and when the next one is."""
@@ -39,6 +44,7 @@ class Failures:
             attempts=settlement.attempts,
             retry_s=settlement.retry_s,
             by=self._by,
+            at=format_instant(self._clock()),
         )
         await self._audit.fail(failure)
         log.warning("unfixable", **failure.fields())

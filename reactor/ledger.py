@@ -8,6 +8,7 @@ Keys, each under the namespace:
     attempts            hash    failed drains in a row, by job
     lease:<what>        string  the token of whoever works on something; expires
     pass                string  the highest number of a periodic pass (its lease's token)
+    last_pass           string  the report of the last full pass, without its streams (JSON)
     passed              string  a periodic pass was done; expires when the next one is due
     sighting:<stream>   string  when these consumer figures were first seen; expires
     deliveries:<job_id> hash    advisories counted on the job; expires
@@ -307,6 +308,11 @@ class Ledger:
         """Take a job out of the due queue: its stream was deleted."""
         await self._redis.zrem(self._key("due"), job_id)
 
+    async def deliveries(self, job_id: str) -> dict[str, int]:
+        """How often advisories of each kind were counted on a job."""
+        counts = cast("dict[str, str]", await cast("Any", self._redis.hgetall(self._key("deliveries", job_id))))
+        return {kind: int(count) for kind, count in counts.items()}
+
     async def due_count(self) -> int:
         """Jobs in the due queue."""
         return await self._redis.zcard(self._key("due"))
@@ -360,6 +366,14 @@ class Ledger:
         """Give the lease of a pass back; the next one is due after `rest_s`, or at once where it is None."""
         keys = [self._key("lease", RECONCILE), self._key("passed")]
         await self._end_pass(keys=keys, args=[lease.token, "" if rest_s is None else max(1, int(rest_s * 1000))])
+
+    async def remember_pass(self, report: str) -> None:
+        """Keep the report of the last full pass."""
+        await self._redis.set(self._key("last_pass"), report)
+
+    async def last_pass(self) -> str | None:
+        """The report of the last full pass, by whichever replica."""
+        return cast("str | None", await self._redis.get(self._key("last_pass")))
 
     async def hasten_pass(self) -> None:
         """Let the next pass begin now, whichever replica asks first."""

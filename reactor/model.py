@@ -108,6 +108,8 @@ class Stream:
     """False for a mirror, and for a stream that another one mirrors or sources."""
     fence: Fence | None = None
     messages: int = 0
+    size: int = 0
+    """Bytes of storage."""
     last_seq: int = 0
     last_publish: int | None = None
     consumers: Consumers | None = None

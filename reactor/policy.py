@@ -118,6 +118,32 @@ def due_at(record: Record, policy: Policy) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Guard:
+    """One guard of a stream, for whoever asks why it waits."""
+
+    guard: str
+    passes_at: int
+    passed: bool
+
+
+def guards_of(stream: Stream, record: Record | None, policy: Policy) -> list[Guard]:
+    """The guards that a stream has before it, with the time at which each one passes."""
+    ended = record.occurred_at if record is not None and policy.is_terminal(record) else None
+    consumed = stream.consumers.last_active if stream.consumers and record is None else None
+    used = [time for time in (stream.last_publish, consumed) if time is not None]
+    begins = (
+        ("age_guard", stream.created, policy.age_guard),
+        ("terminal_grace", ended, policy.terminal_grace),
+        ("idle_guard", max(used, default=None), policy.idle_guard),
+    )
+    return [
+        Guard(name, since + span, passed=stream.observed_at >= since + span)
+        for name, since, span in begins
+        if since is not None
+    ]
+
+
+@dataclass(frozen=True, slots=True)
 class Breaker:
     """Refuses a pass that would drain suspiciously much on absence alone: a silent emitter looks just so."""
 

@@ -5,6 +5,7 @@ candidates only, lets the breaker look at the whole, and hands each candidate to
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -120,7 +121,16 @@ class Reconciler:
             report = replace(report, error=in_words(error))
         except (PassAborted, LeaseLost) as error:
             report = replace(report, error=str(error))
-        return replace(report, duration_s=time.monotonic() - start)
+        report = replace(report, duration_s=time.monotonic() - start)
+        if not order.dry_run and not order.only:
+            with suppress(LedgerError):
+                await self._ledger.remember_pass(json.dumps(report.in_short()))
+        return report
+
+    @property
+    def paused(self) -> str | None:
+        """Why nothing is deleted, where that is so."""
+        return self._drainer.paused
 
     async def _judge_all(self, order: Order) -> list[Judged]:
         await self._directory.ensure()

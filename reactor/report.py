@@ -56,6 +56,10 @@ class Report:
         """How many streams by outcome and reason."""
         return Counter((settlement.outcome, settlement.reason.value) for settlement in self.settlements)
 
+    def in_short(self) -> dict[str, Any]:
+        """The contract's object without its streams."""
+        return {key: value for key, value in self.as_dict().items() if key != "streams"}
+
     def as_dict(self) -> dict[str, Any]:
         """The contract's object."""
         return {

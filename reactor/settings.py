@@ -305,15 +305,29 @@ class ReconcileSettings(BaseSettings):
     """Time between two full passes of a worker."""
 
 
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
 class HttpSettings(BaseSettings):
     """The worker's HTTP endpoint."""
 
     model_config = _group("HTTP")
 
     host: str = "127.0.0.1"
-    """Address to bind to. Nothing is served by this version."""
+    """Address to bind to; another than loopback needs a token, or REACTOR_HTTP_OPEN."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
-    """Port; 0 is off. Nothing is served by this version."""
+    """Port of the page, the API and the health checks; 0 is off."""
+    token: OptionalSecret = None
+    """What /api and /events ask for, as ?token=… or as a bearer token."""
+    open: bool = False
+    """Serve other hosts without a token: everyone who reaches the port can read."""
+
+    @model_validator(mode="after")
+    def _is_guarded(self) -> "HttpSettings":
+        if self.port and self.host not in LOOPBACK and not (self.token or self.open):
+            message = f"host {self.host} can be reached by others: set REACTOR_HTTP_TOKEN, or REACTOR_HTTP_OPEN=true"
+            raise ValueError(message)
+        return self
 
 
 class LogSettings(BaseSettings):
@@ -387,6 +401,8 @@ def _strangers() -> Iterator[str]:
 
 def _in_words(group: type[BaseSettings], error: dict[str, Any]) -> str:
     """`REACTOR_…: what is wrong`, without the value, which may be a secret; a duration names its own."""
+    if not error["loc"]:  # about a group as a whole
+        return f"{group.model_config['env_prefix'].rstrip('_')}: {error['msg'].removeprefix('Value error, ')}"
     field = str(error["loc"][0])
     variable = field if field.isupper() else f"{group.model_config['env_prefix']}{field}".upper()
     return f"{variable}: {str(error['msg']).removeprefix('Value error, ')}"

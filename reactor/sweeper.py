@@ -53,6 +53,11 @@ class Sweeper:
         self._want_pass = want_pass
         self._listed_at = float("-inf")
 
+    @property
+    def paused(self) -> str | None:
+        """Why nothing is deleted, where that is so."""
+        return self._drainer.paused
+
     async def tick(self) -> float | None:
         """Settle one batch of due jobs; seconds until the next one is due, None where none will be.
 

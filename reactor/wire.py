@@ -35,6 +35,7 @@ def read_stream(raw: Raw, job_id: str, *, sourced: Collection[str] = (), reporte
         fenceable=bool(config.get("subjects")) and not config.get("mirror") and config["name"] not in sourced,
         fence=read_fence(metadata),
         messages=state.get("messages", 0),
+        size=state.get("bytes", 0),
         last_seq=state.get("last_seq", 0),
         last_publish=instant(state.get("last_ts")),
     )

@@ -25,6 +25,7 @@ from reactor.failures import Failures
 from reactor.jetstream import REQUEST_TIMEOUT_S, JetStream, JetStreamError
 from reactor.ledger import Ledger
 from reactor.model import nanoseconds, parse_instant
+from reactor.overview import Overview
 from reactor.policy import Breaker, Policy
 from reactor.provision import (
     DEAD_LETTERS,
@@ -257,9 +258,27 @@ class Crew:
             want_pass=want_pass,
         )
 
+    def overview(self, subscriber: LifecycleSubscriber, paused: Callable[[], str | None] = lambda: None) -> Overview:
+        """For whoever looks on. Each part is its own, so that looking changes no view that judges."""
+        directory, parts = self.directory(), self._parts
+        return Overview(
+            reads=parts.reads,
+            directory=directory,
+            drainer=self.drainer(directory, self.policy),
+            reconciler=self.reconciler(subscriber),
+            ledger=parts.ledger,
+            audit=parts.audit,
+            policy=self.policy,
+            dead_letters=DEAD_LETTERS,
+            clock=utc_now,
+            paused=paused,
+        )
+
     def _failures(self) -> Failures:
         parts = self._parts
-        return Failures(parts.ledger, parts.audit, max_attempts=parts.settings.sweep.max_attempts, by=WHO)
+        return Failures(
+            parts.ledger, parts.audit, max_attempts=parts.settings.sweep.max_attempts, by=WHO, clock=utc_now
+        )
 
     async def _consume(self, handle: Callable[[Sequence[Msg]], Awaitable[None]]) -> None:
         context = await self._parts.reads.context()

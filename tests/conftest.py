@@ -1,5 +1,6 @@
 """One nats-server and one Valkey for the whole run; an account and a namespace for each test."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -8,6 +9,7 @@ from harness import World, account_numbers, accounts_config, connected
 
 from reactor import logs
 from reactor.embedded import HOST, Server, free_port, nats_server, running, valkey_server
+from reactor.http import Endpoint, application
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,3 +57,17 @@ async def other(nats_one: Server, valkey_one: Server, accounts: Iterator[int]) -
     async with connected(nats_url, f"redis://{HOST}:{valkey_one.port}/0", f"t{number}") as one:
         one.number = number
         yield one
+
+
+@pytest_asyncio.fixture
+async def page_url() -> AsyncIterator[str]:
+    """The endpoint as a worker opens it, with nothing behind: the page's tests give the answers."""
+
+    async def ready() -> list[str]:
+        return []
+
+    endpoint = Endpoint(application(lambda: None, ready, None), HOST, 0)
+    serving = asyncio.create_task(endpoint.serve())
+    yield endpoint.address
+    endpoint.stop()
+    await serving

@@ -210,7 +210,7 @@ async def reactor(*args: str, env: dict[str, str], cwd: Path | None = None) -> C
     """Run `reactor ...` as a user would."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "reactor", *args),
-        env={"PYTHONPATH": str(ROOT)} | env,
+        env={"PYTHONPATH": str(ROOT), "REACTOR_HTTP_PORT": "0"} | env,
         cwd=cwd or tempfile.gettempdir(),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -250,7 +250,7 @@ async def worker(
     how = (str(ROOT / "tests" / "armed.py"), *armed) if armed else ("-m", "reactor")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *how, "worker", *args),
-        env={"PYTHONPATH": str(ROOT)} | env,
+        env={"PYTHONPATH": str(ROOT), "REACTOR_HTTP_PORT": "0"} | env,
         cwd=tempfile.gettempdir(),
         stderr=asyncio.subprocess.PIPE,
     )

@@ -430,7 +430,7 @@ class Replica:
             lifecycle_stream=LIFECYCLE,
             concurrency=2,
             catch_up=self.consume,
-            failures=Failures(self.ledger, self.audit, max_attempts=8, by="replica"),
+            failures=Failures(self.ledger, self.audit, max_attempts=8, by="replica", clock=lambda: START),
             clock=lambda: self.server.now,
             pace=_at_once,
         )
@@ -447,7 +447,7 @@ class Replica:
             policy=policy,
             batch=4,
             lease_s=LEASE_S,
-            failures=Failures(self.ledger, self.audit, max_attempts=8, by="replica"),
+            failures=Failures(self.ledger, self.audit, max_attempts=8, by="replica", clock=lambda: START),
             pace=_at_once,
             want_pass=_at_once,
         )

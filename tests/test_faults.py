@@ -446,14 +446,22 @@ async def test_five_hundred_zombies_and_two_replicas(world: World) -> None:
 
 
 async def test_replicas_take_turns_with_the_periodic_pass(world: World) -> None:
-    """One pass an interval among all of them; a third one that starts meanwhile waits for the next."""
-    env = world.env(REACTOR_RECONCILE_INTERVAL="1h")
-    async with worker(env) as one:
-        await eventually(lambda: one.said("reconcile done"))
-        async with worker(env) as two:
-            await world.zombie(1)
-            await eventually(lambda: gone(world, "job_1"))
-            assert not two.said("reconcile done")
+    """One at a time, and one an interval among all of them, unless somebody needs it sooner."""
+    ledger = Ledger(world.redis, Scripts(world.redis), world.namespace, 60)
+    mine, _ = await ledger.begin_pass(60)
+    assert mine
+    others, wait = await ledger.begin_pass(60)
+    assert (others, 50 < wait <= 60) == (None, True)
+    await ledger.end_pass(mine, 900)
+    assert not await ledger.renew(mine)
+    others, wait = await ledger.begin_pass(60)
+    assert (others, 890 < wait <= 900) == (None, True)
+    await ledger.hasten_pass()
+    others, _ = await ledger.begin_pass(60)
+    assert others
+    assert await ledger.renew(others)
+    await ledger.end_pass(mine, 900)  # not ours any more
+    assert await ledger.renew(others)
 
 
 async def test_what_cannot_be_fixed_is_told_in_full(world: World) -> None:

@@ -1,0 +1,232 @@
+"""The worker's HTTP endpoint: read only, on loopback unless told otherwise.
+
+/               the page                      /api/status, /api/streams, /api/streams/{name}
+/healthz        the process lives             /api/history, /api/timeline, /api/leaks
+/readyz         it hears, and may delete      /events (server-sent)
+"""
+
+import asyncio
+import json
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from reactor.directory import in_words
+from reactor.jetstream import JetStreamError
+from reactor.ledger import LedgerError
+from reactor.overview import Json, NoJobStream, Overview
+
+PAGE = Path(__file__).parent / "page"
+TELL_S = 2.0
+MOST_ENTRIES = 10_000
+SAFE = {
+    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+log = structlog.get_logger(__name__)
+
+Readiness = Callable[[], Awaitable[list[str]]]
+
+
+class NotYet(Exception):
+    """There is nothing to look at before NATS and Redis have been reached."""
+
+
+class HttpError(Exception):
+    """The endpoint cannot be opened: says why, and what to do."""
+
+
+def application(watched: Callable[[], Overview | None], not_ready: Readiness, token: str | None) -> Starlette:
+    """The whole of it.
+
+    `watched` gives None as long as the servers are waited for; `not_ready` the reasons, none where it is ready; a
+    `token` guards `/api` and `/events`.
+    """
+    answers = _Answers(watched, not_ready)
+    routes = [
+        Route("/healthz", answers.healthz),
+        Route("/readyz", answers.readyz),
+        Route("/api/status", _answering(answers.status)),
+        Route("/api/streams", _answering(answers.streams)),
+        Route("/api/streams/{name:path}", _answering(answers.explain)),
+        Route("/api/history", _answering(answers.history)),
+        Route("/api/timeline", _answering(answers.timeline)),
+        Route("/api/leaks", _answering(answers.leaks)),
+        Route("/events", answers.events),
+        Mount("/", StaticFiles(directory=PAGE, html=True)),
+    ]
+    return Starlette(routes=routes, middleware=[Middleware(_Guard, token=token)])
+
+
+class _Answers:
+    """To each question, one of the overview's."""
+
+    def __init__(self, watched: Callable[[], Overview | None], not_ready: Readiness) -> None:
+        self._watched = watched
+        self._not_ready = not_ready
+
+    def _overview(self) -> Overview:
+        found = self._watched()
+        if found is None:
+            raise NotYet
+        return found
+
+    async def healthz(self, _request: Request) -> Response:
+        return JSONResponse({"alive": True})
+
+    async def readyz(self, _request: Request) -> Response:
+        reasons = await self._not_ready()
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+
+    async def status(self, _request: Request) -> Json:
+        return await self._overview().status()
+
+    async def streams(self, _request: Request) -> Json:
+        return await self._overview().streams()
+
+    async def explain(self, request: Request) -> Json:
+        return await self._overview().explain(request.path_params["name"])
+
+    async def history(self, request: Request) -> Json:
+        limit = request.query_params.get("limit", "200")
+        if not limit.isascii() or not limit.isdigit():
+            message = f"limit must be a number, not {limit[:20]!r}"
+            raise ValueError(message)
+        return await self._overview().history(min(int(limit), MOST_ENTRIES))
+
+    async def timeline(self, _request: Request) -> Json:
+        return self._overview().timeline()
+
+    async def leaks(self, _request: Request) -> Json:
+        return await self._overview().leaks()
+
+    async def events(self, _request: Request) -> Response:
+        overview = self._watched()
+        return _waiting() if overview is None else StreamingResponse(_told(overview), media_type="text/event-stream")
+
+
+def _waiting() -> Response:
+    return JSONResponse({"error": "waiting for NATS and Redis"}, status_code=503)
+
+
+def _answering(ask: Callable[[Request], Awaitable[Json]]) -> Callable[[Request], Awaitable[Response]]:
+    """JSON, also where it goes wrong."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return JSONResponse(await ask(request))
+        except NotYet:
+            return _waiting()
+        except NoJobStream as error:
+            return JSONResponse({"error": str(error)}, status_code=404)
+        except ValueError as error:
+            return JSONResponse({"error": str(error)}, status_code=400)
+        except (JetStreamError, LedgerError) as error:
+            return JSONResponse({"error": in_words(error)}, status_code=503)
+
+    return answer
+
+
+async def _told(overview: Overview) -> AsyncIterator[str]:
+    """Server-sent events: what is new, for as long as somebody listens."""
+    key, seen, point = "", "", ""
+    while True:
+        try:
+            status = await overview.status()
+            yield _event("status", status)
+            if (now := json.dumps([status["reasons"], status["job_streams"]])) != seen:
+                seen = now
+                yield _event("streams", {"at": status["at"]})
+            for entry in await overview.news(key):
+                if key and entry["phase"] != "intent":
+                    yield _event("settled", entry)
+                key = entry["key"]
+            points = overview.timeline()["points"]
+            if points and points[-1]["at"] != point:
+                if point:
+                    yield _event("point", points[-1])
+                point = points[-1]["at"]
+        except (JetStreamError, LedgerError) as error:
+            yield _event("trouble", {"error": in_words(error)})
+        await asyncio.sleep(TELL_S)
+
+
+def _event(kind: str, data: Json) -> str:
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+class _Guard:
+    """Safe headers on every answer, and the token on what tells of jobs."""
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+
+        async def send_safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                safe = [(name.lower().encode(), value.encode()) for name, value in SAFE.items()]
+                message["headers"] = [*message.get("headers", ()), *safe]
+            await send(message)
+
+        app = self._app if self._may(Request(scope)) else JSONResponse({"error": "token refused"}, status_code=401)
+        await app(scope, receive, send_safely)
+
+    def _may(self, request: Request) -> bool:
+        if self._token is None or not request.url.path.startswith(("/api/", "/events")):
+            return True
+        given = request.query_params.get("token") or request.headers.get("authorization", "").removeprefix("Bearer ")
+        return secrets.compare_digest(given.encode(), self._token.encode())
+
+
+class _Server(uvicorn.Server):
+    """Signals are the worker's business."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Endpoint:
+    """The endpoint of one worker. Binds at once, so that an address that is taken ends the start, not the day."""
+
+    def __init__(self, app: Starlette, host: str, port: int) -> None:
+        """Raises HttpError where it cannot listen there."""
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._socket = socket.create_server((host, port), family=family)
+        except OSError as error:
+            message = (
+                f"cannot listen on {host}:{port} for HTTP: {error.strerror or error}; "
+                "set REACTOR_HTTP_PORT to a free port, or to 0 for none"
+            )
+            raise HttpError(message) from error
+        self.address = f"http://{host}:{self._socket.getsockname()[1]}"
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        self._server = _Server(config)
+
+    async def serve(self) -> None:
+        """Until `stop`."""
+        await self._server.serve(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """End open connections, too."""
+        self._server.should_exit = True

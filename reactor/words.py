@@ -1,0 +1,55 @@
+"""Verdicts in sentences, for whoever is woken. Pure."""
+
+from reactor.model import Coverage, Drain, Keep, Reason, Record, Unfixable, Verdict, Wait, format_instant
+
+_WHY = {
+    Reason.PROTECTED: "it is protected, by its metadata (reactor.protect) or by REACTOR_POLICY_PROTECT",
+    Reason.UNREPORTED: "the server could not report it whole: a node or a quorum is away",
+    Reason.FENCED: "a replica is deleting it: its subjects are taken away until its lease runs out",
+    Reason.FENCE_UNREADABLE: "it carries a fence that cannot be read, so nobody knows its own subjects",
+    Reason.CREATED_UNREADABLE: "the server gives no readable creation time for it",
+    Reason.RUNNING: "its job lives",
+    Reason.FRESH: "it is younger than the age guard",
+    Reason.GRACE: "its job has ended less than the terminal grace ago",
+    Reason.ACTIVE: "it was used within the idle guard",
+    Reason.TERMINAL: "its job has ended and all guards have passed",
+    Reason.MISSING: "its job does not exist and all guards have passed",
+    Reason.UNKNOWN: "nobody can vouch that its job does not exist",
+    Reason.NOT_FENCEABLE: "it would be drained, but cannot be fenced: it is a mirror, or another stream sources it",
+}
+_CHANGES = {
+    Reason.PROTECTED: "Nothing but an operator who takes the protection away.",
+    Reason.UNREPORTED: "The node or quorum coming back; then it is judged anew.",
+    Reason.FENCED: "The end of the lease: then it is taken over, or gets its subjects back.",
+    Reason.FENCE_UNREADABLE: "An operator who restores its subjects and removes reactor.fence.* from its metadata.",
+    Reason.CREATED_UNREADABLE: "A server that tells its creation time.",
+    Reason.RUNNING: "A terminal lifecycle event for the job.",
+    Reason.FRESH: "Time; a new lifecycle event that says the job lives would keep it.",
+    Reason.GRACE: "Time; a new lifecycle event that says the job lives would keep it.",
+    Reason.ACTIVE: "Time without use; a new lifecycle event that says the job lives would keep it.",
+    Reason.TERMINAL: "A lifecycle event that says the job lives, before it is drained.",
+    Reason.MISSING: "Any lifecycle event for the job, before it is drained by a full pass.",
+    Reason.UNKNOWN: "A lifecycle event for the job; or an operator's word: reactor reconcile --assume-missing.",
+    Reason.NOT_FENCEABLE: "Removing the mirror or source that refers to it, or deleting it by hand.",
+}
+
+
+def sentence(name: str, verdict: Verdict, record: Record | None, coverage: Coverage) -> str:
+    """What will become of a stream, and why."""
+    match verdict:
+        case Keep(reason):
+            fate = "is kept"
+        case Wait(reason, until):
+            fate = f"waits until {format_instant(until)}"
+        case Drain(reason):
+            fate = "is drained at the next look"
+        case Unfixable(reason):
+            fate = "needs a person"
+    last = f"; the last word on its job is {record.status} at {format_instant(record.occurred_at)}" if record else ""
+    gap = f" ({coverage.gap})" if reason is Reason.UNKNOWN and coverage.gap else ""
+    return f"{name} {fate}: {_WHY.get(reason, reason.value)}{gap}{last}."
+
+
+def changes(verdict: Verdict) -> str:
+    """What would change the verdict."""
+    return _CHANGES.get(verdict.reason, "Another look.")

@@ -85,17 +85,35 @@ class Directory:
         return None if reading is None else (self._coverage(reading), reading.records)
 
     async def last_event(self, job_id: str) -> Record | None:
-        """The last word on a job in the lifecycle stream itself, asked of its leader; None where there is none."""
+        """The last word on a job in the lifecycle stream itself, asked of its leader; None where there is none.
+
+        The message that came last need not be it: an event that comes late may stand behind a newer one that the
+        ledger has not read yet. So what is not known to be in the ledger is read, too.
+        """
         try:
             subject = self._template.of(job_id)
         except ValueError:
             return None  # no message can ever have had this subject
         try:
             message = await self._js.last_message(self._source.stream, subject)
+            unread = [] if message is None else await self._unread(subject, message.seq)
         except NotFound as error:
             gone = f"lifecycle stream {self._source.stream} is gone"
             raise Unreachable(gone) from error
-        return None if message is None else self._read(message).record
+        messages = [*unread, message] if message else unread
+        return max((self._read(one).record for one in messages), default=None)
+
+    async def _unread(self, subject: str, end: int) -> list[StoredMessage]:
+        """Messages on a subject before `end` that were not acked at the last refresh. Mostly none, for no request."""
+        unread: list[StoredMessage] = []
+        seq = (self._lifecycle.ack_floor if self._lifecycle else 0) + 1
+        while seq < end:
+            message = await self._js.next_message(self._source.stream, subject, seq)
+            if message is None or message.seq >= end:
+                break
+            unread.append(message)
+            seq = message.seq + 1
+        return unread
 
     async def take(self, messages: Sequence[StoredMessage]) -> Taken:
         """Read messages of the lifecycle stream and write them into the ledger, all in one round trip.

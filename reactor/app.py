@@ -20,7 +20,7 @@ from faststream.security import BaseSecurity
 from nats.js.api import ConsumerConfig
 
 from reactor.directory import in_words
-from reactor.http import Endpoint, application
+from reactor.http import Endpoint, HttpError, application
 from reactor.jetstream import JetStreamError, NotFound, TooOld
 from reactor.ledger import Lease, Ledger, LedgerError
 from reactor.logs import configure
@@ -75,21 +75,19 @@ class Worker:
     @asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
         endpoint = self._endpoint()
-        async with (
-            parts(self._settings, _complain) as connected,
-            asyncio.TaskGroup() as group,
-            _served(group, endpoint),
-        ):
+        async with parts(self._settings, _complain) as connected, _served(endpoint) as serving:
             ticks = await self._until_ready(connected)
             if ticks is None:  # stopped while waiting for the servers
                 yield
                 return
-            tasks = [group.create_task(self._loop(*tick), name=tick[0]) for tick in ticks]
-            yield
-            self._stop.set()
-            await asyncio.wait(tasks, timeout=GRACEFUL_S)
-            for task in tasks:
-                task.cancel()
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._loop(*tick), name=tick[0]) for tick in ticks]
+                tasks.append(group.create_task(self._as_long_as(serving), name="http"))
+                yield
+                self._stop.set()
+                await asyncio.wait(tasks, timeout=GRACEFUL_S)
+                for task in tasks:
+                    task.cancel()
         log.info("worker stopped")
 
     def _endpoint(self) -> Endpoint | None:
@@ -296,6 +294,16 @@ class Worker:
                 failures = 0
             await self._rest(every if delay is None else min(delay, every), wake)
 
+    async def _as_long_as(self, serving: asyncio.Task[None]) -> None:
+        """An endpoint that dies takes the process down with it."""
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if serving.done():
+            self._stop.set()
+            serving.result()
+            raise HttpError("the HTTP endpoint ended by itself")
+
     async def _or_stop(self, work: Coroutine[Any, Any, Result]) -> Result | None:
         """The result, or None where the worker is to stop first."""
         task, stop = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
@@ -364,17 +372,20 @@ def _security(nats: NatsSettings) -> BaseSecurity | None:
 
 
 @asynccontextmanager
-async def _served(group: asyncio.TaskGroup, endpoint: Endpoint | None) -> AsyncIterator[None]:
-    """Serve meanwhile; an endpoint that dies takes the process down with it."""
-    if endpoint is None:
-        yield
-        return
-    serving = group.create_task(endpoint.serve(), name="http")
+async def _served(endpoint: Endpoint | None) -> AsyncIterator[asyncio.Task[None]]:
+    """The endpoint at work, ended at the end; where there is none, something that never ends by itself."""
+    serving = asyncio.create_task(endpoint.serve() if endpoint else _for_ever(), name="endpoint")
     try:
-        yield
+        yield serving
     finally:
-        endpoint.stop()
-        await asyncio.wait({serving}, timeout=GRACEFUL_S)
+        if endpoint:
+            endpoint.stop()
+            await asyncio.wait({serving}, timeout=GRACEFUL_S)
+        serving.cancel()
+
+
+async def _for_ever() -> None:
+    await asyncio.Event().wait()
 
 
 @asynccontextmanager

@@ -6,8 +6,8 @@ Keys, each under the namespace:
     intents  hash    deletions begun and not yet accounted for, by stream
 
 An entry is of one of three phases: `intent`, `outcome`, or `unfixable`, which tells of an attempt that came to nothing.
-Every intent gets exactly one outcome, also where the process that began was killed: whoever takes the intent out of
-the hash writes it.
+Every deletion gets exactly one outcome, also where the process that began was killed: whoever takes the intent out of
+the hash writes it. An intent that a later attempt takes over shares that one's.
 """
 
 import json

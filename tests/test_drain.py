@@ -404,6 +404,25 @@ async def test_the_last_event_in_the_stream_counts_where_the_ledger_is_behind(wo
         assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.RUNNING)
 
 
+async def test_a_late_event_does_not_hide_an_unread_one(world: World) -> None:
+    """The ledger is behind, and the message that came last is older than the one before it."""
+    async with Bench(world) as bench:
+        await world.zombie(1)
+        await _take_all(bench)
+        await world.emit(1, "STARTED")
+        await world.emit(1, "SUCCESS", occurred_at="2020-01-01T00:00:00Z")
+        settlement = await bench.drain()
+        assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.RUNNING)
+        await bench.whole()
+
+
+async def _take_all(bench: Bench) -> None:
+    """Have the ledger take what is pending, as a worker would."""
+    stored = await bench.reads.last_message("JOBS", "jobs.lifecycle.1")
+    assert stored is not None
+    await bench.directory.take([stored])
+
+
 async def test_the_ledger_counts_where_the_last_event_came_late(world: World) -> None:
     """A late publisher's older word is the last in the stream, not the last word."""
     async with Bench(world) as bench:

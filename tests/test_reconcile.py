@@ -393,7 +393,7 @@ async def test_the_audit_has_the_intent_before_and_the_outcome_after(world: Worl
     await world.reconcile()
     intent, outcome = await world.trail()
     assert intent["phase"] == "intent"
-    assert intent.items() <= (outcome | {"phase": "intent"}).items()
+    assert intent.items() <= (outcome | {"phase": "intent", "key": intent["key"]}).items()
     evidence = {"stream": "job_1", "reason": "terminal", "status": "FAILURE", "messages": 4}
     assert evidence.items() <= intent.items()
     assert (outcome["phase"], outcome["outcome"]) == ("outcome", "drained")

@@ -140,17 +140,21 @@ class Troubles:
         self.nats_proxy.drop_at = self.random.choice([b"STREAM.DELETE.job_", b"STREAM.UPDATE.job_"])
 
     async def pause_a_replica(self) -> None:
-        replica = self.random.choice(self.replicas)
-        if replica.process.returncode is None:
+        replica = self._a_replica()
+        if replica and replica.process.returncode is None:
             replica.process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(self.random.random() * 6)
             replica.process.send_signal(signal.SIGCONT)
 
     async def kill_a_replica(self) -> None:
-        replica = self.random.choice(self.replicas)
-        if replica.process.returncode is None:
+        replica = self._a_replica()
+        if replica and replica.process.returncode is None:
             replica.process.send_signal(signal.SIGKILL)
             await replica.process.wait()
+
+    def _a_replica(self) -> WorkerProcess | None:
+        """None where both are just being started again."""
+        return self.random.choice(self.replicas) if self.replicas else None
 
     async def flush(self) -> None:
         await self.world.redis.flushall()

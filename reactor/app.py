@@ -42,7 +42,7 @@ SILENT_S = 120.0
 GRACEFUL_S = 8.0
 PASS_GAP_S = 5.0
 """Between two full passes, however many are wanted."""
-PASS_LEASE_S = 60.0
+PASS_LEASE_S = 30.0
 """How long after a replica's end another one may begin a pass; renewed as long as it lives."""
 
 log = structlog.get_logger(__name__)

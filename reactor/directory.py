@@ -15,7 +15,8 @@ from reactor.model import Coverage, Event, Malformed, Record
 from reactor.policy import Policy, due_at
 from reactor.provision import Lifecycle, Source, read_lifecycle
 
-REBUILD_LEASE_S = 60.0
+REBUILD_LEASE_S = 15.0
+"""Renewed with every batch: how long a rebuild that broke off holds up the next one."""
 
 Known = tuple[Coverage, Mapping[str, Record]]
 """Records by job, and what the absence of one means."""
@@ -136,18 +137,19 @@ class Directory:
         if not await self._ledger.lease(lease):
             return False
         try:
-            done = await self._rebuild(lifecycle, lease.token)
+            done = await self._rebuild(lifecycle, lease)
         finally:
             await self._ledger.release(lease)
         await self.refresh()
         return done and not self._lost
 
-    async def _rebuild(self, lifecycle: Lifecycle, token: str) -> bool:
+    async def _rebuild(self, lifecycle: Lifecycle, lease: Lease) -> bool:
         """Replay the whole lifecycle stream; idempotent, beside events that arrive meanwhile."""
-        await self._ledger.begin_rebuild(lifecycle.identity, token)
+        await self._ledger.begin_rebuild(lifecycle.identity, lease.token)
         async for messages in self._js.replay(self._source.stream, self._template.wildcard):
             await self.take(messages)
-        return await self._ledger.complete_rebuild(token, lifecycle.since, lifecycle.last_seq)
+            await self._ledger.renew(lease)
+        return await self._ledger.complete_rebuild(lease.token, lifecycle.since, lifecycle.last_seq)
 
     def _read(self, message: StoredMessage) -> Event | Malformed:
         return read_event(

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +21,8 @@ START_S = 20.0
 STOP_S = 5.0
 TAIL_BYTES = 600
 HIGHEST_PORT = 65535
+PORTS = range(20_000, 32_000)
+"""Below those that Linux, macOS and Windows give to outgoing connections."""
 
 
 class EmbeddedError(Exception):
@@ -55,7 +58,7 @@ class Server:
         """Start, and wait until it answers. Raises EmbeddedError."""
         process = self._spawn()
         deadline = time.monotonic() + START_S
-        while not await asyncio.to_thread(_answers, self.port):
+        while not await asyncio.to_thread(_answers, self.port) or process.poll() is not None:
             if process.poll() is not None or time.monotonic() > deadline:
                 await self.stop()
                 message = f"{self.name} did not start on {HOST}:{self.port}; its log ends: {self._tail()}"
@@ -156,11 +159,12 @@ def _answers(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on now; none that the system would give to a connection the moment after."""
+    while True:
+        port = secrets.choice(PORTS)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind((HOST, port))
+            return port
 
 
 def _require_free(name: str, port: int) -> None:

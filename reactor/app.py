@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 import structlog
@@ -19,7 +20,9 @@ from faststream.nats.security import NatsCredentials, NatsNKey, NatsSecurity, Na
 from faststream.security import BaseSecurity
 from nats.js.api import ConsumerConfig
 
+from reactor import asyncapi
 from reactor.directory import in_words
+from reactor.events import SubjectTemplate
 from reactor.http import Endpoint, HttpError, application
 from reactor.jetstream import JetStreamError, NotFound, TooOld
 from reactor.ledger import Lease, Ledger, LedgerError
@@ -96,7 +99,9 @@ class Worker:
         if not http.port:
             return None
         token = http.token.get_secret_value() if http.token else None
-        endpoint = Endpoint(application(lambda: self._overview, self._not_ready, token), http.host, http.port)
+        contract = asyncapi.document(SubjectTemplate(self._settings.events.subject), version("reactor"))
+        app = application(lambda: self._overview, self._not_ready, token, contract)
+        endpoint = Endpoint(app, http.host, http.port)
         log.info("HTTP endpoint", address=endpoint.address)
         if http.host not in LOOPBACK and token is None:
             log.warning("everyone who reaches the HTTP endpoint can read it", address=endpoint.address)

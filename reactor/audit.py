@@ -12,7 +12,7 @@ the hash writes it. An intent that a later attempt takes over shares that one's.
 
 import json
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from redis.asyncio import Redis
 
@@ -51,6 +51,9 @@ class Intent:
     at: str
     size: int = 0
     """Bytes that it held."""
+
+    PRIVATE: ClassVar = frozenset({"token", "size"})
+    """What is not told to others."""
 
     def fields(self) -> dict[str, Any]:
         """As the trail keeps them."""

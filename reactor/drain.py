@@ -353,9 +353,7 @@ def _is_unchanged(look: Look, again: Look, token: str) -> bool:
 
 
 def _outcome_event(intent: Intent) -> bytes:
-    return json.dumps(
-        {name: value for name, value in intent.fields().items() if name not in {"token", "size"}}
-    ).encode()
+    return json.dumps({name: value for name, value in intent.fields().items() if name not in Intent.PRIVATE}).encode()
 
 
 def _blank(target: Target, outcome: Outcome, reason: Reason, detail: str | None = None) -> Settlement:

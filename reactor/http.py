@@ -3,6 +3,7 @@
 /               the page                      /api/status, /api/streams, /api/streams/{name}
 /healthz        the process lives             /api/history, /api/timeline, /api/leaks
 /readyz         it hears, and may delete      /events (server-sent)
+/docs           what it hears and says        /docs/asyncapi.json
 """
 
 import asyncio
@@ -18,7 +19,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -51,13 +52,22 @@ class HttpError(Exception):
     """The endpoint cannot be opened: says why, and what to do."""
 
 
-def application(watched: Callable[[], Overview | None], not_ready: Readiness, token: str | None) -> Starlette:
+def application(
+    watched: Callable[[], Overview | None], not_ready: Readiness, token: str | None, contract: Json
+) -> Starlette:
     """The whole of it.
 
     `watched` gives None as long as the servers are waited for; `not_ready` the reasons, none where it is ready; a
-    `token` guards `/api` and `/events`.
+    `token` guards `/api` and `/events`; `contract` is the AsyncAPI document.
     """
     answers = _Answers(watched, not_ready)
+
+    async def docs(_request: Request) -> Response:
+        return FileResponse(PAGE / "docs.html")
+
+    async def asyncapi(_request: Request) -> Response:
+        return JSONResponse(contract)
+
     routes = [
         Route("/healthz", answers.healthz),
         Route("/readyz", answers.readyz),
@@ -68,6 +78,8 @@ def application(watched: Callable[[], Overview | None], not_ready: Readiness, to
         Route("/api/timeline", _answering(answers.timeline)),
         Route("/api/leaks", _answering(answers.leaks)),
         Route("/events", answers.events),
+        Route("/docs", docs),
+        Route("/docs/asyncapi.json", asyncapi),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
     return Starlette(routes=routes, middleware=[Middleware(_Guard, token=token)])

@@ -8,7 +8,9 @@ import pytest_asyncio
 from harness import World, account_numbers, accounts_config, connected
 
 from reactor import logs
+from reactor.asyncapi import document
 from reactor.embedded import HOST, Server, free_port, nats_server, running, valkey_server
+from reactor.events import SubjectTemplate
 from reactor.http import Endpoint, application
 
 
@@ -66,7 +68,9 @@ async def page_url() -> AsyncIterator[str]:
     async def ready() -> list[str]:
         return []
 
-    endpoint = Endpoint(application(lambda: None, ready, None), HOST, 0)
+    endpoint = Endpoint(
+        application(lambda: None, ready, None, document(SubjectTemplate("jobs.{job_id}"), "9.9.9")), HOST, 0
+    )
     serving = asyncio.create_task(endpoint.serve())
     yield endpoint.address
     endpoint.stop()

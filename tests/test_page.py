@@ -3,7 +3,7 @@
 Every test takes the fixture `page_url`: the address at which a server serves `reactor/page` with the headers that it
 sends in production (its security policy above all), a token in the query where it demands one. The answers of the API
 and the events are given here, so that hostile names are among them; whether the server gives such answers is tested
-with the server. The tests are skipped where there is no Chromium.
+with the server, and by the last test here, which watches a worker at work. They are skipped where there is no Chromium.
 """
 
 import asyncio
@@ -18,7 +18,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import pytest_asyncio
+from harness import World
 from playwright.async_api import Browser, ConsoleMessage, Page, Route, async_playwright, expect
+from test_http import served
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = [
@@ -395,3 +397,43 @@ async def test_two_thousand_streams_are_shown_in_parts(reading: Reading) -> None
     await expect(page.locator("button.open")).to_have_count(200)
     await page.locator("#streams-more").click()
     await expect(page.locator("button.open")).to_have_count(400)
+
+
+async def test_the_messages_are_documented(reading: Reading) -> None:
+    """Rendered from the AsyncAPI document, without help from elsewhere."""
+    await reading.page.goto(reading.address + "/docs")
+    await expect(reading.page.locator("#channels h2")).to_contain_text(
+        ["Hears jobs.{job_id}", "reactor.drained.{stream}"]
+    )
+    await expect(reading.page.locator("#channels td code", has_text="occurred_at")).to_have_count(1)
+    await expect(reading.page.locator("#version")).to_have_text("9.9.9")
+    assert reading.complaints == []
+
+
+async def test_a_drain_is_watched_as_it_happens(browser: Browser, world: World) -> None:
+    """From a real worker: a stream lives, its job ends, it falls and is history, without a reload."""
+    async with served(world, REACTOR_POLICY_STREAM_PATTERN="^job_(?P<job_id>.+)$") as at:
+        hostile = "job_<img\u00a0src=x\u00a0onerror=alert(1)\u202e"
+        created = await world.api(f"STREAM.CREATE.{hostile}", {"name": hostile, "subjects": ["hostile"]})
+        assert "error" not in created
+        await world.stream("job_1", messages=3)
+        await world.emit(1, "STARTED")
+        page = await browser.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        loads: list[str] = []
+        page.on("load", lambda one: loads.append(one.url))
+        await page.goto(at.base)
+        row = page.locator("#streams-table tbody tr", has_text="job_1")
+        await expect(row).to_contain_text("running", timeout=15_000)
+        await row.locator("button.open").click()
+        await expect(page.locator("#streams-table")).to_contain_text("its job lives", timeout=15_000)
+        await expect(page.locator("#streams-table")).to_contain_text("onerror=alert(1)")
+        await expect(page.locator("#streams-table img")).to_have_count(0)
+        await world.emit(1, "FAILURE")
+        await expect(page.locator("#history-table tbody tr").first).to_contain_text("job_1", timeout=15_000)
+        await expect(row).to_have_count(0, timeout=15_000)
+        await expect(page.locator("#leaks-table")).to_contain_text("FAILURE", timeout=15_000)
+        assert (complaints, len(loads)) == ([], 1)
+        await page.goto("about:blank")

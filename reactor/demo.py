@@ -30,7 +30,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reactor.console import visible
-from reactor.embedded import Endpoints, embedded_servers
+from reactor.embedded import HOST, Endpoints, embedded_servers, free_port
 
 AGE_GUARD_S = 2.0
 GRACE_S = 2.0
@@ -39,7 +39,6 @@ GUARDS = {
     "REACTOR_POLICY_TERMINAL_GRACE": f"{GRACE_S}s",
     "REACTOR_POLICY_IDLE_GUARD": "2s",
     "REACTOR_RECONCILE_INTERVAL": "5s",
-    "REACTOR_HTTP_PORT": "0",
     "REACTOR_LOG_FORMAT": "json",
 }
 NEW_JOB_EVERY_S = 0.7
@@ -232,6 +231,8 @@ class Worker:
 
     process: asyncio.subprocess.Process
     log: Path
+    page: str
+    """Its address."""
 
     @property
     def last_words(self) -> str | None:
@@ -243,18 +244,23 @@ class Worker:
 async def _worker(endpoints: Endpoints, log: Path) -> AsyncIterator[Worker]:
     """The real worker, as a process of its own, stopped the way an init system would."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
-    servers = {"REACTOR_NATS_URL": endpoints.nats_url, "REACTOR_REDIS_URL": endpoints.redis_url}
+    port = free_port()
+    ours = {
+        "REACTOR_NATS_URL": endpoints.nats_url,
+        "REACTOR_REDIS_URL": endpoints.redis_url,
+        "REACTOR_HTTP_PORT": str(port),
+    }
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "reactor", "worker"),
-            env=inherited | GUARDS | servers,
+            env=inherited | GUARDS | ours,
             stdout=stderr,
             stderr=stderr,
             cwd=log.parent,  # no .env of the user's
             start_new_session=True,  # Ctrl-C is for the demo, which then stops it in order
         )
         try:
-            yield Worker(process, log)
+            yield Worker(process, log, f"http://{HOST}:{port}/")
         finally:
             with suppress(ProcessLookupError):
                 process.terminate()
@@ -279,6 +285,7 @@ async def _play(console: Console, system: JobSystem, worker: Worker, stop: async
     """Until the time is over, Ctrl-C, or something ends that should not."""
     ends = time.monotonic() + seconds
     console.print("A nats-server, a Valkey and a worker run; now a job system begins to leak.")
+    console.print(f"Watch it in a browser: {worker.page}", soft_wrap=True)
     work = [system.run(ends), _show(console, system, ends), stop.wait(), worker.process.wait()]
     tasks = [asyncio.ensure_future(one) for one in work]
     await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

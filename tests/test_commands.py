@@ -4,11 +4,12 @@ import json
 import os
 import signal
 import sys
-from asyncio import create_subprocess_exec, subprocess, wait_for
+from asyncio import create_subprocess_exec, subprocess, to_thread, wait_for
 from pathlib import Path
 
 import pytest
 from harness import ROOT, World, eventually, reactor
+from test_http import _get
 
 from reactor import embedded
 from reactor.embedded import EmbeddedError, free_port, nats_server, running, valkey_server
@@ -81,17 +82,26 @@ async def test_the_demo_shows_zombies_fall_and_touches_no_live_stream() -> None:
     assert (touched, median[-1]) == ("0", "s")
 
 
-async def test_the_demo_ends_cleanly_on_ctrl_c() -> None:
+async def test_the_demo_shows_its_page_and_ends_cleanly_on_ctrl_c() -> None:
     """With its summary, and nothing left running."""
     process = await create_subprocess_exec(
         *(sys.executable, "-m", "reactor", "demo"), env=PLAIN | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
     )
     assert process.stdout is not None
     await wait_for(process.stdout.readline(), 30)
+    page = (await wait_for(process.stdout.readline(), 30)).decode().split()[-1]
+    await eventually(lambda: answers(page), 30)
     process.send_signal(signal.SIGINT)
     out, _ = await wait_for(process.communicate(), 20)
     assert process.returncode == 0
     assert "live streams touched" in out.decode()
+
+
+async def answers(url: str) -> bool:
+    try:
+        return (await to_thread(_get, f"{url}api/status", None))[0] == 200
+    except OSError:
+        return False
 
 
 async def test_a_bad_duration_is_a_usage_error() -> None:

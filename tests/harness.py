@@ -126,8 +126,13 @@ class World:
 
     async def names(self) -> set[str]:
         """All streams of the account but reactor's own."""
-        answer = await self.api("STREAM.NAMES")
-        return {name for name in answer["streams"] or () if not name.startswith(("JOBS", "REACTOR_"))}
+        names: set[str] = set()
+        offset, total = 0, 1
+        while offset < total:
+            page = await self.api("STREAM.NAMES", {"offset": offset})
+            names.update(page["streams"] or ())
+            offset, total = offset + page["limit"], page["total"]
+        return {name for name in names if not name.startswith(("JOBS", "REACTOR_"))}
 
     async def emit(self, job_id: object, status: str, occurred_at: str | None = None, **extra: object) -> None:
         """A lifecycle event by core NATS, as the plainest emitter would publish it, and safely at the server."""

@@ -23,6 +23,7 @@ from test_faults import is_whole, none_is_open, through_proxies
 from reactor.embedded import Server
 
 SEED = 20261123
+MOST_AT_ONCE = 100
 NATS_ERRORS = (nats.errors.Error, nats.js.errors.Error, TimeoutError)
 GUARDS = {
     "REACTOR_POLICY_TERMINAL_GRACE": "1s",
@@ -44,8 +45,9 @@ class Jobs:
     _next: int = 1
 
     async def step(self) -> None:
-        """One thing that a job system does."""
-        do = self.random.choice([self.start, self.work, self.work, self.end, self.retry, self.check])
+        """One thing that a job system does; it has room for so many jobs at once."""
+        come_or_go = self.start if len(self.live) < MOST_AT_ONCE else self.end
+        do = self.random.choice([come_or_go, self.work, self.work, self.end, self.retry, self.check])
         with suppress(*NATS_ERRORS):
             await do()
 

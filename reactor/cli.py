@@ -148,7 +148,7 @@ def reconcile(
         settings = _with_age_guard(settings, age_guard)
     _check_streams(settings, stream or [])
     order = Order(dry_run=dry_run, override_breaker=yes, only=frozenset(stream or ()))
-    console = Console()
+    console = Console(highlight=False)
     if as_json:
         report = _run(lambda: _reconcile(settings, order, no_progress, assume_missing=assume_missing))
         sys.stdout.write(json.dumps(report.as_dict()) + "\n")
@@ -267,7 +267,7 @@ def _print(told: Json, as_json: bool, show: Callable[[Console, Json], None]) -> 
     if as_json:
         sys.stdout.write(json.dumps(told) + "\n")
     else:
-        show(Console(width=None if sys.stdout.isatty() else PIPED_WIDTH), told)
+        show(Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH), told)
 
 
 @app.command()

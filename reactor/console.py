@@ -1,17 +1,20 @@
 """What a person sees on a terminal; plain text where there is none."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box, filesize
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from reactor.model import Outcome, Settlement
+from reactor.model import SECOND, Outcome, Settlement, parse_instant
 from reactor.reconciler import Progress as OnProgress
 from reactor.report import Report, in_full
+from reactor.words import span
 
 STYLES = {
     Outcome.DRAINED: "green",
@@ -22,8 +25,10 @@ STYLES = {
     Outcome.UNFIXABLE: "bold red",
 }
 Json = dict[str, Any]
+BOX = box.SIMPLE_HEAD
 EXAMPLES = 5
 WORTH_A_BAR = 20
+_INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?Z")
 
 
 def visible(text: str) -> str:
@@ -49,7 +54,7 @@ def show_report(console: Console, report: Report) -> None:
 
 
 def _table(report: Report) -> Table:
-    table = Table("verdict", "reason", "streams", "for example", title="dry run" if report.dry_run else None)
+    table = Table("verdict", "reason", "streams", "for example", box=BOX)
     for outcome in Outcome:
         for (found, reason), count in sorted(report.reasons.items()):
             if found is outcome:
@@ -75,54 +80,82 @@ def _summary(report: Report) -> str:
 
 def show_explanation(console: Console, told: Json) -> None:
     """The sentence, what would change it, the guards and the evidence."""
-    console.print(visible(told["sentence"]), soft_wrap=True)
-    console.print(f"[dim]what would change it:[/] {visible(told['changes'])}", soft_wrap=True)
-    if told["guards"]:
-        table = Table("guard", "passes at", "")
-        for guard in told["guards"]:
-            table.add_row(
-                guard["guard"].replace("_", " "), guard["passes_at"], "passed" if guard["passed"] else "waits"
-            )
-        console.print(table)
-    evidence = Table("evidence", "")
-    for name, value in _flat(told["evidence"]):
-        evidence.add_row(visible(name), visible(value))
-    console.print(evidence)
+    console.print(f"[bold]{visible(told['sentence'])}[/]", soft_wrap=True)
+    console.print(f"[dim]What would change it:[/] {visible(told['changes'])}", soft_wrap=True)
+    table = Table("", "", "", "", show_header=False, box=None)
+    for guard in told["guards"]:
+        sign, word = ("[green]✓[/]", "passed") if guard["passed"] else ("[cyan]…[/]", "passes")
+        table.add_row(sign, guard["guard"].replace("_", " "), word, _moment(guard["passes_at"], told["at"]))
+    console.print(table)
+    for name, part in told["evidence"].items():
+        _show_evidence(console, name, part, told["at"])
 
 
-def _flat(value: object, name: str = "") -> Iterator[tuple[str, str]]:
-    """Nested values, each with a dotted name."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    if not inner:
-        yield name, "none" if value is None or value in ({}, []) else str(value)
-    for key, part in inner:
-        yield from _flat(part, f"{name}.{key}" if name else str(key))
+def _show_evidence(console: Console, name: str, part: object, now: str) -> None:
+    """A block for each thing looked at; each of several of a kind has its own."""
+    if isinstance(part, list) and part:
+        for one in part:
+            _show_evidence(console, name.removesuffix("s"), one, now)
+        return
+    console.print(f"[dim]{visible(name.replace('_', ' '))}[/]" + ("" if part else " none"))
+    if not isinstance(part, dict):
+        return
+    table = Table("", "", "", show_header=False, box=None)
+    for key, value in part.items():
+        table.add_row("", visible(str(key).replace("_", " ")), visible(_in_words(value, now)))
+    console.print(table)
+
+
+def _in_words(value: object, now: str) -> str:
+    match value:
+        case None | [] | {}:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", ".join(map(str, value))
+        case str() if _INSTANT.fullmatch(value):
+            return _moment(value, now)
+    return str(value)
+
+
+def _moment(instant: str, now: str) -> str:
+    """A time to the second, and how far that is from now."""
+    away = (parse_instant(instant) - parse_instant(now)) / SECOND
+    return f"{_plain(instant)}, " + (f"in {span(away)}" if away > 0 else f"{span(-away)} ago")
+
+
+def _plain(instant: str) -> str:
+    return _INSTANT.sub(r"\1 \2 UTC", instant)
 
 
 def show_status(console: Console, told: Json) -> None:
     """One line a fact."""
-    table = Table("", "", show_header=False)
     verdicts = ", ".join(f"{count} {word}" for word, count in told["verdicts"].items())
-    coverage, last = told["coverage"], told["last_reconcile"]
-    words = ("checked", "fixed", "unfixable", "kept", "waiting")
+    coverage, due_s, oldest = told["coverage"], told["next_due_s"], told["oldest_zombie_s"]
     rows = {
         "job streams": f"{told['job_streams']} ({verdicts})",
-        "oldest zombie": "none" if told["oldest_zombie_s"] is None else f"{told['oldest_zombie_s']:.0f} s old",
-        "drained today": f"{told['drained_today']} ({told['bytes_reclaimed']} bytes given back in all)",
-        "ledger": f"covers jobs since {coverage['since']}" if coverage["complete"] else str(coverage["gap"]),
+        "oldest zombie": "none" if oldest is None else f"its stream is {span(oldest)} old",
+        "drained today": f"{told['drained_today']} ({filesize.decimal(told['bytes_reclaimed'])} given back in all)",
+        "ledger": f"covers jobs since {_plain(coverage['since'])}" if coverage["complete"] else str(coverage["gap"]),
         "events not read yet": str(told["lag"]),
         "dead letters": str(told["dead_letters"]),
-        "due queue": f"{told['due']} jobs"
-        + ("" if told["next_due_s"] is None else f", the next in {max(0.0, told['next_due_s']):.0f} s"),
-        "last full pass": f"{last['started_at']}: " + ", ".join(f"{word} {last[word]}" for word in words)
-        if last
-        else "none yet",
+        "due queue": f"{told['due']} jobs" + ("" if due_s is None else f", the next in {span(max(0.0, due_s))}"),
+        "last full pass": _last_pass(told["last_reconcile"], told["at"]),
         "breaker": told["breaker"] or "not tripped",
         "error": told["error"] or "none",
     }
+    table = Table("", "", show_header=False, box=None)
     for name, value in rows.items():
-        table.add_row(name, visible(value))
+        table.add_row(f"[dim]{name}[/]", visible(value))
     console.print(table)
+
+
+def _last_pass(last: Json | None, now: str) -> str:
+    if last is None:
+        return "none yet"
+    counts = ", ".join(f"{word} {last[word]}" for word in ("checked", "fixed", "unfixable", "kept", "waiting"))
+    return f"{_moment(last['started_at'], now)}: {counts}"
 
 
 def show_history(console: Console, told: Json) -> None:
@@ -130,9 +163,9 @@ def show_history(console: Console, told: Json) -> None:
     if not told["entries"]:
         console.print("nothing yet")
         return
-    table = Table("at", "stream", "outcome", "reason", "status", "messages", "by", "detail")
+    table = Table("at", "stream", "outcome", "reason", "status", "messages", "by", "detail", box=BOX)
     for entry in told["entries"]:
-        words = [entry["at"], entry["stream"], entry.get("outcome", entry["phase"]), entry["reason"]]
+        words = [_plain(entry["at"]), entry["stream"], entry.get("outcome", entry["phase"]), entry["reason"]]
         words += [entry.get("status") or "", str(entry.get("messages", "")), entry["by"], entry.get("detail") or ""]
         table.add_row(*map(visible, words))
     console.print(table)

@@ -217,6 +217,7 @@ class Overview:
         row = describe(settlement, self._policy).as_dict()
         guards = guards_of(look.stream, look.record, self._policy)
         return row | {
+            "at": format_instant(look.stream.observed_at),
             "sentence": sentence(look.stream.name, look.verdict, look.record, look.coverage),
             "changes": changes(look.verdict),
             "guards": [

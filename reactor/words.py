@@ -1,6 +1,9 @@
 """Verdicts in sentences, for whoever is woken. Pure."""
 
-from reactor.model import Coverage, Drain, Keep, Reason, Record, Unfixable, Verdict, Wait, format_instant
+from reactor.model import SECOND, Coverage, Drain, Keep, Reason, Record, Unfixable, Verdict, Wait, format_instant
+
+MINUTE_S = 60
+_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (MINUTE_S, "min", 1, "s"))
 
 _WHY = {
     Reason.PROTECTED: "it is protected, by its metadata (reactor.protect) or by REACTOR_POLICY_PROTECT",
@@ -40,14 +43,30 @@ def sentence(name: str, verdict: Verdict, record: Record | None, coverage: Cover
         case Keep(reason):
             fate = "is kept"
         case Wait(reason, until):
-            fate = f"waits until {format_instant(until)}"
+            fate = f"waits until {_to_the_second(until)}"
         case Drain(reason):
             fate = "is drained at the next look"
         case Unfixable(reason):
             fate = "needs a person"
-    last = f"; the last word on its job is {record.status} at {format_instant(record.occurred_at)}" if record else ""
+    last = f"; the last word on its job is {record.status} at {_to_the_second(record.occurred_at)}" if record else ""
     gap = f" ({coverage.gap})" if reason is Reason.UNKNOWN and coverage.gap else ""
     return f"{name} {fate}: {_WHY.get(reason, reason.value)}{gap}{last}."
+
+
+def _to_the_second(instant: int) -> str:
+    return format_instant(instant // SECOND * SECOND)
+
+
+def span(seconds: float) -> str:
+    """A span of time to the two units that matter: `45 s`, `3 min 10 s`, `2 d 4 h`; short ones to the tenth."""
+    whole = round(seconds)
+    if whole < MINUTE_S:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    for size, word, smaller, small_word in _UNITS:
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {word}" + (f" {rest} {small_word}" if rest else "")
+    raise AssertionError(seconds)
 
 
 def changes(verdict: Verdict) -> str:

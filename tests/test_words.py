@@ -1,0 +1,23 @@
+"""Spans of time in words."""
+
+import pytest
+
+from reactor.words import span
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.0, "0 s"),
+        (1.25, "1.2 s"),
+        (59.0, "59 s"),
+        (59.7, "1 min"),
+        (61.0, "1 min 1 s"),
+        (3_600.0, "1 h"),
+        (3_660.0, "1 h 1 min"),
+        (187_200.0, "2 d 4 h"),
+    ],
+)
+def test_a_span_is_told_in_the_two_units_that_matter(seconds: float, words: str) -> None:
+    """Rounded to the second where it is a minute or more."""
+    assert span(seconds) == words

@@ -7,11 +7,14 @@ an error, not ignored: a typo in a guard must not leave the default in force.
 import difflib
 import os
 import re
+import ssl
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
+from urllib.parse import urlsplit
 
+import nkeys
 from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
@@ -27,6 +30,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from redis.connection import parse_url
 
 PREFIX = "REACTOR_"
 ENV_FILE = Path(".env")
@@ -34,6 +38,7 @@ ENV_FILE = Path(".env")
 _UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(d|h|ms|m|s))", re.ASCII)
 _ISO = TypeAdapter(timedelta)
+_ESCAPED = "odd characters in its password are written as %40 for @, and so on"
 
 
 class SettingsError(Exception):
@@ -123,6 +128,63 @@ def _templates(parts: tuple[str, ...]) -> tuple[str, ...]:
     return parts
 
 
+def _readable(path: Path | None) -> Path | None:
+    if path is not None:
+        try:
+            path.read_bytes()
+        except OSError as error:
+            message = f"cannot be read: {path}: {error.strerror}"
+            raise ValueError(message) from error
+    return path
+
+
+def _credentials(path: Path | None) -> Path | None:
+    if path is not None and not all(part in path.read_bytes() for part in (b"BEGIN NATS USER JWT", b"NKEY SEED")):
+        message = f"is no credentials file, with a user's JWT and NKey seed: {path}"
+        raise ValueError(message)
+    return path
+
+
+def _authority(path: Path | None) -> Path | None:
+    if path is not None:
+        try:
+            ssl.create_default_context(cafile=path)
+        except ssl.SSLError as error:
+            message = f"holds no certificate: {path}: {error.reason or error}"
+            raise ValueError(message) from error
+    return path
+
+
+def _nats_url(secret: SecretStr) -> SecretStr:
+    for one in secret.get_secret_value().split(","):
+        url = one.strip()
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
+        try:
+            fine = parts.scheme in {"nats", "tls", "ws", "wss"} and parts.hostname and parts.port != 0
+        except ValueError:
+            fine = False
+        if not fine:
+            raise ValueError("each must be a URL such as nats://127.0.0.1:4222; " + _ESCAPED)
+    return secret
+
+
+def _redis_url(secret: SecretStr) -> SecretStr:
+    try:
+        parse_url(secret.get_secret_value())  # type: ignore[no-untyped-call]  # redis-py's
+    except ValueError as error:
+        raise ValueError("must be a URL such as redis://127.0.0.1:6379/0; " + _ESCAPED) from error
+    return secret
+
+
+def _seed(secret: SecretStr | None) -> SecretStr | None:
+    try:
+        if secret is not None:
+            nkeys.from_seed(secret.get_secret_value().encode())
+    except nkeys.NkeysError as error:
+        raise ValueError("is no NKey seed, such as SUA…") from error
+    return secret
+
+
 def _none_word(value: object) -> object:
     return None if isinstance(value, str) and value.lower() in {"", "none"} else value
 
@@ -152,7 +214,7 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Span = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_positive)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
 Name = Annotated[str, AfterValidator(_name)]
-OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
+OptionalFile = Annotated[Path | None, BeforeValidator(_empty_is_none), AfterValidator(_readable)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
 
 
@@ -173,9 +235,9 @@ class NatsSettings(BaseSettings):
 
     model_config = _group("NATS")
 
-    url: SecretStr = SecretStr("nats://127.0.0.1:4222")
+    url: Annotated[SecretStr, AfterValidator(_nats_url)] = SecretStr("nats://127.0.0.1:4222")
     """Servers, comma-separated; NATS_URL where it is not set. May hold a password."""
-    creds: OptionalPath = None
+    creds: Annotated[OptionalFile, AfterValidator(_credentials)] = None
     """Path of a credentials file."""
     user: Annotated[str | None, BeforeValidator(_empty_is_none)] = None
     """User name."""
@@ -183,13 +245,13 @@ class NatsSettings(BaseSettings):
     """The user's password."""
     token: OptionalSecret = None
     """Token, instead of a user."""
-    nkey: OptionalSecret = None
+    nkey: Annotated[OptionalSecret, AfterValidator(_seed)] = None
     """NKey seed (SU…), instead of a user."""
-    tls_ca: OptionalPath = None
+    tls_ca: Annotated[OptionalFile, AfterValidator(_authority)] = None
     """Path of the authority's certificate, where it is a private one."""
-    tls_cert: OptionalPath = None
+    tls_cert: OptionalFile = None
     """Path of a client certificate."""
-    tls_key: OptionalPath = None
+    tls_key: OptionalFile = None
     """Path of the client certificate's key."""
     domain: Annotated[Name | None, BeforeValidator(_empty_is_none)] = None
     """JetStream domain, where the streams are behind a leaf node."""
@@ -199,13 +261,26 @@ class NatsSettings(BaseSettings):
     def _fall_back(cls, data: Any) -> Any:  # noqa: ANN401  # as pydantic hands it over
         return _plain_url(data, "NATS_URL")
 
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        """A certificate and its key, in one file or two."""
+        if self.tls_key and not self.tls_cert:
+            raise ValueError("_TLS_KEY is set without its certificate: set _TLS_CERT, too")
+        try:
+            if self.tls_cert:
+                ssl.create_default_context().load_cert_chain(self.tls_cert, self.tls_key)
+        except ssl.SSLError as error:
+            message = f"_TLS_CERT and _TLS_KEY are no certificate with its key: {error.reason or error}"
+            raise ValueError(message) from error
+        return self
+
 
 class RedisSettings(BaseSettings):
     """Where the ledger is kept."""
 
     model_config = _group("REDIS")
 
-    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    url: Annotated[SecretStr, AfterValidator(_redis_url)] = SecretStr("redis://127.0.0.1:6379/0")
     """Redis or Valkey; REDIS_URL where it is not set. May hold a password."""
     namespace: Annotated[str, Field(min_length=1)] = "reactor"
     """Prefix of every key, for several reactors in one Redis."""

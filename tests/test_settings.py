@@ -140,6 +140,16 @@ def test_durations_add_up(hours: int, minutes: int, seconds: int, milliseconds: 
         ("REACTOR_SWEEP_MAX_RATE", "0", "greater than 0"),
         ("REACTOR_SWEEP_CONCURRENCY", "many", "valid integer"),
         ("REACTOR_BREAKER_MAX_MISSING_RATIO", "2", "less than or equal to 1"),
+        ("REACTOR_NATS_URL", "http://127.0.0.1", "such as nats://127.0.0.1:4222"),
+        ("REACTOR_NATS_URL", "nats://here,nats://me:a/b@there:4222", "odd characters"),
+        ("REACTOR_NATS_URL", "nats://127.0.0.1:99999", "such as nats://"),
+        ("REACTOR_REDIS_URL", "127.0.0.1", "such as redis://127.0.0.1:6379/0"),
+        ("REACTOR_REDIS_URL", "redis://:a/b@there:6379", "odd characters"),
+        ("REACTOR_NATS_NKEY", "hunter2", "is no NKey seed"),
+        ("REACTOR_NATS_CREDS", "/nowhere/to.creds", "cannot be read: /nowhere/to.creds: No such file"),
+        ("REACTOR_NATS_CREDS", __file__, "is no credentials file"),
+        ("REACTOR_NATS_TLS_CA", "/nowhere", "cannot be read"),
+        ("REACTOR_NATS_TLS_CA", __file__, "holds no certificate"),
         ("REACTOR_HTTP_PORT", "70000", "less than or equal to 65535"),
         ("REACTOR_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
         ("REACTOR_LOG_FORMAT", "xml", "'console' or 'json'"),
@@ -208,9 +218,9 @@ def test_no_secret_is_shown() -> None:
         "REACTOR_REDIS_URL": "redis://:hunter2@h",
         "REACTOR_NATS_PASSWORD": "hunter2",
         "REACTOR_NATS_TOKEN": "hunter2",
-        "REACTOR_NATS_NKEY": "hunter2",
     }
     assert "hunter2" not in repr(load(**secrets)) + str(load(**secrets))
+    secrets["REACTOR_NATS_NKEY"] = "hunter2"
     assert "hunter2" not in "\n".join(problems(**secrets, REACTOR_POLICY_AGE_GUARD="x", REACTOR_LOG_LEVEL="hunter3"))
 
 
@@ -229,6 +239,15 @@ def test_our_url_wins_over_a_plain_one_wherever_it_stands(tmp_path: Path) -> Non
 def test_an_empty_variable_is_not_set(field: str) -> None:
     """Compose passes empty ones on; an empty path would be the working directory."""
     assert load(**{f"REACTOR_NATS_{field}": ""}) == load()
+
+
+def test_a_certificate_that_does_not_fit_is_told() -> None:
+    """Before any connection is tried; OpenSSL's own words would not name the variable."""
+    assert problems(REACTOR_NATS_TLS_KEY=__file__) == [
+        "REACTOR_NATS: _TLS_KEY is set without its certificate: set _TLS_CERT, too"
+    ]
+    [line] = problems(REACTOR_NATS_TLS_CERT=__file__)
+    assert line.startswith("REACTOR_NATS: _TLS_CERT and _TLS_KEY are no certificate with its key")
 
 
 @pytest.mark.parametrize("pattern", [r"(?u)j(?P<job_id>1)", r"(?P<job_id>a{99999999999})"])

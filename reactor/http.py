@@ -3,6 +3,7 @@
 /               the page                      /api/status, /api/streams, /api/streams/{name}
 /healthz        the process lives             /api/history, /api/timeline, /api/leaks
 /readyz         it hears, and may delete      /events (server-sent)
+/metrics        for Prometheus
 """
 
 import asyncio
@@ -41,6 +42,8 @@ SAFE = {
 log = structlog.get_logger(__name__)
 
 Readiness = Callable[[], Awaitable[list[str]]]
+Exposition = Callable[[str], tuple[bytes, str]]
+"""Metrics in the format that an Accept header asks for, and its content type."""
 
 
 class NotYet(Exception):
@@ -51,13 +54,15 @@ class HttpError(Exception):
     """The endpoint cannot be opened: says why, and what to do."""
 
 
-def application(watched: Callable[[], Overview | None], not_ready: Readiness, token: str | None) -> Starlette:
+def application(
+    watched: Callable[[], Overview | None], not_ready: Readiness, exposition: Exposition, token: str | None
+) -> Starlette:
     """The whole of it.
 
     `watched` gives None as long as the servers are waited for; `not_ready` the reasons, none where it is ready; a
-    `token` guards `/api` and `/events`.
+    `token` guards `/api`, `/events` and `/metrics`.
     """
-    answers = _Answers(watched, not_ready)
+    answers = _Answers(watched, not_ready, exposition)
     routes = [
         Route("/healthz", answers.healthz),
         Route("/readyz", answers.readyz),
@@ -68,6 +73,7 @@ def application(watched: Callable[[], Overview | None], not_ready: Readiness, to
         Route("/api/timeline", _answering(answers.timeline)),
         Route("/api/leaks", _answering(answers.leaks)),
         Route("/events", answers.events),
+        Route("/metrics", answers.metrics),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
     return Starlette(routes=routes, middleware=[Middleware(_Guard, token=token)])
@@ -76,9 +82,10 @@ def application(watched: Callable[[], Overview | None], not_ready: Readiness, to
 class _Answers:
     """To each question, one of the overview's."""
 
-    def __init__(self, watched: Callable[[], Overview | None], not_ready: Readiness) -> None:
+    def __init__(self, watched: Callable[[], Overview | None], not_ready: Readiness, exposition: Exposition) -> None:
         self._watched = watched
         self._not_ready = not_ready
+        self._exposition = exposition
 
     def _overview(self) -> Overview:
         found = self._watched()
@@ -92,6 +99,10 @@ class _Answers:
     async def readyz(self, _request: Request) -> Response:
         reasons = await self._not_ready()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+
+    async def metrics(self, request: Request) -> Response:
+        content, content_type = self._exposition(request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": content_type})
 
     async def status(self, _request: Request) -> Json:
         return await self._overview().status()
@@ -191,7 +202,7 @@ class _Guard:
         await app(scope, receive, send_safely)
 
     def _may(self, request: Request) -> bool:
-        if self._token is None or not request.url.path.startswith(("/api/", "/events")):
+        if self._token is None or not request.url.path.startswith(("/api/", "/events", "/metrics")):
             return True
         given = request.query_params.get("token") or request.headers.get("authorization", "").removeprefix("Bearer ")
         return secrets.compare_digest(given.encode(), self._token.encode())

@@ -66,7 +66,7 @@ async def page_url() -> AsyncIterator[str]:
     async def ready() -> list[str]:
         return []
 
-    endpoint = Endpoint(application(lambda: None, ready, None), HOST, 0)
+    endpoint = Endpoint(application(lambda: None, ready, lambda _: (b"", "text/plain"), None), HOST, 0)
     serving = asyncio.create_task(endpoint.serve())
     yield endpoint.address
     endpoint.stop()

@@ -183,7 +183,8 @@ class Drainer:
             if not isinstance(look.verdict, Drain):
                 return await self._leave(look, dry_run=lease is None)
         except NotFound:
-            return await self._gone(target)
+            # Without the lease it may be another's deletion that goes on right now: theirs to account for.
+            return await self._gone(target) if lease else _blank(target, Outcome.ALREADY_GONE, Reason.GONE)
         except JetStreamError as error:
             return _blank(target, Outcome.KEPT, Reason.UNKNOWN, f"could not be looked at: {error}")
         if lease is None:

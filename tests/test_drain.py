@@ -148,6 +148,24 @@ async def test_the_intent_is_written_before_anything_happens(world: World) -> No
         assert phases == ["intent"]
 
 
+async def test_a_dry_run_accounts_for_no_deletion(world: World) -> None:
+    """A stream that is gone with its intent still open may be of a deletion that goes on right now."""
+    async with Bench(world) as bench:
+        await world.zombie(1)
+        seen: list[Outcome] = []
+
+        async def look_on() -> None:
+            await world.js.delete_stream("job_1")  # as the deletion itself will have done, a moment before its outcome
+            onlooker = await bench.drainer("onlooker").drain_stream(Target("job_1", "1"), dry_run=True)
+            seen.append(onlooker.outcome)
+            assert await bench.audit.is_open("job_1")
+
+        bench.effects.before["STREAM.DELETE.job_1"] = look_on
+        await bench.drain()
+        assert seen == [Outcome.ALREADY_GONE]
+        assert len(await bench.outcomes()) == 1
+
+
 async def test_a_publisher_before_the_fence_keeps_its_stream(world: World) -> None:
     """The message was acknowledged, so it must not be lost."""
     async with Bench(world) as bench:

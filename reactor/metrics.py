@@ -13,8 +13,8 @@ from importlib.metadata import version
 from typing import Any
 
 from faststream.message import StreamMessage
-from faststream.nats.prometheus.provider import BatchNatsMetricsSettingsProvider
-from faststream.prometheus import ConsumeAttrs, PrometheusMiddleware
+from faststream.prometheus import ConsumeAttrs, MetricsSettingsProvider, PrometheusMiddleware
+from faststream.response import PublishCommand
 from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -164,12 +164,16 @@ class Metrics(Observer):
         )
 
 
-class _Bounded(BatchNatsMetricsSettingsProvider):
+class _Bounded(MetricsSettingsProvider[list[Msg], PublishCommand]):
     """What FastStream's middleware asks of a batch. Its own answer is a job's subject, and takes messages for bytes."""
 
+    messaging_system = "nats"
+
     def __init__(self, events: SubjectTemplate) -> None:
-        super().__init__()
         self._events = events
+
+    def get_publish_destination_name_from_cmd(self, cmd: PublishCommand) -> str:
+        return self._without_job(cmd.destination)
 
     def get_consume_attrs_from_message(self, msg: StreamMessage[list[Msg]]) -> ConsumeAttrs:
         batch = msg.raw_message

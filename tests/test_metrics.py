@@ -366,8 +366,11 @@ def test_faststream_s_label_has_no_job(subject: str, label: str) -> None:
     """And the size is of all messages of a batch, in bytes."""
     msg = Msg(_client=cast("Any", None), subject=subject, data=b"12345")
     batch = cast("Any", type("Batch", (), {"raw_message": [msg, msg]}))
-    attrs = _Bounded(SubjectTemplate("jobs.lifecycle.{job_id}")).get_consume_attrs_from_message(batch)
+    bounded = _Bounded(SubjectTemplate("jobs.lifecycle.{job_id}"))
+    attrs = bounded.get_consume_attrs_from_message(batch)
     assert attrs == {"destination_name": label, "message_size": 10, "messages_count": 2}
+    command = cast("Any", type("Command", (), {"destination": subject}))
+    assert bounded.get_publish_destination_name_from_cmd(command) == label
 
 
 def test_the_dashboard_is_laid_out() -> None:

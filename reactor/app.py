@@ -27,13 +27,14 @@ from reactor.http import Endpoint, HttpError, application
 from reactor.jetstream import JetStreamError, NotFound, TooOld
 from reactor.ledger import Lease, Ledger, LedgerError
 from reactor.logs import configure
+from reactor.metrics import Metrics
 from reactor.overview import STEP_S, Overview
 from reactor.provision import Provision, Source, provision
 from reactor.reconciler import Order, Reconciler
 from reactor.report import Report
 from reactor.schedule import backoff
 from reactor.settings import LOOPBACK, NatsSettings, Settings, SettingsError, load_settings
-from reactor.subscriber import AdvisorySubscriber, EagerPull, LifecycleSubscriber
+from reactor.subscriber import KNOWN_LIVE, AdvisorySubscriber, EagerPull, LifecycleSubscriber
 from reactor.wiring import Crew, Parts, parts, provision_safely, servers_of, tls_context
 
 BATCH = 256
@@ -70,9 +71,11 @@ class Worker:
         self._due = asyncio.Event()
         self._pass_wanted = asyncio.Event()
         self._lost = asyncio.Event()
+        self._passed = asyncio.Event()
         self._pulls: dict[str, EagerPull] = {}
         self._overview: Overview | None = None
-        self.broker = _broker(settings)
+        self._metrics = _metrics(settings)
+        self.broker = _broker(settings, self._metrics)
         self.app = _App(self._stop, self.broker, self._lifespan)
 
     @asynccontextmanager
@@ -100,7 +103,7 @@ class Worker:
             return None
         token = http.token.get_secret_value() if http.token else None
         contract = asyncapi.document(SubjectTemplate(self._settings.events.subject), version("reactor"))
-        app = application(lambda: self._overview, self._not_ready, token, contract)
+        app = application(lambda: self._overview, self._not_ready, self._metrics.exposition, contract, token)
         endpoint = Endpoint(app, http.host, http.port)
         log.info("HTTP endpoint", address=endpoint.address)
         if http.host not in LOOPBACK and token is None:
@@ -138,7 +141,7 @@ class Worker:
     async def _prepare(self, connected: Parts) -> list[Loop]:
         """Provision, connect, subscribe; the loops to run."""
         provisioned = await provision_safely(connected)
-        crew = Crew(connected, provisioned)
+        crew = Crew(connected, provisioned, self._metrics)
         lifecycle = await crew.lifecycle_subscriber(self._due.set)
         reconciler = crew.reconciler(lifecycle)
         reconcile = self._reconcile_tick(connected, reconciler)
@@ -161,7 +164,9 @@ class Worker:
         ]
         if self._settings.http.port:
             self._overview = overview
+            self._metrics.watch(lambda: overview.paused)
             loops.append(("sample", overview.sample, STEP_S, asyncio.Event()))
+            loops.append(("measure", self._measure_tick(overview), STEP_S, self._passed))
         return loops
 
     def _subscribe(
@@ -231,12 +236,26 @@ class Worker:
                 async with _renewed(ledger, lease):
                     report = await reconciler.run(Order(under=lease))
                 _log_pass(report)
+                self._passed.set()
                 failures = failures + 1 if report.error else 0
                 rest = backoff(failures, first=PASS_GAP_S, last=every) if failures else every
             finally:
                 await ledger.end_pass(lease, rest)
             await self._rest(min(PASS_GAP_S, every), self._stop)
             return rest
+
+        return tick
+
+    def _measure_tick(self, overview: Overview) -> Tick:
+        """The gauges, now and then and after each pass, so that a scrape need ask nobody."""
+
+        async def tick() -> float | None:
+            try:
+                self._metrics.measured(await overview.measure())
+            except (JetStreamError, LedgerError):
+                self._metrics.unmeasured()
+                raise
+            return None
 
         return tick
 
@@ -346,7 +365,15 @@ async def _raw(message: Any) -> Any:  # noqa: ANN401  # FastStream's batch messa
     return message.raw_message
 
 
-def _broker(settings: Settings) -> NatsBroker:
+def _metrics(settings: Settings) -> Metrics:
+    return Metrics(
+        statuses=KNOWN_LIVE | set(settings.policy.terminal_statuses),
+        events=SubjectTemplate(settings.events.subject),
+        interval_s=settings.reconcile.interval.total_seconds(),
+    )
+
+
+def _broker(settings: Settings, metrics: Metrics) -> NatsBroker:
     return NatsBroker(
         servers_of(settings.nats),
         name="reactor",
@@ -358,6 +385,7 @@ def _broker(settings: Settings) -> NatsBroker:
         log_level=logging.DEBUG,  # else two lines a batch
         apply_types=False,  # injection costs more than the whole of the handling
         logger=log,
+        middlewares=[metrics.middleware()] if settings.http.port else [],
     )
 
 

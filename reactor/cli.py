@@ -9,7 +9,8 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from enum import IntEnum
+from enum import IntEnum, StrEnum
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -293,6 +294,31 @@ def emit(
     except ValueError as error:
         _fail(Exit.USAGE, str(error))
     typer.echo(f"job {job_id} {status}: {taken_by}:{sequence}")
+
+
+class Exported(StrEnum):
+    """What `export` prints, and of which format it is."""
+
+    GRAFANA = "grafana"
+    ALERTS = "alerts"
+
+    @property
+    def file(self) -> str:
+        """Its name in the package."""
+        return {Exported.GRAFANA: "grafana.json", Exported.ALERTS: "alerts.yml"}[self]
+
+
+@app.command()
+def export(
+    what: Annotated[
+        Exported,
+        typer.Argument(
+            metavar="grafana|alerts", help="A dashboard for Grafana (JSON), or alerting rules for Prometheus (YAML)."
+        ),
+    ],
+) -> None:
+    """Print the Grafana dashboard or the Prometheus alerting rules for the worker's metrics."""
+    sys.stdout.write(resources.files("reactor").joinpath("export", what.file).read_text(encoding="utf-8"))
 
 
 @app.command()

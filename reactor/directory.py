@@ -5,13 +5,15 @@ something only where Redis and the lifecycle stream are those it was built from,
 from it; else it is rebuilt from the stream, and until then nobody is called missing and nothing is drained.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reactor.events import SubjectTemplate, read_event
 from reactor.jetstream import JetStream, NotFound, StoredMessage, Unreachable
 from reactor.ledger import Applied, Lease, Ledger, LedgerError, Reading
-from reactor.model import Coverage, Event, Malformed, Record
+from reactor.model import UNREADABLE, Coverage, Event, Malformed, Record
+from reactor.observer import Heard
 from reactor.policy import Policy, due_at
 from reactor.provision import Lifecycle, Source, read_lifecycle
 
@@ -33,6 +35,18 @@ class Taken:
 
     read: tuple[Event | Malformed, ...]
     applied: Applied
+
+    def tally(self) -> Counter[tuple[str, Heard]]:
+        """How many messages by status (upper case; a malformed one has none) and what became of them."""
+        named = [position for position, one in enumerate(self.read) if one.job_id is not None]
+        stale = {named[position] for position in self.applied.stale}
+        return Counter(_heard(one, stale=position in stale) for position, one in enumerate(self.read))
+
+
+def _heard(one: Event | Malformed, *, stale: bool) -> tuple[str, Heard]:
+    if isinstance(one, Malformed):
+        return UNREADABLE, Heard.MALFORMED
+    return one.record.status.upper(), Heard.STALE if stale else Heard.APPLIED
 
 
 class Directory:

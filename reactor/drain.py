@@ -42,7 +42,8 @@ from reactor.model import (
     Wait,
     format_instant,
 )
-from reactor.policy import Policy, decide
+from reactor.observer import FORGETFUL, Observer
+from reactor.policy import Policy, decide, fell_due
 from reactor.wire import fenced, read_consumers, read_stream, restarted_figures, unfenced
 
 log = structlog.get_logger(__name__)
@@ -78,6 +79,8 @@ class Look:
     event: Record | None
     coverage: Coverage
     verdict: Verdict
+    asked_at: float
+    """When the server was asked, by this process's monotonic clock."""
 
 
 Announce = Callable[[str, bytes], Awaitable[None]]
@@ -99,6 +102,7 @@ class Drainer:
         lease_s: float,
         by: str,
         announce: Announce,
+        observer: Observer = FORGETFUL,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`effects` must be an unbuffered connection; `by` names this process in the audit."""
@@ -112,6 +116,7 @@ class Drainer:
         self._lease_s = lease_s
         self._by = by
         self._announce = announce
+        self._observer = observer
         self._monotonic = monotonic
         self._sourced: frozenset[str] = frozenset()
         self._homes: dict[str, list[str]] = {}
@@ -178,7 +183,8 @@ class Drainer:
             if not isinstance(look.verdict, Drain):
                 return await self._leave(look, dry_run=lease is None)
         except NotFound:
-            return await self._gone(target)
+            # Without the lease it may be another's deletion that goes on right now: theirs to account for.
+            return await self._gone(target) if lease else _blank(target, Outcome.ALREADY_GONE, Reason.GONE)
         except JetStreamError as error:
             return _blank(target, Outcome.KEPT, Reason.UNKNOWN, f"could not be looked at: {error}")
         if lease is None:
@@ -193,6 +199,7 @@ class Drainer:
 
     async def _look(self, target: Target, known: Known) -> Look:
         """Everything a verdict needs, read afresh. Whichever of record and last event is newer counts."""
+        asked_at = self._monotonic()
         raw = await self._reads.stream_info(target.name)
         stream = read_stream(raw, target.job_id, sourced=self._sourced)
         event = await self._directory.last_event(target.job_id)
@@ -202,7 +209,7 @@ class Drainer:
         if isinstance(verdict, Drain):
             stream = await self.with_consumers(stream)
             verdict = decide(stream, record, coverage, self._policy)
-        return Look(raw, stream, record, event, coverage, verdict)
+        return Look(raw, stream, record, event, coverage, verdict, asked_at)
 
     async def _look_behind(self, look: Look) -> Look:
         """What stands behind the fence: the stream, and whether anybody has spoken for the job since."""
@@ -232,7 +239,8 @@ class Drainer:
             settlement = await self._unfence(look, fence)
         else:
             settlement = _by_verdict(look)
-        await self._audit.conclude(look.stream.name, None, settlement.outcome, "found so at a later look")
+        if await self._audit.conclude(look.stream.name, None, settlement.outcome, "found so at a later look"):
+            self._observer.ended(settlement)
         return settlement
 
     async def _drain(self, look: Look, reason: Reason, token: str, deadline: float) -> Settlement:
@@ -262,8 +270,17 @@ class Drainer:
         if self._monotonic() >= deadline:  # paused on the way: somebody else may have taken over by now
             return _of(again, Outcome.WAITING, Reason.FENCED, "the lease ran out before the deletion")
         await reach_during(Point.DELETE_SENT, look.stream.name, self._effects.delete_stream(look.stream.name))
+        late_s = self._late_s(look)
         await reach(Point.DELETED, look.stream.name)
-        return _of(look, Outcome.DRAINED, reason, await self._delete_companions(look.stream.job_id))
+        settlement = _of(look, Outcome.DRAINED, reason, await self._delete_companions(look.stream.job_id))
+        return replace(settlement, late_s=late_s)
+
+    def _late_s(self, look: Look) -> float | None:
+        """Seconds from due to now: up to the look by the server's clock, from there on by our monotonic one."""
+        due = fell_due(look.stream, look.record, self._policy)
+        if due is None:
+            return None
+        return (look.stream.observed_at - due) / SECOND + self._monotonic() - look.asked_at
 
     def _fence(self, look: Look, token: str) -> Fence:
         """A fence of ours; where one has outlived its lease, it is taken over with the subjects it has kept."""
@@ -291,7 +308,8 @@ class Drainer:
         settlement = _blank(target, Outcome.ALREADY_GONE, Reason(intent.reason) if intent else Reason.GONE)
         if intent:
             await self._delete_companions(target.job_id)
-            await self._audit.conclude(target.name, None, Outcome.ALREADY_GONE, "found gone at a later look")
+            if await self._audit.conclude(target.name, None, Outcome.ALREADY_GONE, "found gone at a later look"):
+                self._observer.ended(settlement)
         return settlement
 
     async def account_for_gone(self, listed: Collection[str]) -> None:
@@ -333,6 +351,7 @@ class Drainer:
         )
 
     async def _conclude(self, intent: Intent, settlement: Settlement) -> Settlement:
+        self._observer.ended(settlement)
         await self._audit.conclude(intent.stream, intent.token, settlement.outcome, settlement.detail or "")
         await reach(Point.AUDITED, intent.stream)
         if settlement.outcome is Outcome.DRAINED:

@@ -8,6 +8,7 @@ import structlog
 from reactor.audit import Audit, Failure
 from reactor.ledger import Ledger
 from reactor.model import Settlement, format_instant
+from reactor.observer import FORGETFUL, Observer
 from reactor.schedule import backoff
 
 log = structlog.get_logger(__name__)
@@ -16,7 +17,16 @@ log = structlog.get_logger(__name__)
 class Failures:
     """The book of failures; all resources are handed in. Methods raise LedgerError."""
 
-    def __init__(self, ledger: Ledger, audit: Audit, *, max_attempts: int, by: str, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        audit: Audit,
+        *,
+        max_attempts: int,
+        by: str,
+        clock: Callable[[], int],
+        observer: Observer = FORGETFUL,
+    ) -> None:
         """After `max_attempts` in a row a job is left to the next full pass; `by` names this process in the audit.
 
         `clock` gives the time (ns) for the audit; no decision sees it.
@@ -26,6 +36,7 @@ class Failures:
         self._max_attempts = max_attempts
         self._by = by
         self._clock = clock
+        self._observer = observer
 
     async def retry(self, settlement: Settlement) -> Settlement:
         """Count one more attempt; with its number, and when the next one is."""
@@ -35,6 +46,7 @@ class Failures:
 
     async def report(self, settlement: Settlement) -> Settlement:
         """Count one more attempt of something unfixable, and write it into the audit and the log."""
+        self._observer.unfixable(settlement)
         settlement = await self.retry(settlement)
         failure = Failure(
             stream=settlement.stream.name,

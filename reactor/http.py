@@ -4,6 +4,7 @@
 /healthz        the process lives             /api/history, /api/timeline, /api/leaks
 /readyz         it hears, and may delete      /events (server-sent)
 /docs           what it hears and says        /docs/asyncapi.json
+/metrics        for Prometheus
 """
 
 import asyncio
@@ -42,6 +43,8 @@ SAFE = {
 log = structlog.get_logger(__name__)
 
 Readiness = Callable[[], Awaitable[list[str]]]
+Exposition = Callable[[str], tuple[bytes, str]]
+"""Metrics in the format that an Accept header asks for, and its content type."""
 
 
 class NotYet(Exception):
@@ -53,14 +56,18 @@ class HttpError(Exception):
 
 
 def application(
-    watched: Callable[[], Overview | None], not_ready: Readiness, token: str | None, contract: Json
+    watched: Callable[[], Overview | None],
+    not_ready: Readiness,
+    exposition: Exposition,
+    contract: Json,
+    token: str | None,
 ) -> Starlette:
     """The whole of it.
 
     `watched` gives None as long as the servers are waited for; `not_ready` the reasons, none where it is ready; a
-    `token` guards `/api` and `/events`; `contract` is the AsyncAPI document.
+    `token` guards `/api`, `/events` and `/metrics`; `contract` is the AsyncAPI document.
     """
-    answers = _Answers(watched, not_ready)
+    answers = _Answers(watched, not_ready, exposition)
 
     async def docs(_request: Request) -> Response:
         return FileResponse(PAGE / "docs.html")
@@ -80,6 +87,7 @@ def application(
         Route("/events", answers.events),
         Route("/docs", docs),
         Route("/docs/asyncapi.json", asyncapi),
+        Route("/metrics", answers.metrics),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
     return Starlette(routes=routes, middleware=[Middleware(_Guard, token=token)])
@@ -88,9 +96,10 @@ def application(
 class _Answers:
     """To each question, one of the overview's."""
 
-    def __init__(self, watched: Callable[[], Overview | None], not_ready: Readiness) -> None:
+    def __init__(self, watched: Callable[[], Overview | None], not_ready: Readiness, exposition: Exposition) -> None:
         self._watched = watched
         self._not_ready = not_ready
+        self._exposition = exposition
 
     def _overview(self) -> Overview:
         found = self._watched()
@@ -104,6 +113,10 @@ class _Answers:
     async def readyz(self, _request: Request) -> Response:
         reasons = await self._not_ready()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+
+    async def metrics(self, request: Request) -> Response:
+        content, content_type = self._exposition(request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": content_type})
 
     async def status(self, _request: Request) -> Json:
         return await self._overview().status()
@@ -203,7 +216,7 @@ class _Guard:
         await app(scope, receive, send_safely)
 
     def _may(self, request: Request) -> bool:
-        if self._token is None or not request.url.path.startswith(("/api/", "/events")):
+        if self._token is None or not request.url.path.startswith(("/api/", "/events", "/metrics")):
             return True
         given = request.query_params.get("token") or request.headers.get("authorization", "").removeprefix("Bearer ")
         return secrets.compare_digest(given.encode(), self._token.encode())

@@ -46,8 +46,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 _APPLY = f"""
 {_NOW}
 local owner = redis.call('HGET', KEYS[2], 'stream')
-if owner and owner ~= ARGV[2] then return {{-1, 0}} end
-local newer, due = 0, 0
+if owner and owner ~= ARGV[2] then return {{-1, 0, {{}}}} end
+local newer, due, stale = 0, 0, {{}}
 for i = 6, #ARGV, 3 do
   local key, record, at = ARGV[1] .. ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local old = redis.call('GET', key)
@@ -58,6 +58,8 @@ for i = 6, #ARGV, 3 do
       redis.call('ZADD', KEYS[1], math.min(tonumber(at), now + tonumber(ARGV[3])), ARGV[i])
       due = due + 1
     end
+  else
+    stale[#stale + 1] = (i - 6) / 3
   end
 end
 if owner then
@@ -66,7 +68,7 @@ if owner then
     redis.call('HSET', KEYS[2], 'applied', ARGV[4])
   end
 end
-return {{newer, due}}
+return {{newer, due, stale}}
 """
 _READ = f"""
 {_IDENTITY}
@@ -194,10 +196,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """How many events were newer than what was known, and how many jobs became due by them."""
+    """How many events were newer than what was known, how many jobs became due by them, and which were not newer."""
 
     newer: int
     due: int
+    stale: tuple[int, ...] = ()
+    """Positions in the batch."""
 
 
 class Ledger:
@@ -239,11 +243,11 @@ class Ledger:
         args: list[str | int] = [self._key("job", ""), identity, grace // 1_000_000, highest, readable]
         for job_id, record, due in events:
             args += [job_id, _pack(record), "" if due is None else -(-due // 1_000_000)]
-        newer, due_count = await self._apply(keys=[self._key("due"), self._key("ledger")], args=args)
+        newer, due_count, stale = await self._apply(keys=[self._key("due"), self._key("ledger")], args=args)
         if newer < 0:
             message = "the ledger in Redis belongs to another lifecycle stream; it is rebuilt at the next check"
             raise ForeignLedger(message)
-        return Applied(newer, due_count)
+        return Applied(newer, due_count, tuple(stale))
 
     async def read(self, identity: str, job_ids: Sequence[str] = ()) -> Reading:
         """What is known of these jobs, and whether the ledger of that lifecycle stream is whole, in one moment."""

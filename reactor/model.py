@@ -211,3 +211,5 @@ class Settlement:
     """How many in a row came to nothing, this one included."""
     retry_s: float | None = None
     """Seconds until the next attempt; None where none is planned before the next full pass."""
+    late_s: float | None = None
+    """Of a drained stream: seconds from when it fell due to when it was gone."""

@@ -14,7 +14,7 @@ from reactor.drain import Drainer, Look, Target, settlement_of
 from reactor.jetstream import JetStream, NotFound
 from reactor.ledger import Ledger
 from reactor.model import SECOND, Outcome, format_instant
-from reactor.policy import Policy, guards_of
+from reactor.policy import Policy, fell_due, guards_of
 from reactor.reconciler import Order, Reconciler
 from reactor.report import Report, describe
 from reactor.words import changes, sentence
@@ -96,40 +96,46 @@ class Overview:
 
     async def status(self) -> Json:
         """One screen's worth: counts, ledger, queue, the last full pass."""
-        report, lifecycle = await self.judged(), await self._directory.refresh()
-        coverage, _ = await self._directory.look_up([])
-        last_pass = await self._ledger.last_pass()
-        last = json.loads(last_pass) if last_pass else None
+        measures = await self.measure()
+        last = measures["last_reconcile"]
         return (
-            self._counts(report)
+            measures
             | await self._drained()
             | {
-                "at": format_instant(self._clock()),
                 "version": version("reactor"),
                 "started_at": format_instant(self._started_at),
-                "error": report.error,
                 "deletes_paused": self.paused,
                 "breaker": last["breaker"] if last else None,
-                "coverage": {
-                    "complete": coverage.intact and coverage.gap is None,
-                    "since": None if coverage.since is None else format_instant(coverage.since),
-                    "gap": coverage.gap,
-                },
-                "lag": lifecycle.behind,
                 "due": await self._ledger.due_count(),
                 "next_due_s": await self._ledger.next_due(),
                 "dead_letters": await self._dead_letter_count(),
-                "last_reconcile": last,
             }
         )
+
+    async def measure(self) -> Json:
+        """What all replicas see alike: streams by verdict, ledger, the last full pass."""
+        report, lifecycle = await self.judged(), await self._directory.refresh()
+        coverage, _ = await self._directory.look_up([])
+        last_pass = await self._ledger.last_pass()
+        return self._counts(report) | {
+            "at": format_instant(self._clock()),
+            "error": report.error,
+            "coverage": {
+                "complete": coverage.intact and coverage.gap is None,
+                "since": None if coverage.since is None else format_instant(coverage.since),
+                "gap": coverage.gap,
+            },
+            "lag": lifecycle.behind,
+            "last_reconcile": json.loads(last_pass) if last_pass else None,
+        }
 
     def _counts(self, report: Report) -> Json:
         verdicts = {word: report.count(outcome) for outcome, word in _VERDICTS.items()}
         reasons = Counter(settlement.reason.value for settlement in report.settlements)
         ages = [
-            (one.stream.observed_at - one.stream.created) / SECOND
+            (one.stream.observed_at - due) / SECOND
             for one in report.settlements
-            if one.outcome is Outcome.WOULD_DRAIN and one.stream.created
+            if one.outcome is Outcome.WOULD_DRAIN and (due := fell_due(one.stream, one.record, self._policy))
         ]
         return {
             "job_streams": len(report.settlements),

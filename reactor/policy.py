@@ -117,6 +117,19 @@ def due_at(record: Record, policy: Policy) -> int | None:
     return record.occurred_at + policy.terminal_grace if policy.is_terminal(record) else None
 
 
+def fell_due(stream: Stream, record: Record | None, policy: Policy) -> int | None:
+    """Since when a zombie is one: when its last guard passed. None where its creation time cannot be read."""
+    if stream.created is None:
+        return None
+    if record is None:
+        consumed = stream.consumers.last_active if stream.consumers else None
+        ends = [(stream.last_publish, policy.idle_guard), (consumed, policy.idle_guard)]
+    else:
+        published = stream.last_publish if (stream.last_publish or 0) > record.occurred_at else None
+        ends = [(record.occurred_at, policy.terminal_grace), (published, policy.idle_guard)]
+    return max(since + guard for since, guard in [(stream.created, policy.age_guard), *ends] if since is not None)
+
+
 @dataclass(frozen=True, slots=True)
 class Guard:
     """One guard of a stream, for whoever asks why it waits."""

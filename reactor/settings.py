@@ -393,7 +393,7 @@ class HttpSettings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """Port of the page, the API and the health checks; 0 is off."""
     token: OptionalSecret = None
-    """What /api and /events ask for, as ?token=… or as a bearer token."""
+    """What /api, /events and /metrics ask for, as ?token=… or as a bearer token."""
     open: bool = False
     """Serve other hosts without a token: everyone who reaches the port can read."""
 

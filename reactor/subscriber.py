@@ -20,6 +20,7 @@ from reactor.failpoints import Point, reach
 from reactor.jetstream import JetStreamError, read_delivery
 from reactor.ledger import Ledger, LedgerError
 from reactor.model import SECOND, Event, Malformed
+from reactor.observer import FORGETFUL, Observer
 from reactor.policy import Policy
 from reactor.provision import ADVISORY, DEAD_LETTER_SUBJECT
 
@@ -74,12 +75,14 @@ class LifecycleSubscriber:
         dead_letters: DeadLetters,
         terminal_statuses: frozenset[str],
         wake: Callable[[], None],
+        observer: Observer = FORGETFUL,
     ) -> None:
         """`wake` is called when a job became due."""
         self._terminal = terminal_statuses
         self._directory = directory
         self._dead_letters = dead_letters
         self._wake = wake
+        self._observer = observer
         self._strange: set[str] = set()
 
     async def handle(self, messages: Sequence[Msg]) -> None:
@@ -90,6 +93,7 @@ class LifecycleSubscriber:
             await _give_back(messages, error)
             return
         await reach(Point.EVENT_WRITTEN, messages[0].subject)
+        self._observer.heard(taken.tally())
         for msg, read in zip(messages, taken.read, strict=True):
             match read:
                 case Event():
@@ -115,6 +119,7 @@ class LifecycleSubscriber:
             await _give_back([msg], error)
             return
         await _terminate(msg, malformed.reason)
+        self._observer.buried()
         log.warning(
             "lifecycle event malformed, kept in the dead letters",
             subject=msg.subject,

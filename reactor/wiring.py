@@ -25,6 +25,7 @@ from reactor.failures import Failures
 from reactor.jetstream import REQUEST_TIMEOUT_S, JetStream, JetStreamError
 from reactor.ledger import Ledger
 from reactor.model import nanoseconds, parse_instant
+from reactor.observer import FORGETFUL, Observer
 from reactor.overview import Overview
 from reactor.policy import Breaker, Policy
 from reactor.provision import (
@@ -177,10 +178,13 @@ async def _at_once() -> None:
 class Crew:
     """Use cases for one provisioned account. Each judges at its own times, by a directory and drainer of its own."""
 
-    def __init__(self, parts: Parts, provisioned: Provision, *, assume_missing: bool = False) -> None:
-        """`assume_missing` is an operator's word for one full pass."""
+    def __init__(
+        self, parts: Parts, provisioned: Provision, observer: Observer = FORGETFUL, *, assume_missing: bool = False
+    ) -> None:
+        """`observer` is told of what happens; `assume_missing` is an operator's word for one full pass."""
         self._parts = parts
         self._provisioned = provisioned
+        self._observer = observer
         self._pace = pace_of(parts.settings.sweep.max_rate)
         self.policy = replace(
             policy_of(parts.settings, provisioned.own_streams | {DEAD_LETTERS}), assume_missing=assume_missing
@@ -207,13 +211,14 @@ class Crew:
             lease_s=parts.settings.sweep.lease.total_seconds(),
             by=WHO,
             announce=self._announce,
+            observer=self._observer,
         )
 
     async def lifecycle_subscriber(self, wake: Callable[[], None] = lambda: None) -> LifecycleSubscriber:
         """Takes lifecycle messages; connects to learn the server's largest payload."""
         client = await self._parts.reads.connect()
         letters = DeadLetters(self._publish, client.max_payload)
-        return LifecycleSubscriber(self.directory(), letters, self.policy.terminal_statuses, wake)
+        return LifecycleSubscriber(self.directory(), letters, self.policy.terminal_statuses, wake, self._observer)
 
     def reconciler(self, subscriber: LifecycleSubscriber) -> Reconciler:
         """The full pass, which consumes what is pending through the given subscriber."""
@@ -277,7 +282,12 @@ class Crew:
     def _failures(self) -> Failures:
         parts = self._parts
         return Failures(
-            parts.ledger, parts.audit, max_attempts=parts.settings.sweep.max_attempts, by=WHO, clock=utc_now
+            parts.ledger,
+            parts.audit,
+            max_attempts=parts.settings.sweep.max_attempts,
+            by=WHO,
+            clock=utc_now,
+            observer=self._observer,
         )
 
     async def _consume(self, handle: Callable[[Sequence[Msg]], Awaitable[None]]) -> None:

@@ -68,9 +68,9 @@ async def page_url() -> AsyncIterator[str]:
     async def ready() -> list[str]:
         return []
 
-    endpoint = Endpoint(
-        application(lambda: None, ready, None, document(SubjectTemplate("jobs.{job_id}"), "9.9.9")), HOST, 0
-    )
+    contract = document(SubjectTemplate("jobs.{job_id}"), "9.9.9")
+    app = application(lambda: None, ready, lambda _: (b"", "text/plain"), contract, None)
+    endpoint = Endpoint(app, HOST, 0)
     serving = asyncio.create_task(endpoint.serve())
     yield endpoint.address
     endpoint.stop()

@@ -15,7 +15,7 @@ from reactor.settings import describe, load_settings
 ROOT = Path(__file__).parent.parent
 SERVICE_KEYS = {
     *("image", "build", "command", "environment", "volumes", "ports", "healthcheck", "depends_on", "deploy", "tmpfs"),
-    *("read_only", "cap_drop", "security_opt", "stop_grace_period", "restart"),
+    *("read_only", "cap_drop", "security_opt", "stop_grace_period", "restart", "profiles", "configs"),
 }
 
 
@@ -26,16 +26,21 @@ def _compose() -> Any:
 
 def test_every_key_is_one_of_the_compose_specification(compose: Any) -> None:
     """https://github.com/compose-spec/compose-spec/blob/main/schema/compose-spec.json."""
-    assert set(compose) == {"services", "volumes"}
+    assert set(compose) == {"services", "configs", "volumes"}
+    assert all(set(config) == {"content"} for config in compose["configs"].values())
     for service in compose["services"].values():
         assert set(service) <= SERVICE_KEYS
         assert ("image" in service) != ("build" in service)
 
 
 def test_references_lead_somewhere(compose: Any) -> None:
-    """Volumes that are declared, services that exist and say when they are healthy."""
+    """Volumes and configs that are declared, files that are there, services that say when they are healthy."""
     for service in compose["services"].values():
-        assert {volume.split(":")[0] for volume in service.get("volumes", ())} <= set(compose["volumes"])
+        for volume in service.get("volumes", ()):
+            source, _, *mode = volume.split(":")
+            is_file = source.startswith("./") and (ROOT / source).is_file() and mode == ["ro"]
+            assert is_file or source in compose["volumes"]
+        assert {config["source"] for config in service.get("configs", ())} <= set(compose["configs"])
         for name, condition in service.get("depends_on", {}).items():
             assert condition == {"condition": "service_healthy"}
             assert "test" in compose["services"][name]["healthcheck"]
@@ -46,7 +51,9 @@ def test_every_variable_is_a_setting_and_parses(compose: Any) -> None:
     environment = compose["services"]["worker"]["environment"]
     assert set(environment) <= {name for name, _, _ in describe()}
     with patch.dict(os.environ, environment, clear=True):
-        assert load_settings().nats.url.get_secret_value() == "nats://nats:4222"
+        settings = load_settings()
+    assert settings.nats.url.get_secret_value() == "nats://nats:4222"
+    assert (settings.http.host, settings.http.open) == ("0.0.0.0", True)  # noqa: S104  # inside its network
 
 
 def test_the_command_exists(compose: Any) -> None:
@@ -59,6 +66,7 @@ def test_the_command_exists(compose: Any) -> None:
 def test_the_worker_can_do_little(compose: Any) -> None:
     """Two replicas, not root, nothing to write to, no capabilities; and nothing listens to the world."""
     worker = compose["services"]["worker"]
+    assert "ports" not in worker
     assert worker["deploy"]["replicas"] == 2
     assert (worker["read_only"], worker["cap_drop"]) == (True, ["ALL"])
     assert worker["security_opt"] == ["no-new-privileges:true"]
@@ -79,3 +87,44 @@ def test_what_the_image_is_built_from_is_there(compose: Any) -> None:
     for line in compose["services"]["worker"]["build"]["dockerfile_inline"].splitlines():
         if line.startswith("COPY"):
             assert all((ROOT / name).exists() for name in line.split()[1:-1])
+
+
+def inside(compose: Any, service: str, target: str) -> Any:
+    """A file in a container: what a config or a bind mount puts there."""
+    of = compose["services"][service]
+    contents = {config["target"]: compose["configs"][config["source"]]["content"] for config in of["configs"]}
+    for volume in of["volumes"]:
+        source, path, *_ = volume.split(":")
+        if source.startswith("./"):
+            contents[path] = (ROOT / source).read_text()
+    return yaml.safe_load(contents[target])
+
+
+def test_who_looks_on_is_asked_for(compose: Any) -> None:
+    """Only the profile starts what is not needed."""
+    profiles = {name: service.get("profiles") for name, service in compose["services"].items()}
+    watching = ["observability"]
+    assert profiles == {"nats": None, "redis": None, "worker": None, "prometheus": watching, "grafana": watching}
+
+
+def test_prometheus_finds_every_worker_and_the_rules(compose: Any) -> None:
+    """By the service's name, which has an address for each replica, on the port that the worker listens on."""
+    [path] = [part.partition("=")[2] for part in compose["services"]["prometheus"]["command"] if "config.file" in part]
+    config = inside(compose, "prometheus", path)
+    [scrape] = config["scrape_configs"]
+    [found] = scrape["dns_sd_configs"]
+    with patch.dict(os.environ, compose["services"]["worker"]["environment"], clear=True):
+        assert (found["names"], found["type"], found["port"]) == (["worker"], "A", load_settings().http.port)
+    [rules] = config["rule_files"]
+    groups = inside(compose, "prometheus", rules)["groups"]
+    assert f'job="{scrape["job_name"]}"' in " ".join(rule["expr"] for group in groups for rule in group["rules"])
+
+
+def test_grafana_has_its_source_and_its_dashboard(compose: Any) -> None:
+    """Both provisioned, the source at Prometheus's own address."""
+    [source] = inside(compose, "grafana", "/etc/grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    [provider] = inside(compose, "grafana", "/etc/grafana/provisioning/dashboards/reactor.yml")["providers"]
+    home = compose["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home.startswith(provider["options"]["path"] + "/")
+    assert inside(compose, "grafana", home)["title"] == "Reactor"

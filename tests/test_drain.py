@@ -15,6 +15,7 @@ from reactor.drain import Companions, Drainer, Target
 from reactor.jetstream import JetStream, Raw, Unanswered
 from reactor.ledger import Ledger
 from reactor.model import Outcome, Reason, Settlement
+from reactor.observer import Observer
 from reactor.policy import Policy
 from reactor.provision import provision
 from reactor.scripts import Scripts
@@ -37,6 +38,16 @@ class Interrupted(JetStream):
         return await super().call(verb, payload)
 
 
+class Ends(Observer):
+    """What came of deletions that were begun."""
+
+    def __init__(self) -> None:
+        self.told: list[Settlement] = []
+
+    def ended(self, settlement: Settlement) -> None:
+        self.told.append(settlement)
+
+
 class Bench:
     """A drainer on a world, with somebody in between."""
 
@@ -51,6 +62,7 @@ class Bench:
         self.audit = Audit(world.redis, scripts, world.namespace)
         self.policy: Policy = policy_of(settings)
         self.lease_s = lease_s
+        self.ends = Ends()
         self.clock = asyncio.get_running_loop().time
         self.directory: Directory
 
@@ -80,6 +92,7 @@ class Bench:
             lease_s=self.lease_s,
             by=by,
             announce=self._announce,
+            observer=self.ends,
             monotonic=lambda: self.clock(),  # noqa: PLW0108  # a test may change the clock on the way
         )
 
@@ -102,7 +115,10 @@ class Bench:
         return bool(info and FENCE_TOKEN_KEY in info["config"]["metadata"])
 
     async def outcomes(self) -> list[str]:
-        return [entry["outcome"] for entry in await self.world.trail() if entry["phase"] == "outcome"]
+        """What came of each deletion that was begun: the audit and whoever observes are told the same."""
+        outcomes = [entry["outcome"] for entry in await self.world.trail() if entry["phase"] == "outcome"]
+        assert [settlement.outcome.value for settlement in self.ends.told] == outcomes
+        return outcomes
 
 
 async def test_a_zombie_is_drained(world: World) -> None:
@@ -112,6 +128,8 @@ async def test_a_zombie_is_drained(world: World) -> None:
         settlement = await bench.drain()
         assert (settlement.outcome, settlement.reason) == (Outcome.DRAINED, Reason.TERMINAL)
         assert settlement.stream.messages == 2
+        assert settlement.late_s is not None
+        assert 0 < settlement.late_s < 5
         assert await world.info("job_1") is None
         assert await bench.outcomes() == ["drained"]
 
@@ -128,6 +146,24 @@ async def test_the_intent_is_written_before_anything_happens(world: World) -> No
         bench.effects.before["STREAM.UPDATE"] = read
         await bench.drain()
         assert phases == ["intent"]
+
+
+async def test_a_dry_run_accounts_for_no_deletion(world: World) -> None:
+    """A stream that is gone with its intent still open may be of a deletion that goes on right now."""
+    async with Bench(world) as bench:
+        await world.zombie(1)
+        seen: list[Outcome] = []
+
+        async def look_on() -> None:
+            await world.js.delete_stream("job_1")  # as the deletion itself will have done, a moment before its outcome
+            onlooker = await bench.drainer("onlooker").drain_stream(Target("job_1", "1"), dry_run=True)
+            seen.append(onlooker.outcome)
+            assert await bench.audit.is_open("job_1")
+
+        bench.effects.before["STREAM.DELETE.job_1"] = look_on
+        await bench.drain()
+        assert seen == [Outcome.ALREADY_GONE]
+        assert len(await bench.outcomes()) == 1
 
 
 async def test_a_publisher_before_the_fence_keeps_its_stream(world: World) -> None:

@@ -110,6 +110,14 @@ async def test_an_earlier_look_is_not_put_off(ledger: Ledger) -> None:
     assert await ledger.due_count() == 1
 
 
+async def test_it_says_which_events_were_not_newer(ledger: Ledger) -> None:
+    """By their place in the batch: an older one, and one that is known already."""
+    await write(ledger, ("1", Record(5, 5, "SUCCESS"), None))
+    batch = [("1", Record(4, 6, "STARTED"), None), ("2", Record(1, 7, "STARTED"), None)]
+    applied = await ledger.apply("JOBS@1", [*batch, batch[1]], readable=3, grace=MINUTE)
+    assert (applied.newer, applied.stale) == (1, (0, 2))
+
+
 async def test_a_lease_is_one_holders(ledger: Ledger) -> None:
     """And is given back by its holder only."""
     ours, theirs = Lease("x", 30.0), Lease("x", 30.0)

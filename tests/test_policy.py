@@ -22,7 +22,7 @@ from reactor.model import (
     Verdict,
     Wait,
 )
-from reactor.policy import Breaker, Policy, decide, due_at
+from reactor.policy import Breaker, Policy, decide, due_at, fell_due
 
 HOUR = 3600 * SECOND
 MINUTE = 60 * SECOND
@@ -220,6 +220,24 @@ def test_a_wait_ends(stream: Stream, record: Record | None, coverage: Coverage) 
         assert verdict.until > stream.observed_at
         then = decide(replace(stream, observed_at=verdict.until), record, coverage, POLICY)
         assert not (isinstance(then, Wait) and then.until <= verdict.until)
+
+
+@given(STREAMS, st.none() | RECORDS, COVERAGES)
+def test_a_zombie_is_one_since_its_last_guard_passed(stream: Stream, record: Record | None, coverage: Coverage) -> None:
+    """At that very moment it was one, and the moment before it was not."""
+    if not isinstance(decide(stream, record, coverage, POLICY), Drain):
+        return
+    due = fell_due(stream, record, POLICY)
+    assert due is not None
+    assert due <= stream.observed_at
+    unfenced = replace(stream, fence=None)
+    assert isinstance(decide(replace(unfenced, observed_at=due), record, coverage, POLICY), Drain)
+    assert isinstance(decide(replace(unfenced, observed_at=due - 1), record, coverage, POLICY), Wait)
+
+
+def test_nobody_says_since_when_a_stream_without_a_creation_time_is_a_zombie() -> None:
+    """It is none."""
+    assert fell_due(replace(OLD, created=None), DONE, POLICY) is None
 
 
 @given(STREAMS, st.none() | RECORDS, COVERAGES, st.integers(-(10**18), 10**18))

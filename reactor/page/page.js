@@ -324,7 +324,7 @@ function showTiles() {
     unfixable > 0 ? `${count(unfixable)} unfixable: look` : "none unfixable", unfixable > 0 ? "bad" : null);
   setTile("drained today", toned(status.drained_today, null), count(status.drained_today), "", "since 00:00 UTC");
   setTile("given back", toned(status.bytes_reclaimed, null), ...bytes(status.bytes_reclaimed), "of storage");
-  setTile("oldest zombie", oldest ? "zombie" : "none", oldest ? span(status.oldest_zombie_s) : "none", "", oldest ? "its age" : "");
+  setTile("oldest zombie", oldest ? "zombie" : "none", oldest ? span(status.oldest_zombie_s) : "none", "", oldest ? "since it fell due" : "");
   setTile("deletes", paused ? "bad" : null, paused ? "paused" : "on", "", paused ? "see above" : "nothing holds them");
 }
 

@@ -1,0 +1,67 @@
+"""What reactor must be allowed to publish in NATS, each as a message that comes to nothing.
+
+An empty body names no stream or consumer to create; `{` is no pull request; no stream or consumer can have the probe's
+name; the subject of an acknowledgement has nine tokens. Whatever the server lets through of these, it then refuses.
+The README lists the same rights; publishing on `reactor.drained.*` is the one that others would hear, and is not tried.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from reactor.jetstream import JetStream
+from reactor.provision import DEAD_LETTER_SUBJECT
+
+PROBE = "reactor/rights_probe"
+"""A name that no stream and no consumer can have (10128)."""
+NO_PULL = b"{"
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """A subject to publish to, and what to publish."""
+
+    subject: str
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the rights depend on: streams to read, to declare, to give a durable, to free of companions; its name."""
+
+    events: str
+    advisories: Collection[str]
+    streams: Collection[str]
+    durables: Collection[str]
+    companions: Collection[str]
+    durable: str
+
+
+def for_deleting(js: JetStream) -> Iterator[Right]:
+    """To fence and to delete."""
+    yield Right(js.api(f"STREAM.UPDATE.{PROBE}"))
+    yield Right(js.api(f"STREAM.DELETE.{PROBE}"))
+
+
+def for_the_rest(js: JetStream, needs: Needs) -> Iterator[Right]:
+    """To declare what is missing, to read, and to rebuild."""
+    events, durable = needs.events, needs.durable
+    requests = [
+        *(f"STREAM.CREATE.{stream}" for stream in needs.streams),
+        *(f"CONSUMER.DURABLE.CREATE.{stream}.{durable}" for stream in needs.durables),
+        *(f"STREAM.INFO.{PROBE}", f"STREAM.MSG.GET.{events}"),
+        *(f"CONSUMER.LIST.{PROBE}", f"CONSUMER.NAMES.{PROBE}", f"CONSUMER.INFO.{PROBE}.{PROBE}"),
+        *(f"CONSUMER.CREATE.{events}", f"CONSUMER.CREATE.{events}.{PROBE}"),
+        *(f"CONSUMER.DELETE.{stream}.{PROBE}" for stream in needs.companions),
+    ]
+    yield from (Right(js.api(verb)) for verb in requests)
+    yield Right(js.api(f"CONSUMER.MSG.NEXT.{events}.{PROBE}"), NO_PULL)
+    for stream in (events, *needs.advisories):
+        yield Right(js.api(f"CONSUMER.MSG.NEXT.{stream}.{durable}"), NO_PULL)
+        yield Right(f"$JS.ACK.{stream}.{durable}.probe")
+    yield Right(DEAD_LETTER_SUBJECT, headers={"Nats-Expected-Stream": PROBE})
+
+
+async def lacking(js: JetStream, rights: Iterable[Right]) -> list[str]:
+    """The subjects that may not be published to. Raises JetStreamError."""
+    return [one.subject for one in rights if not await js.lets_through(one.subject, one.body, one.headers or None)]

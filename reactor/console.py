@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from reactor.checks import Diagnosis, Level, counted
 from reactor.model import Outcome, Settlement
 from reactor.reconciler import Progress as OnProgress
 from reactor.report import Report, in_full
@@ -21,6 +22,7 @@ STYLES = {
     Outcome.WAITING: "cyan",
     Outcome.UNFIXABLE: "bold red",
 }
+MARKS = {Level.OK: "[green]✓[/]", Level.WARNING: "[yellow]![/]", Level.ERROR: "[bold red]✗[/]"}
 Json = dict[str, Any]
 EXAMPLES = 5
 WORTH_A_BAR = 20
@@ -136,6 +138,24 @@ def show_history(console: Console, told: Json) -> None:
         words += [entry.get("status") or "", str(entry.get("messages", "")), entry["by"], entry.get("detail") or ""]
         table.add_row(*map(visible, words))
     console.print(table)
+
+
+def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
+    """The checks by group, each mend on a line of its own, and one line that sums up."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    group = ""
+    for check in diagnosis.checks:
+        if check.group != group:
+            group = check.group
+            table.add_row("", f"[bold]{group}[/]", "")
+        table.add_row(MARKS[check.level], check.name.removeprefix(f"{group}."), visible(check.found))
+        if check.mend:
+            table.add_row("", "", f"[cyan]mend:[/] {visible(check.mend)}")
+    console.print(table)
+    counts = [(diagnosis.count(level), word) for level, word in ((Level.ERROR, "error"), (Level.WARNING, "warning"))]
+    words = [counted(number, word) for number, word in counts]
+    away = "; a server is away, so not everything could be checked" if diagnosis.unreachable else ""
+    console.print(f"{', '.join(words)} in {counted(len(diagnosis.checks), 'check')}{away}", soft_wrap=True)
 
 
 @contextmanager

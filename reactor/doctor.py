@@ -21,6 +21,7 @@ from reactor.jetstream import (
     NotFound,
     PermissionDenied,
     Raw,
+    Unanswered,
 )
 from reactor.ledger import Ledger, LedgerError
 from reactor.mends import NATS, REDIS, away_by, broken_off
@@ -43,6 +44,8 @@ from reactor.rights import Needs, for_deleting, for_the_rest, lacking
 from reactor.wire import instant, read_stream
 
 FENCES = "reactor.fence.*"
+PATIENCE = 2
+"""Requests without an answer, ten seconds each, until NATS counts as away."""
 WORKER_DECLARES = "none needed: the worker declares it (so does reactor reconcile)"
 Examination = Callable[[], AsyncIterator[Check]]
 
@@ -76,6 +79,7 @@ class Doctor:
         self._interval_s = interval_s
         self._clock = clock
         self._away: set[str] = set()
+        self._unanswered = 0
         self._jetstream_answers = False
         self._listing: Listing | None = None
         self._lifecycle: Raw | None = None
@@ -143,7 +147,8 @@ class Doctor:
                 checks.append(check)  # noqa: PERF401  # what was found before it broke off counts
         except (JetStreamError, LedgerError, ProvisionError) as failure:
             checks.append(broken_off(name, failure, self._domain))
-            self._away |= away_by(failure)
+            self._unanswered += isinstance(failure, Unanswered)
+            self._away |= away_by(failure) | ({NATS} if self._unanswered >= PATIENCE else set())
         return checks
 
     async def _server(self) -> AsyncIterator[Check]:
@@ -151,7 +156,11 @@ class Doctor:
         yield ok("nats.server", f"nats-server {self._reads.server_version}")
 
     async def _jetstream(self) -> AsyncIterator[Check]:
-        names = await self._reads.stream_names()
+        try:
+            names = await self._reads.stream_names()
+        except PermissionDenied:  # to ask, which leaves other questions; or to hear the answer, which leaves none
+            self._jetstream_answers = not await self._reads.lets_through(self._reads.api("STREAM.NAMES"))
+            raise
         self._jetstream_answers = True
         where = f"domain {self._domain}" if self._domain else "this account"
         yield ok("nats.jetstream", f"JetStream is on in {where}, with {counted(len(names), 'stream')}")

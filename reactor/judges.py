@@ -58,7 +58,7 @@ def judge_deleting(lacking: Sequence[str]) -> Check:
     """Whether streams may be fenced and deleted."""
     if lacking:
         why = f"deletes would be paused: no permission to publish to {', '.join(lacking)}"
-        mend = "allow reactor's user to publish to $JS.API.STREAM.UPDATE.* and $JS.API.STREAM.DELETE.*"
+        mend = f"allow reactor's user to publish to {', '.join(lacking)} (README, Rights)"
         return error("nats.deleting", why, mend)
     return ok("nats.deleting", "streams may be fenced and deleted")
 

@@ -1,4 +1,4 @@
-"""What reactor must be allowed to publish in NATS, each as a message that comes to nothing.
+"""What reactor must be allowed to publish in NATS, each tried with a message that comes to nothing.
 
 An empty body names no stream or consumer to create; `{` is no pull request; no stream or consumer can have the probe's
 name; the subject of an acknowledgement has nine tokens. Whatever the server lets through of these, it then refuses.
@@ -18,11 +18,16 @@ NO_PULL = b"{"
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """A subject to publish to, and what to publish."""
+    """What to allow, and what to publish to see whether it is."""
 
-    subject: str
+    allow: str
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def subject(self) -> str:
+        """One that it stands for."""
+        return self.allow.replace("*", PROBE).replace(">", PROBE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,8 @@ class Needs:
 
 def for_deleting(js: JetStream) -> Iterator[Right]:
     """To fence and to delete."""
-    yield Right(js.api(f"STREAM.UPDATE.{PROBE}"))
-    yield Right(js.api(f"STREAM.DELETE.{PROBE}"))
+    yield Right(js.api("STREAM.UPDATE.*"))
+    yield Right(js.api("STREAM.DELETE.*"))
 
 
 def for_the_rest(js: JetStream, needs: Needs) -> Iterator[Right]:
@@ -49,19 +54,19 @@ def for_the_rest(js: JetStream, needs: Needs) -> Iterator[Right]:
     requests = [
         *(f"STREAM.CREATE.{stream}" for stream in needs.streams),
         *(f"CONSUMER.DURABLE.CREATE.{stream}.{durable}" for stream in needs.durables),
-        *(f"STREAM.INFO.{PROBE}", f"STREAM.MSG.GET.{events}"),
-        *(f"CONSUMER.LIST.{PROBE}", f"CONSUMER.NAMES.{PROBE}", f"CONSUMER.INFO.{PROBE}.{PROBE}"),
-        *(f"CONSUMER.CREATE.{events}", f"CONSUMER.CREATE.{events}.{PROBE}"),
-        *(f"CONSUMER.DELETE.{stream}.{PROBE}" for stream in needs.companions),
+        *("STREAM.LIST", "STREAM.NAMES", "STREAM.INFO.*", f"STREAM.MSG.GET.{events}"),
+        *("CONSUMER.LIST.*", "CONSUMER.NAMES.*", "CONSUMER.INFO.*.*"),
+        *(f"CONSUMER.CREATE.{events}", f"CONSUMER.CREATE.{events}.>"),
+        *(f"CONSUMER.DELETE.{stream}.*" for stream in needs.companions),
     ]
     yield from (Right(js.api(verb)) for verb in requests)
-    yield Right(js.api(f"CONSUMER.MSG.NEXT.{events}.{PROBE}"), NO_PULL)
+    yield Right(js.api(f"CONSUMER.MSG.NEXT.{events}.*"), NO_PULL)
     for stream in (events, *needs.advisories):
         yield Right(js.api(f"CONSUMER.MSG.NEXT.{stream}.{durable}"), NO_PULL)
-        yield Right(f"$JS.ACK.{stream}.{durable}.probe")
+        yield Right(f"$JS.ACK.{stream}.{durable}.>")
     yield Right(DEAD_LETTER_SUBJECT, headers={"Nats-Expected-Stream": PROBE})
 
 
 async def lacking(js: JetStream, rights: Iterable[Right]) -> list[str]:
-    """The subjects that may not be published to. Raises JetStreamError."""
-    return [one.subject for one in rights if not await js.lets_through(one.subject, one.body, one.headers or None)]
+    """What is not allowed. Raises Unreachable and Unanswered."""
+    return [one.allow for one in rights if not await js.lets_through(one.subject, one.body, one.headers or None)]

@@ -171,7 +171,7 @@ async def test_a_right_that_deleting_lacks_is_said(world: World, user: str, verb
     assert odd.keys() == {"nats.deleting"}
     assert odd["nats.deleting"].level is Level.ERROR
     assert "deletes would be paused" in odd["nats.deleting"].found
-    assert f"$JS.API.STREAM.{verb}." in odd["nats.deleting"].found
+    assert odd["nats.deleting"].found.endswith(f"$JS.API.STREAM.{verb}.*")
 
 
 async def test_a_right_is_never_misread(world: World) -> None:
@@ -204,8 +204,16 @@ async def test_the_rights_of_the_readme_are_enough(narrowed: tuple[World, Server
     odd = await found(world)
     assert odd["nats.rights"].level is Level.ERROR
     for right in gone[:-1]:
-        assert right.rstrip("*>") in odd["nats.rights"].found
+        assert right in odd["nats.rights"].found
     assert odd["nats.limits"].level is Level.WARNING
+    await _reload(nats_one, REACTOR.replace("$JS.API.STREAM.NAMES", "nothing"))
+    odd = await found(world)
+    assert odd["nats.jetstream"].level is Level.ERROR
+    assert "$JS.API.STREAM.NAMES" in odd["nats.rights"].found
+    await _reload(nats_one, REACTOR.replace("_INBOX.>", "nothing"))
+    odd = await found(world)
+    assert odd.keys() == {"nats.jetstream"}
+    assert "no answer can arrive" in odd["nats.jetstream"].found
 
 
 async def test_another_redis_users_rights_are_said(narrowed: tuple[World, Server]) -> None:
@@ -261,6 +269,19 @@ async def test_nats_that_breaks_off_midway_is_away(world: World, monkeypatch: py
     errors = [check.name for check in diagnosis.checks if check.level is Level.ERROR]
     assert errors == ["streams.reported"]
     assert "ledger.coverage" not in {check.name for check in diagnosis.checks}
+
+
+async def test_nats_that_does_not_answer_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the time-outs of all its checks."""
+    await live(world)
+    defaults = cast("Any", JetStream.__init__).__kwdefaults__
+    monkeypatch.setitem(defaults, "timeout", 1.0)
+    async with relayed(world, lambda verb, answer: None if ".INFO." in verb else answer) as one:
+        diagnosis = await examined(one)
+    assert diagnosis.unreachable
+    errors = [check.found for check in diagnosis.checks if check.level is Level.ERROR]
+    assert len(errors) == 2
+    assert all("no answer to $JS.relay.API" in found for found in errors)
 
 
 async def test_eviction_that_may_take_live_records_is_an_error(world: World, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from reactor import judges
-from reactor.checks import Check, Diagnosis, Level, counted, ok, warning
+from reactor.checks import Check, Diagnosis, Level, counted, error, ok, warning
 from reactor.directory import Directory
 from reactor.jetstream import (
     JetStream,
@@ -149,6 +149,8 @@ class Doctor:
             checks.append(broken_off(name, failure, self._domain))
             self._unanswered += isinstance(failure, Unanswered)
             self._away |= away_by(failure) | ({NATS} if self._unanswered >= PATIENCE else set())
+        except Exception as bug:  # noqa: BLE001  # what nobody thought of must not hide the other checks
+            checks.append(error(name, f"could not be made: {type(bug).__name__}: {bug}", "please report this as a bug"))
         return checks
 
     async def _server(self) -> AsyncIterator[Check]:
@@ -241,7 +243,7 @@ class Doctor:
 
     async def _overlap(self) -> AsyncIterator[Check]:
         fences, letters = await self._reads.stream_names(FENCES), await self._reads.stream_names(DEAD_LETTER_SUBJECT)
-        fenced = {one.name for one in self._job_stream_list() if one.fence}
+        fenced = {name for name in fences if self._policy.job_id(name) is not None}  # now, or a moment ago
         read = [name for name in self._own_streams if self._policy.job_id(name) is not None]
         captors = {FENCES: fences - fenced, DEAD_LETTER_SUBJECT: letters - {DEAD_LETTERS}}
         yield judges.judge_overlap(captors, read)

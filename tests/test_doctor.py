@@ -514,6 +514,10 @@ async def test_a_stream_on_reactors_own_subjects_is_said(world: World) -> None:
     check = (await found(world))["streams.overlap"]
     assert (check.level, check.found) == (Level.ERROR, "ALL captures reactor.fence.*")
     await world.js.delete_stream("ALL")
+    await world.js.delete_stream("REACTOR_DEAD_LETTERS")
+    await world.js.add_stream(StreamConfig("LETTERS", subjects=["reactor.dead_letters"]))
+    assert (await found(world))["streams.overlap"].found == "LETTERS captures reactor.dead_letters"
+    await world.js.delete_stream("LETTERS")
     odd = await found(world, REACTOR_POLICY_STREAM_PATTERN="(?P<job_id>.*)")
     assert odd["streams.overlap"].level is Level.WARNING
     assert "JOBS" in odd["streams.overlap"].found
@@ -684,6 +688,17 @@ async def test_a_ledger_that_lost_history_is_said(world: World) -> None:
     assert odd.keys() == {"ledger.coverage", "ledger.last_pass"}
     await world.reconcile()
     assert await found(world) == {}
+
+
+async def test_what_nobody_thought_of_hides_no_other_check(world: World) -> None:
+    """No traceback: an error like others."""
+    await live(world)
+    await world.redis.set(f"{world.namespace}:last_pass", "no JSON")
+    await world.redis.set(f"{world.namespace}:job:7", "no record")
+    diagnosis = await examined(world)
+    odd = [check for check in diagnosis.checks if check.level is Level.ERROR]
+    assert [check.name for check in odd] == ["ledger.oldest_live", "ledger.last_pass"]
+    assert all("report this" in str(check.mend) for check in odd)
 
 
 def test_figures_for_people() -> None:

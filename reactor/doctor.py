@@ -331,7 +331,7 @@ class Doctor:
         coverage, _ = await directory.look_up([])
         if foreign := judges.judge_owner(await self._ledger.owner(), identity):
             yield foreign
-        yield judges.judge_coverage(coverage, (await self._ledger.read(identity)).events)
+        yield judges.judge_coverage(coverage, heard=(await self._ledger.read(identity)).events > 0)
         self._whole = coverage.intact
 
     async def _jobs(self) -> AsyncIterator[Check]:
@@ -342,7 +342,7 @@ class Doctor:
         streams = [one for one in self._job_stream_list() if one.reported and not self._policy.is_protected(one)]
         live = {job: record for job, record in records.items() if not self._policy.is_terminal(record)}
         now = instant(self._lifecycle.get("ts")) or 0
-        yield judges.judge_oldest(live, {one.job_id: one.name for one in streams}, now)
+        yield judges.judge_oldest(len(records), live, {one.job_id: one.name for one in streams}, now)
         last = await self._reads.last_message(self._events_stream, self._wishes.events_subject.wildcard)
         template = self._wishes.events_subject.template
         yield judges.judge_emitter(streams, records.keys(), last.published_at if last else None, template)

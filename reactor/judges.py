@@ -1,6 +1,7 @@
 """What `reactor doctor` thinks of what it saw in NATS and in the ledger. Pure: plain values in, a check out."""
 
 from collections.abc import Collection, Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 from reactor.checks import Check, counted, error, ok, size, some, span, warning
@@ -90,9 +91,8 @@ def judge_replicas(info: Raw) -> Check:
         )
         mend = f"nats stream edit {name} --replicas 3; and REACTOR_EVENTS_REPLICAS=3 for those that reactor declares"
         return warning("streams.replicas", found, mend)
-    return ok(
-        "streams.replicas", f"stream {name} has {copies} replica(s), {'in a cluster' if cluster else 'no cluster'}"
-    )
+    found = f"stream {name} has {copies} copies in cluster {cluster}" if cluster else "there is no cluster to copy to"
+    return ok("streams.replicas", found)
 
 
 def judge_durable(check: str, stream: str, info: Raw, difference: str | None) -> Check:
@@ -153,7 +153,7 @@ def judge_fences(streams: Sequence[Stream]) -> Check:
         late = span(max(expired.values()) / SECOND)
         mend = "a worker takes them over or gives the subjects back at its next pass: start one, or reactor reconcile"
         return warning("streams.fenced", f"fenced, and the lease ran out up to {late} ago: {some(expired)}", mend)
-    return ok("streams.fenced", f"{counted(len(fenced), 'stream')} fenced for a deletion under way")
+    return ok("streams.fenced", f"{some(fenced)}: a deletion is under way" if fenced else "no stream is fenced")
 
 
 def judge_unreported(names: Collection[str]) -> Check:
@@ -172,7 +172,7 @@ def judge_fenceable(streams: Sequence[Stream]) -> Check:
             f"{counted(len(names), 'job stream')} cannot be fenced, so never drained (mirrors, sources): {some(names)}"
         )
         return warning("streams.fenceable", found, mend)
-    return ok("streams.fenceable", f"{counted(len(streams), 'job stream')} can be fenced")
+    return ok("streams.fenceable", "every job stream can be fenced")
 
 
 def judge_overlap(captors: Mapping[str, Collection[str]], read: Collection[str]) -> Check:
@@ -216,29 +216,29 @@ def judge_owner(owner: str | None, identity: str) -> Check | None:
     return warning("ledger.owner", f"Redis holds the ledger of {owner}, and this account's is {identity}", mend)
 
 
-def judge_coverage(coverage: Coverage, events: int) -> Check:
-    """What the ledger can vouch for."""
+def judge_coverage(coverage: Coverage, *, heard: bool) -> Check:
+    """What the ledger can vouch for, and whether it ever heard an event."""
     if coverage.intact and coverage.gap is None and coverage.since is not None:
-        since = format_instant(coverage.since)
-        return ok("ledger.coverage", f"covers jobs since {since}; {counted(events, 'event')} heard")
+        return ok("ledger.coverage", f"the ledger covers jobs since {format_instant(coverage.since)}")
     reads = "a worker reads and rebuilds by itself: start one, or run reactor reconcile"
-    mend = reads if events or not coverage.intact else "publish an event whenever a job's status changes (README)"
+    mend = reads if heard or not coverage.intact else "publish an event whenever a job's status changes (README)"
     return warning("ledger.coverage", coverage.gap or "the ledger vouches for nothing", mend)
 
 
-def judge_oldest(live: Mapping[str, Record], streams: Mapping[str, str], now: int) -> Check:
-    """The live job that was heard of longest ago, of those that have a stream (by job id) where any has."""
+def judge_oldest(known: int, live: Mapping[str, Record], streams: Mapping[str, str], now: int) -> Check:
+    """Of the live jobs among those known, the one heard of longest ago; of those with a stream, where any has one."""
     if not live:
-        return ok("ledger.oldest_live", "no job lives")
+        return ok("ledger.oldest_live", f"{counted(known, 'job')} known, none alive")
     job_id, record = min(((job, live[job]) for job in live.keys() & streams or live), key=lambda pair: pair[1])
     age_s = (now - record.occurred_at) / SECOND
     stream = streams.get(job_id)
     has = f"its stream is {stream}" if stream else "it has no stream"
-    found = f"{counted(len(live), 'job')} alive; job {job_id} has been {record.status} for {span(age_s)}, {has}"
+    oldest = f"job {job_id} has been {record.status} for {span(age_s)}, {has}"
+    found = f"{counted(known, 'job')} known, {len(live)} alive; {oldest}"
     if stream and age_s > OLD_S:
         mend = (
-            f"is job {job_id} really still running? Its stream is kept for as long as nobody says it ended: "
-            f"publish its end (reactor emit {job_id} DELETED)"
+            f"is job {job_id} really still running? Its stream is kept for as long as nobody says it ended; "
+            f"where it has, publish that (reactor emit {quote(job_id)} DELETED)"
         )
         return warning("ledger.oldest_live", found, mend)
     return ok("ledger.oldest_live", found)

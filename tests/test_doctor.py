@@ -656,10 +656,10 @@ def test_the_oldest_live_job() -> None:
     """By its own last word, and the server's time."""
     now = 100 * DAY
     live_jobs = {"1": Record(now - 8 * DAY, 1, "STARTED"), "2": Record(now - 9 * DAY, 2, "STARTED")}
-    assert judge_oldest({}, {}, now).found == "no job lives"
-    assert "job 2 has been STARTED for 9 d, it has no stream" in judge_oldest(live_jobs, {}, now).found
-    assert "job 1 has been STARTED for 8 d" in judge_oldest(live_jobs, {"1": "job_1"}, now).found
-    assert judge_oldest(live_jobs, {"1": "job_1"}, now - DAY - 1).level is Level.OK
+    assert judge_oldest(3, {}, {}, now).found == "3 jobs known, none alive"
+    assert "job 2 has been STARTED for 9 d, it has no stream" in judge_oldest(2, live_jobs, {}, now).found
+    assert "job 1 has been STARTED for 8 d" in judge_oldest(2, live_jobs, {"1": "job_1"}, now).found
+    assert judge_oldest(2, live_jobs, {"1": "job_1"}, now - DAY - 1).level is Level.OK
 
 
 @pytest.mark.parametrize(

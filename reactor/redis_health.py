@@ -8,18 +8,9 @@ from typing import Any, cast
 from uuid import uuid4
 
 from redis.asyncio import Redis
-from redis.exceptions import (
-    ConnectionError as NotConnected,
-)
-from redis.exceptions import (
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-)
-from redis.exceptions import (
-    TimeoutError as NoAnswer,
-)
+from redis.exceptions import ConnectionError as NotConnected
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import TimeoutError as NoAnswer
 
 from reactor.checks import Check, error, ok, size, warning
 

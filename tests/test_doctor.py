@@ -6,10 +6,13 @@ from contextlib import asynccontextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 from harness import World, connected, own_cluster, own_nats, own_valkey, posing_as, relayed
 from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig, StreamSource
+from redis.exceptions import ConnectionError as NotConnected
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from rich.console import Console
 from test_rights import ACL, REACTOR, _reload, narrow
 
@@ -18,9 +21,17 @@ from reactor.checks import Check, Diagnosis, Level, size, span
 from reactor.console import show_diagnosis
 from reactor.embedded import HOST, Server
 from reactor.jetstream import JetStream, Listing, Unreachable
-from reactor.judges import judge_clock, judge_emitter, judge_lifecycle, judge_limits, judge_oldest, judge_pass
+from reactor.judges import (
+    judge_clock,
+    judge_emitter,
+    judge_lag,
+    judge_lifecycle,
+    judge_limits,
+    judge_oldest,
+    judge_pass,
+)
 from reactor.model import SECOND, Record, Stream
-from reactor.redis_health import judge_eviction, judge_memory, judge_persistence, judge_version
+from reactor.redis_health import RedisHealth, judge_eviction, judge_memory, judge_persistence, judge_version
 from reactor.wiring import doctor_of, parts
 
 DAY = 86_400 * SECOND
@@ -361,6 +372,27 @@ def test_redis_figures() -> None:
     assert judge_persistence({"aof_enabled": 1, "aof_last_write_status": "err"}, "").level is Level.ERROR
 
 
+@pytest.mark.parametrize(
+    ("refusal", "mend"),
+    [
+        (ReadOnlyError("READONLY"), "primary"),
+        (OutOfMemoryError("OOM"), "maxmemory"),
+        (NoPermissionError("NOPERM"), "README"),
+        (ResponseError("MISCONF"), "Redis's own log"),
+    ],
+)
+async def test_each_refusal_to_write_has_its_mend(refusal: RedisError, mend: str) -> None:
+    """But a Redis that is away is no refusal."""
+    redis = AsyncMock()
+    redis.set.side_effect = refusal
+    check = await RedisHealth(redis, "r").check_writes()
+    assert (check.level, mend in str(check.mend)) == (Level.ERROR, True)
+    redis.set.side_effect = redis.config_get.side_effect = NotConnected("away")
+    for question in (RedisHealth(redis, "r").check_writes, RedisHealth(redis, "r").save_rules):
+        with pytest.raises(NotConnected):
+            await question()
+
+
 async def test_a_durable_that_differs_is_said(world: World) -> None:
     """With what differs, and how to have it made anew."""
     await world.js.add_stream(StreamConfig("JOBS", subjects=["jobs.lifecycle.*"], max_age=30 * 86_400))
@@ -455,6 +487,21 @@ async def test_events_that_nobody_reads_are_said(world: World, monkeypatch: pyte
     assert odd["streams.lag"].found.startswith("1 lifecycle event not read yet, the oldest for ")
     assert odd["streams.lag"].mend == "start reactor worker"
     assert "1 lifecycle events are not read yet" in odd["ledger.coverage"].found
+
+
+@pytest.mark.parametrize(
+    ("behind", "oldest_s", "waiting", "mend"),
+    [
+        (0, None, 0, "None"),
+        (5, None, 0, "None"),
+        (5, 59.0, 0, "None"),
+        (5, 61.0, 0, "start reactor worker"),
+        (5, 61.0, 1, "it asks for events and does not ack them"),
+    ],
+)
+def test_lag(behind: int, oldest_s: float | None, waiting: int, mend: str) -> None:
+    """Who asks and does not ack has another trouble than nobody."""
+    assert mend in str(judge_lag(behind, oldest_s, waiting).mend)
 
 
 async def test_dead_letters_are_said(world: World) -> None:

@@ -1,6 +1,7 @@
 """The commands. Parse, wire, run, and turn what went wrong into a line and an exit code.
 
-0 done; 1 something unfixable; 2 usage or settings; 3 NATS or Redis unreachable; 4 the breaker tripped.
+0 done; 1 something unfixable, or an error in doctor; 2 usage or settings; 3 NATS or Redis unreachable; 4 the breaker
+tripped.
 """
 
 import asyncio
@@ -22,7 +23,8 @@ from rich.console import Console
 
 from reactor import logs
 from reactor.audit import MAX_ENTRIES
-from reactor.console import progress_bar, show_explanation, show_history, show_report, show_status
+from reactor.checks import Diagnosis, Level
+from reactor.console import progress_bar, show_diagnosis, show_explanation, show_history, show_report, show_status
 from reactor.directory import in_words
 from reactor.emit import emit as emit_event
 from reactor.jetstream import JetStreamError
@@ -34,13 +36,21 @@ from reactor.reconciler import Order, no_progress
 from reactor.reconciler import Progress as OnProgress
 from reactor.report import Report
 from reactor.settings import Settings, SettingsError, describe, load_settings, parse_duration
-from reactor.wiring import Crew, parts, policy_of, provision_safely, utc_now
+from reactor.wiring import Crew, doctor_of, parts, policy_of, provision_safely, utc_now
 
 Result = TypeVar("Result")
 
 
 PIPED_WIDTH = 200
 """Columns where nobody says how many there are: enough not to cut a name."""
+
+
+DOCTOR_EXAMPLES = """[bold]Examples[/]
+
+reactor doctor
+
+reactor doctor --json | jq -r '.checks[] | select(.level != "ok") | .mend'
+"""
 
 
 class Exit(IntEnum):
@@ -268,7 +278,37 @@ def _print(told: Json, as_json: bool, show: Callable[[Console, Json], None]) -> 
     if as_json:
         sys.stdout.write(json.dumps(told) + "\n")
     else:
-        show(Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH), told)
+        show(_console(), told)
+
+
+def _console() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+
+@app.command(epilog=DOCTOR_EXAMPLES)
+def doctor(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Is everything in order? Looks at NATS, Redis and the ledger, changes nothing, and says each mend.
+
+    Exit code 1 where a check is an error, 3 where NATS or Redis is unreachable, and 0 else, also with warnings.
+    """
+    settings = _settings()
+    logs.configure("ERROR", settings.log.format)
+    diagnosis = _run(lambda: _examine(settings))
+    if as_json:
+        sys.stdout.write(json.dumps(diagnosis.as_dict()) + "\n")
+    else:
+        show_diagnosis(_console(), diagnosis)
+    if diagnosis.unreachable:
+        raise typer.Exit(Exit.UNREACHABLE)
+    raise typer.Exit(Exit.UNFIXABLE if diagnosis.count(Level.ERROR) else Exit.DONE)
+
+
+async def _examine(settings: Settings) -> Diagnosis:
+    async with parts(settings) as connected:
+        return await doctor_of(connected).examine()
 
 
 @app.command()

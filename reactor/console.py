@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich import box, filesize
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from reactor.checks import Diagnosis, Level, counted, size
 from reactor.model import SECOND, Outcome, Settlement, parse_instant
 from reactor.reconciler import Progress as OnProgress
 from reactor.report import Report, in_full
@@ -24,6 +25,7 @@ STYLES = {
     Outcome.WAITING: "cyan",
     Outcome.UNFIXABLE: "bold red",
 }
+MARKS = {Level.OK: "[green]✓[/]", Level.WARNING: "[yellow]![/]", Level.ERROR: "[bold red]✗[/]"}
 Json = dict[str, Any]
 BOX = box.SIMPLE_HEAD
 EXAMPLES = 5
@@ -136,7 +138,7 @@ def show_status(console: Console, told: Json) -> None:
     rows = {
         "job streams": f"{told['job_streams']} ({verdicts})",
         "oldest zombie": "none" if oldest is None else f"its stream is {span(oldest)} old",
-        "drained today": f"{told['drained_today']} ({filesize.decimal(told['bytes_reclaimed'])} given back in all)",
+        "drained today": f"{told['drained_today']} ({size(told['bytes_reclaimed'])} given back in all)",
         "ledger": f"covers jobs since {_plain(coverage['since'])}" if coverage["complete"] else str(coverage["gap"]),
         "events not read yet": str(told["lag"]),
         "dead letters": str(told["dead_letters"]),
@@ -169,6 +171,24 @@ def show_history(console: Console, told: Json) -> None:
         words += [entry.get("status") or "", str(entry.get("messages", "")), entry["by"], entry.get("detail") or ""]
         table.add_row(*map(visible, words))
     console.print(table)
+
+
+def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
+    """The checks by group, each mend on a line of its own, and one line that sums up."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    group = ""
+    for check in diagnosis.checks:
+        if check.group != group:
+            group = check.group
+            table.add_row("", f"[bold]{group}[/]", "")
+        table.add_row(MARKS[check.level], check.name.removeprefix(f"{group}."), visible(check.found))
+        if check.mend:
+            table.add_row("", "", f"[cyan]mend:[/] {visible(check.mend)}")
+    console.print(table)
+    counts = [(diagnosis.count(level), word) for level, word in ((Level.ERROR, "error"), (Level.WARNING, "warning"))]
+    words = [counted(number, word) for number, word in counts]
+    away = "; a server is away, so not everything could be checked" if diagnosis.unreachable else ""
+    console.print(f"{', '.join(words)} in {counted(len(diagnosis.checks), 'check')}{away}", soft_wrap=True)
 
 
 @contextmanager

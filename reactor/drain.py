@@ -44,12 +44,10 @@ from reactor.model import (
 )
 from reactor.observer import FORGETFUL, Observer
 from reactor.policy import Policy, decide, fell_due
+from reactor.rights import PROBE
 from reactor.wire import fenced, read_consumers, read_stream, restarted_figures, unfenced
 
 log = structlog.get_logger(__name__)
-
-RIGHTS_PROBE = "reactor_rights_probe"
-"""A stream that does not exist: asking to delete it shows whether deleting is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +139,9 @@ class Drainer:
                 self._homes.setdefault(consumer, []).append(stream)
 
     async def check_rights(self) -> None:
-        """Ask to delete a stream that does not exist, and resume deleting where that is allowed."""
+        """Ask to delete a stream that cannot exist, and resume deleting where that is allowed."""
         try:
-            await self._effects.delete_stream(RIGHTS_PROBE)
+            await self._effects.delete_stream(PROBE)
         except NotFound:
             self.paused = None
         except PermissionDenied as error:

@@ -8,6 +8,7 @@ What can go wrong, by what the caller can do about it:
     JetStreamError
     ├── TooOld             the server lacks what the fence needs: only an upgrade helps
     ├── Unreachable        nothing was sent, or nobody is there to answer: nothing happened; try again later
+    │   └── NobodyThere    the server has nobody on that subject
     ├── Unanswered         it was sent and no answer came: it may have happened, or may still happen
     ├── PermissionDenied   the server dropped the request: nothing happened; a person must mend the permissions
     └── Refused            the server said no, with its code
@@ -59,6 +60,10 @@ class TooOld(JetStreamError):
 
 class Unreachable(JetStreamError):
     """Nothing happened: the server is away, or JetStream does not answer in this account and domain."""
+
+
+class NobodyThere(Unreachable):
+    """The server is reached, and JetStream does not answer in this account and domain."""
 
 
 class Unanswered(JetStreamError):
@@ -144,6 +149,7 @@ class JetStream:
         self._opening: asyncio.Timeout | None = None
         self._refusal: str | None = None
         self._asking: dict[str, dict[asyncio.Task[Any], str]] = {}
+        self._trying: dict[str, bool] = {}
         self._failed: dict[asyncio.Task[Any], JetStreamError] = {}
 
     async def connect(self) -> Client:
@@ -197,6 +203,8 @@ class JetStream:
             self._refusal = self._last_error  # the server then hangs up, which is no news
             self._opening.reschedule(0)
         if violation := _VIOLATION.search(self._last_error):
+            if violation[1].lower() in self._trying:
+                self._trying[violation[1].lower()] = False
             self._fail(violation[1].lower(), PermissionDenied, "no permission to publish to")
         elif violation := _DEAF.search(self._last_error):
             self._fail_all(f"no permission to subscribe to {violation[1]}, so no answer can arrive to")
@@ -218,17 +226,46 @@ class JetStream:
 
     async def call(self, verb: str, payload: Raw | None = None) -> Raw:
         """One request, such as `STREAM.INFO.job_1`. Raises the errors at the top of this module."""
-        client = await self.connect()
-        if not client.is_connected:
-            message = self._last_error or "disconnected"
-            raise Unreachable(message)
-        subject = f"{self._prefix}.{verb}"
+        client = await self._connected()
+        subject = self.api(verb)
         body = json.dumps(payload).encode() if payload is not None else b""
         answer = from_json(await self._request(client, subject, body))
         if error := answer.get("error"):
             kind = NotFound if error.get("err_code") in _NOT_FOUND_CODES else Refused
             raise kind(error.get("code", 0), error.get("err_code", 0), error.get("description", "no description"))
         return answer  # type: ignore[no-any-return]  # every API answer is an object
+
+    async def _connected(self) -> Client:
+        """The connection, where it is not just broken. Raises Unreachable."""
+        client = await self.connect()
+        if not client.is_connected:
+            message = self._last_error or "disconnected"
+            raise Unreachable(message)
+        return client
+
+    def api(self, verb: str) -> str:
+        """The subject of a request, such as `$JS.API.STREAM.INFO.job_1`."""
+        return f"{self._prefix}.{verb}"
+
+    async def lets_through(self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None) -> bool:
+        """Whether we may publish there: for messages that come to nothing, since this one is really sent.
+
+        The server complains before it answers a ping behind the message. Raises Unreachable and Unanswered.
+        """
+        client, key = await self._connected(), subject.lower()
+        self._trying[key] = True
+        try:
+            await client.publish(subject, body, headers=headers)
+            for _ in range(2):  # nats-py sends a ping past what it buffers, so only the second is surely behind
+                await client.flush(int(self._timeout))
+        except TimeoutError as error:
+            message = f"no answer to a ping in {self._timeout:g} s"
+            raise Unanswered(message) from error
+        except nats.errors.Error as error:
+            raise Unreachable(str(error)) from error
+        finally:
+            allowed = self._trying.pop(key)
+        return allowed
 
     async def _request(self, client: Client, subject: str, body: bytes) -> bytes:
         key = subject.lower()  # nats-py writes what the server says in lower case
@@ -248,7 +285,7 @@ class JetStream:
             raise Unanswered(message) from error
         except nats.errors.NoRespondersError as error:
             message = "nobody answers: JetStream is off for this account, or the domain is wrong"
-            raise Unreachable(message) from error
+            raise NobodyThere(message) from error
         except nats.errors.Error as error:
             raise Unreachable(str(error)) from error
         finally:

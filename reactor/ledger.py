@@ -283,6 +283,19 @@ class Ledger:
             records={job: _unpack(value) for job, value in zip(job_ids, values, strict=False) if value is not None},
         )
 
+    async def records(self) -> dict[str, Record]:
+        """Every record, by job. Takes a while where there are many, and may miss what is written meanwhile."""
+        prefix, cursor, found = self._key("job", ""), None, dict[str, Record]()
+        while cursor != 0:
+            cursor, keys = await self._redis.scan(cursor or 0, match=f"{prefix}*", count=1000)
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    pipe.get(key)
+                values = await pipe.execute()
+            pairs = zip(cast("list[str]", keys), values, strict=True)
+            found.update((key.removeprefix(prefix), _unpack(value)) for key, value in pairs if value is not None)
+        return found
+
     async def owner(self) -> str | None:
         """The lifecycle stream that this ledger was built from; None for a ledger that never was."""
         return cast("str | None", await cast("Any", self._redis.hget(self._key("ledger"), "stream")))

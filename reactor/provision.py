@@ -84,6 +84,15 @@ async def provision(js: JetStream, wishes: Wishes) -> Provision:
     return Provision(events, await _advisory_sources(js, wishes))
 
 
+def wrong_account(owner: str, wishes: Wishes) -> str:
+    """What to say where Redis holds the ledger of a lifecycle stream, and the account has none."""
+    return (
+        f"Redis holds the ledger of lifecycle stream {owner}, and this account has no stream on "
+        f"{wishes.events_subject.wildcard}: wrong account, domain or Redis? "
+        "If that stream was deleted on purpose, set a new REACTOR_REDIS_NAMESPACE"
+    )
+
+
 async def find_lifecycle_stream(js: JetStream, wishes: Wishes) -> str | None:
     """The stream that captures every job's lifecycle events, or None. Raises ProvisionError where only a part is."""
     wanted = wishes.events_subject.wildcard
@@ -115,14 +124,20 @@ async def _events_source(js: JetStream, wishes: Wishes) -> Source:
 
 
 async def _advisory_sources(js: JetStream, wishes: Wishes) -> tuple[Source, ...]:
-    """By subject, whichever stream captures it; the rest goes to a stream of reactor's own."""
-    wanted: dict[str, list[str]] = {}
-    for subject in ADVISORY_SUBJECTS:
-        captors = sorted(await js.stream_names(subject))
-        wanted.setdefault(captors[0] if captors else wishes.advisories_stream, []).append(subject)
+    wanted = await find_advisory_streams(js, wishes)
     if own := wanted.get(wishes.advisories_stream):
         await _declare(js, _config(wishes.advisories_stream, own, _HOUR_NS, wishes.replicas))
-    return tuple([await _with_durable(js, wishes.durable, stream, tuple(wanted[stream])) for stream in wanted])
+    return tuple([await _with_durable(js, wishes.durable, stream, subjects) for stream, subjects in wanted.items()])
+
+
+async def find_advisory_streams(js: JetStream, wishes: Wishes) -> dict[str, tuple[str, ...]]:
+    """By subject, whichever stream captures it; the rest is for a stream of reactor's own, there or not."""
+    wanted: dict[str, tuple[str, ...]] = {}
+    for subject in ADVISORY_SUBJECTS:
+        captors = sorted(await js.stream_names(subject))
+        stream = captors[0] if captors else wishes.advisories_stream
+        wanted[stream] = (*wanted.get(stream, ()), subject)
+    return wanted
 
 
 def _config(name: str, subjects: Sequence[str], max_age: int, replicas: int) -> Raw:
@@ -138,21 +153,48 @@ def _config(name: str, subjects: Sequence[str], max_age: int, replicas: int) -> 
 
 async def _declare(js: JetStream, config: Raw) -> None:
     """Create a stream where there is none of that name."""
-    try:
-        there = (await js.stream_info(config["name"]))["config"].get("subjects") or []
-    except NotFound:
+    if not await is_declared(js, config["name"], config["subjects"]):
         await js.create_stream(config)
-        return
-    if lacking := [subject for subject in config["subjects"] if not any(covers(have, subject) for have in there)]:
+
+
+async def is_declared(js: JetStream, name: str, subjects: Sequence[str]) -> bool:
+    """Whether a stream of that name is there. Raises ProvisionError where it does not capture the subjects."""
+    try:
+        there = (await js.stream_info(name))["config"].get("subjects") or []
+    except NotFound:
+        return False
+    if lacking := [subject for subject in subjects if not any(covers(have, subject) for have in there)]:
         message = (
-            f"stream {config['name']} exists and does not capture {', '.join(lacking)}: "
+            f"stream {name} exists and does not capture {', '.join(lacking)}: "
             "add the subject to it, or give reactor another stream name"
         )
         raise ProvisionError(message)
+    return True
 
 
 async def _with_durable(js: JetStream, durable: str, stream: str, subjects: tuple[str, ...]) -> Source:
     """The source with its durable consumer, made where it is missing, left as it is where it differs."""
+    source = await find_durable(js, durable, stream, subjects)
+    if source is None:
+        await _create_durable(js, stream, _durable_config(durable, subjects))
+    return source or Source(stream, subjects)
+
+
+async def find_durable(js: JetStream, durable: str, stream: str, subjects: tuple[str, ...]) -> Source | None:
+    """The source where its durable consumer is there, with how that differs; else None. Raises ProvisionError."""
+    try:
+        there = (await js.consumer_info(stream, durable))["config"]
+    except NotFound:
+        return None
+    if there.get("deliver_subject"):
+        message = f"durable {durable} on stream {stream} is a push consumer: name another with REACTOR_EVENTS_DURABLE"
+        raise ProvisionError(message)
+    config = _durable_config(durable, subjects)
+    differing = [f"{key} is {there.get(key)}, not {wish}" for key, wish in config.items() if there.get(key) != wish]
+    return Source(stream, subjects, "; ".join(differing) or None)
+
+
+def _durable_config(durable: str, subjects: Sequence[str]) -> Raw:
     config: Raw = {
         "durable_name": durable,
         "deliver_policy": "all",
@@ -161,17 +203,7 @@ async def _with_durable(js: JetStream, durable: str, stream: str, subjects: tupl
         "max_ack_pending": 4096,
         "max_deliver": -1,
     }
-    config |= {"filter_subject": subjects[0]} if len(subjects) == 1 else {"filter_subjects": list(subjects)}
-    try:
-        there = (await js.consumer_info(stream, durable))["config"]
-    except NotFound:
-        await _create_durable(js, stream, config)
-        return Source(stream, subjects)
-    if there.get("deliver_subject"):
-        message = f"durable {durable} on stream {stream} is a push consumer: name another with REACTOR_EVENTS_DURABLE"
-        raise ProvisionError(message)
-    differing = [f"{key} is {there.get(key)}, not {wish}" for key, wish in config.items() if there.get(key) != wish]
-    return Source(stream, subjects, "; ".join(differing) or None)
+    return config | ({"filter_subject": subjects[0]} if len(subjects) == 1 else {"filter_subjects": list(subjects)})
 
 
 async def _create_durable(js: JetStream, stream: str, config: Raw) -> None:

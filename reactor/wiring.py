@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 
 from reactor.audit import Audit
 from reactor.directory import Directory
+from reactor.doctor import Doctor
 from reactor.drain import Companions, Drainer
 from reactor.events import SubjectTemplate
 from reactor.failures import Failures
@@ -35,8 +36,10 @@ from reactor.provision import (
     Wishes,
     find_lifecycle_stream,
     provision,
+    wrong_account,
 )
 from reactor.reconciler import Reconciler
+from reactor.redis_health import RedisHealth
 from reactor.scripts import Scripts
 from reactor.settings import NatsSettings, Settings
 from reactor.subscriber import DeadLetters, LifecycleSubscriber, consume_pending
@@ -89,12 +92,7 @@ async def provision_safely(parts: Parts) -> Provision:
     A ledger in Redis was built from a lifecycle stream; an account without any is hardly the same job system.
     """
     if await find_lifecycle_stream(parts.reads, parts.wishes) is None and (owner := await parts.ledger.owner()):
-        message = (
-            f"Redis holds the ledger of lifecycle stream {owner}, and this account has no stream on "
-            f"{parts.wishes.events_subject.wildcard}: wrong account, domain or Redis? "
-            "If that stream was deleted on purpose, set a new REACTOR_REDIS_NAMESPACE"
-        )
-        raise ProvisionError(message)
+        raise ProvisionError(wrong_account(owner, parts.wishes))
     return await provision(parts.reads, parts.wishes)
 
 
@@ -173,6 +171,23 @@ def pace_of(max_rate: float | None) -> Callable[[], Awaitable[None]]:
 
 async def _at_once() -> None:
     """No limit."""
+
+
+def doctor_of(parts: Parts) -> Doctor:
+    """Looks at what is there, provisioned or not."""
+    settings = parts.settings
+    return Doctor(
+        reads=parts.reads,
+        effects=parts.effects,
+        health=RedisHealth(parts.redis, settings.redis.namespace),
+        ledger=parts.ledger,
+        policy=policy_of(settings),
+        wishes=parts.wishes,
+        companions=bool(settings.policy.companions),
+        domain=settings.nats.domain,
+        interval_s=settings.reconcile.interval.total_seconds(),
+        clock=utc_now,
+    )
 
 
 class Crew:

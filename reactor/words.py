@@ -3,6 +3,7 @@
 from reactor.model import SECOND, Coverage, Drain, Keep, Reason, Record, Unfixable, Verdict, Wait, format_instant
 
 MINUTE_S = 60
+SHORT_S = 0.01
 _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (MINUTE_S, "min", 1, "s"))
 
 _WHY = {
@@ -58,15 +59,15 @@ def _to_the_second(instant: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """A span of time to the two units that matter: `45 s`, `3 min 10 s`, `2 d 4 h`; short ones to the tenth."""
+    """A length of time in the two units that matter: `250 ms`, `4.2 s`, `3 min 10 s`, `2 d 4 h`."""
     whole = round(seconds)
+    if seconds < 1:
+        return f"{seconds * 1000:.{0 if seconds == 0 or seconds >= SHORT_S else 1}f} ms"
     if whole < MINUTE_S:
         return f"{seconds:.1f}".removesuffix(".0") + " s"
-    for size, word, smaller, small_word in _UNITS:
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {word}" + (f" {rest} {small_word}" if rest else "")
-    raise AssertionError(seconds)
+    size, word, smaller, small_word = next(unit for unit in _UNITS if whole >= unit[0])
+    rest = whole % size // smaller
+    return f"{whole // size} {word}" + (f" {rest} {small_word}" if rest else "")
 
 
 def changes(verdict: Verdict) -> str:

@@ -66,7 +66,14 @@ async def test_help_lists_commands_and_settings() -> None:
     """All of them, with their defaults."""
     done = await reactor("--help", env=PLAIN | {"COLUMNS": "300", "TERM": "dumb"})
     assert done.code == 0
-    for word in ("worker", "reconcile", "emit", "demo", "REACTOR_POLICY_AGE_GUARD (1h)", "REACTOR_NATS_DOMAIN (none)"):
+    for word in (
+        "worker",
+        "reconcile",
+        "doctor",
+        "demo",
+        "REACTOR_POLICY_AGE_GUARD (1h)",
+        "REACTOR_NATS_DOMAIN (none)",
+    ):
         assert word in done.out
 
 

@@ -8,8 +8,10 @@ from reactor.words import span
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (0.0, "0 s"),
-        (1.25, "1.2 s"),
+        (0.0, "0 ms"),
+        (0.0004, "0.4 ms"),
+        (0.25, "250 ms"),
+        (1.26, "1.3 s"),
         (59.0, "59 s"),
         (59.7, "1 min"),
         (61.0, "1 min 1 s"),

@@ -1,0 +1,101 @@
+"""A check of `reactor doctor`, with its mend, and all of them together. Pure.
+
+Laws of a check:
+
+* Each check is one sentence on what is, and where that is not as it should be, one on how to mend it.
+* An error keeps reactor from its work, or endangers a live stream; a warning is for a person to know.
+* What could not be found out is never taken for being in order.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+GROUPS = ("nats", "streams", "redis", "clocks", "ledger")
+EXAMPLES = 5
+_SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+class Level(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at. The name is `<group>.<what>`, fixed, for scripts."""
+
+    name: str
+    level: Level
+    found: str
+    mend: str | None = None
+
+    @property
+    def group(self) -> str:
+        """The first part of the name."""
+        return self.name.split(".")[0]
+
+    def as_dict(self) -> dict[str, str | None]:
+        """The contract's object."""
+        return {"name": self.name, "level": self.level.value, "found": self.found, "mend": self.mend}
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All checks that could be made, by group."""
+
+    checks: tuple[Check, ...]
+    unreachable: bool
+    """NATS or Redis was away, so that some checks could not be made."""
+
+    @classmethod
+    def of(cls, checks: Iterable[Check], *, unreachable: bool) -> "Diagnosis":
+        """The checks in the order of their groups, and else as they were made."""
+        ordered = sorted(checks, key=lambda check: GROUPS.index(check.group))
+        return cls(tuple(ordered), unreachable)
+
+    def count(self, level: Level) -> int:
+        """Checks that came out like that."""
+        return sum(check.level is level for check in self.checks)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The contract's object. `ok` is that there is no error."""
+        errors, warnings = self.count(Level.ERROR), self.count(Level.WARNING)
+        checks = [check.as_dict() for check in self.checks]
+        return {"ok": not errors, "errors": errors, "warnings": warnings, "checks": checks}
+
+
+def ok(name: str, found: str) -> Check:
+    """As it should be."""
+    return Check(name, Level.OK, found)
+
+
+def warning(name: str, found: str, mend: str) -> Check:
+    """For a person to know."""
+    return Check(name, Level.WARNING, found, mend)
+
+
+def error(name: str, found: str, mend: str) -> Check:
+    """Keeps reactor from its work, or endangers a live stream."""
+    return Check(name, Level.ERROR, found, mend)
+
+
+def size(number: int) -> str:
+    """Bytes for people: `1.42 MB`."""
+    size, unit = next((size for size in _SIZES if number >= size[0]), (1.0, "bytes"))
+    return f"{number / size:.3g} {unit}"
+
+
+def some(names: Collection[str]) -> str:
+    """A few of them, and how many more there are."""
+    shown = sorted(names)[:EXAMPLES]
+    return ", ".join(shown) + (f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else "")
+
+
+def counted(number: int, what: str) -> str:
+    """`no streams`, `1 stream`, `2 streams`."""
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,72 @@
+"""What reactor must be allowed to publish in NATS, each tried with a message that comes to nothing.
+
+An empty body names no stream or consumer to create; `{` is no pull request; no stream or consumer can have the probe's
+name; the subject of an acknowledgement has nine tokens. Whatever the server lets through of these, it then refuses.
+The README lists the same rights; publishing on `reactor.drained.*` is the one that others would hear, and is not tried.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from reactor.jetstream import JetStream
+from reactor.provision import DEAD_LETTER_SUBJECT
+
+PROBE = "reactor/rights_probe"
+"""A name that no stream and no consumer can have (10128)."""
+NO_PULL = b"{"
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """What to allow, and what to publish to see whether it is."""
+
+    allow: str
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def subject(self) -> str:
+        """One that it stands for."""
+        return self.allow.replace("*", PROBE).replace(">", PROBE)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the rights depend on: streams to read, to declare, to give a durable, to free of companions; its name."""
+
+    events: str
+    advisories: Collection[str]
+    streams: Collection[str]
+    durables: Collection[str]
+    companions: Collection[str]
+    durable: str
+
+
+def for_deleting(js: JetStream) -> Iterator[Right]:
+    """To fence and to delete."""
+    yield Right(js.api("STREAM.UPDATE.*"))
+    yield Right(js.api("STREAM.DELETE.*"))
+
+
+def for_the_rest(js: JetStream, needs: Needs) -> Iterator[Right]:
+    """To declare what is missing, to read, and to rebuild."""
+    events, durable = needs.events, needs.durable
+    requests = [
+        *(f"STREAM.CREATE.{stream}" for stream in needs.streams),
+        *(f"CONSUMER.DURABLE.CREATE.{stream}.{durable}" for stream in needs.durables),
+        *("STREAM.LIST", "STREAM.NAMES", "STREAM.INFO.*", f"STREAM.MSG.GET.{events}"),
+        *("CONSUMER.LIST.*", "CONSUMER.NAMES.*", "CONSUMER.INFO.*.*"),
+        *(f"CONSUMER.CREATE.{events}", f"CONSUMER.CREATE.{events}.>"),
+        *(f"CONSUMER.DELETE.{stream}.*" for stream in needs.companions),
+    ]
+    yield from (Right(js.api(verb)) for verb in requests)
+    yield Right(js.api(f"CONSUMER.MSG.NEXT.{events}.*"), NO_PULL)
+    for stream in (events, *needs.advisories):
+        yield Right(js.api(f"CONSUMER.MSG.NEXT.{stream}.{durable}"), NO_PULL)
+        yield Right(f"$JS.ACK.{stream}.{durable}.>")
+    yield Right(DEAD_LETTER_SUBJECT, headers={"Nats-Expected-Stream": PROBE})
+
+
+async def lacking(js: JetStream, rights: Iterable[Right]) -> list[str]:
+    """What is not allowed. Raises Unreachable and Unanswered."""
+    return [one.allow for one in rights if not await js.lets_through(one.subject, one.body, one.headers or None)]

@@ -13,7 +13,7 @@ from reactor.directory import Directory
 from reactor.drain import Drainer, Look, Target, settlement_of
 from reactor.jetstream import JetStream, NotFound
 from reactor.ledger import Ledger
-from reactor.model import SECOND, Outcome, format_instant
+from reactor.model import SECOND, Outcome, Reason, format_instant
 from reactor.policy import Policy, fell_due, guards_of
 from reactor.reconciler import Order, Reconciler
 from reactor.report import Report, describe
@@ -25,6 +25,7 @@ FRESH_S = 2.0
 STEP_S = 60.0
 STEPS = 24 * 60
 DAY_CHARS = len("2026-01-31")
+_GUARDS = {Reason.FRESH: "age_guard", Reason.GRACE: "terminal_grace", Reason.ACTIVE: "idle_guard"}
 _VERDICTS = {
     Outcome.KEPT: "kept",
     Outcome.WAITING: "waiting",
@@ -194,12 +195,14 @@ class Overview:
         """Remember one point; seconds until the next one."""
         before = self._points[-1]["at"] if self._points else ""
         drained = Counter(entry["reason"] for entry in await self._drains() if entry["at"] > before)
-        point = {
-            "at": format_instant(self._clock()),
-            "verdicts": self._counts(await self.judged())["verdicts"],
-            "drained": dict(drained) if before else {},
-        }
-        self._points.append(point)
+        report = await self.judged()
+        if report.error is None:  # else there is nothing to draw: an outage is no empty list
+            point = {
+                "at": format_instant(self._clock()),
+                "verdicts": self._counts(report)["verdicts"],
+                "drained": dict(drained) if before else {},
+            }
+            self._points.append(point)
         return STEP_S
 
     async def explain(self, name: str) -> Json:
@@ -227,7 +230,7 @@ class Overview:
             "sentence": sentence(look.stream.name, look.verdict, look.record, look.coverage),
             "changes": changes(look.verdict),
             "guards": [
-                {"guard": guard.guard, "passes_at": format_instant(guard.passes_at), "passed": guard.passed}
+                {"guard": _GUARDS[guard.reason], "passes_at": format_instant(guard.passes_at), "passed": guard.passed}
                 for guard in guards
             ],
         }

@@ -75,41 +75,56 @@ def _by_job(stream: Stream, created: int, record: Record | None, coverage: Cover
         return Keep(Reason.RUNNING)
     if not coverage.intact:
         return Keep(Reason.UNKNOWN)
-    if record is not None:
-        return _of_terminal_job(stream, created, record, policy)
     vouched = coverage.vouches_for(created) or policy.assume_missing
-    if not (vouched and policy.absence_counts):
+    if record is None and not (vouched and policy.absence_counts):
         return Keep(Reason.UNKNOWN)
-    return _of_missing_job(stream, created, policy)
+    waits = (Wait(one.reason, one.passes_at) for one in guards_of(stream, record, policy) if not one.passed)
+    return next(waits, Drain(Reason.MISSING if record is None else Reason.TERMINAL))
 
 
-def _of_terminal_job(stream: Stream, created: int, record: Record, policy: Policy) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """One guard of a stream: why it waits, and until when (ns)."""
+
+    reason: Reason
+    passes_at: int
+    passed: bool
+
+
+def guards_of(stream: Stream, record: Record | None, policy: Policy) -> list[Guard]:
+    """The guards before the end of a stream, in the order in which they count; none for a live job, which is kept."""
+    if record is not None and not policy.is_terminal(record):
+        return []
+    begins = _of_missing_job(stream, policy) if record is None else _of_terminal_job(stream, record, policy)
+    return [
+        Guard(reason, since + span, passed=stream.observed_at >= since + span)
+        for reason, since, span in begins
+        if since is not None
+    ]
+
+
+Begins = list[tuple[Reason, int | None, int]]
+"""Each guard with the time it began (ns; None where it never did) and how long it lasts."""
+
+
+def _of_terminal_job(stream: Stream, record: Record, policy: Policy) -> Begins:
     published = stream.last_publish
     if published is not None and published <= record.occurred_at:
         published = None  # its work was published while the job still ran: no sign of a new life
-    return (
-        _wait(Reason.FRESH, stream, created, policy.age_guard)
-        or _wait(Reason.GRACE, stream, record.occurred_at, policy.terminal_grace)
-        or _wait(Reason.ACTIVE, stream, published, policy.idle_guard)
-        or Drain(Reason.TERMINAL)
-    )
+    return [
+        (Reason.FRESH, stream.created, policy.age_guard),
+        (Reason.GRACE, record.occurred_at, policy.terminal_grace),
+        (Reason.ACTIVE, published, policy.idle_guard),
+    ]
 
 
-def _of_missing_job(stream: Stream, created: int, policy: Policy) -> Verdict:
+def _of_missing_job(stream: Stream, policy: Policy) -> Begins:
     consumed = stream.consumers.last_active if stream.consumers else None
-    return (
-        _wait(Reason.FRESH, stream, created, policy.age_guard)
-        or _wait(Reason.ACTIVE, stream, stream.last_publish, policy.idle_guard)
-        or _wait(Reason.ACTIVE, stream, consumed, policy.idle_guard)
-        or Drain(Reason.MISSING)
-    )
-
-
-def _wait(reason: Reason, stream: Stream, since: int | None, guard: int) -> Wait | None:
-    """Wait where a guard that began at `since` has not passed yet."""
-    if since is None or stream.observed_at >= since + guard:
-        return None
-    return Wait(reason, since + guard)
+    return [
+        (Reason.FRESH, stream.created, policy.age_guard),
+        (Reason.ACTIVE, stream.last_publish, policy.idle_guard),
+        (Reason.ACTIVE, consumed, policy.idle_guard),
+    ]
 
 
 def due_at(record: Record, policy: Policy) -> int | None:
@@ -119,41 +134,7 @@ def due_at(record: Record, policy: Policy) -> int | None:
 
 def fell_due(stream: Stream, record: Record | None, policy: Policy) -> int | None:
     """Since when a zombie is one: when its last guard passed. None where its creation time cannot be read."""
-    if stream.created is None:
-        return None
-    if record is None:
-        consumed = stream.consumers.last_active if stream.consumers else None
-        ends = [(stream.last_publish, policy.idle_guard), (consumed, policy.idle_guard)]
-    else:
-        published = stream.last_publish if (stream.last_publish or 0) > record.occurred_at else None
-        ends = [(record.occurred_at, policy.terminal_grace), (published, policy.idle_guard)]
-    return max(since + guard for since, guard in [(stream.created, policy.age_guard), *ends] if since is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """One guard of a stream, for whoever asks why it waits."""
-
-    guard: str
-    passes_at: int
-    passed: bool
-
-
-def guards_of(stream: Stream, record: Record | None, policy: Policy) -> list[Guard]:
-    """The guards that a stream has before it, with the time at which each one passes."""
-    ended = record.occurred_at if record is not None and policy.is_terminal(record) else None
-    consumed = stream.consumers.last_active if stream.consumers and record is None else None
-    used = [time for time in (stream.last_publish, consumed) if time is not None]
-    begins = (
-        ("age_guard", stream.created, policy.age_guard),
-        ("terminal_grace", ended, policy.terminal_grace),
-        ("idle_guard", max(used, default=None), policy.idle_guard),
-    )
-    return [
-        Guard(name, since + span, passed=stream.observed_at >= since + span)
-        for name, since, span in begins
-        if since is not None
-    ]
+    return None if stream.created is None else max(guard.passes_at for guard in guards_of(stream, record, policy))
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,6 +142,7 @@ class World:
     async def publish(self, subject: str, data: bytes) -> None:
         await self.nc.publish(subject, data)
         await self.nc.flush()
+        await self.nc.flush()  # the first ping may overtake what is still in the client's buffer
 
     async def dead_letters(self) -> list[tuple[dict[str, str], bytes]]:
         """Headers and bodies, oldest first."""

@@ -18,6 +18,7 @@ a comparison of strings, exact where a double would round nanoseconds. Due times
 no worker's clock is ever compared with another's. Everything here can be rebuilt from the lifecycle stream.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -231,6 +232,11 @@ class Ledger:
     def _key(self, *parts: str) -> str:
         return ":".join((self._ns, *parts))
 
+    @property
+    def _all_records(self) -> str:
+        """A glob for the keys of all records; a namespace may hold characters that mean something in one."""
+        return re.sub(r"([*?\[\]\\^])", r"\\\1", self._key("job", "")) + "*"
+
     async def apply(
         self, identity: str, events: Sequence[tuple[str, Record, int | None]], *, readable: int, grace: int
     ) -> Applied:
@@ -287,7 +293,7 @@ class Ledger:
         """Every record, by job. Takes a while where there are many, and may miss what is written meanwhile."""
         prefix, cursor, found = self._key("job", ""), None, dict[str, Record]()
         while cursor != 0:
-            cursor, keys = await self._redis.scan(cursor or 0, match=f"{prefix}*", count=1000)
+            cursor, keys = await self._redis.scan(cursor or 0, match=self._all_records, count=1000)
             async with self._redis.pipeline(transaction=False) as pipe:
                 for key in keys:
                     pipe.get(key)
@@ -413,7 +419,7 @@ class Ledger:
         """Vouch for nothing from here on. Records of another lifecycle stream are dropped: they prove nothing here."""
         owner = await self._begin(keys=[self._key("ledger")], args=[identity, token])
         if owner is not None and owner != identity:
-            await self._drop([key async for key in self._redis.scan_iter(match=self._key("job", "*"), count=1000)])
+            await self._drop([key async for key in self._redis.scan_iter(match=self._all_records, count=1000)])
 
     async def complete_rebuild(self, token: str, since: int | None, applied: int) -> bool:
         """Vouch again, unless Redis was changed or emptied meanwhile, or another rebuild has begun."""

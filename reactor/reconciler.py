@@ -114,7 +114,7 @@ class Reconciler:
             settlements = await self._settle_all(judged, order, progress, held=held)
             if not order.dry_run:
                 settlements = await self._report_failures(settlements)
-                await self._drainer.account_for_gone({one.stream.name for one in judged})
+                await self._drainer.account_for_begun({one.stream.name for one in judged if one.needs_hand})
             settlements += self._absent(order, judged)
             report = replace(report, settlements=settlements, breaker=breaker if held else None)
         except (JetStreamError, LedgerError) as error:

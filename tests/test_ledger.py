@@ -157,6 +157,19 @@ async def test_another_lifecycle_streams_events_are_not_mixed_in(ledger: Ledger)
     assert await ledger.due_count() == 0
 
 
+@pytest.mark.parametrize("odd", ["*", "?", "[a-z]", "\\"])
+async def test_a_namespace_is_taken_literally(world: World, odd: str) -> None:
+    """What means something in a glob must not drop another namespace's records, nor miss its own."""
+    ours, theirs = (Ledger(world.redis, Scripts(world.redis), f"{world.namespace}{end}", 60.0) for end in (odd, "x"))
+    for one in (ours, theirs):
+        await one.begin_rebuild("JOBS@1", "a")
+        await write(one, ("1", Record(1, 1, "STARTED"), None))
+    assert set(await ours.records()) == {"1"}
+    await ours.begin_rebuild("JOBS@2", "b")
+    assert await record_of(ours, "1") is None
+    assert await record_of(theirs, "1")
+
+
 async def test_a_live_job_costs_little(world: World, ledger: Ledger) -> None:
     """At most 250 bytes of Redis."""
     await write(ledger, ("0", Record(1, 1, "STARTED"), None))

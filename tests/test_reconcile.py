@@ -13,9 +13,11 @@ from nats.js.api import RetentionPolicy, StreamSource
 from redis.asyncio import Redis
 from rich.console import Console
 
+from reactor.audit import Audit, Intent
 from reactor.cli import _reconcile
 from reactor.console import progress_bar, show_report
 from reactor.reconciler import Order, no_progress
+from reactor.scripts import Scripts
 
 DRAINED = ("drained", "terminal")
 
@@ -398,6 +400,25 @@ async def test_the_audit_has_the_intent_before_and_the_outcome_after(world: Worl
     assert evidence.items() <= intent.items()
     assert (outcome["phase"], outcome["outcome"]) == ("outcome", "drained")
     assert await world.redis.exists(f"{world.namespace}:intents") == 0
+
+
+async def test_a_deletion_begun_of_what_now_lives_is_accounted_for(world: World) -> None:
+    """Whoever began it died before the fence, and the job was retried: no sweep would ever look at it again."""
+    await world.stream("job_1", messages=1)
+    await world.emit(1, "STARTED")
+    await world.declare()
+    audit = Audit(world.redis, Scripts(world.redis), world.namespace)
+    at = "2026-01-31T12:00:00Z"
+    await audit.intend(Intent("job_1", "1", "terminal", "token", at, "SUCCESS", 1, by="somebody", at=at))
+    await world.reconcile(Order(dry_run=True))
+    assert await audit.open_intents()
+    await world.reconcile()
+    assert not await audit.open_intents()
+    assert [(entry["phase"], entry.get("outcome")) for entry in await world.trail()] == [
+        ("intent", None),
+        ("outcome", "kept"),
+    ]
+    assert await world.info("job_1")
 
 
 async def test_others_hear_what_was_drained(world: World) -> None:

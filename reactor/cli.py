@@ -27,6 +27,7 @@ from reactor.checks import Diagnosis, Level
 from reactor.console import progress_bar, show_diagnosis, show_explanation, show_history, show_report, show_status
 from reactor.directory import in_words
 from reactor.emit import emit as emit_event
+from reactor.fields import parse_duration
 from reactor.jetstream import JetStreamError
 from reactor.ledger import LedgerError
 from reactor.model import nanoseconds, parse_instant
@@ -35,7 +36,7 @@ from reactor.provision import ProvisionError
 from reactor.reconciler import Order, no_progress
 from reactor.reconciler import Progress as OnProgress
 from reactor.report import Report
-from reactor.settings import Settings, SettingsError, describe, load_settings, parse_duration
+from reactor.settings import Settings, SettingsError, describe, load_settings
 from reactor.wiring import Crew, doctor_of, parts, policy_of, provision_safely, utc_now
 
 Result = TypeVar("Result")

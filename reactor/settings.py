@@ -11,34 +11,24 @@ import ssl
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Self, cast
 
-import nkeys
 from dotenv import dotenv_values
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PositiveFloat,
     SecretStr,
-    TypeAdapter,
     ValidationError,
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from redis.connection import parse_url
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from reactor import fields
 
 PREFIX = "REACTOR_"
 ENV_FILE = Path(".env")
-
-_UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(d|h|ms|m|s))", re.ASCII)
-_ISO = TypeAdapter(timedelta)
-_ESCAPED = "odd characters in its password are written as %40 for @, and so on"
 
 
 class SettingsError(Exception):
@@ -48,149 +38,6 @@ class SettingsError(Exception):
         """The lines, in the order of the settings."""
         super().__init__("\n".join(lines))
         self.lines = lines
-
-
-def parse_duration(text: str) -> timedelta:
-    """`90s`, `15m`, `1h30m`, `250ms`, `2d`, a bare number of seconds, or ISO 8601 (`PT15M`). Raises ValueError."""
-    text = text.strip()
-    parts = _DURATION.findall(text)
-    try:
-        if parts and "".join(number + unit for number, unit in parts) == text:
-            return sum((timedelta(milliseconds=float(n) * _UNITS[unit]) for n, unit in parts), timedelta())
-        if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
-            return timedelta(seconds=float(text))
-        if text.startswith("P"):
-            return _not_negative(_ISO.validate_python(text))
-    except (OverflowError, ValidationError):
-        pass
-    message = f"{text!r} is not a duration; write 90s, 15m, 1h30m, 250ms, seconds or ISO 8601"
-    raise ValueError(message)
-
-
-def _not_negative(span: timedelta) -> timedelta:
-    if span < timedelta():
-        raise OverflowError
-    return span
-
-
-def _duration(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
-
-
-def _positive(span: timedelta) -> timedelta:
-    if span <= timedelta():
-        raise ValueError("must be longer than nothing")
-    return span
-
-
-def _comma_list(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-def _not_empty(parts: tuple[str, ...]) -> tuple[str, ...]:
-    if not parts:
-        raise ValueError("must name at least one")
-    return parts
-
-
-def _upper(parts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(part.upper() for part in parts)
-
-
-def _pattern(text: str) -> str:
-    try:
-        groups = re.compile(text, re.ASCII).groupindex
-    except (re.error, ValueError, OverflowError, RecursionError) as error:
-        message = f"is no regular expression: {error}"
-        raise ValueError(message) from error
-    if "job_id" not in groups:
-        raise ValueError("needs a group (?P<job_id>…) that is the stream's job")
-    return text
-
-
-def _subject(text: str) -> str:
-    tokens = text.split(".")
-    others = [token for token in tokens if token != "{job_id}"]  # noqa: S105  # a token of a subject
-    if tokens.count("{job_id}") != 1 or any(not t.isprintable() or not t or re.search(r"[\s*>{}]", t) for t in others):
-        raise ValueError("must hold {job_id} once, as a whole token, and no wildcards: such as jobs.lifecycle.{job_id}")
-    return text
-
-
-def _name(text: str) -> str:
-    if not text or re.search(r"[\s.*>/\\]", text) or not text.isprintable():
-        raise ValueError("is no name for a stream or consumer: no spaces, dots, *, >, / or \\")
-    return text
-
-
-def _templates(parts: tuple[str, ...]) -> tuple[str, ...]:
-    if any("{job_id}" not in part for part in parts):
-        raise ValueError("each must hold {job_id}")
-    return parts
-
-
-def _readable(path: Path | None) -> Path | None:
-    if path is not None:
-        try:
-            path.read_bytes()
-        except OSError as error:
-            message = f"cannot be read: {path}: {error.strerror}"
-            raise ValueError(message) from error
-    return path
-
-
-def _credentials(path: Path | None) -> Path | None:
-    if path is not None and not all(part in path.read_bytes() for part in (b"BEGIN NATS USER JWT", b"NKEY SEED")):
-        message = f"is no credentials file, with a user's JWT and NKey seed: {path}"
-        raise ValueError(message)
-    return path
-
-
-def _authority(path: Path | None) -> Path | None:
-    if path is not None:
-        try:
-            ssl.create_default_context(cafile=path)
-        except ssl.SSLError as error:
-            message = f"holds no certificate: {path}: {error.reason or error}"
-            raise ValueError(message) from error
-    return path
-
-
-def _nats_url(secret: SecretStr) -> SecretStr:
-    for one in secret.get_secret_value().split(","):
-        url = one.strip()
-        parts = urlsplit(url if "://" in url else f"nats://{url}")
-        try:
-            fine = parts.scheme in {"nats", "tls", "ws", "wss"} and parts.hostname and parts.port != 0
-        except ValueError:
-            fine = False
-        if not fine:
-            raise ValueError("each must be a URL such as nats://127.0.0.1:4222; " + _ESCAPED)
-    return secret
-
-
-def _redis_url(secret: SecretStr) -> SecretStr:
-    try:
-        parse_url(secret.get_secret_value())  # type: ignore[no-untyped-call]  # redis-py's
-    except ValueError as error:
-        raise ValueError("must be a URL such as redis://127.0.0.1:6379/0; " + _ESCAPED) from error
-    return secret
-
-
-def _seed(secret: SecretStr | None) -> SecretStr | None:
-    try:
-        if secret is not None:
-            nkeys.from_seed(secret.get_secret_value().encode())
-    except nkeys.NkeysError as error:
-        raise ValueError("is no NKey seed, such as SUA…") from error
-    return secret
-
-
-def _none_word(value: object) -> object:
-    return None if isinstance(value, str) and value.lower() in {"", "none"} else value
-
-
-def _empty_is_none(value: object) -> object:
-    return None if value == "" else value
 
 
 def _plain_url(data: Any, name: str) -> Any:  # noqa: ANN401  # what pydantic hands to a before-validator
@@ -204,18 +51,6 @@ def _plain_url(data: Any, name: str) -> Any:  # noqa: ANN401  # what pydantic ha
 
 def _env_file() -> dict[str, str | None]:
     return dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}
-
-
-def _upper_word(value: object) -> object:
-    return value.upper() if isinstance(value, str) else value
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Span = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_positive)]
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
-Name = Annotated[str, AfterValidator(_name)]
-OptionalFile = Annotated[Path | None, BeforeValidator(_empty_is_none), AfterValidator(_readable)]
-OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
 
 
 def _group(name: str) -> SettingsConfigDict:
@@ -235,25 +70,25 @@ class NatsSettings(BaseSettings):
 
     model_config = _group("NATS")
 
-    url: Annotated[SecretStr, AfterValidator(_nats_url)] = SecretStr("nats://127.0.0.1:4222")
+    url: fields.NatsUrl = SecretStr("nats://127.0.0.1:4222")
     """Servers, comma-separated; NATS_URL where it is not set. May hold a password."""
-    creds: Annotated[OptionalFile, AfterValidator(_credentials)] = None
+    creds: fields.CredentialsFile = None
     """Path of a credentials file."""
-    user: Annotated[str | None, BeforeValidator(_empty_is_none)] = None
+    user: fields.OptionalText = None
     """User name."""
-    password: OptionalSecret = None
+    password: fields.OptionalSecret = None
     """The user's password."""
-    token: OptionalSecret = None
+    token: fields.OptionalSecret = None
     """Token, instead of a user."""
-    nkey: Annotated[OptionalSecret, AfterValidator(_seed)] = None
+    nkey: fields.Seed = None
     """NKey seed (SU…), instead of a user."""
-    tls_ca: Annotated[OptionalFile, AfterValidator(_authority)] = None
+    tls_ca: fields.AuthorityFile = None
     """Path of the authority's certificate, where it is a private one."""
-    tls_cert: OptionalFile = None
+    tls_cert: fields.OptionalFile = None
     """Path of a client certificate."""
-    tls_key: OptionalFile = None
+    tls_key: fields.OptionalFile = None
     """Path of the client certificate's key."""
-    domain: Annotated[Name | None, BeforeValidator(_empty_is_none)] = None
+    domain: fields.OptionalName = None
     """JetStream domain, where the streams are behind a leaf node."""
 
     @model_validator(mode="before")
@@ -280,7 +115,7 @@ class RedisSettings(BaseSettings):
 
     model_config = _group("REDIS")
 
-    url: Annotated[SecretStr, AfterValidator(_redis_url)] = SecretStr("redis://127.0.0.1:6379/0")
+    url: fields.RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
     """Redis or Valkey; REDIS_URL where it is not set. May hold a password."""
     namespace: Annotated[str, Field(min_length=1)] = "reactor"
     """Prefix of every key, for several reactors in one Redis."""
@@ -296,15 +131,15 @@ class EventsSettings(BaseSettings):
 
     model_config = _group("EVENTS")
 
-    stream: Name = "JOBS"
+    stream: fields.Name = "JOBS"
     """The lifecycle stream that is declared where nobody captures the subject."""
-    subject: Annotated[str, AfterValidator(_subject)] = "jobs.lifecycle.{job_id}"
+    subject: fields.Subject = "jobs.lifecycle.{job_id}"
     """Subject of a job's events; {job_id} is one whole token."""
-    durable: Name = "reactor"
+    durable: fields.Name = "reactor"
     """Durable consumer, shared by all replicas."""
     replicas: Annotated[int, Field(ge=1, le=5)] = 1
     """Copies of each stream that reactor declares."""
-    max_age: Span = timedelta(days=30)
+    max_age: fields.Span = timedelta(days=30)
     """How long the lifecycle stream keeps events, where reactor declares it."""
 
 
@@ -313,7 +148,7 @@ class AdvisoriesSettings(BaseSettings):
 
     model_config = _group("ADVISORIES")
 
-    stream: Name = "REACTOR_ADVISORIES"
+    stream: fields.Name = "REACTOR_ADVISORIES"
     """The stream that is declared where nobody captures the advisories."""
 
 
@@ -322,21 +157,19 @@ class PolicySettings(BaseSettings):
 
     model_config = _group("POLICY")
 
-    stream_pattern: Annotated[str, AfterValidator(_pattern)] = r"^job_(?P<job_id>0|[1-9][0-9]*)$"
+    stream_pattern: fields.Pattern = r"^job_(?P<job_id>0|[1-9][0-9]*)$"
     """Job streams: the whole name must match; group job_id is the job."""
-    age_guard: Duration = timedelta(hours=1)
+    age_guard: fields.Duration = timedelta(hours=1)
     """Minimum age of a stream, by the server's own times."""
-    terminal_grace: Duration = timedelta(minutes=5)
+    terminal_grace: fields.Duration = timedelta(minutes=5)
     """Minimum time since the job became terminal."""
-    idle_guard: Duration = timedelta(minutes=10)
+    idle_guard: fields.Duration = timedelta(minutes=10)
     """Minimum time since the last publish (and, for a missing job, delivery or ack)."""
-    terminal_statuses: Annotated[Words, AfterValidator(_not_empty), AfterValidator(_upper)] = (
-        *("SUCCESS", "FAILURE", "REVOKED", "DELETED"),
-    )
+    terminal_statuses: fields.Statuses = (*("SUCCESS", "FAILURE", "REVOKED", "DELETED"),)
     """Statuses after which no more work is done, comma-separated; every other one is live."""
-    protect: Words = ()
+    protect: fields.Words = ()
     """Globs of stream names that are never deleted, comma-separated."""
-    companions: Annotated[Words, AfterValidator(_templates)] = ("job-{job_id}-dlq",)
+    companions: fields.Templates = ("job-{job_id}-dlq",)
     """Consumers on the advisory stream to delete with a job's stream, comma-separated templates."""
 
     @property
@@ -363,9 +196,9 @@ class SweepSettings(BaseSettings):
 
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
     """Streams drained at once."""
-    lease: Span = timedelta(seconds=30)
+    lease: fields.Span = timedelta(seconds=30)
     """How long a stream is one replica's; a killed one's streams are taken over after that."""
-    max_rate: Annotated[Annotated[PositiveFloat, Field(allow_inf_nan=False)] | None, BeforeValidator(_none_word)] = None
+    max_rate: fields.Rate = None
     """Deletions a second, or none for no limit."""
     max_attempts: Annotated[int, Field(ge=1)] = 8
     """Failed drains of a job in a row before it is left to the next reconcile."""
@@ -376,7 +209,7 @@ class ReconcileSettings(BaseSettings):
 
     model_config = _group("RECONCILE")
 
-    interval: Span = timedelta(minutes=15)
+    interval: fields.Span = timedelta(minutes=15)
     """Time between two full passes of a worker."""
 
 
@@ -392,7 +225,7 @@ class HttpSettings(BaseSettings):
     """Address to bind to; another than loopback needs a token, or REACTOR_HTTP_OPEN."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """Port of the page, the API and the health checks; 0 is off."""
-    token: OptionalSecret = None
+    token: fields.OptionalSecret = None
     """What /api, /events and /metrics ask for, as ?token=… or as a bearer token."""
     open: bool = False
     """Serve other hosts without a token: everyone who reaches the port can read."""
@@ -410,9 +243,9 @@ class LogSettings(BaseSettings):
 
     model_config = _group("LOG")
 
-    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper_word)] = "INFO"
+    level: fields.LogLevel = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
-    format: Annotated[Literal["console", "json"] | None, BeforeValidator(_none_word)] = None
+    format: fields.LogFormat = None
     """console or json; console on a terminal, else json."""
 
 
@@ -505,5 +338,5 @@ def _shown(default: object) -> str:
 def _short(span: timedelta) -> str:
     """A whole number of the largest unit that fits."""
     milliseconds = span // timedelta(milliseconds=1)
-    unit = next(unit for unit, size in _UNITS.items() if milliseconds % size == 0)
-    return f"{milliseconds // _UNITS[unit]}{unit}"
+    unit = next(unit for unit, size in fields.UNITS.items() if milliseconds % size == 0)
+    return f"{milliseconds // fields.UNITS[unit]}{unit}"

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from reactor import logs
-from reactor.settings import parse_duration
+from reactor.fields import parse_duration
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor.settings import Settings, SettingsError, describe, load_settings, parse_duration
+from reactor.fields import parse_duration
+from reactor.settings import Settings, SettingsError, describe, load_settings
 
 CONTRACT = {
     "REACTOR_NATS_URL": "nats://127.0.0.1:4222",

@@ -32,6 +32,7 @@ COMMANDS = {
     "explain": ("explain", "job_{waiting}"),
     "history": ("history", "--limit", "6"),
     "status": ("status",),
+    "doctor": ("doctor",),
 }
 
 

@@ -137,7 +137,7 @@ def show_status(console: Console, told: Json) -> None:
     coverage, due_s, oldest = told["coverage"], told["next_due_s"], told["oldest_zombie_s"]
     rows = {
         "job streams": f"{told['job_streams']} ({verdicts})",
-        "oldest zombie": "none" if oldest is None else f"its stream is {span(oldest)} old",
+        "oldest zombie": "none" if oldest is None else f"due for {span(oldest)}",
         "drained today": f"{told['drained_today']} ({size(told['bytes_reclaimed'])} given back in all)",
         "ledger": f"covers jobs since {_plain(coverage['since'])}" if coverage["complete"] else str(coverage["gap"]),
         "events not read yet": str(told["lag"]),

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
@@ -41,9 +42,9 @@ def accounts() -> Iterator[int]:
     return account_numbers()
 
 
-@pytest_asyncio.fixture
-async def world(nats_one: Server, valkey_one: Server, accounts: Iterator[int]) -> AsyncIterator[World]:
-    """A test's own account and namespace."""
+@asynccontextmanager
+async def unused(nats_one: Server, valkey_one: Server, accounts: Iterator[int]) -> AsyncIterator[World]:
+    """An account and a namespace that no other test has."""
     number = next(accounts)
     nats_url = f"nats://a{number}:pw@{HOST}:{nats_one.port}"
     async with connected(nats_url, f"redis://{HOST}:{valkey_one.port}/0", f"t{number}") as one:
@@ -52,12 +53,16 @@ async def world(nats_one: Server, valkey_one: Server, accounts: Iterator[int]) -
 
 
 @pytest_asyncio.fixture
+async def world(nats_one: Server, valkey_one: Server, accounts: Iterator[int]) -> AsyncIterator[World]:
+    """A test's own account and namespace."""
+    async with unused(nats_one, valkey_one, accounts) as one:
+        yield one
+
+
+@pytest_asyncio.fixture
 async def other(nats_one: Server, valkey_one: Server, accounts: Iterator[int]) -> AsyncIterator[World]:
     """A second account, for tests of the wrong one."""
-    number = next(accounts)
-    nats_url = f"nats://a{number}:pw@{HOST}:{nats_one.port}"
-    async with connected(nats_url, f"redis://{HOST}:{valkey_one.port}/0", f"t{number}") as one:
-        one.number = number
+    async with unused(nats_one, valkey_one, accounts) as one:
         yield one
 
 

@@ -133,8 +133,9 @@ def due_at(record: Record, policy: Policy) -> int | None:
 
 
 def fell_due(stream: Stream, record: Record | None, policy: Policy) -> int | None:
-    """Since when a zombie is one: when its last guard passed. None where its creation time cannot be read."""
-    return None if stream.created is None else max(guard.passes_at for guard in guards_of(stream, record, policy))
+    """Since when a zombie is one: when its last guard passed. None where no guard tells."""
+    ends = [] if stream.created is None else [guard.passes_at for guard in guards_of(stream, record, policy)]
+    return max(ends, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -763,6 +763,14 @@ REPLICAS = (
         f"{FAULTS}test_an_answer_to_a_deletion_that_is_lost_is_found_out_by_looking",
     ),
     Mutation(
+        "begun-and-live-again",
+        "a full pass accounts for a deletion begun of what now lives",
+        "drain.py",
+        "if name in settled or not await self._ledger.lease(lease):",
+        "if True:",
+        f"{RECONCILE}test_a_deletion_begun_of_what_now_lives_is_accounted_for",
+    ),
+    Mutation(
         "given-up-and-live-again",
         "a deletion that was begun and came to nothing is accounted for",
         "drain.py",

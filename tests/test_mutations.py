@@ -29,3 +29,10 @@ def test_a_mutation_that_no_longer_applies_is_said() -> None:
     stale = MUTATIONS[0]._replace(old="no such text")
     with pytest.raises(ValueError, match=f"mutation {stale.name} no longer applies: 'no such text' occurs 0 times"):
         stale.applied_to("something else")
+
+
+def test_the_readme_lists_them_all() -> None:
+    """With the test that notices each."""
+    readme = (ROOT / "README.md").read_text()
+    assert f"**{len(MUTATIONS)} of {len(MUTATIONS)} are noticed**" in readme
+    assert not [one.name for one in MUTATIONS if f"| {one.guard} | `{one.test}` |" not in readme]

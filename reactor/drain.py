@@ -17,6 +17,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -24,7 +25,7 @@ import structlog
 from reactor.audit import Audit, Intent
 from reactor.directory import Directory, Known
 from reactor.failpoints import Point, reach, reach_during
-from reactor.jetstream import JetStream, JetStreamError, NotFound, PermissionDenied, Raw, Unanswered
+from reactor.jetstream import JetStream, JetStreamError, NotFound, PermissionDenied, Raw, Refused, Unanswered
 from reactor.ledger import Lease, Ledger
 from reactor.model import (
     SECOND,
@@ -139,13 +140,21 @@ class Drainer:
                 self._homes.setdefault(consumer, []).append(stream)
 
     async def check_rights(self) -> None:
-        """Ask to delete a stream that cannot exist, and resume deleting where that is allowed."""
+        """Ask to update and delete a stream that cannot exist, and resume deleting where both are allowed."""
         try:
-            await self._effects.delete_stream(PROBE)
-        except NotFound:
-            self.paused = None
+            with suppress(Refused):
+                await self._effects.update_stream({"name": PROBE})
+            with suppress(NotFound):
+                await self._effects.delete_stream(PROBE)
         except PermissionDenied as error:
             self.paused = str(error)
+        else:
+            self.paused = None
+
+    async def recheck_rights(self) -> None:
+        """The same where deleting is paused: nothing else may be due that would ask."""
+        if self.paused is not None:
+            await self.check_rights()
 
     async def drain_stream(self, target: Target, *, dry_run: bool = False, under: Lease | None = None) -> Settlement:
         """Settle one stream: look, and where it is a zombie, fence, verify and delete it.

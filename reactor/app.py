@@ -7,6 +7,7 @@ process down; an outage of NATS or Redis does not, at start or later.
 import asyncio
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
@@ -37,6 +38,7 @@ from reactor.report import Report
 from reactor.schedule import backoff
 from reactor.settings import LOOPBACK, NatsSettings, Settings, SettingsError, load_settings
 from reactor.subscriber import KNOWN_LIVE, AdvisorySubscriber, EagerPull, LifecycleSubscriber
+from reactor.traces import tracing
 from reactor.wiring import Crew, Parts, alerts_of, parts, provision_safely, servers_of, tls_context
 
 BATCH = 256
@@ -83,7 +85,11 @@ class Worker:
     @asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
         endpoint = self._endpoint()
-        async with parts(self._settings, _complain) as connected, _served(endpoint) as serving:
+        async with (
+            tracing(os.environ),
+            parts(self._settings, _complain) as connected,
+            _served(endpoint) as serving,
+        ):
             ticks = await self._until_ready(connected)
             if ticks is None:  # stopped while waiting for the servers
                 yield

@@ -5,7 +5,9 @@ process down; an outage of NATS or Redis does not, at start or later.
 """
 
 import asyncio
+import json
 import logging
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
@@ -21,6 +23,7 @@ from faststream.security import BaseSecurity
 from nats.js.api import ConsumerConfig
 
 from reactor import asyncapi
+from reactor.alerts import Alerts, Kind
 from reactor.directory import in_words
 from reactor.events import SubjectTemplate
 from reactor.http import Endpoint, HttpError, application
@@ -35,7 +38,8 @@ from reactor.report import Report
 from reactor.schedule import backoff
 from reactor.settings import LOOPBACK, NatsSettings, Settings, SettingsError, load_settings
 from reactor.subscriber import KNOWN_LIVE, AdvisorySubscriber, EagerPull, LifecycleSubscriber
-from reactor.wiring import Crew, Parts, parts, provision_safely, servers_of, tls_context
+from reactor.traces import tracing
+from reactor.wiring import Crew, Parts, alerts_of, parts, provision_safely, servers_of, tls_context
 
 BATCH = 256
 POLL_S = 2.0
@@ -81,7 +85,11 @@ class Worker:
     @asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
         endpoint = self._endpoint()
-        async with parts(self._settings, _complain) as connected, _served(endpoint) as serving:
+        async with (
+            tracing(os.environ),
+            parts(self._settings, _complain) as connected,
+            _served(endpoint) as serving,
+        ):
             ticks = await self._until_ready(connected)
             if ticks is None:  # stopped while waiting for the servers
                 yield
@@ -141,26 +149,39 @@ class Worker:
     async def _prepare(self, connected: Parts) -> list[Loop]:
         """Provision, connect, subscribe; the loops to run."""
         provisioned = await provision_safely(connected)
-        crew = Crew(connected, provisioned, self._metrics)
+        alerts = alerts_of(connected)
+        crew = Crew(connected, provisioned, self._metrics, note_coverage=alerts.note_coverage)
         lifecycle = await crew.lifecycle_subscriber(self._due.set)
         reconciler = crew.reconciler(lifecycle)
-        reconcile = self._reconcile_tick(connected, reconciler)
         await self.broker.connect()
         subscribers = self._subscribe(connected, crew, provisioned, lifecycle)
         self.app.after_startup(lambda: self._begin(subscribers))
-        watch = self._watch_tick(connected, crew, provisioned, subscribers)
+        look_after = self._watch_tick(connected, crew, provisioned, subscribers)
         every = self._settings.reconcile.interval.total_seconds()
 
         async def want_pass() -> None:
             await connected.ledger.hasten_pass()
             self._pass_wanted.set()
 
+        async def watch() -> None:
+            await look_after()
+            for one in (sweeper, reconciler):
+                await one.recheck_rights()
+            _note_breaker(alerts, await connected.ledger.last_pass())
+
+        def paused() -> str | None:
+            return sweeper.paused or reconciler.paused
+
+        def note_paused() -> None:
+            alerts.note(Kind.DELETES_PAUSED, paused())
+
         sweeper = crew.sweeper(want_pass)
-        overview = crew.overview(lifecycle, lambda: sweeper.paused or reconciler.paused)
+        overview = crew.overview(lifecycle, paused)
         loops: list[Loop] = [
-            ("sweep", sweeper.tick, POLL_S, self._due),
-            ("reconcile", reconcile, every, self._pass_wanted),
-            ("watch", watch, WATCH_S, self._lost),
+            ("sweep", _then(sweeper.tick, note_paused), POLL_S, self._due),
+            ("reconcile", _then(self._reconcile_tick(connected, reconciler), note_paused), every, self._pass_wanted),
+            ("watch", _then(watch, note_paused), WATCH_S, self._lost),
+            ("alerts", alerts.tell, WATCH_S, alerts.changed),
         ]
         if self._settings.http.port:
             self._overview = overview
@@ -446,6 +467,25 @@ def _complain(error: str) -> None:
 def _say_failure(name: str, failures: int, error: Exception) -> None:
     level = log.warning if failures == 1 else log.debug
     level("failed, trying again", loop=name, error=in_words(error), failures=failures)
+
+
+def _then(tick: Tick, note: Callable[[], None]) -> Tick:
+    """The same, and a note of how it is after it, also where it failed."""
+
+    async def both() -> float | None:
+        try:
+            return await tick()
+        finally:
+            note()
+
+    return both
+
+
+def _note_breaker(alerts: Alerts, last_pass: str | None) -> None:
+    """Whichever replica or command ran the last full pass. One that broke off says nothing of the breaker."""
+    report = json.loads(last_pass) if last_pass else None
+    if report and report["error"] is None:
+        alerts.note(Kind.BREAKER_TRIPPED, report["breaker"])
 
 
 def _log_pass(report: Report) -> None:

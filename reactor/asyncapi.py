@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from reactor.alerts import Alert, Kind
 from reactor.audit import Intent
 from reactor.events import Payload, SubjectTemplate
 
@@ -14,6 +15,7 @@ Json = dict[str, Any]
 
 _JOB_ID = {"job_id": {"description": "The job, as the stream pattern's group of that name finds it."}}
 _STREAM = {"stream": {"description": "The stream's exact name."}}
+_KIND = {"kind": {"description": "What needs a person.", "enum": [kind.value for kind in Kind]}}
 _STARTED = {"job_id": 42, "status": "STARTED", "occurred_at": "2026-01-31T12:00:00Z"}
 _DRAINED = {
     "stream": "job_42",
@@ -24,6 +26,13 @@ _DRAINED = {
     "messages": 3,
     "by": "reactor@host:1",
     "at": "2026-01-31T12:05:00Z",
+}
+_ALERT = {
+    "kind": "breaker_tripped",
+    "message": "25 of 26 job streams have no job that the ledger knows (limits: 20 streams and 50%)",
+    "at": "2026-01-31T12:05:00Z",
+    "by": "reactor@host:1",
+    "resolved": False,
 }
 
 
@@ -53,10 +62,17 @@ def document(events: SubjectTemplate, version: str) -> Json:
                 "parameters": _STREAM,
                 "messages": {"drained": _message("A stream was deleted", _outcome_schema(), _DRAINED)},
             },
+            "alert": {
+                "address": "reactor.alert.{kind}",
+                "description": "Core NATS, from each worker once when it begins and once, resolved, when it is over.",
+                "parameters": _KIND,
+                "messages": {"alert": _message("Something needs a person, or does no more", _alert_schema(), _ALERT)},
+            },
         },
         "operations": {
             "hear": _operation("receive", "lifecycle", "Hear what becomes of jobs"),
             "tell": _operation("send", "drained", "Tell of each deletion"),
+            "warn": _operation("send", "alert", "Tell what needs a person"),
         },
     }
 
@@ -74,3 +90,10 @@ def _outcome_schema() -> Json:
     schema = TypeAdapter(Intent).json_schema()
     told = {name: rule for name, rule in schema["properties"].items() if name not in Intent.PRIVATE}
     return schema | {"title": "Drained", "properties": told, "required": list(told)}
+
+
+def _alert_schema() -> Json:
+    """With the kinds in place: a reference would not lead there from inside the document."""
+    schema = TypeAdapter(Alert).json_schema()
+    kinds = schema.pop("$defs")["Kind"]
+    return schema | {"properties": schema["properties"] | {"kind": {"title": "Kind"} | kinds}}

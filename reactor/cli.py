@@ -6,6 +6,7 @@ tripped.
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -37,6 +38,7 @@ from reactor.reconciler import Order, no_progress
 from reactor.reconciler import Progress as OnProgress
 from reactor.report import Report
 from reactor.settings import Settings, SettingsError, describe, load_settings
+from reactor.traces import tracing
 from reactor.wiring import Crew, doctor_of, parts, policy_of, provision_safely, utc_now
 
 Result = TypeVar("Result")
@@ -186,7 +188,7 @@ def _check_streams(settings: Settings, names: list[str]) -> None:
 
 
 async def _reconcile(settings: Settings, order: Order, progress: OnProgress, *, assume_missing: bool) -> Report:
-    async with parts(settings) as connected:
+    async with tracing(os.environ), parts(settings) as connected:
         try:
             provisioned = await provision_safely(connected)
             crew = Crew(connected, provisioned, assume_missing=assume_missing)

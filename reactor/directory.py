@@ -6,7 +6,7 @@ from it; else it is rebuilt from the stream, and until then nobody is called mis
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reactor.events import SubjectTemplate, read_event
@@ -19,6 +19,8 @@ from reactor.provision import Lifecycle, Source, read_lifecycle
 
 REBUILD_LEASE_S = 15.0
 """Renewed with every batch: how long a rebuild that broke off holds up the next one."""
+
+LOST = "the ledger has lost history and is being rebuilt; nothing is drained"
 
 Known = tuple[Coverage, Mapping[str, Record]]
 """Records by job, and what the absence of one means."""
@@ -53,15 +55,27 @@ class Directory:
     """The ledger, vouched for. Methods raise JetStreamError and LedgerError."""
 
     def __init__(
-        self, js: JetStream, ledger: Ledger, policy: Policy, *, template: SubjectTemplate, source: Source, durable: str
+        self,
+        js: JetStream,
+        ledger: Ledger,
+        policy: Policy,
+        *,
+        template: SubjectTemplate,
+        source: Source,
+        durable: str,
+        note: Callable[[str | None], None] = lambda _: None,
     ) -> None:
-        """`source` is the lifecycle stream; `durable` the consumer whose acks count as "written down"."""
+        """`source` is the lifecycle stream; `durable` the consumer whose acks count as "written down".
+
+        `note` is told at each `ensure` whether the ledger is whole: what it lacks, or None.
+        """
         self._js = js
         self._ledger = ledger
         self._policy = policy
         self._template = template
         self._source = source
         self._durable = durable
+        self._note = note
         self._lifecycle: Lifecycle | None = None
         self._lost = True
         self._behind = 0
@@ -145,6 +159,7 @@ class Directory:
     async def ensure(self) -> bool:
         """Rebuild the ledger where it has lost history. False while it is not whole yet: try again later."""
         lifecycle = await self.refresh()
+        self._note(LOST if self._lost else None)
         if not self._lost:
             return True
         lease = Lease("rebuild", REBUILD_LEASE_S)
@@ -155,7 +170,9 @@ class Directory:
         finally:
             await self._ledger.release(lease)
         await self.refresh()
-        return done and not self._lost
+        whole = done and not self._lost
+        self._note(None if whole else LOST)
+        return whole
 
     async def _rebuild(self, lifecycle: Lifecycle, lease: Lease) -> bool:
         """Replay the whole lifecycle stream; idempotent, beside events that arrive meanwhile."""
@@ -181,7 +198,7 @@ class Directory:
 
     def _coverage(self, reading: Reading) -> Coverage:
         if self._lost or not reading.intact:
-            return Coverage(intact=False, gap="the ledger has lost history and is being rebuilt; nothing is drained")
+            return Coverage(intact=False, gap=LOST)
         if not reading.events:
             gap = f"no lifecycle event was ever heard: does the job system publish on {self._template.template}?"
             return Coverage(intact=True, gap=gap)

@@ -17,6 +17,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -24,7 +25,7 @@ import structlog
 from reactor.audit import Audit, Intent
 from reactor.directory import Directory, Known
 from reactor.failpoints import Point, reach, reach_during
-from reactor.jetstream import JetStream, JetStreamError, NotFound, PermissionDenied, Raw, Unanswered
+from reactor.jetstream import JetStream, JetStreamError, NotFound, PermissionDenied, Raw, Refused, Unanswered
 from reactor.ledger import Lease, Ledger
 from reactor.model import (
     SECOND,
@@ -45,6 +46,7 @@ from reactor.model import (
 from reactor.observer import FORGETFUL, Observer
 from reactor.policy import Policy, decide, fell_due
 from reactor.rights import PROBE
+from reactor.traces import span
 from reactor.wire import fenced, read_consumers, read_stream, restarted_figures, unfenced
 
 log = structlog.get_logger(__name__)
@@ -139,13 +141,21 @@ class Drainer:
                 self._homes.setdefault(consumer, []).append(stream)
 
     async def check_rights(self) -> None:
-        """Ask to delete a stream that cannot exist, and resume deleting where that is allowed."""
+        """Ask to update and delete a stream that cannot exist, and resume deleting where both are allowed."""
         try:
-            await self._effects.delete_stream(PROBE)
-        except NotFound:
-            self.paused = None
+            with suppress(Refused):
+                await self._effects.update_stream({"name": PROBE})
+            with suppress(NotFound):
+                await self._effects.delete_stream(PROBE)
         except PermissionDenied as error:
             self.paused = str(error)
+        else:
+            self.paused = None
+
+    async def recheck_rights(self) -> None:
+        """The same where deleting is paused: nothing else may be due that would ask."""
+        if self.paused is not None:
+            await self.check_rights()
 
     async def drain_stream(self, target: Target, *, dry_run: bool = False, under: Lease | None = None) -> Settlement:
         """Settle one stream: look, and where it is a zombie, fence, verify and delete it.
@@ -153,6 +163,12 @@ class Drainer:
         `under` is the lease of the pass it belongs to, without which nothing is begun. Raises LedgerError and
         LeaseLost; what JetStream refuses or leaves open is in the settlement.
         """
+        with span("drain", stream=target.name, job_id=target.job_id, dry_run=dry_run) as traced:
+            settlement = await self._drain_stream(target, under, dry_run=dry_run)
+            traced.set(outcome=settlement.outcome.value, reason=settlement.reason.value)
+            return settlement
+
+    async def _drain_stream(self, target: Target, under: Lease | None, *, dry_run: bool) -> Settlement:
         lease, deadline = Lease(f"stream:{target.name}", self._lease_s), self._monotonic() + self._lease_s
         if dry_run:
             return await self._settle(target, await self._directory.look_up([target.job_id]), None, deadline)
@@ -174,7 +190,8 @@ class Drainer:
 
     async def _settle(self, target: Target, known: Known, lease: Lease | None, deadline: float) -> Settlement:
         try:
-            look = await self._look(target, known)
+            with span("look"):
+                look = await self._look(target, known)
             await reach(Point.LOOKED, target.name)
             if target.created is not None and look.stream.created != target.created:
                 return _blank(target, Outcome.KEPT, Reason.UNKNOWN, "made anew since it was judged")
@@ -244,7 +261,8 @@ class Drainer:
     async def _drain(self, look: Look, reason: Reason, token: str, deadline: float) -> Settlement:
         """Fence, verify, delete. From the fence on, a missing answer leaves everything as it is."""
         intent = self._intent(look, reason, token)
-        await self._audit.intend(intent)
+        with span("audit"):
+            await self._audit.intend(intent)
         try:
             settlement = await self._fence_verify_delete(look, reason, token, deadline)
         except NotFound:
@@ -259,15 +277,18 @@ class Drainer:
         return await self._conclude(intent, settlement)
 
     async def _fence_verify_delete(self, look: Look, reason: Reason, token: str, deadline: float) -> Settlement:
-        await self._effects.update_stream(fenced(look.raw["config"], self._fence(look, token)))
+        with span("fence"):
+            await self._effects.update_stream(fenced(look.raw["config"], self._fence(look, token)))
         await reach(Point.FENCED, look.stream.name)
-        again = await self._look_behind(look)
+        with span("verify"):
+            again = await self._look_behind(look)
         if not _is_unchanged(look, again, token):
             return await self._abort(again, token)
         await reach(Point.VERIFIED, look.stream.name)
         if self._monotonic() >= deadline:  # paused on the way: somebody else may have taken over by now
             return _of(again, Outcome.WAITING, Reason.FENCED, "the lease ran out before the deletion")
-        await reach_during(Point.DELETE_SENT, look.stream.name, self._effects.delete_stream(look.stream.name))
+        with span("delete"):
+            await reach_during(Point.DELETE_SENT, look.stream.name, self._effects.delete_stream(look.stream.name))
         late_s = self._late_s(look)
         await reach(Point.DELETED, look.stream.name)
         settlement = _of(look, Outcome.DRAINED, reason, await self._delete_companions(look.stream.job_id))
@@ -293,7 +314,8 @@ class Drainer:
 
     async def _unfence(self, look: Look, fence: Fence) -> Settlement:
         """Give a stream its subjects back, and judge it without its fence."""
-        raw = await self._effects.update_stream(unfenced(look.raw["config"], fence))
+        with span("unfence"):
+            raw = await self._effects.update_stream(unfenced(look.raw["config"], fence))
         stream = replace(read_stream(raw, look.stream.job_id, sourced=self._sourced), consumers=look.stream.consumers)
         verdict = decide(stream, look.record, look.coverage, self._policy)
         if isinstance(verdict, Drain):
@@ -357,7 +379,8 @@ class Drainer:
 
     async def _conclude(self, intent: Intent, settlement: Settlement) -> Settlement:
         self._observer.ended(settlement)
-        await self._audit.conclude(intent.stream, intent.token, settlement.outcome, settlement.detail or "")
+        with span("conclude"):
+            await self._audit.conclude(intent.stream, intent.token, settlement.outcome, settlement.detail or "")
         await reach(Point.AUDITED, intent.stream)
         if settlement.outcome is Outcome.DRAINED:
             await self._announce(f"reactor.drained.{intent.stream}", _outcome_event(intent))

@@ -132,6 +132,10 @@ class Reconciler:
         """Why nothing is deleted, where that is so."""
         return self._drainer.paused
 
+    async def recheck_rights(self) -> None:
+        """Resume deleting where it is allowed again. Raises JetStreamError."""
+        await self._drainer.recheck_rights()
+
     async def _judge_all(self, order: Order) -> list[Judged]:
         await self._directory.ensure()
         await self._catch_up()

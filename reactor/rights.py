@@ -2,7 +2,8 @@
 
 An empty body names no stream or consumer to create; `{` is no pull request; no stream or consumer can have the probe's
 name; the subject of an acknowledgement has nine tokens. Whatever the server lets through of these, it then refuses.
-The README lists the same rights; publishing on `reactor.drained.*` is the one that others would hear, and is not tried.
+The README lists the same rights; publishing on `reactor.drained.*` and `reactor.alert.*` are those that others would
+hear, and are not tried.
 """
 
 from collections.abc import Collection, Iterable, Iterator

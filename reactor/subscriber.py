@@ -23,6 +23,7 @@ from reactor.model import SECOND, Event, Malformed
 from reactor.observer import FORGETFUL, Observer
 from reactor.policy import Policy
 from reactor.provision import ADVISORY, DEAD_LETTER_SUBJECT
+from reactor.traces import Span, span
 
 RETRY_S = 2.0
 """How long a message waits that Redis or JetStream did not take."""
@@ -30,6 +31,8 @@ HEADER_ROOM = 8 * 1024
 """Bytes of a dead letter left for its headers, so that it stays under the server's `max_payload`."""
 
 KNOWN_LIVE = frozenset({"PENDING", "RECEIVED", "STARTED", "PROGRESS", "RETRY", "CANCELING"})
+TAKEN, GIVEN_BACK = "taken", "given-back"
+"""What became of a batch, in traces."""
 MANY = 100
 """Strange words remembered: an emitter gone mad must not fill the memory."""
 
@@ -87,12 +90,18 @@ class LifecycleSubscriber:
 
     async def handle(self, messages: Sequence[Msg]) -> None:
         """Settle every message of a batch: acked, kept as a dead letter, or given back."""
+        with span("lifecycle events", messages=len(messages)) as traced:
+            await self._settle(messages, traced)
+
+    async def _settle(self, messages: Sequence[Msg], traced: Span) -> None:
         try:
             taken = await self._directory.take([read_delivery(msg).message for msg in messages])
         except (LedgerError, JetStreamError) as error:
+            traced.set(outcome=GIVEN_BACK)
             await _give_back(messages, error)
             return
         await reach(Point.EVENT_WRITTEN, messages[0].subject)
+        traced.set(outcome=TAKEN)
         self._observer.heard(taken.tally())
         for msg, read in zip(messages, taken.read, strict=True):
             match read:
@@ -140,14 +149,19 @@ class AdvisorySubscriber:
 
     async def handle(self, messages: Sequence[Msg]) -> None:
         """Take hints in their order, then ack; give all back where Redis or JetStream fails."""
+        with span("advisories", messages=len(messages)) as traced:
+            traced.set(outcome=TAKEN if await self._take(messages) else GIVEN_BACK)
+
+    async def _take(self, messages: Sequence[Msg]) -> bool:
         try:
             for msg in messages:
                 await self._hint(msg.subject)
         except (LedgerError, JetStreamError) as error:
             await _give_back(messages, error)
-            return
+            return False
         for msg in messages:
             await msg.ack()
+        return True
 
     async def _hint(self, subject: str) -> None:
         """`$JS.EVENT.ADVISORY.<STREAM|CONSUMER>.<action>.<stream>[.<consumer>]`."""

@@ -58,6 +58,10 @@ class Sweeper:
         """Why nothing is deleted, where that is so."""
         return self._drainer.paused
 
+    async def recheck_rights(self) -> None:
+        """Resume deleting where it is allowed again. Raises JetStreamError."""
+        await self._drainer.recheck_rights()
+
     async def tick(self) -> float | None:
         """Settle one batch of due jobs; seconds until the next one is due, None where none will be.
 
@@ -71,8 +75,7 @@ class Sweeper:
     async def _sweep(self, claim: Claim) -> None:
         await self._directory.ensure()
         await self._drainer.survey(await self._sourced())
-        if self._drainer.paused:
-            await self._drainer.check_rights()
+        await self._drainer.recheck_rights()
         names = await self._names_by_job()
         _, records = await self._directory.look_up(claim.jobs)
         await each(

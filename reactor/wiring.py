@@ -7,16 +7,19 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import nats.errors
+import structlog
 from aiolimiter import AsyncLimiter
 from nats.aio.msg import Msg
 from redis.asyncio import Redis
 
+from reactor.alerts import Alerts
 from reactor.audit import Audit
 from reactor.directory import Directory
 from reactor.doctor import Doctor
@@ -48,6 +51,8 @@ from reactor.sweeper import Sweeper
 RECORD_TTL_S = 7 * 86_400.0
 WHO = f"{socket.gethostname()}:{os.getpid()}"
 """This process, in the audit."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,16 +195,39 @@ def doctor_of(parts: Parts) -> Doctor:
     )
 
 
+async def announce(parts: Parts, subject: str, data: bytes) -> None:
+    """Tell who listens; what is told has happened, so nothing that fails here may look like its failure."""
+    try:
+        await (await parts.reads.connect()).publish(subject, data)
+    except (JetStreamError, nats.errors.Error) as error:
+        log.debug("not told", subject=subject, error=str(error))
+
+
+def alerts_of(parts: Parts) -> Alerts:
+    """Tells of this process's alerts."""
+    return Alerts(partial(announce, parts), WHO, utc_now)
+
+
 class Crew:
     """Use cases for one provisioned account. Each judges at its own times, by a directory and drainer of its own."""
 
     def __init__(
-        self, parts: Parts, provisioned: Provision, observer: Observer = FORGETFUL, *, assume_missing: bool = False
+        self,
+        parts: Parts,
+        provisioned: Provision,
+        observer: Observer = FORGETFUL,
+        *,
+        assume_missing: bool = False,
+        note_coverage: Callable[[str | None], None] = lambda _: None,
     ) -> None:
-        """`observer` is told of what happens; `assume_missing` is an operator's word for one full pass."""
+        """`observer` is told of what happens, `note_coverage` what the ledger lacks, whenever that was looked at.
+
+        `assume_missing` is an operator's word for one full pass.
+        """
         self._parts = parts
         self._provisioned = provisioned
         self._observer = observer
+        self._note_coverage = note_coverage
         self._pace = pace_of(parts.settings.sweep.max_rate)
         self.policy = replace(
             policy_of(parts.settings, provisioned.own_streams | {DEAD_LETTERS}), assume_missing=assume_missing
@@ -210,7 +238,15 @@ class Crew:
         events, durable = self._provisioned.events, self._parts.wishes.durable
         template = self._parts.wishes.events_subject
         parts = self._parts
-        return Directory(parts.reads, parts.ledger, self.policy, template=template, source=events, durable=durable)
+        return Directory(
+            parts.reads,
+            parts.ledger,
+            self.policy,
+            template=template,
+            source=events,
+            durable=durable,
+            note=self._note_coverage,
+        )
 
     def drainer(self, directory: Directory, policy: Policy) -> Drainer:
         """The effect, judging by these."""
@@ -225,7 +261,7 @@ class Crew:
             companions=Companions(parts.settings.policy.companions, streams),
             lease_s=parts.settings.sweep.lease.total_seconds(),
             by=WHO,
-            announce=self._announce,
+            announce=partial(announce, parts),
             observer=self._observer,
         )
 
@@ -311,8 +347,3 @@ class Crew:
 
     async def _publish(self, subject: str, data: bytes, headers: dict[str, str]) -> object:
         return await (await self._parts.reads.context()).publish(subject, data, headers=headers)
-
-    async def _announce(self, subject: str, data: bytes) -> None:
-        """Tell others; the deletion is done, so nothing that fails here may look like its failure."""
-        with suppress(JetStreamError, nats.errors.Error):
-            await (await self._parts.reads.connect()).publish(subject, data)

@@ -21,6 +21,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, StorageType, StreamConfig
+from nats.js.errors import NoStreamResponseError
 from redis.asyncio import Redis
 
 from reactor.audit import Audit
@@ -106,7 +107,14 @@ class World:
         settings: dict[str, Any] = {"storage": StorageType.FILE, "max_age": 86_400} | config
         await self.js.add_stream(StreamConfig(name, subjects=wanted, **settings))
         for _ in range(messages):
-            await self.js.publish(wanted[0], b"task")
+            await eventually(lambda: self._took(wanted[0]))
+
+    async def _took(self, subject: str) -> bool:
+        """Whether a stream took a message: in a cluster the other nodes hear of a new one's subjects a moment later."""
+        with suppress(NoStreamResponseError):
+            await self.js.publish(subject, b"task")
+            return True
+        return False
 
     async def zombie(self, number: int, status: str = "SUCCESS", messages: int = 1) -> str:
         """A stream whose job has ended."""

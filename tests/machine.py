@@ -178,6 +178,8 @@ class Server:
             case "STREAM.UPDATE", _ if name in self.streams:
                 self.streams[name].config = payload
                 return self._info(name)
+            case "STREAM.UPDATE", _ if "/" in name:
+                return _error(500, 10052)  # no stream can have this name; a deletion finds none instead
             case "STREAM.DELETE", _:
                 return self.delete(name)
             case "STREAM.MSG.GET", _:

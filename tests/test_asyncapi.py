@@ -8,6 +8,7 @@ from faststream.specification.asyncapi.v3_0_0.schema import ApplicationSchema
 from harness import World, eventually
 from jsonschema import Draft202012Validator
 
+from reactor.alerts import Alert, Kind
 from reactor.asyncapi import document
 from reactor.emit import payload_of
 from reactor.events import SubjectTemplate
@@ -42,6 +43,14 @@ def test_what_is_heard_is_what_it_says() -> None:
     """As `reactor emit` says it."""
     said = json.loads(payload_of("42", "STARTED", "2026-01-31T12:00:00Z"))
     Draft202012Validator(payload("lifecycle", "event")).validate(said)
+
+
+def test_an_alert_is_told_with_these_fields_and_no_others() -> None:
+    """Of every kind that there is; real ones are held against it where they are provoked."""
+    schema = payload("alert", "alert")
+    assert set(schema["properties"]) == set(schema["required"]) == set(Alert.__slots__)
+    assert set(schema["properties"]["kind"]["enum"]) == set(Kind)
+    assert DOCUMENT["channels"]["alert"]["parameters"]["kind"]["enum"] == list(Kind)
 
 
 async def test_what_is_said_is_what_it_says(world: World) -> None:

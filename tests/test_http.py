@@ -43,12 +43,13 @@ class Served:
 
 
 @asynccontextmanager
-async def served(world: World, **overrides: object) -> AsyncIterator[Served]:
-    """A worker with an endpoint, ready."""
+async def served(world: World, *, ready: bool = True, **overrides: object) -> AsyncIterator[Served]:
+    """A worker with an endpoint, ready to work or just started."""
     port = free_port()
     async with worker(world.env(REACTOR_HTTP_PORT=port, **overrides)) as process:
         one = Served(f"http://127.0.0.1:{port}", process)
-        await eventually(one.is_ready)
+        if ready:
+            await eventually(one.is_ready)
         yield one
 
 

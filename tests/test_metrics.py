@@ -195,7 +195,7 @@ def assert_asked_for_what_there_is(found: Scrape) -> None:
 async def test_a_missing_right_shows_at_once(world: World) -> None:
     """Paused as soon as it is noticed; the deletion that was begun is aborted, and the attempt came to nothing."""
     url = world.nats_url.replace(f"a{world.number}:", f"u{world.number}:")
-    async with served(world, REACTOR_NATS_URL=url) as at:
+    async with served(world, ready=False, REACTOR_NATS_URL=url) as at:
         await eventually(lambda: vouched(world))
         await world.zombie(1)
 

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from harness import ROOT, World, connected, eventually, own_nats, own_valkey, worker
 from nats.js.api import ConsumerConfig
+from test_alerts import alerts, passes
 from test_worker import acked, gone, heard
 
 from reactor.embedded import HOST, Server
@@ -111,6 +112,25 @@ async def test_a_right_taken_away_pauses_deleting_until_it_is_back(narrow: tuple
         assert await world.names() == {"job_1"}
         await _reload(nats_one, REACTOR)
         await eventually(lambda: gone(world, "job_1"), 40)
+
+
+@pytest.mark.parametrize("verb", ["DELETE", "UPDATE"])
+async def test_paused_deleting_is_an_alert_until_the_right_is_back(narrow: tuple[World, Server], verb: str) -> None:
+    """Told once however often it is tried meanwhile, and once when it is over, with no more than the listed rights."""
+    world, nats_one = narrow
+    told = await alerts(world)
+    async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1s", REACTOR_SWEEP_LEASE="2s")) as process:
+        await _reload(nats_one, REACTOR.replace(f'"$JS.API.STREAM.{verb}.*"', '"nothing"'))
+        await world.zombie(1)
+        await eventually(lambda: told, 30)
+        seen = passes(process)
+        await eventually(lambda: passes(process) >= seen + 3, 30)
+        assert [(one["kind"], one["resolved"]) for one in told] == [("deletes_paused", False)]
+        assert f"$JS.API.STREAM.{verb}." in told[0]["message"]
+        await _reload(nats_one, REACTOR)
+        await eventually(lambda: len(told) > 1, 40)
+        await eventually(lambda: gone(world, "job_1"), 40)
+    assert [(one["kind"], one["resolved"]) for one in told] == [("deletes_paused", False), ("deletes_paused", True)]
 
 
 async def test_a_missing_inbox_is_said(narrow: tuple[World, Server]) -> None:

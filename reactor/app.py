@@ -29,7 +29,7 @@ from reactor.events import SubjectTemplate
 from reactor.http import Endpoint, HttpError, application
 from reactor.jetstream import JetStreamError, NotFound, TooOld
 from reactor.ledger import Lease, Ledger, LedgerError
-from reactor.logs import configure
+from reactor.logs import FASTSTREAM, configure
 from reactor.metrics import Metrics
 from reactor.overview import STEP_S, Overview
 from reactor.provision import Provision, Source, provision
@@ -141,8 +141,7 @@ class Worker:
                 raise
             except (JetStreamError, LedgerError) as error:
                 failures += 1
-                if failures == 1:
-                    log.warning("waiting for NATS and Redis", error=in_words(error))
+                log.warning("waiting for NATS and Redis", error=in_words(error), failures=failures)
                 await self._rest(backoff(failures, first=0.2, last=5.0), self._stop)
         return None
 
@@ -323,7 +322,7 @@ class Worker:
             self._stop.set()
 
     async def _ticks(self, name: str, tick: Tick, every: float, wake: asyncio.Event) -> None:
-        """Tick, rest, again. An outage is said once and once when it is over; anything else ends the process."""
+        """Tick, rest, again. An outage is said, and when it is over; anything else ends the process."""
         failures = 0
         while not self._stop.is_set():
             wake.clear()
@@ -373,7 +372,7 @@ class _App(FastStream):
     """FastStream's application, whose exit is also heard while it still waits for its servers."""
 
     def __init__(self, stop: asyncio.Event, broker: NatsBroker, lifespan: Callable[[], Any]) -> None:
-        super().__init__(broker, lifespan=lifespan, logger=log)
+        super().__init__(broker, lifespan=lifespan, logger=logging.getLogger(FASTSTREAM))
         self._stop = stop
 
     def exit(self) -> None:
@@ -405,7 +404,7 @@ def _broker(settings: Settings, metrics: Metrics) -> NatsBroker:
         graceful_timeout=GRACEFUL_S,
         log_level=logging.DEBUG,  # else two lines a batch
         apply_types=False,  # injection costs more than the whole of the handling
-        logger=log,
+        logger=logging.getLogger(FASTSTREAM),
         middlewares=[metrics.middleware()] if settings.http.port else [],
     )
 
@@ -465,8 +464,7 @@ def _complain(error: str) -> None:
 
 
 def _say_failure(name: str, failures: int, error: Exception) -> None:
-    level = log.warning if failures == 1 else log.debug
-    level("failed, trying again", loop=name, error=in_words(error), failures=failures)
+    log.warning("failed, trying again", loop=name, error=in_words(error), failures=failures)
 
 
 def _then(tick: Tick, note: Callable[[], None]) -> Tick:
@@ -490,8 +488,9 @@ def _note_breaker(alerts: Alerts, last_pass: str | None) -> None:
 
 def _log_pass(report: Report) -> None:
     counts = {key: value for key, value in report.as_dict().items() if key not in {"streams", "started_at"}}
-    level = log.warning if report.error or report.breaker else log.info
-    level("reconcile done", **counts)
+    log.info("reconcile done", **counts)
+    if why := report.error or report.breaker:
+        log.warning("reconcile incomplete", why=why)
 
 
 def build(settings: Settings) -> FastStream:

@@ -14,7 +14,6 @@ without an answer may still happen: its stream is left alone until the lease has
 """
 
 import json
-import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
@@ -26,6 +25,7 @@ from reactor.audit import Audit, Intent
 from reactor.directory import Directory, Known
 from reactor.failpoints import Point, reach, reach_during
 from reactor.jetstream import JetStream, JetStreamError, NotFound, PermissionDenied, Raw, Refused, Unanswered
+from reactor.journal import Journal
 from reactor.ledger import Lease, Ledger
 from reactor.model import (
     SECOND,
@@ -102,6 +102,7 @@ class Drainer:
         lease_s: float,
         by: str,
         announce: Announce,
+        journal: Journal,
         observer: Observer = FORGETFUL,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -116,6 +117,7 @@ class Drainer:
         self._lease_s = lease_s
         self._by = by
         self._announce = announce
+        self._journal = journal
         self._observer = observer
         self._monotonic = monotonic
         self._sourced: frozenset[str] = frozenset()
@@ -176,7 +178,7 @@ class Drainer:
         if known is None:
             return _blank(target, Outcome.WAITING, Reason.FENCED, "another replica is working on it")
         settlement = await self._settle(target, known, lease, deadline)
-        _log(settlement)
+        self._journal.judged(settlement)
         await self._give_back(lease, settlement)
         return settlement
 
@@ -255,7 +257,7 @@ class Drainer:
         else:
             settlement = _by_verdict(look)
         if await self._audit.conclude(look.stream.name, None, settlement.outcome, "found so at a later look"):
-            self._observer.ended(settlement)
+            self._ended(settlement)
         return settlement
 
     async def _drain(self, look: Look, reason: Reason, token: str, deadline: float) -> Settlement:
@@ -329,7 +331,7 @@ class Drainer:
         if intent:
             await self._delete_companions(target.job_id)
             if await self._audit.conclude(target.name, None, Outcome.ALREADY_GONE, "found gone at a later look"):
-                self._observer.ended(settlement)
+                self._ended(settlement)
         return settlement
 
     async def account_for_begun(self, settled: Collection[str]) -> None:
@@ -377,8 +379,13 @@ class Drainer:
             size=look.stream.size,
         )
 
-    async def _conclude(self, intent: Intent, settlement: Settlement) -> Settlement:
+    def _ended(self, settlement: Settlement) -> None:
+        """Tell of a deletion that was begun and is over; once for each."""
         self._observer.ended(settlement)
+        self._journal.ended(settlement)
+
+    async def _conclude(self, intent: Intent, settlement: Settlement) -> Settlement:
+        self._ended(settlement)
         with span("conclude"):
             await self._audit.conclude(intent.stream, intent.token, settlement.outcome, settlement.detail or "")
         await reach(Point.AUDITED, intent.stream)
@@ -428,20 +435,3 @@ def settlement_of(verdict: Verdict, stream: Stream, record: Record | None, cover
             return Settlement(Outcome.WOULD_DRAIN, reason, stream, record)
         case Unfixable(reason):
             return Settlement(Outcome.UNFIXABLE, reason, stream, record)
-
-
-def _log(settlement: Settlement) -> None:
-    """One line a drain, with the evidence; what stays as it was only at debug, and failures tell of themselves."""
-    stream, record = settlement.stream, settlement.record
-    gone = settlement.outcome in {Outcome.DRAINED, Outcome.ALREADY_GONE}
-    log.log(
-        logging.INFO if gone else logging.DEBUG,
-        "stream settled",
-        outcome=settlement.outcome.value,
-        stream=stream.name,
-        job_id=stream.job_id,
-        reason=settlement.reason.value,
-        status=record.status if record else None,
-        messages=stream.messages,
-        detail=settlement.detail,
-    )

@@ -3,6 +3,10 @@
 import logging
 import re
 import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TextIO
 
 import structlog
@@ -14,7 +18,13 @@ _USERINFO = re.compile(r"(?<=://)(?:(?!,[a-z]{1,9}://)\S){1,4096}@", re.IGNORECA
 _MULTILINE = frozenset({"exception", "stack"})
 _DEEPEST = 8
 _INTERNAL = frozenset({"_record", "_from_structlog"})
-_QUIET = ("faststream", "nats", "uvicorn", "asyncio")
+FASTSTREAM = "reactor.faststream"
+"""The logger for FastStream's use."""
+_QUIET = ("faststream", FASTSTREAM, "nats", "uvicorn", "asyncio")
+_FIRST = ("timestamp", "level", "event")
+_VARYING = frozenset({"timestamp", "at", "failures", "attempts", "retry_s", "duration_s"})
+"""What may differ between lines that are alike."""
+SUMMARY_S = 60.0
 
 
 def configure(level: str, fmt: str | None, stream: TextIO | None = None) -> None:
@@ -27,6 +37,7 @@ def configure(level: str, fmt: str | None, stream: TextIO | None = None) -> None
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.ExceptionRenderer(),
         mask_credentials,
+        Repeats(),
     ]
     structlog.configure(
         processors=[*shared, *renderer],
@@ -34,19 +45,65 @@ def configure(level: str, fmt: str | None, stream: TextIO | None = None) -> None
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_drop, *renderer]))
+    handler = _Handler(stream)
+    foreign: list[Processor] = [structlog.stdlib.add_logger_name, *shared]
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=foreign, processors=[_drop, *renderer]))
     logging.basicConfig(handlers=[handler], level=level, force=True)
     for name in _QUIET:
-        logging.getLogger(name).setLevel(max(logging.WARNING, getattr(logging, level)))
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logging.WARNING, getattr(logging, level)))
+        logger.handlers, logger.propagate = [], True  # FastStream brings a stream and a form of its own
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """For whom a record that a processor has dropped is no error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or not."""
+        with suppress(structlog.DropEvent):
+            super().emit(record)
+
+
+class Repeats:
+    """A processor. Of lines that are alike the first is told at once, then one a minute at most with how many more.
+
+    Only an outage repeats itself: what is told at info, a drain above all, is told each time.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic, kinds: int = 1_000) -> None:
+        """`monotonic` gives seconds; `kinds` bounds how many are remembered."""
+        self._monotonic = monotonic
+        self._kinds = kinds
+        self._told: OrderedDict[int, tuple[float, int]] = OrderedDict()
+
+    def __call__(self, _logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+        """The event, with `repeated` where others went before it unsaid. Raises DropEvent."""
+        if event["level"] == "info":
+            return event
+        varying = _VARYING | _INTERNAL
+        alike = hash(tuple(sorted((key, repr(value)) for key, value in event.items() if key not in varying)))
+        now = self._monotonic()
+        told_at, repeated = self._told.pop(alike, (now - SUMMARY_S, 0))
+        if now - told_at < SUMMARY_S:
+            self._told[alike] = told_at, repeated + 1
+            raise structlog.DropEvent
+        self._told[alike] = now, 0
+        if len(self._told) > self._kinds:
+            self._told.popitem(last=False)
+        return {**event, "repeated": repeated} if repeated else event
+
+
+def _in_order(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    """What every line has comes first."""
+    return {**{key: event[key] for key in _FIRST}, **event}
 
 
 def _json() -> list[Processor]:
-    return [structlog.processors.JSONRenderer()]
+    return [_in_order, structlog.processors.JSONRenderer()]
 
 
 def _console(stream: TextIO) -> list[Processor]:
-    return [_escape, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+    return [_escape, structlog.dev.ConsoleRenderer(colors=stream.isatty(), sort_keys=False)]
 
 
 def _drop(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:

@@ -15,6 +15,7 @@ from reactor.directory import Directory, in_words
 from reactor.drain import Drainer, Target, settlement_of
 from reactor.failures import Failures
 from reactor.jetstream import JetStream, JetStreamError, Listing, NotFound
+from reactor.journal import Journal
 from reactor.ledger import Lease, LeaseLost, Ledger, LedgerError
 from reactor.model import Coverage, Drain, Outcome, Reason, Record, Settlement, Stream, Verdict, Wait
 from reactor.parallel import each
@@ -86,6 +87,7 @@ class Reconciler:
         failures: Failures,
         clock: Callable[[], int],
         pace: Callable[[], Awaitable[None]],
+        journal: Journal,
     ) -> None:
         """`catch_up` consumes what the durable has pending; `clock` is only for the report; `pace` waits for a turn."""
         self._reads = reads
@@ -100,6 +102,7 @@ class Reconciler:
         self._failures = failures
         self._clock = clock
         self._pace = pace
+        self._journal = journal
 
     async def run(self, order: Order, progress: Progress = no_progress) -> Report:
         """One pass and its report; an outage is in the report's `error`, never an exception."""
@@ -115,6 +118,7 @@ class Reconciler:
             if not order.dry_run:
                 settlements = await self._report_failures(settlements)
                 await self._drainer.account_for_begun({one.stream.name for one in judged if one.needs_hand})
+                self._journal.judged(*settlements)
             settlements += self._absent(order, judged)
             report = replace(report, settlements=settlements, breaker=breaker if held else None)
         except (JetStreamError, LedgerError) as error:

@@ -27,6 +27,7 @@ from reactor.drain import Companions, Drainer
 from reactor.events import SubjectTemplate
 from reactor.failures import Failures
 from reactor.jetstream import REQUEST_TIMEOUT_S, JetStream, JetStreamError
+from reactor.journal import Journal
 from reactor.ledger import Ledger
 from reactor.model import nanoseconds, parse_instant
 from reactor.observer import FORGETFUL, Observer
@@ -228,6 +229,7 @@ class Crew:
         self._provisioned = provisioned
         self._observer = observer
         self._note_coverage = note_coverage
+        self._journal = Journal(WHO)
         self._pace = pace_of(parts.settings.sweep.max_rate)
         self.policy = replace(
             policy_of(parts.settings, provisioned.own_streams | {DEAD_LETTERS}), assume_missing=assume_missing
@@ -262,6 +264,7 @@ class Crew:
             lease_s=parts.settings.sweep.lease.total_seconds(),
             by=WHO,
             announce=partial(announce, parts),
+            journal=self._journal,
             observer=self._observer,
         )
 
@@ -292,6 +295,7 @@ class Crew:
             failures=self._failures(),
             clock=utc_now,
             pace=self._pace,
+            journal=self._journal,
         )
 
     def sweeper(self, want_pass: Callable[[], Awaitable[None]]) -> Sweeper:

@@ -26,6 +26,7 @@ from reactor.drain import Companions, Drainer
 from reactor.events import SubjectTemplate
 from reactor.failures import Failures
 from reactor.jetstream import JetStream, StoredMessage, Unanswered
+from reactor.journal import Journal
 from reactor.ledger import Ledger
 from reactor.model import SECOND, format_instant
 from reactor.policy import Breaker, Policy
@@ -417,6 +418,7 @@ class Replica:
             lease_s=LEASE_S,
             by="replica",
             announce=_nobody_listens,
+            journal=Journal("replica"),
             monotonic=lambda: self.server.now / SECOND,
         )
 
@@ -435,6 +437,7 @@ class Replica:
             failures=Failures(self.ledger, self.audit, max_attempts=8, by="replica", clock=lambda: START),
             clock=lambda: self.server.now,
             pace=_at_once,
+            journal=Journal("replica"),
         )
 
     def _sweeper(self, policy: Policy) -> Sweeper:

@@ -13,6 +13,7 @@ from reactor.audit import Audit
 from reactor.directory import Directory
 from reactor.drain import Companions, Drainer, Target
 from reactor.jetstream import JetStream, Raw, Unanswered
+from reactor.journal import Journal
 from reactor.ledger import Ledger
 from reactor.model import Outcome, Reason, Settlement
 from reactor.observer import Observer
@@ -92,6 +93,7 @@ class Bench:
             lease_s=self.lease_s,
             by=by,
             announce=self._announce,
+            journal=Journal(by),
             observer=self.ends,
             monotonic=lambda: self.clock(),  # noqa: PLW0108  # a test may change the clock on the way
         )

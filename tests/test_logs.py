@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
@@ -117,3 +118,86 @@ def test_nothing_forges_a_line_on_a_console() -> None:
     logging.getLogger("other").warning("y\nforged")
     assert len(stream.getvalue().splitlines()) == 2
     assert "\x1b" not in stream.getvalue()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def told(repeats: logs.Repeats, **event: object) -> dict[str, Any] | None:
+    """The event as it is written; None where it is not."""
+    try:
+        return dict(repeats(None, "", dict(event)))
+    except structlog.DropEvent:
+        return None
+
+
+def test_failures_that_are_alike_are_summarised() -> None:
+    """The first at once, then one a minute that says how many went before; counters and times make no difference."""
+    repeats = logs.Repeats(clock := Clock())
+    failure = {"level": "warning", "event": "failed", "error": "connection refused"}
+    assert told(repeats, **failure, failures=1, timestamp="a") == {**failure, "failures": 1, "timestamp": "a"}
+    for number in range(2, 61):
+        clock.now += 1
+        assert told(repeats, **failure, failures=number, timestamp="b") is None
+    clock.now += 1
+    assert (told(repeats, **failure, failures=61) or {})["repeated"] == 59
+    assert told(repeats, **failure, failures=62) is None
+    clock.now += 61
+    assert (told(repeats, **failure, failures=62) or {})["repeated"] == 1
+    clock.now += 61
+    assert told(repeats, **failure, failures=63) == {**failure, "failures": 63}
+
+
+def test_what_differs_is_told_at_once_and_what_went_well_each_time() -> None:
+    """Another stream, another error, another level; and nothing at info is ever left out."""
+    repeats = logs.Repeats(Clock())
+    lines = [{"level": "warning", "stream": f"job_{number}"} for number in range(5)]
+    lines += [{"level": "error", "stream": "job_1"}, {"level": "warning", "stream": "job_1", "error": "other"}]
+    lines += [{"level": "info", "event": "stream drained", "stream": "job_1"}] * 3
+    assert [told(repeats, **line) for line in lines] == lines
+
+
+def test_endless_kinds_of_failures_take_bounded_memory() -> None:
+    """The longest unseen is forgotten, and told anew."""
+    repeats = logs.Repeats(Clock(), kinds=10)
+    for number in range(11):
+        told(repeats, level="warning", event=number)
+    assert told(repeats, level="warning", event=10) is None
+    assert told(repeats, level="warning", event=0) is not None
+
+
+def test_a_librarys_traceback_in_a_loop_is_written_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """nats-py's own error callback writes one each time it cannot reconnect; no other stream gets them, either."""
+    stream, _ = written("json")
+    for _ in range(20):
+        try:
+            raise ConnectionError("refused")  # noqa: TRY301
+        except ConnectionError:
+            logging.getLogger("nats.aio.client").exception("nats: encountered error")
+    [line] = stream.getvalue().splitlines()
+    assert json.loads(line).items() >= {"logger": "nats.aio.client", "level": "error"}.items()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["faststream", "uvicorn.error", logs.FASTSTREAM])
+def test_no_library_has_a_stream_of_its_own(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """FastStream brings a handler and a form; its chatter at info is left out."""
+    stream, _ = written("json")
+    logging.getLogger(name).info("app started")
+    logging.getLogger(name).warning("broken")
+    [line] = stream.getvalue().splitlines()
+    assert list(json.loads(line)) == ["timestamp", "level", "event", "logger"]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_broken_format_is_still_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only what was dropped on purpose is no error."""
+    written("json")
+    logging.raiseExceptions = True
+    logging.getLogger("other").warning("%d", "not a number")
+    assert "Logging error" in capsys.readouterr().err

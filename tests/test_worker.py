@@ -59,11 +59,17 @@ async def test_nothing_falls_before_its_guards_have_passed(world: World) -> None
     async with worker(world.env(REACTOR_POLICY_AGE_GUARD="1.5s", REACTOR_POLICY_TERMINAL_GRACE="1s")):
         await world.zombie(1)
         info = await world.info("job_1")
-        await eventually(lambda: gone(world, "job_1"))
-        [intent, _] = await world.trail()
+        intent, _ = await eventually(lambda: accounted(world))
+        assert await gone(world, "job_1")
         assert info is not None
         assert info["created"] == intent["created"]
         assert 1.5 <= _seconds(intent["at"]) - _seconds(intent["created"]) < 2.5
+
+
+async def accounted(world: World) -> list[dict[str, Any]]:
+    """An intent and its outcome, once both are in the audit."""
+    trail = await world.trail()
+    return trail if len(trail) == 2 else []
 
 
 def _seconds(text: str) -> float:

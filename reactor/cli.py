@@ -31,7 +31,7 @@ from reactor.emit import emit as emit_event
 from reactor.fields import parse_duration
 from reactor.jetstream import JetStreamError
 from reactor.ledger import LedgerError
-from reactor.model import nanoseconds, parse_instant
+from reactor.model import Reason, nanoseconds, parse_instant
 from reactor.overview import Json, NoJobStream, Overview
 from reactor.provision import ProvisionError
 from reactor.reconciler import Order, no_progress
@@ -238,7 +238,9 @@ def history(
     *,
     limit: Annotated[int, typer.Option("--limit", min=1, max=MAX_ENTRIES, help="How many entries at most.")] = 50,
     stream: Annotated[str | None, typer.Option("--stream", metavar="NAME", help="Only this stream.")] = None,
-    reason: Annotated[str | None, typer.Option("--reason", help="Only this reason, such as terminal.")] = None,
+    reason: Annotated[
+        Reason | None, typer.Option("--reason", metavar="REASON", help="Only this one, such as terminal or missing.")
+    ] = None,
     since: Annotated[
         str | None, typer.Option("--since", metavar="DURATION", help="Only what is no older, such as 2h.")
     ] = None,

@@ -17,7 +17,7 @@ from reactor.model import SECOND, Outcome, Reason, format_instant
 from reactor.policy import Policy, fell_due, guards_of
 from reactor.reconciler import Order, Reconciler
 from reactor.report import Report, describe
-from reactor.words import changes, sentence
+from reactor.words import changes, farewell, sentence
 
 Json = dict[str, Any]
 FRESH_S = 2.0
@@ -32,6 +32,7 @@ _VERDICTS = {
     Outcome.WOULD_DRAIN: "zombie",
     Outcome.UNFIXABLE: "unfixable",
 }
+_GONE = {Outcome.DRAINED.value, Outcome.ALREADY_GONE.value}
 
 
 class NoJobStream(Exception):
@@ -217,9 +218,14 @@ class Overview:
             look = await self._drainer.look(Target(name, job_id))
             consumers = await self._reads.consumers(name)
         except NotFound as error:
-            message = f"there is no stream {name}"
-            raise NoJobStream(message) from error
+            raise NoJobStream(await self._what_became_of(name)) from error
         return self._told(look) | {"evidence": self._evidence(look, consumers, await self._ledger.deliveries(job_id))}
+
+    async def _what_became_of(self, name: str) -> str:
+        """For whoever looks for a stream that is not there: whether it was reactor that deleted it."""
+        trail = await self._audit.newest(MAX_ENTRIES)
+        deletions = (one for one in trail if one["stream"] == name and one.get("outcome") in _GONE)
+        return f"there is no stream {name}; {farewell(next(deletions, None), trail[-1]['at'] if trail else None)}"
 
     def _told(self, look: Look) -> Json:
         settlement = settlement_of(look.verdict, look.stream, look.record, look.coverage)

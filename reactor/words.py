@@ -1,6 +1,21 @@
 """Verdicts in sentences, for whoever is woken. Pure."""
 
-from reactor.model import SECOND, Coverage, Drain, Keep, Reason, Record, Unfixable, Verdict, Wait, format_instant
+from collections.abc import Mapping
+from typing import Any
+
+from reactor.model import (
+    SECOND,
+    Coverage,
+    Drain,
+    Keep,
+    Outcome,
+    Reason,
+    Record,
+    Unfixable,
+    Verdict,
+    Wait,
+    format_instant,
+)
 
 MINUTE_S = 60
 SHORT_S = 0.01
@@ -52,6 +67,15 @@ def sentence(name: str, verdict: Verdict, record: Record | None, coverage: Cover
     last = f"; the last word on its job is {record.status} at {_to_the_second(record.occurred_at)}" if record else ""
     gap = f" ({coverage.gap})" if reason is Reason.UNKNOWN and coverage.gap else ""
     return f"{name} {fate}: {_WHY.get(reason, reason.value)}{gap}{last}."
+
+
+def farewell(entry: Mapping[str, Any] | None, oldest: str | None) -> str:
+    """What the audit says of a stream that is not there, by its last deletion; `oldest` is when the trail begins."""
+    if entry is None:
+        return f"the audit trail{f', which begins at {oldest},' if oldest else ''} has no deletion of it by reactor"
+    did = "drained it" if entry["outcome"] == Outcome.DRAINED.value else "began to drain it, and it was found gone"
+    status = f"its job's status {entry['status']}" if entry["status"] else "no job known"
+    return f"reactor {did} at {entry['at']}: {entry['reason']}, {status}, {entry['messages']} messages ({entry['by']})"
 
 
 def _to_the_second(instant: int) -> str:

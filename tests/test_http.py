@@ -118,6 +118,23 @@ async def test_it_explains_a_stream(world: World) -> None:
         assert (refused.code, complaint in refused.err) == (2, True)
 
 
+async def test_it_says_who_deleted_a_stream(world: World) -> None:
+    """The first question of whoever misses one; and a stream that reactor never touched clears it."""
+    await world.declare()
+    await world.zombie(1, messages=3)
+    await world.zombie(2)
+    await world.js.delete_stream("job_2")
+    began = (await world.reactor("explain", "job_1")).code, (await world.reactor("explain", "job_2")).err
+    assert began == (0, "reactor: there is no stream job_2; the audit trail has no deletion of it by reactor\n")
+    assert (await world.reconcile())["fixed"] == 1
+    [intent, _] = await world.trail()
+    said = await world.reactor("explain", "job_1")
+    assert said.code == 2
+    assert f"; reactor drained it at {intent['at']}: terminal, its job's status SUCCESS, 3 messages (" in said.err
+    other = await world.reactor("explain", "job_2")
+    assert f"; the audit trail, which begins at {intent['at']}, has no deletion of it by reactor" in other.err
+
+
 async def test_the_commands_tell_status_and_history(world: World) -> None:
     """For people and as JSON, filtered where that is asked."""
     await world.declare()
@@ -131,6 +148,8 @@ async def test_the_commands_tell_status_and_history(world: World) -> None:
     assert [(one["stream"], one["status"]) for one in entries] == [("job_2", "FAILURE")]
     assert len(json.loads((await world.reactor("history", "--json", "--limit", "1")).out)["entries"]) == 1
     assert not json.loads((await world.reactor("history", "--json", "--reason", "missing")).out)["entries"]
+    assert (refused := await world.reactor("history", "--reason", "terminl")).code == 2
+    assert "terminal" in refused.err
     assert "job_1" in (await world.reactor("history", "--since", "1h")).out
     wrong = await world.reactor("history", "--since", "yesterday")
     assert (wrong.code, "--since" in wrong.err) == (2, True)

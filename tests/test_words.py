@@ -2,7 +2,7 @@
 
 import pytest
 
-from reactor.words import span
+from reactor.words import farewell, span
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,11 @@ from reactor.words import span
 def test_a_span_is_told_in_the_two_units_that_matter(seconds: float, words: str) -> None:
     """Rounded to the second where it is a minute or more."""
     assert span(seconds) == words
+
+
+def test_a_deletion_without_an_answer_is_no_boast() -> None:
+    """Reactor began it and found the stream gone; of a missing job no status is known."""
+    entry = {"outcome": "already_gone", "at": "T", "reason": "missing", "status": "", "messages": 0, "by": "host:1"}
+    assert farewell(entry, "S") == (
+        "reactor began to drain it, and it was found gone at T: missing, no job known, 0 messages (host:1)"
+    )

@@ -61,7 +61,7 @@ class Mutation(NamedTuple):
 
 
 DRAIN, RECONCILE, LEDGER, WORKER = "test_drain.py::", "test_reconcile.py::", "test_ledger.py::", "test_worker.py::"
-FAULTS = "test_faults.py::"
+FAULTS, HTTP = "test_faults.py::", "test_http.py::"
 ROW = "test_policy.py::test_the_table"
 RETRIED = f"{DRAIN}test_a_job_retried_on_the_way_keeps_its_stream"
 WHOLE = f"{LEDGER}test_a_ledger_is_whole_only_after_a_rebuild"
@@ -812,7 +812,106 @@ REPLICAS = (
     ),
 )
 
-MUTATIONS = (*POLICY, *VOUCHING, *HEARING, *LISTING, *EFFECT, *REPLICAS)
+OPERATING = (
+    Mutation(
+        "endpoint-token",
+        "the token guards what tells of jobs",
+        "http.py",
+        "        return secrets.compare_digest(given.encode(), self._token.encode())",
+        "        return bool(given)",
+        f"{HTTP}test_a_token_guards_what_tells_of_jobs",
+    ),
+    Mutation(
+        "endpoint-address",
+        "an endpoint that everybody reaches is refused without a token",
+        "settings.py",
+        "if self.port and self.host not in LOOPBACK and not (self.token or self.open):",
+        "if False:",
+        f"{HTTP}test_an_endpoint_that_cannot_be_is_said",
+    ),
+    Mutation(
+        "not-ready-without-servers",
+        "a worker without its servers is not ready",
+        "app.py",
+        "            await self._overview.reach()\n",
+        "            pass\n",
+        f"{HTTP}test_readiness_follows_the_servers",
+    ),
+    Mutation(
+        "who-deleted-it",
+        "only a stream that reactor deleted is said to be",
+        "overview.py",
+        'if one["stream"] == name and one.get("outcome") in _GONE',
+        'if one.get("outcome") in _GONE',
+        f"{HTTP}test_it_says_who_deleted_a_stream",
+    ),
+    Mutation(
+        "label-bound",
+        "no label is a word of an emitter's",
+        "metrics.py",
+        "self._statuses.get(status, OTHER)",
+        "self._statuses.get(status, status)",
+        "test_metrics.py::test_five_hundred_jobs_are_counted_and_no_label_names_one",
+    ),
+    Mutation(
+        "alert-once",
+        "an alert is told once",
+        "alerts.py",
+        "if (message is not None) == (kind in self._open):",
+        "if message is None and kind not in self._open:",
+        "test_alerts.py::test_another_wording_is_no_change",
+    ),
+    Mutation(
+        "coverage-never-had",
+        "a ledger that was never whole is not lost",
+        "alerts.py",
+        "        if self._covered:\n",
+        "        if True:\n",
+        "test_alerts.py::test_a_ledger_that_was_never_whole_is_not_lost",
+    ),
+    Mutation(
+        "drain-is-logged",
+        "a drain is logged",
+        "drain.py",
+        "        self._journal.ended(settlement)\n",
+        "",
+        "test_journal.py::test_a_worker_logs_what_it_did_and_why",
+    ),
+    Mutation(
+        "verdict-logged-once",
+        "a verdict is logged when it changes",
+        "journal.py",
+        "if before != found:",
+        "if True:",
+        "test_journal.py::test_a_verdict_is_told_when_it_changes",
+    ),
+    Mutation(
+        "alike-summarised",
+        "failures that are alike are summarised",
+        "logs.py",
+        "if now - told_at < SUMMARY_S:",
+        "if now < told_at:",
+        "test_logs.py::test_failures_that_are_alike_are_summarised",
+    ),
+    Mutation(
+        "info-each-time",
+        "no drain is left out of the log",
+        "logs.py",
+        'if event["level"] == "info":',
+        'if event["level"] == "critical":',
+        "test_logs.py::test_what_differs_is_told_at_once_and_what_went_well_each_time",
+    ),
+    Mutation(
+        "masked",
+        "no password of a URL is logged",
+        "logs.py",
+        '_USERINFO.sub("***@", value)',
+        "value",
+        "test_logs.py::test_credentials_in_urls_are_masked_wherever_they_stand",
+    ),
+)
+
+MUTATIONS = (*POLICY, *VOUCHING, *HEARING, *LISTING, *EFFECT, *REPLICAS, *OPERATING)
 
 
 @dataclass(frozen=True)

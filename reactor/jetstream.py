@@ -148,6 +148,7 @@ class JetStream:
         self._last_error = ""
         self._opening: asyncio.Timeout | None = None
         self._refusal: str | None = None
+        self._refused = 0
         self._asking: dict[str, dict[asyncio.Task[Any], str]] = {}
         self._trying: dict[str, bool] = {}
         self._failed: dict[asyncio.Task[Any], JetStreamError] = {}
@@ -171,7 +172,7 @@ class JetStream:
         return f"{version.major}.{version.minor}.{version.patch}" if version else "unknown"
 
     async def _open(self) -> Client:
-        client, self._refusal = Client(), None
+        client, self._refusal, self._refused = Client(), None, 0
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S) as self._opening:
                 await client.connect(**self._options, **self._lifetime())
@@ -202,6 +203,10 @@ class JetStream:
         if self._opening is not None and "authorization" in self._last_error.lower():
             self._refusal = self._last_error  # the server then hangs up, which is no news
             self._opening.reschedule(0)
+        elif self._opening is not None and self._client is None and isinstance(error, OSError):
+            self._refused += 1  # where there never was a connection, trying each server once will do
+            if self._refused >= len(self._options["servers"]):
+                self._opening.reschedule(0)
         if violation := _VIOLATION.search(self._last_error):
             if violation[1].lower() in self._trying:
                 self._trying[violation[1].lower()] = False

@@ -12,7 +12,8 @@ from harness import World, eventually, relayed
 from reactor.audit import Audit
 from reactor.directory import Directory
 from reactor.drain import Companions, Drainer, Target
-from reactor.jetstream import JetStream, Raw, Unanswered
+from reactor.embedded import free_port
+from reactor.jetstream import JetStream, Raw, Unanswered, Unreachable
 from reactor.journal import Journal
 from reactor.ledger import Ledger
 from reactor.model import Outcome, Reason, Settlement
@@ -500,6 +501,21 @@ async def test_an_unbuffered_connection_sends_nothing_later(world: World) -> Non
     await effects.delete_stream("job_1")  # a new connection, in the open
     assert await world.info("job_1") is None
     await effects.close()
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+async def test_servers_that_refuse_are_tried_once_each(world: World, *, buffered: bool) -> None:
+    """Each time: whoever runs a command with a wrong address should not wait; and one that answers is found."""
+    dead = [f"nats://127.0.0.1:{free_port()}" for _ in range(2)]
+    heard: list[str] = []
+    away = JetStream({"servers": dead}, buffered=buffered, on_error=heard.append)
+    for attempt in (1, 2):
+        with pytest.raises(Unreachable, match="Connect call failed"):
+            await away.connect()
+        assert len(heard) == 2 * attempt
+    there = JetStream({"servers": [*dead, world.nats_url]}, buffered=buffered)
+    assert (await there.connect()).is_connected
+    await there.close()
 
 
 async def test_deletions_go_over_an_unbuffered_connection(world: World) -> None:

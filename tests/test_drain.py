@@ -192,7 +192,8 @@ async def test_a_publisher_behind_the_fence_is_refused_loudly(world: World) -> N
                 refused.append(error)
 
         bench.effects.before["STREAM.DELETE.job_1"] = publish
-        assert (await bench.drain()).outcome is Outcome.DRAINED
+        settlement = await bench.drain()
+        assert settlement.outcome is Outcome.DRAINED, settlement
         assert len(refused) == 1
 
 

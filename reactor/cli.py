@@ -31,6 +31,7 @@ from reactor.emit import emit as emit_event
 from reactor.fields import parse_duration
 from reactor.jetstream import JetStreamError
 from reactor.ledger import LedgerError
+from reactor.mends import mend_of
 from reactor.model import Reason, nanoseconds, parse_instant
 from reactor.overview import Json, NoJobStream, Overview
 from reactor.provision import ProvisionError
@@ -273,7 +274,7 @@ def _ask(question: Callable[[Overview], Awaitable[Json]]) -> Json:
             return await question(crew.overview(await crew.lifecycle_subscriber()))
 
     try:
-        return _run(ask)
+        return _run(ask, settings.nats.domain)
     except NoJobStream as error:
         _fail(Exit.USAGE, str(error))
 
@@ -334,7 +335,7 @@ def emit(
             return await emit_event(connected, job_id, status, at)
 
     try:
-        taken_by, sequence = _run(publish)
+        taken_by, sequence = _run(publish, settings.nats.domain)
     except ValidationError as error:
         _fail(Exit.USAGE, "; ".join(f"{part['loc'][0]}: {part['msg']}" for part in error.errors()))
     except ValueError as error:
@@ -390,8 +391,8 @@ def _settings() -> Settings:
         _fail(Exit.USAGE, str(error))
 
 
-def _run(work: Callable[[], Awaitable[Result]]) -> Result:
-    """Run to the end; an outage is a line and an exit code."""
+def _run(work: Callable[[], Awaitable[Result]], domain: str | None = None) -> Result:
+    """Run to the end; an outage is a line and an exit code. `domain` is JetStream's, where one is asked for."""
 
     async def main() -> Result:
         return await work()
@@ -399,7 +400,7 @@ def _run(work: Callable[[], Awaitable[Result]]) -> Result:
     try:
         return asyncio.run(main())
     except (JetStreamError, LedgerError) as error:
-        _fail(Exit.UNREACHABLE, in_words(error))
+        _fail(Exit.UNREACHABLE, f"{in_words(error)}; {mend_of(error, domain)}")
     except ProvisionError as error:
         _fail(Exit.UNFIXABLE, str(error))
     except KeyboardInterrupt:

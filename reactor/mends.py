@@ -23,10 +23,13 @@ def broken_off(name: str, failure: Failure, domain: str | None) -> Check:
     if isinstance(failure, ProvisionError):  # it says its own mend
         found, _, mend = str(failure).rpartition(": ")
         return error(name, found, mend)
-    words = str(failure) or type(failure).__name__
-    if isinstance(failure, LedgerError):
-        return error(name, f"Redis: {words}", _mend_redis(failure))
-    return error(name, f"NATS: {words}", _mend_nats(failure, domain))
+    server = REDIS if isinstance(failure, LedgerError) else NATS
+    return error(name, f"{server}: {str(failure) or type(failure).__name__}", mend_of(failure, domain))
+
+
+def mend_of(failure: JetStreamError | LedgerError, domain: str | None) -> str:
+    """What to do about an outage. `domain` is as above."""
+    return _mend_redis(failure) if isinstance(failure, LedgerError) else _mend_nats(failure, domain)
 
 
 def _mend_redis(failure: LedgerError) -> str:

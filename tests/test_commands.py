@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from asyncio import create_subprocess_exec, subprocess, to_thread, wait_for
@@ -48,11 +49,12 @@ async def test_emit_refuses_what_a_subscriber_would(world: World, args: tuple[st
     assert "Traceback" not in done.err
 
 
-async def test_emit_says_that_nats_is_away(world: World) -> None:
-    """Exit 3."""
-    done = await world.reactor("emit", "1", "SUCCESS", REACTOR_NATS_URL="nats://127.0.0.1:1")
+@pytest.mark.parametrize("command", [("emit", "1", "SUCCESS"), ("status",), ("explain", "job_1")])
+async def test_a_command_says_that_a_server_is_away(world: World, command: tuple[str, ...]) -> None:
+    """Which one, and what to do, in a line; exit 3."""
+    done = await world.reactor(*command, REACTOR_NATS_URL="nats://127.0.0.1:1")
     assert done.code == 3
-    assert done.err.startswith("reactor: NATS: ")
+    assert re.fullmatch(r"reactor: NATS: .+; start nats-server, or set REACTOR_NATS_URL .+\n", done.err)
 
 
 async def test_settings_are_checked_by_every_command(world: World) -> None:

@@ -113,11 +113,11 @@ async def test_a_nats_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
         worker(world.env(**EVERY_SECOND)) as process,
     ):
         await eventually(lambda: vouched(world))
+        told = await alerts(world)
         nats_one.signal(signal.SIGSTOP)
         await world.redis.flushall()
         await eventually(lambda: process.said("failed, trying again"), 40)
         nats_one.signal(signal.SIGCONT)
-        told = await alerts(world)
         await world.emit(1, "STARTED")
         await eventually(lambda: changes(told)[-1:] == [("coverage_lost", True)], 40)
         seen = passes(process)

@@ -5,7 +5,6 @@ something only where Redis and the lifecycle stream are those it was built from,
 from it; else it is rebuilt from the stream, and until then nobody is called missing and nothing is drained.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,11 +37,11 @@ class Taken:
     read: tuple[Event | Malformed, ...]
     applied: Applied
 
-    def tally(self) -> Counter[tuple[str, Heard]]:
-        """How many messages by status (upper case; a malformed one has none) and what became of them."""
+    def outcomes(self) -> list[tuple[str, Heard]]:
+        """Of each message its status (upper case; a malformed one has none) and what became of it."""
         named = [position for position, one in enumerate(self.read) if one.job_id is not None]
         stale = {named[position] for position in self.applied.stale}
-        return Counter(_heard(one, stale=position in stale) for position, one in enumerate(self.read))
+        return [_heard(one, stale=position in stale) for position, one in enumerate(self.read)]
 
 
 def _heard(one: Event | Malformed, *, stale: bool) -> tuple[str, Heard]:

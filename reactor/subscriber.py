@@ -6,6 +6,7 @@ message itself ends its deliveries, after it was kept whole in the dead-letter s
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import nats.errors
@@ -102,16 +103,21 @@ class LifecycleSubscriber:
             return
         await reach(Point.EVENT_WRITTEN, messages[0].subject)
         traced.set(outcome=TAKEN)
-        self._observer.heard(taken.tally())
-        for msg, read in zip(messages, taken.read, strict=True):
-            match read:
-                case Event():
-                    self._wonder(read.record.status)
-                    await msg.ack()
-                case Malformed():
-                    await self._bury(msg, read)
+        outcomes = taken.outcomes()
+        self._observer.heard(Counter(outcomes))
+        for msg, read, (status, heard) in zip(messages, taken.read, outcomes, strict=True):
+            with span("lifecycle event", job_id=read.job_id or "", status=status, outcome=heard.value):
+                await self._answer(msg, read)
         if taken.applied.due:
             self._wake()
+
+    async def _answer(self, msg: Msg, read: Event | Malformed) -> None:
+        match read:
+            case Event():
+                self._wonder(read.record.status)
+                await msg.ack()
+            case Malformed():
+                await self._bury(msg, read)
 
     def _wonder(self, status: str) -> None:
         """A word that nobody has heard of is live; it may also be a misspelt end. Said once a word."""

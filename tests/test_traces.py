@@ -107,6 +107,21 @@ async def test_drains_at_the_same_time_do_not_share_their_steps(world: World, me
     assert [steps(memory, one) for one in drains] == [STEPS] * 20
     [batch] = of(memory, "lifecycle events")
     assert batch.attributes == {"messages": 20, "outcome": "taken"}
+    assert steps(memory, batch) == ["lifecycle event"] * 20
+
+
+async def test_each_event_is_a_span(world: World, memory: InMemorySpanExporter) -> None:
+    """With its job and what became of it, also where it could not be read."""
+    await world.declare()
+    await world.emit(1, "started")
+    await world.emit(1, "STARTED", occurred_at="2020-01-01T00:00:00Z")
+    await world.publish("jobs.lifecycle.2", b"{")
+    await world.reconcile()
+    assert [one.attributes for one in of(memory, "lifecycle event")] == [
+        {"job_id": "1", "status": "STARTED", "outcome": "applied"},
+        {"job_id": "1", "status": "STARTED", "outcome": "stale"},
+        {"job_id": "2", "status": "?", "outcome": "malformed"},
+    ]
 
 
 def test_one_span_for_all_while_nobody_traces() -> None:

@@ -84,6 +84,7 @@ class Worker:
 
     @asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
+        log.info("worker starting", version=version("reactor"))
         endpoint = self._endpoint()
         async with (
             tracing(os.environ),

@@ -1,5 +1,6 @@
 """What becomes of streams, in the log: a line for each drain with its evidence; at debug, one for each new verdict."""
 
+import logging
 from collections import OrderedDict
 from typing import Any
 
@@ -42,7 +43,7 @@ class Journal:
         self._last[settlement.stream.name] = found
         if len(self._last) > self._most:
             self._last.popitem(last=False)
-        if before != found:
+        if before != found and log.is_enabled_for(logging.DEBUG):  # the evidence of thousands takes its time
             was_outcome, was_reason = before or (None, None)
             log.debug("verdict changed", **_evidence(settlement), was_outcome=was_outcome, was_reason=was_reason)
 

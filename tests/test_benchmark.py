@@ -55,7 +55,7 @@ async def test_events_are_taken_in(world: World) -> None:
             await msg.ack()
             taken += 1
     bare = EVENTS / (time.monotonic() - start)
-    async with worker(world.env(REACTOR_LOG_LEVEL="INFO", REACTOR_RECONCILE_INTERVAL="1h"), until="starting"):
+    async with worker(world.env(REACTOR_LOG_LEVEL="INFO", REACTOR_RECONCILE_INTERVAL="1h"), until="worker starting"):
         await eventually(lambda: ack_floor(world), 60, 0.005)
         first, start = await ack_floor(world), time.monotonic()
         await eventually(lambda: _reached(world, EVENTS), 60, 0.005)

@@ -5,7 +5,6 @@ process down; an outage of NATS or Redis does not, at start or later.
 """
 
 import asyncio
-import json
 import logging
 import os
 import sys
@@ -15,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Any, TypeVar
 
+import nats.errors
 import structlog
 from faststream import AckPolicy, FastStream
 from faststream.nats import JStream, NatsBroker, PullSub
@@ -27,12 +27,18 @@ from reactor.alerts import Alerts, Kind
 from reactor.directory import in_words
 from reactor.events import SubjectTemplate
 from reactor.http import Endpoint, HttpError, application
-from reactor.jetstream import JetStreamError, NotFound, TooOld
+from reactor.jetstream import PING_INTERVAL_S, JetStream, JetStreamError, NotFound, TooOld
 from reactor.ledger import Lease, Ledger, LedgerError
 from reactor.logs import FASTSTREAM, configure
 from reactor.metrics import Metrics
 from reactor.overview import STEP_S, Overview
-from reactor.provision import Provision, Source, provision
+from reactor.provision import (
+    ADVISORY_SUBJECTS,
+    FORMER_ADVISORIES,
+    Provision,
+    provision,
+    remove_former_advisories,
+)
 from reactor.reconciler import Order, Reconciler
 from reactor.report import Report
 from reactor.schedule import backoff
@@ -47,6 +53,8 @@ POLL_S = 2.0
 WATCH_S = 5.0
 SILENT_S = 120.0
 """A subscriber that has not asked for messages for so long is dead."""
+STALLED_S = 30.0
+"""Events that wait for so long while none is acked: whoever should hear them is asked to connect anew."""
 GRACEFUL_S = 8.0
 PASS_GAP_S = 5.0
 """Between two full passes, however many are wanted."""
@@ -77,6 +85,7 @@ class Worker:
         self._lost = asyncio.Event()
         self._passed = asyncio.Event()
         self._pulls: dict[str, EagerPull] = {}
+        self._flow = Flow()
         self._overview: Overview | None = None
         self._metrics = _metrics(settings)
         self.broker = _broker(settings, self._metrics)
@@ -112,8 +121,17 @@ class Worker:
             return None
         token = http.token.get_secret_value() if http.token else None
         contract = asyncapi.document(SubjectTemplate(self._settings.events.subject), version("reactor"))
-        app = application(lambda: self._overview, self._not_ready, self._metrics.exposition, contract, token)
-        endpoint = Endpoint(app, http.host, http.port)
+        hosts, stopping = LOOPBACK | {http.host, *http.hosts}, asyncio.Event()
+        app = application(
+            lambda: self._overview,
+            self._not_ready,
+            self._metrics.exposition,
+            contract,
+            token=token,
+            hosts=hosts,
+            stopping=stopping,
+        )
+        endpoint = Endpoint(app, http.host, http.port, stopping)
         log.info("HTTP endpoint", address=endpoint.address)
         if http.host not in LOOPBACK and token is None:
             log.warning("everyone who reaches the HTTP endpoint can read it", address=endpoint.address)
@@ -126,6 +144,7 @@ class Worker:
         paused = self._overview.paused
         reasons = [f"deletes are paused: {paused}"] if paused else []
         reasons += [f"the subscriber for {name} is stuck" for name in self._stuck()]
+        reasons += [self._flow.stalled] if self._flow.stalled else []
         try:
             await self._overview.reach()
         except (JetStreamError, LedgerError) as error:
@@ -149,6 +168,7 @@ class Worker:
     async def _prepare(self, connected: Parts) -> list[Loop]:
         """Provision, connect, subscribe; the loops to run."""
         provisioned = await provision_safely(connected)
+        await self._make_room(connected)
         alerts = alerts_of(connected)
         crew = Crew(connected, provisioned, self._metrics, note_coverage=alerts.note_coverage)
         lifecycle = await crew.lifecycle_subscriber(self._due.set)
@@ -190,40 +210,42 @@ class Worker:
             loops.append(("measure", self._measure_tick(overview), STEP_S, self._passed))
         return loops
 
+    async def _make_room(self, connected: Parts) -> None:
+        """For a job system's own stream of advisories."""
+        if await remove_former_advisories(connected.reads, connected.wishes.durable):
+            log.info("removed the stream that reactor 0.1 made, as advisories need none", stream=FORMER_ADVISORIES)
+
     def _subscribe(
         self, connected: Parts, crew: Crew, provisioned: Provision, lifecycle: LifecycleSubscriber
     ) -> dict[str, Any]:
-        """FastStream's subscribers, by name; they start with the broker."""
-        advisories = AdvisorySubscriber(crew.directory(), connected.ledger, connected.audit, crew.policy)
-        durable = connected.wishes.durable
-        subscribers = {"lifecycle events": self._subscriber(provisioned.events, durable, lifecycle.handle)}
-        for source in provisioned.advisories:
-            subscribers[f"advisories of {source.stream}"] = self._subscriber(source, durable, advisories.handle)
-        for name, subscriber in subscribers.items():
-            self._mend(name, subscriber)
-        for source in (provisioned.events, *provisioned.advisories):
-            if source.difference:
-                log.warning("durable differs from the wished one", stream=source.stream, difference=source.difference)
-        return subscribers
-
-    def _subscriber(self, source: Source, durable: str, handle: Callable[..., Awaitable[None]]) -> Any:  # noqa: ANN401  # FastStream's type is internal
+        """FastStream's subscribers, by name; they start with the broker. Those of advisories are a queue group."""
+        source, durable = provisioned.events, connected.wishes.durable
         subscriber = self.broker.subscriber(
-            source.subjects[0] if len(source.subjects) == 1 else "",
-            config=ConsumerConfig(filter_subjects=[] if len(source.subjects) == 1 else list(source.subjects)),
+            source.subjects[0],
+            config=ConsumerConfig(filter_subjects=[]),
             stream=JStream(source.stream, declare=False),
             durable=durable,
             pull_sub=PullSub(batch_size=BATCH, timeout=5.0, batch=True),
             ack_policy=AckPolicy.MANUAL,
             decoder=_raw,
         )
-        subscriber(handle)
-        return subscriber
+        subscriber(lifecycle.handle)
+        self._mend("lifecycle events", subscriber, connected.hearing)
+        advisories = AdvisorySubscriber(crew.directory(), connected.ledger, connected.audit, crew.policy)
+        for subject in ADVISORY_SUBJECTS:
+            self.broker.subscriber(subject, durable, decoder=_raw)(advisories.handle)
+        if source.difference:
+            log.warning("durable differs from the wished one", stream=source.stream, difference=source.difference)
+        return {"lifecycle events": subscriber}
 
     def _begin(self, subscribers: Mapping[str, Any]) -> None:
         log.info("worker started", subscribers=list(subscribers))
 
-    def _mend(self, name: str, subscriber: Any) -> None:  # noqa: ANN401  # as above
-        """See EagerPull for what is wrong with the subscription as FastStream makes it, from its first fetch on."""
+    def _mend(self, name: str, subscriber: Any, hearing: JetStream) -> None:  # noqa: ANN401  # FastStream's type is internal
+        """See EagerPull for what is wrong with the subscription as FastStream makes it, from its first fetch on.
+
+        The messages come over a connection of our own, whose client survives any subject.
+        """
 
         def lost(error: str) -> None:
             log.warning("subscriber lost its consumer", subscriber=name, error=error)
@@ -232,7 +254,8 @@ class Worker:
         async def create_subscription() -> None:
             if subscriber.subscription:
                 return
-            pull = await subscriber.jetstream.pull_subscribe(
+            context = await hearing.context()
+            pull = await context.pull_subscribe(
                 subject=subscriber.subject.broker_address, config=subscriber.config, **subscriber.extra_options
             )
             subscriber.subscription = self._pulls[name] = EagerPull(pull, BATCH, lost)
@@ -255,6 +278,7 @@ class Worker:
             rest, first = None, False
             try:
                 async with _renewed(ledger, lease):
+                    await self._make_room(connected)  # an old replica may have made it again
                     report = await reconciler.run(Order(under=lease))
                 _log_pass(report)
                 self._passed.set()
@@ -282,16 +306,19 @@ class Worker:
 
     def _watch_tick(self, connected: Parts, crew: Crew, provisioned: Provision, subscribers: Mapping[str, Any]) -> Tick:
         """The watchdog: a durable or stream that was deleted is made again, a ledger that lost history rebuilt."""
-        directory, durable = crew.directory(), connected.wishes.durable
+        directory, durable, stream = crew.directory(), connected.wishes.durable, provisioned.events.stream
 
         async def tick() -> float | None:
             self._check_alive()
             try:
-                for source in (provisioned.events, *provisioned.advisories):
-                    await connected.reads.consumer_info(source.stream, durable)
+                self._flow.note(await connected.reads.consumer_info(stream, durable))
             except NotFound as error:
                 log.warning("a stream or durable was deleted; making it again", error=str(error))
                 await provision(connected.reads, connected.wishes)
+                await self._restart(subscribers)
+            if self._flow.wants_connection():
+                log.warning("connecting anew", why=self._flow.stalled)
+                await connected.hearing.close()
                 await self._restart(subscribers)
             await directory.ensure()
             return None
@@ -369,6 +396,34 @@ class Worker:
                 wait.cancel()
 
 
+class Flow:
+    """Whether lifecycle events are heard: some wait, and none is acked, whatever ended or stalls the reading."""
+
+    def __init__(self) -> None:
+        """Nothing has been seen yet."""
+        self._floor = -1
+        self._moved_at = self._mended_at = time.monotonic()
+        self.stalled: str | None = None
+        """What is wrong, in words; None where all is well."""
+
+    def note(self, consumer: Mapping[str, Any]) -> None:
+        """An answer of CONSUMER.INFO."""
+        floor, waiting = consumer["ack_floor"]["stream_seq"], consumer["num_pending"] + consumer["num_ack_pending"]
+        if floor != self._floor or not waiting:
+            self._floor, self._moved_at = floor, time.monotonic()
+        since = time.monotonic() - self._moved_at
+        self.stalled = (
+            f"{waiting} lifecycle events wait, and none was acked for {since:.0f} s" if since > STALLED_S else None
+        )
+
+    def wants_connection(self) -> bool:
+        """Whether to connect anew now: while it is stalled, once in a while."""
+        wants = self.stalled is not None and time.monotonic() - self._mended_at > STALLED_S
+        if wants:
+            self._mended_at = time.monotonic()
+        return wants
+
+
 class _App(FastStream):
     """FastStream's application, whose exit is also heard while it still waits for its servers."""
 
@@ -379,6 +434,12 @@ class _App(FastStream):
     def exit(self) -> None:
         self._stop.set()
         super().exit()
+
+    async def stop(self) -> None:
+        try:
+            await super().stop()
+        except (OSError, nats.errors.Error) as error:  # NATS is away: what it has not been told comes again
+            log.info("stopped without NATS", error=str(error))
 
 
 async def _raw(message: Any) -> Any:  # noqa: ANN401  # FastStream's batch message; its raw form is a list of nats-py's
@@ -401,6 +462,7 @@ def _broker(settings: Settings, metrics: Metrics) -> NatsBroker:
         security=_security(settings.nats),
         max_reconnect_attempts=-1,  # after the default 60 FastStream's pull loop spins and freezes the process
         reconnect_time_wait=1,
+        ping_interval=PING_INTERVAL_S,
         js_options={"domain": settings.nats.domain} if settings.nats.domain else {},
         graceful_timeout=GRACEFUL_S,
         log_level=logging.DEBUG,  # else two lines a batch
@@ -480,9 +542,8 @@ def _then(tick: Tick, note: Callable[[], None]) -> Tick:
     return both
 
 
-def _note_breaker(alerts: Alerts, last_pass: str | None) -> None:
+def _note_breaker(alerts: Alerts, report: Mapping[str, Any] | None) -> None:
     """Whichever replica or command ran the last full pass. One that broke off says nothing of the breaker."""
-    report = json.loads(last_pass) if last_pass else None
     if report and report["error"] is None:
         alerts.note(Kind.BREAKER_TRIPPED, report["breaker"])
 

@@ -11,11 +11,14 @@ the hash writes it. An intent that a later attempt takes over shares that one's.
 """
 
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 from redis.asyncio import Redis
 
+from reactor.model import Reason
 from reactor.scripts import Script, Scripts
 
 MAX_ENTRIES = 10_000
@@ -26,7 +29,9 @@ redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 """
 _OUTCOME = """
 local intent = redis.call('HGET', KEYS[2], ARGV[1])
-if not intent or (ARGV[2] ~= '' and cjson.decode(intent).token ~= ARGV[2]) then return 0 end
+local readable, begun = pcall(cjson.decode, intent or '')
+if not (readable and type(begun) == 'table') then return 0 end
+if ARGV[2] ~= '' and begun.token ~= ARGV[2] then return 0 end
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*',
   'phase', 'outcome', 'evidence', intent, 'outcome', ARGV[4], 'detail', ARGV[5])
@@ -34,6 +39,8 @@ return 1
 """
 
 Entry = dict[str, Any]
+_ALWAYS = {"phase", "stream", "job_id", "reason", "by", "at"}
+"""What every entry tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,23 +122,34 @@ class Audit:
     async def open_intents(self) -> dict[str, Intent]:
         """Deletions begun and not accounted for, by stream."""
         raw = cast("dict[str, str]", await cast("Any", self._redis.hgetall(self._intents)))
-        return {stream: _read_intent(text) for stream, text in raw.items()}
+        read = {stream: _read_intent(text) for stream, text in raw.items()}
+        if garbage := [stream for stream, intent in read.items() if intent is None]:
+            await cast("Any", self._redis.hdel(self._intents, *garbage))
+        return {stream: intent for stream, intent in read.items() if intent is not None}
 
     async def newest(self, limit: int) -> list[Entry]:
         """The last entries, newest first: phase, the intent's fields, and of an outcome `outcome` and `detail`."""
         entries = cast("list[tuple[str, Entry]]", await self._redis.xrevrange(self._trail, count=limit))
-        return [_read_entry(key, fields) for key, fields in entries]
+        return list(_readable(entries))
 
     async def since(self, key: str, limit: int) -> list[Entry]:
         """Entries after that key (`0` for all), oldest first, each with its own `key`."""
         entries = cast("list[tuple[str, Entry]]", await self._redis.xrange(self._trail, min=f"({key}", count=limit))
-        return [_read_entry(key, fields) for key, fields in entries]
+        return list(_readable(entries))
 
 
-def _read_entry(key: str, fields: Entry) -> Entry:
-    evidence: Entry = json.loads(fields.pop("evidence"))
-    return {"key": key} | fields | evidence
+def _readable(entries: Iterable[tuple[str, Entry]]) -> Iterator[Entry]:
+    """Without what was not written here."""
+    for key, fields in entries:
+        with suppress(KeyError, ValueError, TypeError):
+            evidence: Entry = json.loads(fields.pop("evidence"))
+            entry = {"key": key} | fields | evidence
+            if entry.keys() >= _ALWAYS:
+                yield entry
 
 
-def _read_intent(text: str) -> Intent:
-    return Intent(**json.loads(text))
+def _read_intent(text: str) -> Intent | None:
+    with suppress(ValueError, TypeError):
+        intent = Intent(**json.loads(text))
+        return intent if intent.reason in set(Reason) else None
+    return None

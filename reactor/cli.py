@@ -1,18 +1,21 @@
 """The commands. Parse, wire, run, and turn what went wrong into a line and an exit code.
 
 0 done; 1 something unfixable, or an error in doctor; 2 usage or settings; 3 NATS or Redis unreachable; 4 the breaker
-tripped.
+tripped; 130 or 143 interrupted, after finishing what was fenced.
 """
 
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from enum import IntEnum, StrEnum
 from importlib import resources
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -45,6 +48,9 @@ from reactor.wiring import Crew, doctor_of, parts, policy_of, provision_safely, 
 Result = TypeVar("Result")
 
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+SIGNALLED = 128
+"""The exit code of whoever was ended by a signal is this and its number."""
 PIPED_WIDTH = 200
 """Columns where nobody says how many there are: enough not to cut a name."""
 
@@ -115,6 +121,15 @@ def _first_cause(error: Exception) -> Exception:
     return _first_cause(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
 
 
+def _make_usable(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _fail(Exit.USAGE, f"--data-dir: {data_dir} cannot be used: {error.strerror or error}")
+    if not os.access(data_dir, os.W_OK):
+        _fail(Exit.USAGE, f"--data-dir: {data_dir} cannot be written to")
+
+
 @asynccontextmanager
 async def _servers(settings: Settings, data_dir: Path | None) -> AsyncIterator[Settings]:
     """The settings as they are, or with servers of our own behind their URLs."""
@@ -123,6 +138,7 @@ async def _servers(settings: Settings, data_dir: Path | None) -> AsyncIterator[S
         return
     from reactor.embedded import EmbeddedError, embedded_servers  # noqa: PLC0415  # an extra
 
+    _make_usable(data_dir)
     ports = [urlsplit(group.url.get_secret_value()).port or 0 for group in (settings.nats, settings.redis)]
     try:
         async with embedded_servers(data_dir, *ports) as endpoints:
@@ -164,13 +180,36 @@ def reconcile(
     order = Order(dry_run=dry_run, override_breaker=yes, only=frozenset(stream or ()))
     console = Console(highlight=False)
     if as_json:
-        report = _run(lambda: _reconcile(settings, order, no_progress, assume_missing=assume_missing))
+        report, caught = _run(lambda: _until_stopped(settings, order, no_progress, assume_missing=assume_missing))
         sys.stdout.write(json.dumps(report.as_dict()) + "\n")
     else:
         with progress_bar(console) as progress:
-            report = _run(lambda: _reconcile(settings, order, progress, assume_missing=assume_missing))
+            report, caught = _run(lambda: _until_stopped(settings, order, progress, assume_missing=assume_missing))
         show_report(console, report)
-    raise typer.Exit(_exit_code(report))
+    raise typer.Exit(SIGNALLED + caught if caught else _exit_code(report))
+
+
+async def _until_stopped(
+    settings: Settings, order: Order, progress: OnProgress, *, assume_missing: bool
+) -> tuple[Report, int]:
+    """The report, and the number of the signal that ended it, or 0. A second signal ends the process at once."""
+    loop, stop, caught = asyncio.get_running_loop(), asyncio.Event(), [0]
+
+    def heard(number: signal.Signals) -> None:
+        caught[0] = number
+        stop.set()
+        for one in STOPPING:
+            loop.remove_signal_handler(one)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    for one in STOPPING:
+        loop.add_signal_handler(one, heard, one)
+    try:
+        report = await _reconcile(settings, replace(order, stop=stop), progress, assume_missing=assume_missing)
+    finally:
+        for one in STOPPING:
+            loop.remove_signal_handler(one)
+    return report, caught[0]
 
 
 def _with_age_guard(settings: Settings, text: str) -> Settings:
@@ -195,18 +234,18 @@ async def _reconcile(settings: Settings, order: Order, progress: OnProgress, *, 
             crew = Crew(connected, provisioned, assume_missing=assume_missing)
             reconciler = crew.reconciler(await crew.lifecycle_subscriber())
         except (JetStreamError, LedgerError) as error:
-            return _broken_off(settings, order, in_words(error))
+            return _broken_off(settings, order, in_words(error), away=True)
         except ProvisionError as error:
-            return _broken_off(settings, order, str(error))
+            return _broken_off(settings, order, str(error), away=False)
         return await reconciler.run(order, progress)
 
 
-def _broken_off(settings: Settings, order: Order, error: str) -> Report:
-    return Report((), policy_of(settings), order.dry_run, utc_now(), 0.0, error=error)
+def _broken_off(settings: Settings, order: Order, error: str, *, away: bool) -> Report:
+    return Report((), policy_of(settings), order.dry_run, utc_now(), 0.0, error=error, away=away)
 
 
 def _exit_code(report: Report) -> Exit:
-    if report.error:
+    if report.away:
         return Exit.UNREACHABLE
     if report.breaker:
         return Exit.BREAKER
@@ -414,4 +453,13 @@ def _fail(code: Exit, message: str) -> NoReturn:
 
 def main() -> None:
     """The `reactor` command."""
-    app()
+    if sys.stdout is None:  # closed by whoever started us
+        sys.exit("reactor: standard output is closed")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows only ASCII is no reason to fail
+    try:
+        app()
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(SIGNALLED + signal.SIGPIPE)

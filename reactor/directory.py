@@ -8,13 +8,17 @@ from it; else it is rebuilt from the stream, and until then nobody is called mis
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from reactor.events import SubjectTemplate, read_event
 from reactor.jetstream import JetStream, NotFound, StoredMessage, Unreachable
-from reactor.ledger import Applied, Lease, Ledger, LedgerError, Reading
-from reactor.model import UNREADABLE, Coverage, Event, Malformed, Record
+from reactor.ledger import Applied, ForeignLedger, Lease, Ledger, LedgerError, Reading
+from reactor.model import UNREADABLE, Coverage, Event, Malformed, Record, fold
 from reactor.observer import Heard
 from reactor.policy import Policy, due_at
 from reactor.provision import Lifecycle, Source, read_lifecycle
+
+log = structlog.get_logger(__name__)
 
 REBUILD_LEASE_S = 15.0
 """Renewed with every batch: how long a rebuild that broke off holds up the next one."""
@@ -47,7 +51,7 @@ class Taken:
 def _heard(one: Event | Malformed, *, stale: bool) -> tuple[str, Heard]:
     if isinstance(one, Malformed):
         return UNREADABLE, Heard.MALFORMED
-    return one.record.status.upper(), Heard.STALE if stale else Heard.APPLIED
+    return fold(one.word.status), Heard.STALE if stale else Heard.APPLIED
 
 
 class Directory:
@@ -113,10 +117,10 @@ class Directory:
         return None if reading is None else (self._coverage(reading), reading.records)
 
     async def last_event(self, job_id: str) -> Record | None:
-        """The last word on a job in the lifecycle stream itself, asked of its leader; None where there is none.
+        """The last words on a job in the lifecycle stream itself, asked of its leader; None where there are none.
 
-        The message that came last need not be it: an event that comes late may stand behind a newer one that the
-        ledger has not read yet. So what is not known to be in the ledger is read, too.
+        The message that came last need not be the latest: an event that comes late may stand behind a newer one that
+        the ledger has not read yet. So what is not known to be in the ledger is read, too.
         """
         try:
             subject = self._template.of(job_id)
@@ -128,8 +132,7 @@ class Directory:
         except NotFound as error:
             gone = f"lifecycle stream {self._source.stream} is gone"
             raise Unreachable(gone) from error
-        messages = [*unread, message] if message else unread
-        return max((self._read(one).record for one in messages), default=None)
+        return Record.of(*(self._read(one).word for one in (*unread, message))) if message else None
 
     async def _unread(self, subject: str, end: int) -> list[StoredMessage]:
         """Messages on a subject before `end` that were not acked at the last refresh. Mostly none, for no request."""
@@ -150,13 +153,19 @@ class Directory:
         """
         lifecycle = self._lifecycle or await self.refresh()
         read = tuple(self._read(message) for message in messages)
-        entries = [(e.job_id, e.record, due_at(e.record, self._policy)) for e in read if e.job_id is not None]
+        entries = [(e.job_id, e.word, due_at(e.word, self._policy)) for e in read if e.job_id is not None]
         readable = sum(isinstance(event, Event) for event in read)
         grace = self._policy.terminal_grace
-        return Taken(read, await self._ledger.apply(lifecycle.identity, entries, readable=readable, grace=grace))
+        try:
+            return Taken(read, await self._ledger.apply(lifecycle.identity, entries, readable=readable, grace=grace))
+        except ForeignLedger:
+            await self.refresh()  # the stream may have been made anew under us: the next attempt knows it
+            raise
 
     async def ensure(self) -> bool:
         """Rebuild the ledger where it has lost history. False while it is not whole yet: try again later."""
+        if garbage := await self._ledger.tidy():
+            log.warning("Redis held what reactor did not write; it was taken away", keys=garbage)
         lifecycle = await self.refresh()
         self._note(LOST if self._lost else None)
         if not self._lost:

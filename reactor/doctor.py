@@ -6,8 +6,7 @@ be made is a check, too: it says why, and the others go on.
 """
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -25,28 +24,30 @@ from reactor.jetstream import (
 )
 from reactor.ledger import Ledger, LedgerError
 from reactor.mends import NATS, REDIS, away_by, broken_off
-from reactor.model import SECOND, Stream, parse_instant
-from reactor.policy import Policy
+from reactor.model import SECOND, Record, Stream, parse_instant
+from reactor.policy import Policy, spoke_too_early
 from reactor.provision import (
     DEAD_LETTER_SUBJECT,
     DEAD_LETTERS,
+    FORMER_ADVISORIES,
     ProvisionError,
     Source,
     Wishes,
-    find_advisory_streams,
     find_durable,
     find_lifecycle_stream,
     is_declared,
+    streams_of_advisories,
     wrong_account,
 )
 from reactor.redis_health import RedisHealth, judge_info
-from reactor.rights import Needs, for_deleting, for_the_rest, lacking
-from reactor.wire import instant, read_stream
+from reactor.rights import Needs, for_deleting, for_the_rest, lacking, unheard
+from reactor.wire import FENCES, instant, read_consumers, read_stream
 
-FENCES = "reactor.fence.*"
 PATIENCE = 2
 """Requests without an answer, ten seconds each, until NATS counts as away."""
 WORKER_DECLARES = "none needed: the worker declares it (so does reactor reconcile)"
+SAMPLE = 20
+"""Streams whose consumers are asked: one request each."""
 Examination = Callable[[], AsyncIterator[Check]]
 
 
@@ -84,7 +85,7 @@ class Doctor:
         self._listing: Listing | None = None
         self._lifecycle: Raw | None = None
         self._source: Source | None = None
-        self._advisories: Mapping[str, tuple[str, ...]] = {}
+        self._advisories: list[str] = []
         self._missing_streams: list[str] = []
         self._missing_durables: list[str] = []
         self._whole = False
@@ -221,25 +222,18 @@ class Doctor:
         return self._lifecycle["config"]["name"] if self._lifecycle else self._wishes.events_stream
 
     async def _advisory_streams(self) -> AsyncIterator[Check]:
-        self._advisories = await find_advisory_streams(self._reads, self._wishes)
-        for stream, subjects in self._advisories.items():
-            if not await is_declared(self._reads, stream, subjects):
-                self._missing_streams.append(stream)
-                self._missing_durables.append(stream)
-                yield warning("streams.advisories", "no stream captures JetStream's advisories yet", WORKER_DECLARES)
-            elif source := await find_durable(self._reads, self._wishes.durable, stream, subjects):
-                info = await self._reads.consumer_info(stream, self._wishes.durable)
-                yield judges.judge_durable("streams.advisories", stream, info, source.difference)
-            else:
-                yield self._no_durable("streams.advisories", stream)
+        self._advisories = await streams_of_advisories(self._reads)
+        yield judges.judge_advisories(self._advisories, FORMER_ADVISORIES, await unheard(self._reads))
 
     async def _dead_letters(self) -> AsyncIterator[Check]:
         try:
-            number = (await self._reads.stream_info(DEAD_LETTERS))["state"]["messages"]
+            letters = await self._reads.stream_info(DEAD_LETTERS)
         except NotFound:
             self._missing_streams.append(DEAD_LETTERS)
-            number = 0
-        yield judges.judge_dead_letters(number, DEAD_LETTERS)
+            yield judges.judge_dead_letters(0, DEAD_LETTERS)
+            return
+        yield judges.judge_dead_letters(letters["state"]["messages"], DEAD_LETTERS)
+        yield judges.judge_dead_letter_limits(letters["config"])
 
     async def _overlap(self) -> AsyncIterator[Check]:
         fences, letters = await self._reads.stream_names(FENCES), await self._reads.stream_names(DEAD_LETTER_SUBJECT)
@@ -251,7 +245,7 @@ class Doctor:
     @property
     def _own_streams(self) -> frozenset[str]:
         """Streams that are never job streams, as far as they are known."""
-        return frozenset({self._events_stream, DEAD_LETTERS, *self._advisories})
+        return frozenset({self._events_stream, DEAD_LETTERS})
 
     def _job_stream_list(self) -> list[Stream]:
         """What the listing shows of job streams."""
@@ -271,16 +265,15 @@ class Doctor:
         matching = {one.name for one in streams}
         others = self._listing.streams.keys() - matching - self._own_streams
         yield judges.judge_pattern(matching, others, self._policy.pattern.pattern)
-        yield judges.judge_fences(streams)
+        yield judges.judge_fences(streams, self._listing.captors())
         yield judges.judge_fenceable(streams)
 
     async def _rights(self) -> AsyncIterator[Check]:
         needs = Needs(
             events=self._events_stream,
-            advisories=list(self._advisories),
             streams=self._missing_streams,
             durables=self._missing_durables,
-            companions=list(self._advisories) if self._companions else (),
+            companions=self._advisories if self._companions else (),
             durable=self._wishes.durable,
         )
         asked = list(for_the_rest(self._reads, needs))
@@ -343,12 +336,26 @@ class Doctor:
         live = {job: record for job, record in records.items() if not self._policy.is_terminal(record)}
         now = instant(self._lifecycle.get("ts")) or 0
         yield judges.judge_oldest(len(records), live, {one.job_id: one.name for one in streams}, now)
+        yield judges.judge_disputes(
+            [(one, records[one.job_id]) for one in streams if one.job_id in records], self._policy
+        )
+        yield judges.judge_early(await self._worked_on(streams, records))
         last = await self._reads.last_message(self._events_stream, self._wishes.events_subject.wildcard)
         template = self._wishes.events_subject.template
         yield judges.judge_emitter(streams, records.keys(), last.published_at if last else None, template)
 
+    async def _worked_on(self, streams: Sequence[Stream], records: Mapping[str, Record]) -> list[str]:
+        """Streams of jobs that were called done and are worked on; a sample of them is asked."""
+        done = [one for one in streams if one.job_id in records and self._policy.is_terminal(records[one.job_id])]
+        found = []
+        for one in done[:SAMPLE]:
+            with suppress(NotFound):
+                stream = replace(one, consumers=read_consumers(await self._reads.consumers(one.name), None))
+                if spoke_too_early(stream, records[one.job_id], self._policy):
+                    found.append(one.name)
+        return found
+
     async def _last_pass(self) -> AsyncIterator[Check]:
-        text = await self._ledger.last_pass()
-        last = json.loads(text) if text else None
+        last = await self._ledger.last_pass()
         age_s = (self._clock() - parse_instant(last["started_at"])) / SECOND if last else None
         yield judges.judge_pass(last, age_s, self._interval_s)

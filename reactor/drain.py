@@ -1,18 +1,25 @@
 """The effect: `drain_stream`, the only place that deletes.
 
-STREAM.DELETE takes no precondition, and check-then-delete destroys acknowledged messages in most races with a
-publisher (measured). So a stream is looked at afresh, fenced (its subjects are taken away, so that a publisher gets a
-loud error instead of an acknowledgement that would be lost), verified behind the fence, and only then deleted:
+STREAM.DELETE takes no precondition. Check-then-delete destroys acknowledged messages in most races with a publisher,
+and looking again behind a fence proves nothing where the nodes of a cluster are milliseconds apart: what the stream's
+leader has proposed and not committed is in no STREAM.INFO, and is acknowledged a moment later (measured). Only the
+stream's own order can tell. So:
 
-    look    one fresh STREAM.INFO, the record read again, the job's last event read from the lifecycle stream's leader
-    fence   one STREAM.UPDATE: the server's own config, other subjects, and a token in the metadata
-    verify  the same incarnation, the same last sequence, our token, and no newer event; else the subjects go back
-    delete  while the lease has time left; then companions, and the outcome in the audit
+    look     one fresh STREAM.INFO (its last sequence is L), the record read again, the job's last event from the leader
+    fence    one STREAM.UPDATE: the server's own config with another subject, and in the metadata what is to be given
+             back. From here on a publisher gets a loud error. The answer tells the incarnation
+    recheck  the job's last event once more: whoever says that it lives before the fence stood is heard
+    barrier  a message that the stream refuses behind all that it had accepted: its refusal proves that L is the end
+    delete   then companions, and the outcome in the audit
 
-Killed anywhere, the fence tells the next look whose it is and until when: it is taken over, or taken away. A request
-without an answer may still happen: its stream is left alone until the lease has run out, then looked at again.
+Each effect (fence, unfence, delete) begins only while the own lease has time left by the monotonic clock, and is still
+there in Redis, so a replica that was paused, or whose lease an emptied Redis forgot, does nothing more. Killed
+anywhere, the fence tells the next look whose it is and until when: then it is taken over, through a barrier of its own,
+or taken away. A request without an answer may still happen: its stream is left alone until the lease has run out, then
+looked at again. docs/safety.md has the argument.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -24,9 +31,18 @@ import structlog
 from reactor.audit import Audit, Intent
 from reactor.directory import Directory, Known
 from reactor.failpoints import Point, reach, reach_during
-from reactor.jetstream import JetStream, JetStreamError, NotFound, PermissionDenied, Raw, Refused, Unanswered
+from reactor.jetstream import (
+    JetStream,
+    JetStreamError,
+    NobodyThere,
+    NotFound,
+    PermissionDenied,
+    Raw,
+    Refused,
+    Unanswered,
+)
 from reactor.journal import Journal
-from reactor.ledger import Lease, Ledger
+from reactor.ledger import Lease, Ledger, LedgerError
 from reactor.model import (
     SECOND,
     Coverage,
@@ -44,12 +60,28 @@ from reactor.model import (
     format_instant,
 )
 from reactor.observer import FORGETFUL, Observer
-from reactor.policy import Policy, decide, fell_due
-from reactor.rights import PROBE
+from reactor.policy import Policy, decide, fell_due, is_over
+from reactor.provision import streams_of_advisories
+from reactor.rights import for_deleting
 from reactor.traces import span
-from reactor.wire import fenced, read_consumers, read_stream, restarted_figures, unfenced
+from reactor.wire import (
+    fenced,
+    fenced_subject,
+    figures_of,
+    instant,
+    is_silent,
+    lifted_of,
+    read_consumers,
+    read_fence,
+    read_stream,
+    unfenced,
+)
+from reactor.words import both_words
 
 log = structlog.get_logger(__name__)
+
+_PATIENCE_S = (0.005, 0.02, 0.1, 0.4)
+"""Pauses between barriers that nobody heard; four are more than any cluster needs to tell its nodes of a subject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +95,18 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Companions:
-    """Consumers that exist for a job outside its stream: name templates, and the streams they may be on."""
+    """Consumers that exist for a job outside its stream, on whichever streams capture advisories: name templates."""
 
     templates: tuple[str, ...] = ()
-    streams: tuple[str, ...] = ()
+
+    def job_of(self, consumer: str) -> str | None:
+        """The job that a consumer of that name exists for; None where it is no companion."""
+        for template in self.templates:
+            before, _, after = template.partition("{job_id}")
+            job_id = consumer.removeprefix(before).removesuffix(after)
+            if job_id and before + job_id + after == consumer:
+                return job_id
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +124,25 @@ class Look:
 
 
 Announce = Callable[[str, bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tenure:
+    """The time for which a stream is ours to work on: a lease, and when it ends by our own monotonic clock."""
+
+    lease: Lease
+    deadline: float
+    monotonic: Callable[[], float]
+
+    def check(self, effect: str) -> None:
+        """Raises TenureOver where the lease has run out: somebody else may have taken over by now."""
+        if self.monotonic() >= self.deadline:
+            message = f"the lease ran out before the {effect}"
+            raise TenureOver(message)
+
+
+class TenureOver(Exception):
+    """Nothing more of this stream is ours to do; the next look goes on from what stands there."""
 
 
 class Drainer:
@@ -133,54 +192,83 @@ class Drainer:
         """
         self._sourced = self._sourced if sourced is None else sourced
         self._homes, self._unseen = {}, []
-        for stream in self._companions.streams if self._companions.templates else ():
-            try:
-                consumers = await self._reads.consumer_names(stream)
-            except JetStreamError as error:  # a node away takes its streams along; companions are untidy, no more
-                self._unseen.append(f"companions on {stream} could not be looked up: {error}")
-                continue
-            for consumer in consumers:
+        if not self._companions.templates:
+            return
+        try:
+            for stream in await streams_of_advisories(self._reads):
+                await self._find_companions(stream)
+        except JetStreamError as error:  # companions are untidy, no more
+            self._unseen.append(f"companions could not be looked for: {error}")
+
+    async def _find_companions(self, stream: str) -> None:
+        try:
+            for consumer in await self._reads.consumer_names(stream):
                 self._homes.setdefault(consumer, []).append(stream)
+        except JetStreamError as error:  # a node away takes its streams along
+            self._unseen.append(f"companions on {stream} could not be looked up: {error}")
+
+    async def sweep_companions(self, standing: Collection[str], now: int) -> None:
+        """Delete companions that were left behind: of jobs without a stream that have been over for long enough.
+
+        `standing` are the jobs that have a stream; `now` is the server's time. Raises LedgerError.
+        """
+        jobs = {consumer: self._companions.job_of(consumer) for consumer in self._homes}
+        orphans = sorted({job for job in jobs.values() if job is not None} - set(standing))
+        coverage, records = await self._directory.look_up(orphans)
+        for job_id in orphans:
+            record = records.get(job_id)
+            if coverage.intact and record is not None and is_over(record, self._policy, now):
+                left = await self._delete_companions(job_id)
+                log.info("companions deleted, their stream is gone", job_id=job_id, left=left)
 
     async def check_rights(self) -> None:
-        """Ask to update and delete a stream that cannot exist, and resume deleting where both are allowed."""
-        try:
-            with suppress(Refused):
-                await self._effects.update_stream({"name": PROBE})
-            with suppress(NotFound):
-                await self._effects.delete_stream(PROBE)
-        except PermissionDenied as error:
-            self.paused = str(error)
-        else:
-            self.paused = None
+        """Ask for all that it takes, on a stream that cannot exist, and resume deleting where it is allowed."""
+        barred = [one.allow for one in for_deleting(self._effects) if not await self._effects.lets_through(*one.trial)]
+        self.paused = f"no permission to publish to {', '.join(barred)}" if barred else None
 
     async def recheck_rights(self) -> None:
         """The same where deleting is paused: nothing else may be due that would ask."""
         if self.paused is not None:
             await self.check_rights()
 
-    async def drain_stream(self, target: Target, *, dry_run: bool = False, under: Lease | None = None) -> Settlement:
-        """Settle one stream: look, and where it is a zombie, fence, verify and delete it.
+    async def drain_stream(self, target: Target, under: Lease | None = None) -> Settlement:
+        """Settle one stream: look, and where it is a zombie, fence it, prove its end, and delete it.
 
         `under` is the lease of the pass it belongs to, without which nothing is begun. Raises LedgerError and
         LeaseLost; what JetStream refuses or leaves open is in the settlement.
         """
-        with span("drain", stream=target.name, job_id=target.job_id, dry_run=dry_run) as traced:
-            settlement = await self._drain_stream(target, under, dry_run=dry_run)
+        with span("drain", stream=target.name, job_id=target.job_id) as traced:
+            settlement = await self._drain_stream(target, under)
             traced.set(outcome=settlement.outcome.value, reason=settlement.reason.value)
             return settlement
 
-    async def _drain_stream(self, target: Target, under: Lease | None, *, dry_run: bool) -> Settlement:
-        lease, deadline = Lease(f"stream:{target.name}", self._lease_s), self._monotonic() + self._lease_s
-        if dry_run:
-            return await self._settle(target, await self._directory.look_up([target.job_id]), None, deadline)
-        known = await self._directory.lease_and_look_up(lease, target.job_id, under)
+    async def preview(self, target: Target) -> Settlement:
+        """What `drain_stream` would do now, without any effect. Raises LedgerError."""
+        try:
+            look = await self.look(target)
+        except NotFound:
+            # Without the lease it may be another's deletion that goes on right now: theirs to account for.
+            return _blank(target, Outcome.ALREADY_GONE, Reason.GONE)
+        except JetStreamError as error:
+            return _blank(target, Outcome.KEPT, Reason.UNKNOWN, f"could not be looked at: {error}")
+        if target.created is not None and look.stream.created != target.created:
+            return _blank(target, Outcome.KEPT, Reason.UNKNOWN, "made anew since it was judged")
+        return _by_verdict(look)
+
+    async def _drain_stream(self, target: Target, under: Lease | None) -> Settlement:
+        tenure = self._tenure(target.name)
+        known = await self._directory.lease_and_look_up(tenure.lease, target.job_id, under)
         if known is None:
             return _blank(target, Outcome.WAITING, Reason.FENCED, "another replica is working on it")
-        settlement = await self._settle(target, known, lease, deadline)
+        settlement = await self._settle(target, known, tenure)
         self._journal.judged(settlement)
-        await self._give_back(lease, settlement)
+        await self._give_back(tenure.lease, settlement)
         return settlement
+
+    def _tenure(self, name: str) -> Tenure:
+        """Begun before the lease is taken, so that it ends before that does."""
+        deadline = self._monotonic() + self._lease_s
+        return Tenure(Lease(f"stream:{name}", self._lease_s), deadline, self._monotonic)
 
     async def _give_back(self, lease: Lease, settlement: Settlement) -> None:
         """The lease; but where an answer is missing nobody touches the stream until the lease has run out."""
@@ -190,7 +278,7 @@ class Drainer:
         elif settlement.reason is not Reason.OUTCOME_UNKNOWN:
             await self._ledger.release(lease)
 
-    async def _settle(self, target: Target, known: Known, lease: Lease | None, deadline: float) -> Settlement:
+    async def _settle(self, target: Target, known: Known, tenure: Tenure) -> Settlement:
         try:
             with span("look"):
                 look = await self._look(target, known)
@@ -198,17 +286,16 @@ class Drainer:
             if target.created is not None and look.stream.created != target.created:
                 return _blank(target, Outcome.KEPT, Reason.UNKNOWN, "made anew since it was judged")
             if not isinstance(look.verdict, Drain):
-                return await self._leave(look, dry_run=lease is None)
+                return await self._leave(look, tenure)
+            if self.paused:
+                return await self._hold_back(look, tenure, self.paused)
         except NotFound:
-            # Without the lease it may be another's deletion that goes on right now: theirs to account for.
-            return await self._gone(target) if lease else _blank(target, Outcome.ALREADY_GONE, Reason.GONE)
+            return await self._gone(target)
+        except TenureOver as over:
+            return _blank(target, Outcome.WAITING, Reason.FENCED, str(over))
         except JetStreamError as error:
             return _blank(target, Outcome.KEPT, Reason.UNKNOWN, f"could not be looked at: {error}")
-        if lease is None:
-            return _of(look, Outcome.WOULD_DRAIN, look.verdict.reason)
-        if self.paused:
-            return _of(look, Outcome.UNFIXABLE, Reason.DELETES_PAUSED, self.paused)
-        return await self._drain(look, look.verdict.reason, lease.token, deadline)
+        return await self._drain(look, look.verdict.reason, tenure)
 
     async def look(self, target: Target) -> Look:
         """What drain_stream would see now, and judge, without any effect. Raises JetStreamError and LedgerError."""
@@ -221,54 +308,58 @@ class Drainer:
         stream = read_stream(raw, target.job_id, sourced=self._sourced)
         event = await self._directory.last_event(target.job_id)
         coverage, records = known
-        record = max((r for r in (records.get(target.job_id), event) if r is not None), default=None)
+        record = event.merged(records.get(target.job_id)) if event else records.get(target.job_id)
         verdict = decide(stream, record, coverage, self._policy)
         if isinstance(verdict, Drain):
-            stream = await self.with_consumers(stream)
+            stream = await self.with_consumers(stream, absent=record is None)
             verdict = decide(stream, record, coverage, self._policy)
         return Look(raw, stream, record, event, coverage, verdict, asked_at)
 
-    async def _look_behind(self, look: Look) -> Look:
-        """What stands behind the fence: the stream, and whether anybody has spoken for the job since."""
-        raw = await self._reads.stream_info(look.stream.name)
-        stream = read_stream(raw, look.stream.job_id, sourced=self._sourced)
-        event = await self._directory.last_event(look.stream.job_id)
-        record = max((r for r in (look.record, event) if r is not None), default=None)
-        return replace(look, raw=raw, stream=stream, event=event, record=record)
+    async def with_consumers(self, stream: Stream, *, absent: bool) -> Stream:
+        """The stream with what its consumers show. Raises JetStreamError.
 
-    async def with_consumers(self, stream: Stream) -> Stream:
-        """The stream with what its consumers show. Raises JetStreamError."""
-        raws = await self._reads.consumers(stream.name)
-        first_seen = None
-        if figures := restarted_figures(raws):
-            first_seen = await self._ledger.first_sighting(stream.name, figures, stream.observed_at)
+        When these very figures were seen first matters where the server has forgotten when they came about, and where
+        the job is `absent` from the ledger: then any change is a sign of life.
+        """
+        raws, first_seen = await self._reads.consumers(stream.name), None
+        if absent or is_silent(raws):
+            first_seen = await self._ledger.first_sighting(stream.name, figures_of(raws), stream.observed_at)
         return replace(stream, consumers=read_consumers(raws, first_seen))
 
-    async def _leave(self, look: Look, *, dry_run: bool) -> Settlement:
+    async def _leave(self, look: Look, tenure: Tenure) -> Settlement:
         """Not a zombie: give it its subjects back where a fence has outlived its lease.
 
         A deletion of it that somebody had begun is over, too, and is accounted for.
         """
         fence = look.stream.fence
-        if dry_run or (fence and look.verdict == Wait(Reason.FENCED, fence.until)):
+        if fence and look.verdict == Wait(Reason.FENCED, fence.until):
             return _by_verdict(look)
-        if fence and not isinstance(look.verdict, Unfixable):
-            settlement = await self._unfence(look, fence)
+        if fence and fence.subjects and not isinstance(look.verdict, Unfixable):
+            settlement = await self._unfence(look, look.raw, fence, tenure)
         else:
             settlement = _by_verdict(look)
         if await self._audit.conclude(look.stream.name, None, settlement.outcome, "found so at a later look"):
             self._ended(settlement)
         return settlement
 
-    async def _drain(self, look: Look, reason: Reason, token: str, deadline: float) -> Settlement:
-        """Fence, verify, delete. From the fence on, a missing answer leaves everything as it is."""
-        intent = self._intent(look, reason, token)
+    async def _hold_back(self, look: Look, tenure: Tenure, why: str) -> Settlement:
+        """A zombie that may not be deleted now; no stream stays fenced for that."""
+        if look.stream.fence:
+            with suppress(PermissionDenied):  # then it is this very right that is missing
+                await self._unfence(look, look.raw, look.stream.fence, tenure)
+        return _of(look, Outcome.UNFIXABLE, Reason.DELETES_PAUSED, why)
+
+    async def _drain(self, look: Look, reason: Reason, tenure: Tenure) -> Settlement:
+        """Fence, prove, delete. From the fence on, a missing answer leaves everything as it is."""
+        intent = self._intent(look, reason, tenure.lease.token)
         with span("audit"):
             await self._audit.intend(intent)
         try:
-            settlement = await self._fence_verify_delete(look, reason, token, deadline)
+            settlement = await self._fence_and_delete(look, reason, tenure)
         except NotFound:
             settlement = _of(look, Outcome.ALREADY_GONE, reason)
+        except TenureOver as over:
+            settlement = _of(look, Outcome.WAITING, Reason.FENCED, str(over))
         except PermissionDenied as error:
             self.paused = str(error)
             settlement = _of(look, Outcome.UNFIXABLE, Reason.DELETES_PAUSED, str(error))
@@ -278,23 +369,74 @@ class Drainer:
             settlement = _of(look, Outcome.UNFIXABLE, Reason.REFUSED, str(error))
         return await self._conclude(intent, settlement)
 
-    async def _fence_verify_delete(self, look: Look, reason: Reason, token: str, deadline: float) -> Settlement:
+    async def _fence_and_delete(self, look: Look, reason: Reason, tenure: Tenure) -> Settlement:
+        name, job_id = look.stream.name, look.stream.job_id
+        fence = self._fence(look, tenure.lease.token)
         with span("fence"):
-            await self._effects.update_stream(fenced(look.raw["config"], self._fence(look, token)))
-        await reach(Point.FENCED, look.stream.name)
-        with span("verify"):
-            again = await self._look_behind(look)
-        if not _is_unchanged(look, again, token):
-            return await self._abort(again, token)
-        await reach(Point.VERIFIED, look.stream.name)
-        if self._monotonic() >= deadline:  # paused on the way: somebody else may have taken over by now
-            return _of(again, Outcome.WAITING, Reason.FENCED, "the lease ran out before the deletion")
-        with span("delete"):
-            await reach_during(Point.DELETE_SENT, look.stream.name, self._effects.delete_stream(look.stream.name))
+            await self._check(tenure, "fence")
+            fenced_raw = await self._effects.update_stream(fenced(look.raw["config"], fence))
+        await reach(Point.FENCED, name)
+        try:
+            kept = await self._prove(look, fenced_raw, fence)
+            await reach(Point.PROVEN, name)
+            if kept is None:
+                with span("delete"):
+                    await self._check(tenure, "deletion")
+                    await reach_during(Point.DELETE_SENT, name, self._effects.delete_stream(name))
+        except (NotFound, Unanswered):  # it is gone; or it may have happened, or may still happen
+            raise
+        except JetStreamError as error:  # nothing is proven, and nothing has happened
+            if isinstance(error, NobodyThere) and not await self._is_ours(look.stream, fence):
+                return _of(look, Outcome.WAITING, Reason.FENCED, "the fence is not ours any more")
+            settlement = await self._unfence(look, fenced_raw, fence, tenure)
+            if settlement.outcome is Outcome.UNFIXABLE:
+                return settlement
+            raise
+        if kept is not None:
+            return await self._unfence(look, fenced_raw, fence, tenure, because=kept)
         late_s = self._late_s(look)
-        await reach(Point.DELETED, look.stream.name)
-        settlement = _of(look, Outcome.DRAINED, reason, await self._delete_companions(look.stream.job_id))
-        return replace(settlement, late_s=late_s)
+        await reach(Point.DELETED, name)
+        return replace(_of(look, Outcome.DRAINED, reason, await self._delete_companions(job_id)), late_s=late_s)
+
+    async def _check(self, tenure: Tenure, effect: str) -> None:
+        """Whether an effect may begin: Redis says that the lease is ours, and then the clock that it is not over.
+
+        A Redis that was emptied may have given it to another meanwhile. Raises TenureOver and LedgerError.
+        """
+        if not await self._ledger.holds(tenure.lease):
+            message = f"the lease ran out before the {effect}"
+            raise TenureOver(message)
+        tenure.check(effect)
+
+    async def _prove(self, look: Look, fenced_raw: Raw, fence: Fence) -> Look | None:
+        """None where it is proven behind the fence that the stream is what was judged; else the look that keeps it."""
+        with span("recheck"):
+            event = await self._directory.last_event(look.stream.job_id)
+        record = event.merged(look.record) if event else look.record
+        again = replace(look, event=event, record=record)
+        if event != look.event or instant(fenced_raw.get("created")) != look.stream.created:
+            return again
+        with span("barrier"):
+            proven = await self._barrier(look.stream, fenced_subject(look.stream.name, fence.token))
+        return None if proven else again
+
+    async def _barrier(self, stream: Stream, subject: str) -> bool:
+        """Whether the stream ends where the look saw its end. Raises NobodyThere where the fence is not ours.
+
+        The server that we are connected to may hear a moment later that somebody listens to the new subject.
+        """
+        for pause_s in _PATIENCE_S:
+            try:
+                return await self._effects.barrier(stream.name, subject, stream.last_seq)
+            except NobodyThere:
+                await asyncio.sleep(pause_s)
+        return await self._effects.barrier(stream.name, subject, stream.last_seq)
+
+    async def _is_ours(self, stream: Stream, fence: Fence) -> bool:
+        """Whether the fence that stands now is this one."""
+        raw = await self._reads.stream_info(stream.name)
+        standing = read_fence(raw["config"], stream.observed_at)
+        return standing is not None and standing.token == fence.token
 
     def _late_s(self, look: Look) -> float | None:
         """Seconds from due to now: up to the look by the server's clock, from there on by our monotonic one."""
@@ -304,20 +446,31 @@ class Drainer:
         return (look.stream.observed_at - due) / SECOND + self._monotonic() - look.asked_at
 
     def _fence(self, look: Look, token: str) -> Fence:
-        """A fence of ours; where one has outlived its lease, it is taken over with the subjects it has kept."""
-        subjects = look.stream.fence.subjects if look.stream.fence else tuple(look.raw["config"]["subjects"])
-        return Fence(token, look.stream.observed_at + int(self._lease_s * SECOND), subjects)
+        """A fence of ours; where one has outlived its lease, it is taken over with all that it is to give back."""
+        config, standing = look.raw["config"], look.stream.fence
+        until = look.stream.observed_at + int(self._lease_s * SECOND)
+        lifted = lifted_of(config, look.raw.get("state") or {})
+        if standing:
+            return Fence(token, until, standing.subjects, lifted | standing.lifted)
+        return Fence(token, until, tuple(config["subjects"]), lifted)
 
-    async def _abort(self, again: Look, token: str) -> Settlement:
-        """Something changed on the way: the job may live. Give the subjects back, if the fence is ours."""
-        if again.stream.fence is None or again.stream.fence.token != token:
-            return _of(again, Outcome.WAITING, Reason.FENCED, "it changed on the way, and the fence is not ours")
-        return await self._unfence(again, again.stream.fence)
-
-    async def _unfence(self, look: Look, fence: Fence) -> Settlement:
-        """Give a stream its subjects back, and judge it without its fence."""
-        with span("unfence"):
-            raw = await self._effects.update_stream(unfenced(look.raw["config"], fence))
+    async def _unfence(
+        self, look: Look, raw: Raw, fence: Fence, tenure: Tenure, because: Look | None = None
+    ) -> Settlement:
+        """Give a stream back what its fence has taken, and judge it without. `raw` is the stream behind the fence."""
+        try:
+            with span("unfence"):
+                with suppress(LedgerError):  # no replica has a lease now: the clock's word will do, the job may live
+                    await self._check(tenure, "unfence")
+                tenure.check("unfence")
+                raw = await self._effects.update_stream(unfenced(raw["config"], fence))
+        except Refused as error:
+            if isinstance(error, NotFound):
+                raise
+            subjects = ", ".join(fence.subjects)
+            detail = f"stays fenced, since it cannot get {subjects} back: {error}; free them, then it is tried again"
+            return _of(look, Outcome.UNFIXABLE, Reason.REFUSED, detail)
+        look = because or look
         stream = replace(read_stream(raw, look.stream.job_id, sourced=self._sourced), consumers=look.stream.consumers)
         verdict = decide(stream, look.record, look.coverage, self._policy)
         if isinstance(verdict, Drain):
@@ -340,19 +493,19 @@ class Drainer:
         Deletes nothing: what is a zombie still is for drain_stream. Raises LedgerError.
         """
         for name, intent in (await self._audit.open_intents()).items():
-            lease, target = Lease(f"stream:{name}", self._lease_s), Target(name, intent.job_id)
-            if name in settled or not await self._ledger.lease(lease):
+            tenure, target = self._tenure(name), Target(name, intent.job_id)
+            if name in settled or not await self._ledger.lease(tenure.lease):
                 continue
             try:
                 look = await self.look(target)
                 if not isinstance(look.verdict, Drain):
-                    await self._leave(look, dry_run=False)
+                    await self._leave(look, tenure)
             except NotFound:
                 await self._gone(target)
-            except JetStreamError as error:
+            except (JetStreamError, TenureOver) as error:
                 log.debug("a deletion that was begun cannot be accounted for yet", stream=name, error=str(error))
             finally:
-                await self._ledger.release(lease)
+                await self._ledger.release(tenure.lease)
 
     async def _delete_companions(self, job_id: str) -> str | None:
         """Best effort, after the stream is gone. Says what was left behind."""
@@ -394,18 +547,6 @@ class Drainer:
         return settlement
 
 
-def _is_unchanged(look: Look, again: Look, token: str) -> bool:
-    """Whether what stands behind the fence is what was judged, and nobody has spoken for the job since."""
-    return (
-        again.stream.created == look.stream.created
-        and again.stream.last_seq == look.stream.last_seq
-        and again.stream.fence is not None
-        and again.stream.fence.token == token
-        and again.raw["config"]["subjects"] == [f"reactor.fence.{look.stream.name}"]
-        and again.event == look.event
-    )
-
-
 def _outcome_event(intent: Intent) -> bytes:
     return json.dumps({name: value for name, value in intent.fields().items() if name not in Intent.PRIVATE}).encode()
 
@@ -428,6 +569,8 @@ def settlement_of(verdict: Verdict, stream: Stream, record: Record | None, cover
     match verdict:
         case Keep(reason):
             detail = coverage.gap if reason is Reason.UNKNOWN else None
+            if record and reason is Reason.DISPUTED:
+                detail = both_words(record)
             return Settlement(Outcome.KEPT, reason, stream, record, detail=detail)
         case Wait(reason, until):
             return Settlement(Outcome.WAITING, reason, stream, record, until=until)

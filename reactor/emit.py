@@ -2,10 +2,7 @@
 
 import json
 
-import nats.errors
-
 from reactor.events import Payload
-from reactor.jetstream import Unreachable
 from reactor.model import parse_instant
 from reactor.provision import provision
 from reactor.wiring import Parts
@@ -26,8 +23,4 @@ async def emit(parts: Parts, job_id: str, status: str, at: str | None) -> tuple[
     """
     subject, body = parts.wishes.events_subject.of(job_id), payload_of(job_id, status, at)
     await provision(parts.reads, parts.wishes)
-    try:
-        ack = await (await parts.reads.context()).publish(subject, body)
-    except (nats.errors.Error, TimeoutError) as error:
-        raise Unreachable(str(error)) from error
-    return ack.stream, ack.seq
+    return await parts.reads.publish(subject, body)

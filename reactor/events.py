@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr, StringConstraints, ValidationError
 from pydantic_core import from_json
 
-from reactor.model import UNREADABLE, Event, Malformed, Record, parse_instant
+from reactor.model import UNREADABLE, Event, Malformed, Word, parse_instant
 
 MAX_BYTES = 64 * 1024
 
@@ -23,7 +23,7 @@ class Payload(BaseModel):
 
     job_id: StrictInt | StrictStr
     status: Annotated[StrictStr, StringConstraints(min_length=1, max_length=64)]
-    occurred_at: StrictStr | None = None
+    occurred_at: object = None
     event_id: object = None
     source: object = None
 
@@ -50,7 +50,13 @@ class SubjectTemplate:
         """The job that a subject names, or None where the subject is not of this template."""
         before, _, after = self.template.partition("{job_id}")
         job_id = subject.removeprefix(before).removesuffix(after)
-        return job_id if job_id and "." not in job_id and before + job_id + after == subject else None
+        whole = job_id and "." not in job_id and before + job_id + after == subject
+        return job_id if whole and _is_text(job_id) else None
+
+
+def _is_text(job_id: str) -> bool:
+    """Whether it was UTF-8 on the wire; bytes that were not are kept as lone surrogates."""
+    return not any("\ud800" <= char <= "\udfff" for char in job_id)
 
 
 def read_event(
@@ -58,35 +64,44 @@ def read_event(
 ) -> Event | Malformed:
     """Read one stored message; `published_at` is the server's own timestamp of it.
 
-    An event's time is clamped to `published_at`, so that a fast emitter clock cannot shadow what follows.
+    An event's time is clamped to `published_at`, so that a fast emitter clock cannot shadow what follows. A time that
+    cannot be read, or could be anywhere on earth for want of an offset, is no reason to lose the event: it counts from
+    the server's time, with a remark.
     """
     job_id = template.job_id(subject)
     try:
-        payload, occurred_at = _parse(data)
+        payload, source, time = _parse(data)
         if job_id != str(payload.job_id):
             return _malformed(job_id, seq, published_at, f"job_id {str(payload.job_id)[:64]!r} is not the subject's")
-        instant = published_at if occurred_at is None else min(parse_instant(occurred_at), published_at)
     except ValidationError as error:
         return _malformed(job_id, seq, published_at, _in_words(error))
     except ValueError as error:
         return _malformed(job_id, seq, published_at, str(error))
-    return Event(job_id, Record(max(instant, 0), seq, payload.status))
+    occurred_at, remark = _instant_of(time, published_at)
+    return Event(job_id, Word(occurred_at, seq, payload.status, published_at), source, remark)
 
 
-def _parse(data: bytes) -> tuple[Payload, str | None]:
+def _parse(data: bytes) -> tuple[Payload, str | None, object]:
+    """The payload, who says so, and when, as it stands there."""
     if len(data) > MAX_BYTES:
         message = f"{len(data)} bytes, more than the {MAX_BYTES} allowed"
         raise ValueError(message)
     document = from_json(data, allow_inf_nan=False)
-    envelope = document if isinstance(document, dict) and "specversion" in document else None
-    payload = Payload.model_validate(document if envelope is None else envelope.get("data"))
+    envelope: dict[str, Any] = document if isinstance(document, dict) and "specversion" in document else {}
+    payload = Payload.model_validate(envelope.get("data") if envelope else document)
+    source = payload.source or envelope.get("source")
     # An envelope's own `time` is when the occurrence happened; the payload's word goes before it.
-    return payload, payload.occurred_at or _time_of(envelope)
+    return payload, source if isinstance(source, str) else None, payload.occurred_at or envelope.get("time")
 
 
-def _time_of(envelope: dict[str, Any] | None) -> str | None:
-    time = envelope.get("time") if envelope else None
-    return time if isinstance(time, str) else None
+def _instant_of(time: object, published_at: int) -> tuple[int, str | None]:
+    """When it happened, and what is odd about how the emitter says so."""
+    if time is None or time == "":
+        return published_at, None
+    try:
+        return max(min(parse_instant(str(time)), published_at), 0), None
+    except ValueError as error:
+        return published_at, f"occurred_at: {error}"
 
 
 def _in_words(error: ValidationError) -> str:
@@ -94,4 +109,4 @@ def _in_words(error: ValidationError) -> str:
 
 
 def _malformed(job_id: str | None, seq: int, published_at: int, reason: str) -> Malformed:
-    return Malformed(job_id, Record(published_at, seq, UNREADABLE), reason)
+    return Malformed(job_id, Word(published_at, seq, UNREADABLE, published_at), reason)

@@ -14,6 +14,7 @@ import nkeys
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ByteSize,
     Field,
     PositiveFloat,
     SecretStr,
@@ -21,7 +22,9 @@ from pydantic import (
     ValidationError,
 )
 from pydantic_settings import NoDecode
-from redis.connection import parse_url
+from redis.connection import ConnectionPool
+
+from reactor.model import fold
 
 UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(d|h|ms|m|s))", re.ASCII)
@@ -73,7 +76,7 @@ def _not_empty(parts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _upper(parts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(part.upper() for part in parts)
+    return tuple(fold(part) for part in parts)
 
 
 def _pattern(text: str) -> str:
@@ -149,7 +152,11 @@ def _nats_url(secret: SecretStr) -> SecretStr:
 
 def _redis_url(secret: SecretStr) -> SecretStr:
     try:
-        parse_url(secret.get_secret_value())  # type: ignore[no-untyped-call]  # redis-py's
+        ConnectionPool.from_url(secret.get_secret_value()).make_connection()  # connects nowhere yet
+    except TypeError as error:
+        parameter = str(error).rpartition(" ")[2].strip("'\"")
+        message = f"has a parameter that redis-py does not know: {parameter}"
+        raise ValueError(message) from error
     except ValueError as error:
         raise ValueError("must be a URL such as redis://127.0.0.1:6379/0; " + _ESCAPED) from error
     return secret
@@ -178,6 +185,7 @@ def _upper_word(value: object) -> object:
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Span = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_positive)]
+Bytes = Annotated[ByteSize, Field(ge=1 << 20)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
 Name = Annotated[str, AfterValidator(_name)]
 OptionalFile = Annotated[Path | None, BeforeValidator(_empty_is_none), AfterValidator(_readable)]

@@ -11,9 +11,11 @@ import asyncio
 import json
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
@@ -42,6 +44,10 @@ SAFE = {
 
 log = structlog.get_logger(__name__)
 
+PROBES = {"/healthz", "/readyz"}
+"""They tell nothing of jobs, and are asked by whatever name a platform has for us."""
+EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104  # compared, not bound
+MISDIRECTED = 421
 Readiness = Callable[[], Awaitable[list[str]]]
 Exposition = Callable[[str], tuple[bytes, str]]
 """Metrics in the format that an Accept header asks for, and its content type."""
@@ -60,14 +66,19 @@ def application(
     not_ready: Readiness,
     exposition: Exposition,
     contract: Json,
+    *,
     token: str | None,
+    hosts: Collection[str],
+    stopping: asyncio.Event,
 ) -> Starlette:
     """The whole of it.
 
     `watched` gives None as long as the servers are waited for; `not_ready` the reasons, none where it is ready; a
-    `token` guards `/api`, `/events` and `/metrics`; `contract` is the AsyncAPI document.
+    `token` guards `/api`, `/events` and `/metrics`; `contract` is the AsyncAPI document; `hosts` are the names that it
+    answers for: else a page on the web could read it through a name of its own that leads here (DNS rebinding);
+    `stopping` ends what is told for as long as somebody listens.
     """
-    answers = _Answers(watched, not_ready, exposition)
+    answers = _Answers(watched, not_ready, exposition, stopping)
 
     async def docs(_request: Request) -> Response:
         return FileResponse(PAGE / "docs.html")
@@ -90,13 +101,20 @@ def application(
         Route("/metrics", answers.metrics),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(_Guard, token=token)])
+    return Starlette(routes=routes, middleware=[Middleware(_Guard, token=token, hosts=hosts)])
 
 
 class _Answers:
     """To each question, one of the overview's."""
 
-    def __init__(self, watched: Callable[[], Overview | None], not_ready: Readiness, exposition: Exposition) -> None:
+    def __init__(
+        self,
+        watched: Callable[[], Overview | None],
+        not_ready: Readiness,
+        exposition: Exposition,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._stopping = stopping
         self._watched = watched
         self._not_ready = not_ready
         self._exposition = exposition
@@ -129,10 +147,10 @@ class _Answers:
 
     async def history(self, request: Request) -> Json:
         limit = request.query_params.get("limit", "200")
-        if not limit.isascii() or not limit.isdigit():
-            message = f"limit must be a number, not {limit[:20]!r}"
+        if not limit.isascii() or not limit.isdigit() or not int(limit[:20]):
+            message = f"limit must be a number from 1 on, not {limit[:20]!r}"
             raise ValueError(message)
-        return await self._overview().history(min(int(limit), MOST_ENTRIES))
+        return await self._overview().history(min(int(limit[:20]), MOST_ENTRIES))
 
     async def timeline(self, _request: Request) -> Json:
         return self._overview().timeline()
@@ -142,7 +160,9 @@ class _Answers:
 
     async def events(self, _request: Request) -> Response:
         overview = self._watched()
-        return _waiting() if overview is None else StreamingResponse(_told(overview), media_type="text/event-stream")
+        if overview is None:
+            return _waiting()
+        return StreamingResponse(_told(overview, self._stopping), media_type="text/event-stream")
 
 
 def _waiting() -> Response:
@@ -167,10 +187,10 @@ def _answering(ask: Callable[[Request], Awaitable[Json]]) -> Callable[[Request],
     return answer
 
 
-async def _told(overview: Overview) -> AsyncIterator[str]:
+async def _told(overview: Overview, stopping: asyncio.Event) -> AsyncIterator[str]:
     """Server-sent events: what is new, for as long as somebody listens."""
     key, seen, point = "", "", ""
-    while True:
+    while not stopping.is_set():
         try:
             status = await overview.status()
             yield _event("status", status)
@@ -188,7 +208,8 @@ async def _told(overview: Overview) -> AsyncIterator[str]:
                 point = points[-1]["at"]
         except (JetStreamError, LedgerError) as error:
             yield _event("trouble", {"error": in_words(error)})
-        await asyncio.sleep(TELL_S)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), TELL_S)
 
 
 def _event(kind: str, data: Json) -> str:
@@ -196,11 +217,12 @@ def _event(kind: str, data: Json) -> str:
 
 
 class _Guard:
-    """Safe headers on every answer, and the token on what tells of jobs."""
+    """Safe headers on every answer, and the token on what tells of jobs; none for a foreign name."""
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, hosts: Collection[str]) -> None:
         self._app = app
         self._token = token
+        self._hosts = frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -212,14 +234,33 @@ class _Guard:
                 message["headers"] = [*message.get("headers", ()), *safe]
             await send(message)
 
-        app = self._app if self._may(Request(scope)) else JSONResponse({"error": "token refused"}, status_code=401)
-        await app(scope, receive, send_safely)
+        await self._chosen(Request(scope))(scope, receive, send_safely)
+
+    def _chosen(self, request: Request) -> ASGIApp:
+        host = _name_of(request.headers.get("host", ""))
+        if request.url.path not in PROBES and host not in self._hosts and not self._is_address(host):
+            message = f"not answered for the name {host[:100]!r}: add it to REACTOR_HTTP_HOSTS where it is this host's"
+            return JSONResponse({"error": message}, status_code=MISDIRECTED)
+        return self._app if self._may(request) else JSONResponse({"error": "token refused"}, status_code=401)
+
+    def _is_address(self, host: str) -> bool:
+        """Whether it is one of the addresses that we listen on, where that is all of them: no name leads there."""
+        with suppress(ValueError):
+            return bool(ip_address(host)) and not self._hosts.isdisjoint(EVERYWHERE)
+        return False
 
     def _may(self, request: Request) -> bool:
         if self._token is None or not request.url.path.startswith(("/api/", "/events", "/metrics")):
             return True
         given = request.query_params.get("token") or request.headers.get("authorization", "").removeprefix("Bearer ")
         return secrets.compare_digest(given.encode(), self._token.encode())
+
+
+def _name_of(host: str) -> str:
+    """Of a Host header, without the port."""
+    with suppress(ValueError):
+        return urlsplit(f"//{host}").hostname or ""
+    return ""
 
 
 class _Server(uvicorn.Server):
@@ -233,8 +274,9 @@ class _Server(uvicorn.Server):
 class Endpoint:
     """The endpoint of one worker. Binds at once, so that an address that is taken ends the start, not the day."""
 
-    def __init__(self, app: Starlette, host: str, port: int) -> None:
-        """Raises HttpError where it cannot listen there."""
+    def __init__(self, app: Starlette, host: str, port: int, stopping: asyncio.Event) -> None:
+        """`stopping` is set at the end. Raises HttpError where it cannot listen there."""
+        self._stopping = stopping
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             self._socket = socket.create_server((host, port), family=family)
@@ -254,4 +296,5 @@ class Endpoint:
 
     def stop(self) -> None:
         """End open connections, too."""
+        self._stopping.set()
         self._server.should_exit = True

@@ -10,6 +10,7 @@ What can go wrong, by what the caller can do about it:
     ├── Unreachable        nothing was sent, or nobody is there to answer: nothing happened; try again later
     │   └── NobodyThere    the server has nobody on that subject
     ├── Unanswered         it was sent and no answer came: it may have happened, or may still happen
+    ├── TooLarge           it does not fit the server's `max_payload`: nothing was sent
     ├── PermissionDenied   the server dropped the request: nothing happened; a person must mend the permissions
     └── Refused            the server said no, with its code
         └── NotFound       there is no such stream, consumer or message
@@ -19,10 +20,11 @@ import asyncio
 import json
 import re
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 import nats
 import nats.errors
@@ -37,11 +39,14 @@ from reactor.model import parse_instant
 REQUEST_TIMEOUT_S = 10.0
 """A degraded cluster gathers a listing for 4 s before it answers; the client's own half second would cut that off."""
 CONNECT_TIMEOUT_S = 5.0
+PING_INTERVAL_S = 20
+"""Two of them unanswered, and the connection is made anew: also where only its reader has died."""
 OLDEST_SERVER = (2, 10)
 """The first with stream metadata, which carries the fence, and with the server's own time in each answer."""
 
 NO_MESSAGE = 10037
 SHORT_ACK_TOKENS = 9
+WRONG_LAST_MSG_ID, WRONG_LAST_SEQUENCE = 10070, 10071
 _NOT_FOUND_CODES = frozenset({10014, NO_MESSAGE, 10059})  # consumer, message, stream
 _VIOLATION = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 _DEAF = re.compile(r'permissions violation for subscription to "([^"]+)"', re.IGNORECASE)
@@ -72,6 +77,10 @@ class Unanswered(JetStreamError):
 
 class PermissionDenied(JetStreamError):
     """The server dropped the request for want of a permission. Nothing happened."""
+
+
+class TooLarge(JetStreamError):
+    """Nothing was sent: it does not fit the server's `max_payload`."""
 
 
 class Refused(JetStreamError):
@@ -114,11 +123,29 @@ class Listing:
     streams: dict[str, Raw] = field(default_factory=dict)
     unreported: set[str] = field(default_factory=set)
 
+    def captors(self) -> dict[str, str]:
+        """Which stream has each subject, as streams spell them."""
+        return {subject: name for name, raw in self.streams.items() for subject in raw["config"].get("subjects") or ()}
+
     def sourced(self) -> frozenset[str]:
         """Streams that another one mirrors or sources."""
         configs = [raw["config"] for raw in self.streams.values()]
         origins = [origin for c in configs for origin in (c.get("mirror"), *(c.get("sources") or ())) if origin]
         return frozenset(origin["name"] for origin in origins)
+
+
+class TolerantClient(Client):
+    """nats-py's client, which also hears a subject that is not UTF-8; lone surrogates stand for its odd bytes.
+
+    In nats-py's own, decoding such a subject ends the task that reads from the connection, and nothing more is heard:
+    https://github.com/nats-io/nats.py/blob/v2.16.0/nats/src/nats/aio/client.py (`_build_message`, `_read_loop`).
+    """
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        text = subject.decode("utf-8", "surrogateescape")
+        return Msg(_client=self, subject=text, reply=reply.decode(), data=data, headers=headers, _sid=sid)
 
 
 class JetStream:
@@ -151,6 +178,7 @@ class JetStream:
         self._refused = 0
         self._asking: dict[str, dict[asyncio.Task[Any], str]] = {}
         self._trying: dict[str, bool] = {}
+        self._one_trial = asyncio.Lock()
         self._failed: dict[asyncio.Task[Any], JetStreamError] = {}
 
     async def connect(self) -> Client:
@@ -161,9 +189,10 @@ class JetStream:
             return self._client
 
     async def close(self) -> None:
-        """Close the connection; no error where there is none."""
+        """Close the connection; no error where there is none, or it is broken."""
         if self._client is not None:
-            await self._client.close()
+            with suppress(OSError, nats.errors.Error):
+                await self._client.close()
 
     @property
     def server_version(self) -> str:
@@ -172,7 +201,7 @@ class JetStream:
         return f"{version.major}.{version.minor}.{version.patch}" if version else "unknown"
 
     async def _open(self) -> Client:
-        client, self._refusal, self._refused = Client(), None, 0
+        client, self._refusal, self._refused = TolerantClient(), None, 0
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S) as self._opening:
                 await client.connect(**self._options, **self._lifetime())
@@ -191,7 +220,7 @@ class JetStream:
         return client
 
     def _lifetime(self) -> Raw:
-        heard = {"error_cb": self._heard, "disconnected_cb": self._broken}
+        heard = {"error_cb": self._heard, "disconnected_cb": self._broken, "ping_interval": PING_INTERVAL_S}
         if self._buffered:
             return heard | {"max_reconnect_attempts": -1, "reconnect_time_wait": 1}
         return heard | {"allow_reconnect": False, "pending_size": 0}
@@ -211,7 +240,9 @@ class JetStream:
             if violation[1].lower() in self._trying:
                 self._trying[violation[1].lower()] = False
             self._fail(violation[1].lower(), PermissionDenied, "no permission to publish to")
-        elif violation := _DEAF.search(self._last_error):
+        elif (violation := _DEAF.search(self._last_error)) and violation[1].lower() in self._trying:
+            self._trying[violation[1].lower()] = False
+        elif violation:
             self._fail_all(f"no permission to subscribe to {violation[1]}, so no answer can arrive to")
 
     async def _broken(self) -> None:
@@ -236,9 +267,31 @@ class JetStream:
         body = json.dumps(payload).encode() if payload is not None else b""
         answer = from_json(await self._request(client, subject, body))
         if error := answer.get("error"):
-            kind = NotFound if error.get("err_code") in _NOT_FOUND_CODES else Refused
-            raise kind(error.get("code", 0), error.get("err_code", 0), error.get("description", "no description"))
+            raise _refusal(error)
         return answer  # type: ignore[no-any-return]  # every API answer is an object
+
+    async def barrier(self, stream: str, subject: str, last_seq: int) -> bool:
+        """Ask a stream to refuse an empty message, and by what it says whether `last_seq` is its end.
+
+        The message goes through the stream's own queue, or its Raft log, behind all that was accepted before, and is
+        stored in no case: nobody's last message id is the random one. True: the sequence is right and nothing is under
+        way (10070, decided behind everything proposed before). False: somebody has published (10071). Raises Refused
+        for any other answer, NobodyThere where no stream is on that subject, and as `call` does; all of them prove
+        nothing. Headers: https://docs.nats.io/nats-concepts/jetstream/headers
+        """
+        headers = {
+            "Nats-Expected-Stream": stream,
+            "Nats-Expected-Last-Sequence": str(last_seq),
+            "Nats-Expected-Last-Msg-Id": uuid4().hex,
+        }
+        client = await self._connected()
+        answer = from_json(await self._request(client, subject, b"", headers))
+        error = answer.get("error") or {}
+        if error.get("err_code") == WRONG_LAST_MSG_ID and answer.get("stream") == stream:
+            return True
+        if error and error.get("err_code") != WRONG_LAST_SEQUENCE:
+            raise _refusal(error)
+        return False
 
     async def _connected(self) -> Client:
         """The connection, where it is not just broken. Raises Unreachable."""
@@ -255,31 +308,54 @@ class JetStream:
     async def lets_through(self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None) -> bool:
         """Whether we may publish there: for messages that come to nothing, since this one is really sent.
 
-        The server complains before it answers a ping behind the message. Raises Unreachable and Unanswered.
+        Raises Unreachable and Unanswered.
         """
-        client, key = await self._connected(), subject.lower()
-        self._trying[key] = True
-        try:
-            await client.publish(subject, body, headers=headers)
-            for _ in range(2):  # nats-py sends a ping past what it buffers, so only the second is surely behind
-                await client.flush(int(self._timeout))
-        except TimeoutError as error:
-            message = f"no answer to a ping in {self._timeout:g} s"
-            raise Unanswered(message) from error
-        except nats.errors.Error as error:
-            raise Unreachable(str(error)) from error
-        finally:
-            allowed = self._trying.pop(key)
-        return allowed
+        return await self._is_allowed(subject, lambda client: client.publish(subject, body, headers=headers))
 
-    async def _request(self, client: Client, subject: str, body: bytes) -> bytes:
+    async def publish(self, subject: str, body: bytes) -> tuple[str, int]:
+        """Store a message; the stream that took it, and its sequence there. Raises as `call` does."""
+        answer = from_json(await self._request(await self._connected(), subject, body))
+        if error := answer.get("error"):
+            raise _refusal(error)
+        return answer["stream"], answer["seq"]
+
+    async def may_hear(self, subject: str) -> bool:
+        """Whether we may subscribe there. Raises Unreachable and Unanswered."""
+
+        async def listen(client: Client) -> None:
+            await (await client.subscribe(subject)).unsubscribe()
+
+        return await self._is_allowed(subject, listen)
+
+    async def _is_allowed(self, subject: str, attempt: Callable[[Client], Awaitable[None]]) -> bool:
+        """Whether the server lets it happen: it complains before it answers a ping behind the attempt."""
+        client, key = await self._connected(), subject.lower()
+        async with self._one_trial:  # the server names only the subject in its complaint
+            self._trying[key] = True
+            try:
+                await attempt(client)
+                for _ in range(2):  # nats-py sends a ping past what it buffers, so only the second is surely behind
+                    await client.flush(int(self._timeout))
+            except TimeoutError as error:
+                message = f"no answer to a ping in {self._timeout:g} s"
+                raise Unanswered(message) from error
+            except nats.errors.Error as error:
+                raise Unreachable(str(error)) from error
+            finally:
+                allowed = self._trying.pop(key)
+            return allowed
+
+    async def _request(self, client: Client, subject: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
+        if (size := len(body) + size_of(headers or {})) > client.max_payload:
+            message = f"{size} bytes to {subject} are more than the server's max_payload of {client.max_payload}"
+            raise TooLarge(message)
         key = subject.lower()  # nats-py writes what the server says in lower case
         task = asyncio.current_task()
         asking = self._asking.setdefault(key, {})
         if task:
             asking[task] = subject
         try:
-            return (await client.request(subject, body, timeout=self._timeout)).data
+            return (await client.request(subject, body, timeout=self._timeout, headers=headers)).data
         except asyncio.CancelledError:
             if task is None or task not in self._failed:
                 raise
@@ -399,6 +475,18 @@ class JetStream:
         """Delete a consumer; no error where it is gone."""
         with suppress(NotFound):
             await self.call(f"CONSUMER.DELETE.{stream}.{consumer}")
+
+
+def _refusal(error: Raw) -> Refused:
+    kind = NotFound if error.get("err_code") in _NOT_FOUND_CODES else Refused
+    return kind(error.get("code", 0), error.get("err_code", 0), error.get("description", "no description"))
+
+
+def size_of(headers: Mapping[str, str]) -> int:
+    """Bytes on the wire, at most: they count against `max_payload`, and nats-py forgets them."""
+    return sum(len(key) + len(value.encode()) + len(": \r\n") for key, value in headers.items()) + len(
+        "NATS/1.0\r\n\r\n"
+    )
 
 
 def read_delivery(msg: Msg) -> Delivery:

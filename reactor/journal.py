@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from reactor.model import SECOND, Outcome, Settlement, format_instant
+from reactor.model import SECOND, Outcome, Reason, Settlement, format_instant
 
 REMEMBERED = 100_000
 """Streams whose last verdict is known; of the longest unseen one it would be told once more."""
@@ -43,7 +43,9 @@ class Journal:
         self._last[settlement.stream.name] = found
         if len(self._last) > self._most:
             self._last.popitem(last=False)
-        if before != found and log.is_enabled_for(logging.DEBUG):  # the evidence of thousands takes its time
+        if before != found and settlement.reason is Reason.DISPUTED:
+            log.warning("a job's last words disagree, so it lives", **_evidence(settlement))
+        elif before != found and log.is_enabled_for(logging.DEBUG):  # the evidence of thousands takes its time
             was_outcome, was_reason = before or (None, None)
             log.debug("verdict changed", **_evidence(settlement), was_outcome=was_outcome, was_reason=was_reason)
 

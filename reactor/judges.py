@@ -6,6 +6,7 @@ from typing import Any
 
 from reactor.checks import Check, counted, error, ok, size, some, warning
 from reactor.model import SECOND, Coverage, Record, Stream, format_instant
+from reactor.policy import Policy
 from reactor.words import span
 
 Raw = Mapping[str, Any]
@@ -132,6 +133,61 @@ def judge_dead_letters(number: int, stream: str) -> Check:
     return ok("streams.dead_letters", "every event could be read")
 
 
+def judge_dead_letter_limits(config: Raw) -> Check:
+    """Whether a flood of what cannot be read could fill the storage."""
+    name = config["name"]
+    if config.get("max_msgs", -1) <= 0 and config.get("max_bytes", -1) <= 0:
+        mend = f"nats stream edit {name} --max-msgs 100000 --max-bytes 256MiB --discard old"
+        return warning(
+            "streams.dead_letter_limits", f"stream {name} has no limit: an emitter gone mad could fill it", mend
+        )
+    return ok("streams.dead_letter_limits", f"stream {name} is bounded")
+
+
+def judge_advisories(captors: Sequence[str], former: str, unheard: Sequence[str]) -> Check:
+    """Where the advisories go, and whether reactor may hear them."""
+    if unheard:
+        mend = f"allow reactor's user to subscribe to {', '.join(unheard)} (README, Rights): the full pass is slower"
+        return warning("streams.advisories", f"no permission to subscribe to {', '.join(unheard)}", mend)
+    if former in captors:
+        mend = (
+            "start a worker, which removes it; where others have consumers on it, move them: nats consumer ls " + former
+        )
+        return warning("streams.advisories", f"stream {former} of reactor 0.1 keeps others off the advisories", mend)
+    where = f", and {some(captors)} keeps them" if captors else ""
+    return ok("streams.advisories", f"JetStream's advisories are heard{where}")
+
+
+def judge_disputes(known: Sequence[tuple[Stream, Record]], policy: Policy) -> Check:
+    """Jobs whose last words disagree, and how far apart the clocks of those who spoke may be."""
+    disputed = [(stream.name, record) for stream, record in known if policy.is_disputed(record)]
+    if not disputed:
+        return ok("ledger.disputes", "no job's last words disagree")
+    rows = [f"{name} ({_said(record)})" for name, record in disputed]
+    mend = (
+        "set the clocks of the hosts that emit right (NTP), or leave occurred_at out; the right word, emitted once "
+        "more, settles it at once"
+    )
+    return warning("ledger.disputes", f"the last words on {counted(len(rows), 'job')} disagree: {some(rows)}", mend)
+
+
+def _said(record: Record) -> str:
+    latest, last = record.latest, record.last
+    apart = (last.published_at - last.occurred_at - latest.published_at + latest.occurred_at) / SECOND
+    return (
+        f"{latest.status} is the latest by time, {last.status} by sequence: "
+        f"the host of the latter is probably {span(abs(apart))} {'behind' if apart > 0 else 'ahead'}"
+    )
+
+
+def judge_early(names: Sequence[str]) -> Check:
+    """Streams of jobs that are done and whose work goes on."""
+    if names:
+        mend = "emit SUCCESS when a job's tasks are done, not when they are queued; until they are, such streams wait"
+        return warning("ledger.early", f"worked on after their jobs were called done: {some(names)}", mend)
+    return ok("ledger.early", "no job that is done is still worked on")
+
+
 def judge_pattern(matching: Collection[str], others: Collection[str], pattern: str) -> Check:
     """Whether the pattern knows the job system's streams."""
     found = f"the pattern {pattern} matches {len(matching)} of {len(matching) + len(others)} streams"
@@ -141,8 +197,11 @@ def judge_pattern(matching: Collection[str], others: Collection[str], pattern: s
     return ok("streams.pattern", found)
 
 
-def judge_fences(streams: Sequence[Stream]) -> Check:
-    """Streams whose subjects are taken away now: by a deletion under way, or left so by a replica that died."""
+def judge_fences(streams: Sequence[Stream], captors: Mapping[str, str]) -> Check:
+    """Streams whose subjects are taken away now: by a deletion under way, or left so by a replica that died.
+
+    `captors` are the streams that have each subject: what another one has taken cannot be given back.
+    """
     fenced = {one.name: one.fence for one in streams if one.fence}
     unreadable = [name for name, fence in fenced.items() if not fence.subjects]
     expired = {one.name: one.observed_at - one.fence.until for one in streams if one.fence and one.fence.subjects}
@@ -150,6 +209,12 @@ def judge_fences(streams: Sequence[Stream]) -> Check:
     if unreadable:
         mend = "restore their subjects and remove reactor.fence.* from their metadata"
         return error("streams.fenced", f"fences that cannot be read: {some(unreadable)}", mend)
+    taken = {one.name: captors[s] for one in streams if one.fence for s in one.fence.subjects if s in captors}
+    if taken:
+        found = "; ".join(f"{name} cannot get its subject back from {other}" for name, other in sorted(taken.items()))
+        return error(
+            "streams.fenced", found, "take that subject from the other stream; then it is given back by itself"
+        )
     if expired:
         late = span(max(expired.values()) / SECOND)
         mend = "a worker takes them over or gives the subjects back at its next pass: start one, or reactor reconcile"
@@ -230,7 +295,7 @@ def judge_oldest(known: int, live: Mapping[str, Record], streams: Mapping[str, s
     """Of the live jobs among those known, the one heard of longest ago; of those with a stream, where any has one."""
     if not live:
         return ok("ledger.oldest_live", f"{counted(known, 'job')} known, none alive")
-    job_id, record = min(((job, live[job]) for job in live.keys() & streams or live), key=lambda pair: pair[1])
+    job_id, record = min(((job, live[job]) for job in live.keys() & streams or live), key=lambda pair: pair[1].latest)
     age_s = (now - record.occurred_at) / SECOND
     stream = streams.get(job_id)
     has = f"its stream is {stream}" if stream else "it has no stream"

@@ -2,7 +2,7 @@
 
 Keys, each under the namespace:
 
-    job:<job_id>        string  the record: 20 digits of occurred_at (ns), 20 of the sequence, the status
+    job:<job_id>        string  the record: its latest word, and the last one where that is another
     due                 zset    jobs by when to look at their streams (ms, Redis's own clock)
     ledger              hash    whose ledger it is and what it covers (see `Reading`)
     attempts            hash    failed drains in a row, by job
@@ -13,13 +13,19 @@ Keys, each under the namespace:
     sighting:<stream>   string  when these consumer figures were first seen; expires
     deliveries:<job_id> hash    advisories counted on the job; expires
 
-A live record never expires: its loss would look like a job that does not exist. A record's fixed-width head makes age
-a comparison of strings, exact where a double would round nanoseconds. Due times are spans added to Redis's clock, so
+A live record never expires: its loss would look like a job that does not exist. A word is three numbers of 16
+hexadecimal digits (occurred_at, sequence, published_at; ns), three digits with the length of the status in bytes, and
+the status: so age is a comparison of strings, exact where a double would round nanoseconds.
+
+Whatever stands under these keys and was not written here (another type, no number, no record) is taken away where it
+is met, and the ledger then counts as lost: it is said, and rebuilt. Due times are spans added to Redis's clock, so
 no worker's clock is ever compared with another's. Everything here can be rebuilt from the lifecycle stream.
 """
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import uuid4
@@ -27,16 +33,39 @@ from uuid import uuid4
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from reactor.model import Record
+from reactor.model import Record, Word
 from reactor.scripts import Script, Scripts
 
 LedgerError = RedisError
 """Redis is away, full, read-only or otherwise unwilling: nothing was lost, try again later."""
 
+_REPORTED = {"started_at", "error", "breaker", "unfixable", "checked"}
 RECONCILE = "reconcile"
 """What the lease of a periodic pass is on."""
 
-_HEAD = 40
+_HEAD = 51
+_WORDS = f"""
+local function word_at(value, start)
+  local head = string.sub(value, start, start + {_HEAD - 1})
+  if #head < {_HEAD} or string.find(head, '[^%x]') then return nil end
+  local word = string.sub(value, start, start + {_HEAD - 1} + tonumber(string.sub(head, 49), 16))
+  return #word == {_HEAD} + tonumber(string.sub(head, 49), 16) and word or nil
+end
+local function words_of(value)
+  local latest = word_at(value, 1)
+  if not latest or #latest == #value then return latest, latest end
+  local last = word_at(value, #latest + 1)
+  if last and #latest + #last == #value then return latest, last end
+end
+local function record_of(key, ledger)
+  local value = redis.pcall('GET', key)
+  if not value then return nil end
+  if type(value) == 'string' and words_of(value) then return value end
+  redis.call('DEL', key)
+  redis.call('DEL', ledger)
+  return nil
+end
+"""
 _IDENTITY = """
 local identity = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 """
@@ -46,15 +75,21 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 _APPLY = f"""
 {_NOW}
+{_WORDS}
 local owner = redis.call('HGET', KEYS[2], 'stream')
 if owner and owner ~= ARGV[2] then return {{-1, 0, {{}}}} end
 local newer, due, stale = 0, 0, {{}}
 for i = 6, #ARGV, 3 do
-  local key, record, at = ARGV[1] .. ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local old = redis.call('GET', key)
-  if not old or string.sub(old, 1, {_HEAD}) < string.sub(record, 1, {_HEAD}) then
+  local key, word, at = ARGV[1] .. ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local old = record_of(key, KEYS[2])
+  local latest, last = words_of(old or word)
+  local later = string.sub(latest, 1, 32) < string.sub(word, 1, 32)
+  local further = string.sub(last, 17, 32) < string.sub(word, 17, 32)
+  if later then latest = word end
+  if further then last = word end
+  if later or further or not old then
     newer = newer + 1
-    redis.call('SET', key, record)
+    redis.call('SET', key, latest == last and latest or latest .. last)
     if at ~= '' then
       redis.call('ZADD', KEYS[1], math.min(tonumber(at), now + tonumber(ARGV[3])), ARGV[i])
       due = due + 1
@@ -63,7 +98,7 @@ for i = 6, #ARGV, 3 do
     stale[#stale + 1] = (i - 6) / 3
   end
 end
-if owner then
+if redis.call('EXISTS', KEYS[2]) == 1 then
   redis.call('HINCRBY', KEYS[2], 'events', ARGV[5])
   if tonumber(redis.call('HGET', KEYS[2], 'applied') or 0) < tonumber(ARGV[4]) then
     redis.call('HSET', KEYS[2], 'applied', ARGV[4])
@@ -72,12 +107,11 @@ end
 return {{newer, due, stale}}
 """
 _READ = f"""
+{_WORDS}
 {_IDENTITY}
-local answer = {{identity, redis.call('HGETALL', KEYS[1])}}
 local records = {{}}
-for i = 2, #ARGV do records[i - 1] = redis.call('GET', ARGV[1] .. ARGV[i]) end
-answer[3] = records
-return answer
+for i = 2, #ARGV do records[i - 1] = record_of(ARGV[1] .. ARGV[i], KEYS[1]) or false end
+return {{identity, redis.call('HGETALL', KEYS[1]), records}}
 """
 _CLAIM = f"""
 {_NOW}
@@ -102,10 +136,19 @@ _SCHEDULE = f"""
 {_NOW}
 for i = 1, #ARGV, 2 do redis.call('ZADD', KEYS[1], 'LT', now + tonumber(ARGV[i + 1]), ARGV[i]) end
 """
+_TAKE = """
+local function take(key, token, ttl)
+  if redis.call('PTTL', key) == -1 then redis.call('DEL', key) end  -- a lease without an end is nobody's
+  return redis.call('SET', key, token, 'NX', 'PX', ttl)
+end
+"""
+_LEASE = f"{_TAKE} return take(KEYS[1], ARGV[1], ARGV[2]) and 1 or 0"
+_HOLDS = "return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0"
 _LEASE_AND_READ = f"""
+{_TAKE}
 local under, token, ttl = table.remove(ARGV), table.remove(ARGV), table.remove(ARGV)
 if under ~= '' and redis.call('GET', KEYS[3]) ~= under then return {{}} end
-if not redis.call('SET', KEYS[2], token, 'NX', 'PX', ttl) then return false end
+if not take(KEYS[2], token, ttl) then return false end
 {_READ}
 """
 _BEGIN_PASS = f"""
@@ -130,15 +173,53 @@ if redis.call('GET', KEYS[1]) == ARGV[2] then redis.call('PEXPIRE', KEYS[1], ARG
 if KEYS[3] and redis.call('GET', KEYS[3]) == ARGV[4] then redis.call('DEL', KEYS[3]) end
 """
 _SIGHT = """
-local old = redis.call('GET', KEYS[1])
-local head = string.len(ARGV[2]) + 1
-if old and string.sub(old, head + 1) == ARGV[1] then
+local old = redis.pcall('GET', KEYS[1])
+local since = type(old) == 'string' and string.match(old, '^%d+ ')
+if since and string.sub(old, #since + 1) == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
-  return string.sub(old, 1, head - 1)
+  return string.sub(since, 1, -2)
 end
 redis.call('SET', KEYS[1], ARGV[2] .. ' ' .. ARGV[1], 'PX', ARGV[3])
 return ARGV[2]
 """
+_COUNT = """
+if type(redis.pcall('HINCRBY', KEYS[1], ARGV[1], 1)) == 'table' then
+  redis.call('DEL', KEYS[1])
+  redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+_TIDY = """
+local gone = {}
+local function drop(key)
+  redis.call('DEL', key)
+  gone[#gone + 1] = key
+end
+for i, key in ipairs(KEYS) do
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= 'none' and kind ~= ARGV[i] then drop(key) end
+end
+local function number(text) return not text or (#text < 20 and string.find(text, '^%d*$')) end
+local heads = redis.call('HMGET', KEYS[1], 'since', 'applied', 'events')
+if not (number(heads[1]) and number(heads[2]) and number(heads[3])) then drop(KEYS[1]) end
+if not number(redis.call('GET', KEYS[2])) then drop(KEYS[2]) end
+for _, value in ipairs(redis.call('HVALS', KEYS[3])) do
+  if not number(value) then drop(KEYS[3]) break end
+end
+if #gone > 0 then redis.call('DEL', KEYS[1]) end
+return gone
+"""
+_KINDS = {
+    "ledger": "hash",
+    "pass": "string",
+    "attempts": "hash",
+    "due": "zset",
+    "passed": "string",
+    "last_pass": "string",
+    "audit": "stream",
+    "intents": "hash",
+}
+"""Keys that are always the same, and their types; the first three in the order in which the script reads them."""
 _BEGIN = f"""
 {_IDENTITY}
 local owner = redis.call('HGET', KEYS[1], 'stream')
@@ -226,6 +307,10 @@ class Ledger:
         self._renew = Script(scripts, _RENEW)
         self._end_pass = Script(scripts, _FINISH)
         self._sight = Script(scripts, _SIGHT)
+        self._lease = Script(scripts, _LEASE)
+        self._holds = Script(scripts, _HOLDS)
+        self._count = Script(scripts, _COUNT)
+        self._tidy = Script(scripts, _TIDY)
         self._begin = Script(scripts, _BEGIN)
         self._complete = Script(scripts, _COMPLETE)
 
@@ -238,17 +323,17 @@ class Ledger:
         return re.sub(r"([*?\[\]\\^])", r"\\\1", self._key("job", "")) + "*"
 
     async def apply(
-        self, identity: str, events: Sequence[tuple[str, Record, int | None]], *, readable: int, grace: int
+        self, identity: str, events: Sequence[tuple[str, Word, int | None]], *, readable: int, grace: int
     ) -> Applied:
-        """Write a batch of (job id, record, when to look or None) in one round trip; older ones change nothing.
+        """Write a batch of (job id, word, when to look or None) in one round trip; known ones change nothing.
 
         `identity` is the lifecycle stream's, `readable` how many of the batch were well-formed. No look is put
         further off than `grace` (ns) from now, however Redis's clock stands. Raises ForeignLedger.
         """
-        highest = max((record.seq for _, record, _ in events), default=0)
+        highest = max((word.seq for _, word, _ in events), default=0)
         args: list[str | int] = [self._key("job", ""), identity, grace // 1_000_000, highest, readable]
-        for job_id, record, due in events:
-            args += [job_id, _pack(record), "" if due is None else -(-due // 1_000_000)]
+        for job_id, word, due in events:
+            args += [job_id, _pack_word(word), "" if due is None else -(-due // 1_000_000)]
         newer, due_count, stale = await self._apply(keys=[self._key("due"), self._key("ledger")], args=args)
         if newer < 0:
             message = "the ledger in Redis belongs to another lifecycle stream; it is rebuilt at the next check"
@@ -297,10 +382,16 @@ class Ledger:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for key in keys:
                     pipe.get(key)
-                values = await pipe.execute()
-            pairs = zip(cast("list[str]", keys), values, strict=True)
-            found.update((key.removeprefix(prefix), _unpack(value)) for key, value in pairs if value is not None)
+                values = await pipe.execute(raise_on_error=False)
+            for key, value in zip(cast("list[str]", keys), values, strict=True):
+                with suppress(ValueError, AttributeError):  # gone since, or nothing of ours
+                    found[key.removeprefix(prefix)] = _unpack(value)
         return found
+
+    async def tidy(self) -> list[str]:
+        """Take away what cannot have been written here; the keys. Where there were any, the ledger counts as lost."""
+        keys = [self._key(name) for name in _KINDS]
+        return list(await self._tidy(keys=keys, args=list(_KINDS.values())))
 
     async def owner(self) -> str | None:
         """The lifecycle stream that this ledger was built from; None for a ledger that never was."""
@@ -334,7 +425,7 @@ class Ledger:
     async def deliveries(self, job_id: str) -> dict[str, int]:
         """How often advisories of each kind were counted on a job."""
         counts = cast("dict[str, str]", await cast("Any", self._redis.hgetall(self._key("deliveries", job_id))))
-        return {kind: int(count) for kind, count in counts.items()}
+        return {kind: int(count) for kind, count in counts.items() if count.isascii() and count.isdigit()}
 
     async def due_count(self) -> int:
         """Jobs in the due queue."""
@@ -364,8 +455,12 @@ class Ledger:
 
     async def lease(self, lease: Lease) -> bool:
         """Whether it is now held by this token, and nobody else."""
-        milliseconds = int(lease.seconds * 1000)
-        return bool(await self._redis.set(self._key("lease", lease.what), lease.token, nx=True, px=milliseconds))
+        args: list[str | int] = [lease.token, int(lease.seconds * 1000)]
+        return bool(await self._lease(keys=[self._key("lease", lease.what)], args=args))
+
+    async def holds(self, lease: Lease) -> bool:
+        """Whether the lease is still held by this token."""
+        return bool(await self._holds(keys=[self._key("lease", lease.what)], args=[lease.token]))
 
     async def release(self, lease: Lease) -> None:
         """Give a lease back before its time; no effect on somebody else's."""
@@ -394,9 +489,13 @@ class Ledger:
         """Keep the report of the last full pass."""
         await self._redis.set(self._key("last_pass"), report)
 
-    async def last_pass(self) -> str | None:
+    async def last_pass(self) -> dict[str, Any] | None:
         """The report of the last full pass, by whichever replica."""
-        return cast("str | None", await self._redis.get(self._key("last_pass")))
+        with suppress(ValueError):
+            report = json.loads(await self._redis.get(self._key("last_pass")) or "null")
+            if isinstance(report, dict) and report.keys() >= _REPORTED:
+                return report
+        return None
 
     async def hasten_pass(self) -> None:
         """Let the next pass begin now, whichever replica asks first."""
@@ -409,11 +508,7 @@ class Ledger:
 
     async def count_delivery(self, job_id: str, kind: str) -> None:
         """Count an advisory on a job."""
-        key = self._key("deliveries", job_id)
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hincrby(key, kind, 1)
-            pipe.pexpire(key, self._ttl_ms)
-            await pipe.execute()
+        await self._count(keys=[self._key("deliveries", job_id)], args=[kind, self._ttl_ms])
 
     async def begin_rebuild(self, identity: str, token: str) -> None:
         """Vouch for nothing from here on. Records of another lifecycle stream are dropped: they prove nothing here."""
@@ -431,8 +526,23 @@ class Ledger:
 
 
 def _pack(record: Record) -> str:
-    return f"{record.occurred_at:020d}{record.seq:020d}{record.status}"
+    latest, last = _pack_word(record.latest), _pack_word(record.last)
+    return latest if latest == last else latest + last
+
+
+def _pack_word(word: Word) -> str:
+    length = len(word.status.encode("utf-8", "surrogateescape"))
+    return f"{word.occurred_at:016x}{word.seq:016x}{word.published_at:016x}{length:03x}{word.status}"
 
 
 def _unpack(value: str) -> Record:
-    return Record(int(value[:20]), int(value[20:_HEAD]), value[_HEAD:])
+    raw = value.encode("utf-8", "surrogateescape")
+    latest, rest = _unpack_word(raw)
+    return Record(latest, _unpack_word(rest)[0] if rest else latest)
+
+
+def _unpack_word(raw: bytes) -> tuple[Word, bytes]:
+    """The word in front, and what follows it."""
+    occurred_at, seq, published_at = (int(raw[start : start + 16], 16) for start in (0, 16, 32))
+    end = _HEAD + int(raw[48:_HEAD], 16)
+    return Word(occurred_at, seq, raw[_HEAD:end].decode("utf-8", "surrogateescape"), published_at), raw[end:]

@@ -10,7 +10,7 @@ Laws of this module:
 
 from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 from faststream.message import StreamMessage
 from faststream.prometheus import ConsumeAttrs, MetricsSettingsProvider, PrometheusMiddleware
@@ -33,7 +33,7 @@ UNFIXABLE = (
     *(Reason.DELETES_PAUSED, Reason.OUTCOME_UNKNOWN, Reason.REFUSED),
 )
 ABORTED = (
-    *(Reason.RUNNING, Reason.GRACE, Reason.ACTIVE, Reason.FENCED, Reason.UNKNOWN),
+    *(Reason.RUNNING, Reason.DISPUTED, Reason.GRACE, Reason.ACTIVE, Reason.FENCED, Reason.UNKNOWN),
     *(Reason.DELETES_PAUSED, Reason.REFUSED),
 )
 
@@ -80,6 +80,7 @@ class Metrics(Observer):
 
     def _gauge(self, interval_s: float) -> None:
         self._streams = self._one_gauge("streams", "Job streams by verdict.", "verdict")
+        self._disputed = self._one_gauge("streams_disputed", "Job streams whose job's last words disagree.")
         self._oldest = self._one_gauge("oldest_zombie_seconds", "How long the oldest zombie has been one; 0 for none.")
         self._lag = self._one_gauge("ledger_lag_messages", "Lifecycle messages that the ledger has not got yet.")
         self._covered = self._one_gauge(
@@ -135,6 +136,7 @@ class Metrics(Observer):
         if told["error"] is None:
             for verdict, count in told["verdicts"].items():
                 self._streams.labels(verdict).set(count)
+            self._disputed.set(told.get("reasons", {}).get(Reason.DISPUTED.value, 0))
             self._oldest.set(told["oldest_zombie_s"] or 0.0)
             self._judged.set(_seconds(told["at"]))
         self._lag.set(told["lag"])
@@ -176,7 +178,8 @@ class _Bounded(MetricsSettingsProvider[list[Msg], PublishCommand]):
         return self._without_job(cmd.destination)
 
     def get_consume_attrs_from_message(self, msg: StreamMessage[list[Msg]]) -> ConsumeAttrs:
-        batch = msg.raw_message
+        raw = cast("list[Msg] | Msg", msg.raw_message)  # a batch of events, or one advisory
+        batch = raw if isinstance(raw, list) else [raw]
         return {
             "destination_name": self._without_job(batch[0].subject),
             "message_size": sum(len(one.data) for one in batch),

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 SECOND = 1_000_000_000
 """Nanoseconds in a second."""
@@ -46,13 +47,55 @@ UNREADABLE = "?"
 """The status of a job whose last event could not be read: it exists, and nobody may call it terminal."""
 
 
+def fold(status: str) -> str:
+    """A status as it is compared: ASCII letters in upper case, and only those, so that no other word becomes one."""
+    return status.encode("utf-8", "surrogatepass").upper().decode("utf-8", "surrogatepass")
+
+
 @dataclass(frozen=True, slots=True, order=True)
-class Record:
-    """The last word on a job. Records compare by age: `occurred_at`, then the event's stream sequence."""
+class Word:
+    """What one lifecycle event says of its job. Words compare by `occurred_at`, then by the event's stream sequence."""
 
     occurred_at: int
+    """By the emitter's clock, clamped to `published_at`; `published_at` itself where the emitter left it out."""
     seq: int
     status: str = field(compare=False)
+    published_at: int = field(compare=False)
+    """By the clock of the server that stored the event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of one job: its last word by either order. Emitters' clocks differ, and late news comes last."""
+
+    latest: Word
+    """The last one by `occurred_at`."""
+    last: Word
+    """The last one by stream sequence."""
+
+    @classmethod
+    def of(cls, *words: Word) -> "Record":
+        """The record that these words make, in whatever order they come. Raises ValueError where there are none."""
+        return cls(max(words), max(words, key=lambda word: word.seq))
+
+    def merged(self, other: "Record | None") -> "Record":
+        """What both know together."""
+        return self if other is None else Record.of(self.latest, self.last, other.latest, other.last)
+
+    @property
+    def status(self) -> str:
+        """The one to show: that of the latest word."""
+        return self.latest.status
+
+    @property
+    def occurred_at(self) -> int:
+        """Since when it has that status."""
+        return self.latest.occurred_at
+
+    @property
+    def heard_at(self) -> int:
+        """When the last of its words was spoken, by whichever clock says so later."""
+        return max(self.latest.published_at, self.last.published_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +103,11 @@ class Event:
     """A lifecycle event that was read: the job and what it says of it."""
 
     job_id: str
-    record: Record
+    word: Word
+    source: str | None = None
+    """Who says so, where the emitter tells."""
+    remark: str | None = None
+    """What is odd about it, though it counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +115,7 @@ class Malformed:
     """A lifecycle message that could not be read. `job_id` is None where its subject names no job."""
 
     job_id: str | None
-    record: Record
+    word: Word
     reason: str
 
 
@@ -80,6 +127,8 @@ class Fence:
     until: int
     subjects: tuple[str, ...]
     """The original subjects; empty where the metadata that holds them cannot be read."""
+    lifted: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Further original values of the stream's config, which would keep the barrier from being answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +138,8 @@ class Consumers:
     last_active: int | None
     """The last delivery or ack; None where there never was one."""
     redelivered: int
+    unchanged_since: int | None = None
+    """Since when nothing about them has changed: their creation, their activity, and the first sighting of it all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +192,7 @@ class Reason(StrEnum):
     FENCE_UNREADABLE = "fence-unreadable"
     CREATED_UNREADABLE = "created-unreadable"
     RUNNING = "running"
+    DISPUTED = "disputed"
     FRESH = "fresh"
     GRACE = "grace"
     ACTIVE = "active"

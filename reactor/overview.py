@@ -1,7 +1,6 @@
 """What reactor did, what it will do next, and why: read only, for the commands, the HTTP endpoint and the page."""
 
 import asyncio
-import json
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from reactor.directory import Directory
 from reactor.drain import Drainer, Look, Target, settlement_of
 from reactor.jetstream import JetStream, NotFound
 from reactor.ledger import Ledger
-from reactor.model import SECOND, Outcome, Reason, format_instant
+from reactor.model import SECOND, Outcome, Word, format_instant
 from reactor.policy import Policy, fell_due, guards_of
 from reactor.reconciler import Order, Reconciler
 from reactor.report import Report, describe
@@ -25,7 +24,6 @@ FRESH_S = 2.0
 STEP_S = 60.0
 STEPS = 24 * 60
 DAY_CHARS = len("2026-01-31")
-_GUARDS = {Reason.FRESH: "age_guard", Reason.GRACE: "terminal_grace", Reason.ACTIVE: "idle_guard"}
 _VERDICTS = {
     Outcome.KEPT: "kept",
     Outcome.WAITING: "waiting",
@@ -128,7 +126,7 @@ class Overview:
                 "gap": coverage.gap,
             },
             "lag": lifecycle.behind,
-            "last_reconcile": json.loads(last_pass) if last_pass else None,
+            "last_reconcile": last_pass,
         }
 
     def _counts(self, report: Report) -> Json:
@@ -236,18 +234,18 @@ class Overview:
             "sentence": sentence(look.stream.name, look.verdict, look.record, look.coverage),
             "changes": changes(look.verdict),
             "guards": [
-                {"guard": _GUARDS[guard.reason], "passes_at": format_instant(guard.passes_at), "passed": guard.passed}
+                {"guard": guard.name, "passes_at": format_instant(guard.passes_at), "passed": guard.passed}
                 for guard in guards
             ],
         }
 
     def _evidence(self, look: Look, consumers: Sequence[Json], deliveries: Json) -> Json:
         coverage, record, event = look.coverage, look.record, look.event
-        words = {"record": record, "last_event": event}
+        disputed = record if record is not None and self._policy.is_disputed(record) else None
         return {
-            name: word and {"status": word.status, "occurred_at": format_instant(word.occurred_at), "seq": word.seq}
-            for name, word in words.items()
-        } | {
+            "record": record and _word(record.latest),
+            "last_event": event and _word(event.last),
+            "disputed": disputed and {"by_time": _word(disputed.latest), "by_sequence": _word(disputed.last)},
             "coverage": {
                 "intact": coverage.intact,
                 "since": None if coverage.since is None else format_instant(coverage.since),
@@ -264,6 +262,15 @@ class Overview:
             "consumers": [_consumer(raw) for raw in consumers],
             "advisories": deliveries,
         }
+
+
+def _word(word: Word) -> Json:
+    return {
+        "status": word.status,
+        "occurred_at": format_instant(word.occurred_at),
+        "published_at": format_instant(word.published_at),
+        "seq": word.seq,
+    }
 
 
 def _public(entry: Json) -> Json:

@@ -5,17 +5,22 @@ Laws of this module:
 * Pure and total: every stream gets a verdict, no clock is read, nothing is awaited.
 * Unknown is not dead. Whatever cannot be read, or nobody vouches for, is never Drain.
 * Live beats everything: a record with a status that is not terminal keeps its stream, whatever its age.
+* A job has ended only where its last word is terminal by both orders, the stream's and the emitters' clocks'. Where
+  they disagree it lives; after the dispute guard, without a sign of life, the stream's order counts.
 * The only `now` is the server's own time in the answer that described the stream, so no worker's clock matters.
 
-The ladder of `decide`, top rung first: protected, unreported, fenced, created unreadable, running, ledger lost,
-then the guards of a terminal or of a missing job, and last whether the stream can be fenced at all.
+The ladder of `decide`, top rung first: protected, unreported, fenced, created unreadable, running or disputed, ledger
+lost, then the guards of a terminal or of a missing job, and last whether the stream can be fenced at all.
 """
 
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from reactor.model import Coverage, Drain, Keep, Reason, Record, Stream, Unfixable, Verdict, Wait
+from reactor.model import Coverage, Drain, Keep, Reason, Record, Stream, Unfixable, Verdict, Wait, Word, fold
+
+DONE = frozenset({"SUCCESS"})
+"""Terminal words that say that the work was done: what is worked on after them was announced too early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,10 @@ class Policy:
     age_guard: int
     terminal_grace: int
     idle_guard: int
+    missing_guard: int
+    """Of a job that only the ledger calls missing, instead of the idle guard where it is longer: one lost event, and a
+    live job looks just so."""
+    dispute_guard: int
     terminal_statuses: frozenset[str]
     """Upper case."""
     protect: tuple[str, ...] = ()
@@ -47,9 +56,17 @@ class Policy:
         """By its own metadata or by a glob in the settings."""
         return stream.protected or any(fnmatchcase(stream.name, glob) for glob in self.protect)
 
+    def ends(self, word: Word) -> bool:
+        """Whether by this word the job system does no more work for the job. Unknown words are live."""
+        return fold(word.status) in self.terminal_statuses
+
     def is_terminal(self, record: Record) -> bool:
-        """Whether the job system does no more work for the job. Unknown words are live."""
-        return record.status.upper() in self.terminal_statuses
+        """Whether its last word is terminal, in whichever order one reads them."""
+        return self.ends(record.latest) and self.ends(record.last)
+
+    def is_disputed(self, record: Record) -> bool:
+        """Whether one of its last words is terminal and the other is not."""
+        return self.ends(record.latest) != self.ends(record.last)
 
 
 def decide(stream: Stream, record: Record | None, coverage: Coverage, policy: Policy) -> Verdict:
@@ -71,7 +88,9 @@ def decide(stream: Stream, record: Record | None, coverage: Coverage, policy: Po
 
 
 def _by_job(stream: Stream, created: int, record: Record | None, coverage: Coverage, policy: Policy) -> Verdict:
-    if record is not None and not policy.is_terminal(record):
+    if record is not None and policy.is_disputed(record) and not _dispute_of(stream, record, policy).passed:
+        return Keep(Reason.DISPUTED)
+    if record is not None and not policy.ends(record.last):
         return Keep(Reason.RUNNING)
     if not coverage.intact:
         return Keep(Reason.UNKNOWN)
@@ -84,8 +103,9 @@ def _by_job(stream: Stream, created: int, record: Record | None, coverage: Cover
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """One guard of a stream: why it waits, and until when (ns)."""
+    """One guard of a stream: its name, why the stream waits, and until when (ns)."""
 
+    name: str
     reason: Reason
     passes_at: int
     passed: bool
@@ -93,43 +113,85 @@ class Guard:
 
 def guards_of(stream: Stream, record: Record | None, policy: Policy) -> list[Guard]:
     """The guards before the end of a stream, in the order in which they count; none for a live job, which is kept."""
-    if record is not None and not policy.is_terminal(record):
+    if record is None:
+        return _passing(stream, _of_missing_job(stream, policy))
+    if not policy.ends(record.last):
         return []
-    begins = _of_missing_job(stream, policy) if record is None else _of_terminal_job(stream, record, policy)
+    dispute = [_dispute_of(stream, record, policy)] if policy.is_disputed(record) else []
+    return [*dispute, *_passing(stream, _of_terminal_job(stream, record, policy))]
+
+
+Begins = list[tuple[str, Reason, int | None, int]]
+"""Each guard with the time it began (ns; None where it never did) and how long it lasts."""
+
+
+def _passing(stream: Stream, begins: Begins) -> list[Guard]:
     return [
-        Guard(reason, since + span, passed=stream.observed_at >= since + span)
-        for reason, since, span in begins
+        Guard(name, reason, since + span, passed=stream.observed_at >= since + span)
+        for name, reason, since, span in begins
         if since is not None
     ]
 
 
-Begins = list[tuple[Reason, int | None, int]]
-"""Each guard with the time it began (ns; None where it never did) and how long it lasts."""
+def _dispute_of(stream: Stream, record: Record, policy: Policy) -> Guard:
+    """How long the two orders may disagree: since the last of the two words, and since anybody used the stream."""
+    since = max(record.heard_at, stream.last_publish or 0, _consumed_at(stream) or 0)
+    return _passing(stream, [("dispute_guard", Reason.DISPUTED, since, policy.dispute_guard)])[0]
 
 
 def _of_terminal_job(stream: Stream, record: Record, policy: Policy) -> Begins:
-    published = stream.last_publish
-    if published is not None and published <= record.occurred_at:
-        published = None  # its work was published while the job still ran: no sign of a new life
+    """What was published while the job still ran is no sign of a new life; nor is work that goes on after a failure.
+
+    But a job that is done has no work left: where some goes on, somebody spoke too early.
+    """
+    published, consumed = stream.last_publish, _consumed_at(stream)
+    done = any(fold(word.status) in DONE for word in (record.latest, record.last))
     return [
-        (Reason.FRESH, stream.created, policy.age_guard),
-        (Reason.GRACE, record.occurred_at, policy.terminal_grace),
-        (Reason.ACTIVE, published, policy.idle_guard),
+        ("age_guard", Reason.FRESH, stream.created, policy.age_guard),
+        ("terminal_grace", Reason.GRACE, record.occurred_at, policy.terminal_grace),
+        ("idle_guard", Reason.ACTIVE, _since_the_end(published, record), policy.idle_guard),
+        ("idle_guard", Reason.ACTIVE, _since_the_end(consumed, record) if done else None, policy.idle_guard),
     ]
+
+
+def spoke_too_early(stream: Stream, record: Record, policy: Policy) -> bool:
+    """Whether a job was called done, and its work went on."""
+    done = policy.is_terminal(record) and fold(record.status) in DONE
+    return done and _since_the_end(_consumed_at(stream), record) is not None
+
+
+def _since_the_end(instant: int | None, record: Record) -> int | None:
+    return instant if instant is not None and instant > record.occurred_at else None
 
 
 def _of_missing_job(stream: Stream, policy: Policy) -> Begins:
-    consumed = stream.consumers.last_active if stream.consumers else None
-    return [
-        (Reason.FRESH, stream.created, policy.age_guard),
-        (Reason.ACTIVE, stream.last_publish, policy.idle_guard),
-        (Reason.ACTIVE, consumed, policy.idle_guard),
+    """An operator's word is worth more than a ledger's silence."""
+    rows: Begins = [
+        ("age_guard", Reason.FRESH, stream.created, policy.age_guard),
+        ("idle_guard", Reason.ACTIVE, stream.last_publish, policy.idle_guard),
+        ("idle_guard", Reason.ACTIVE, _consumed_at(stream), policy.idle_guard),
     ]
+    if not policy.assume_missing:
+        unchanged = stream.consumers.unchanged_since if stream.consumers else None
+        signs = (stream.created, stream.last_publish, unchanged)
+        since = max((sign for sign in signs if sign is not None), default=None)
+        rows.append(("missing_guard", Reason.ACTIVE, since, policy.missing_guard))
+    return rows
 
 
-def due_at(record: Record, policy: Policy) -> int | None:
-    """When to look at the stream of a job with this record first; None for a live job."""
-    return record.occurred_at + policy.terminal_grace if policy.is_terminal(record) else None
+def _consumed_at(stream: Stream) -> int | None:
+    """The last delivery or ack, as far as anybody asked."""
+    return stream.consumers.last_active if stream.consumers else None
+
+
+def due_at(word: Word, policy: Policy) -> int | None:
+    """When to look at the stream of a job with this word first; None for a live one."""
+    return word.occurred_at + policy.terminal_grace if policy.ends(word) else None
+
+
+def is_over(record: Record, policy: Policy, now: int) -> bool:
+    """Whether what is left of a job without a stream may be tidied away, at the server's time `now`."""
+    return policy.is_terminal(record) and now >= record.occurred_at + policy.terminal_grace
 
 
 def fell_due(stream: Stream, record: Record | None, policy: Policy) -> int | None:

@@ -1,14 +1,15 @@
-"""The streams and durables that reactor lives on: what exists is used as it is, what is missing is declared.
+"""The streams and the durable that reactor lives on: what exists is used as it is, what is missing is declared.
 
-Two streams cannot capture the same subject (10065), so a job system that already keeps its lifecycle events or its
-advisories in a stream of its own keeps it, and reactor reads there. Nothing that exists is ever altered.
+Two streams cannot capture the same subject (10065). So a job system that already keeps its lifecycle events in a stream
+of its own keeps it, and reactor reads there; and reactor makes no stream on the advisories, which it hears over core
+NATS, so that a job system may make one at any time. Nothing of others' is ever altered.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reactor.events import SubjectTemplate
-from reactor.jetstream import JetStream, NotFound, Raw, Refused
+from reactor.jetstream import JetStream, NotFound, PermissionDenied, Raw, Refused
 from reactor.wire import instant
 
 DEAD_LETTERS = "REACTOR_DEAD_LETTERS"
@@ -21,7 +22,10 @@ ADVISORY_SUBJECTS = (
     f"{ADVISORY}.CONSUMER.MSG_TERMINATED.*.*",
 )
 """Just what is needed: listening to CONSUMER.DELETED costs the server about 3% of STREAM.DELETED (measured)."""
-_HOUR_NS = 3_600 * 1_000_000_000
+LETTERS_SHARE = 50
+"""The dead letters may take so much of the account's storage: one part in fifty."""
+FORMER_ADVISORIES = "REACTOR_ADVISORIES"
+"""The stream that reactor 0.1 made for them, in the way of any other."""
 
 
 class ProvisionError(Exception):
@@ -34,10 +38,11 @@ class Wishes:
 
     events_stream: str
     events_subject: SubjectTemplate
-    advisories_stream: str
     durable: str
     replicas: int
     max_age: int
+    letters_max_msgs: int
+    letters_max_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +56,14 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Provision:
-    """Where reactor reads: the lifecycle events, and the advisories (one source, or more where they are split)."""
+    """Where reactor reads."""
 
     events: Source
-    advisories: tuple[Source, ...]
 
     @property
     def own_streams(self) -> frozenset[str]:
         """Streams that are never job streams."""
-        return frozenset({self.events.stream, DEAD_LETTERS, *(source.stream for source in self.advisories)})
+        return frozenset({self.events.stream, DEAD_LETTERS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +84,42 @@ class Lifecycle:
 async def provision(js: JetStream, wishes: Wishes) -> Provision:
     """Find or declare every stream and durable. Raises ProvisionError and JetStreamError."""
     events = await _events_source(js, wishes)
-    await _declare(js, _config(DEAD_LETTERS, [DEAD_LETTER_SUBJECT], wishes.max_age, wishes.replicas))
-    return Provision(events, await _advisory_sources(js, wishes))
+    letters = _config(DEAD_LETTERS, [DEAD_LETTER_SUBJECT], wishes.max_age, wishes.replicas)
+    limits = {"max_msgs": wishes.letters_max_msgs, "max_bytes": await _affordable(js, wishes), "discard": "old"}
+    await _declare(js, letters | limits)
+    return Provision(events)
+
+
+async def _affordable(js: JetStream, wishes: Wishes) -> int:
+    """Bytes for the dead letters: `max_bytes` is reserved, and must not take the room of the jobs' own streams."""
+    try:
+        account = await js.call("INFO")
+    except PermissionDenied:
+        return wishes.letters_max_bytes
+    tiers = account.get("tiers") or {}
+    limits = (tiers.get(f"R{wishes.replicas}") or account).get("limits") or {}
+    room = limits.get("max_storage", -1)
+    return min(wishes.letters_max_bytes, max(room // LETTERS_SHARE, 1)) if room > 0 else wishes.letters_max_bytes
+
+
+async def remove_former_advisories(js: JetStream, durable: str) -> bool:
+    """Delete the stream that reactor 0.1 made for advisories; whether it was there and is gone.
+
+    It keeps a job system's own from being made. It stays where somebody else has a consumer on it.
+    """
+    try:
+        subjects = (await js.stream_info(FORMER_ADVISORIES))["config"].get("subjects") or ()
+        if not set(subjects) <= set(ADVISORY_SUBJECTS) or await js.consumer_names(FORMER_ADVISORIES) - {durable}:
+            return False
+        await js.delete_stream(FORMER_ADVISORIES)
+    except NotFound:
+        return False
+    return True
+
+
+async def streams_of_advisories(js: JetStream) -> list[str]:
+    """Whichever streams capture advisories now: where companions are."""
+    return sorted(await js.stream_names(f"{ADVISORY}.>"))
 
 
 def wrong_account(owner: str, wishes: Wishes) -> str:
@@ -121,23 +159,6 @@ async def _events_source(js: JetStream, wishes: Wishes) -> Source:
         # A compacted table: the last words on each job, more than one since a late publisher's may come last.
         await _declare(js, config | {"max_msgs_per_subject": 8})
     return await _with_durable(js, wishes.durable, stream, (wanted,))
-
-
-async def _advisory_sources(js: JetStream, wishes: Wishes) -> tuple[Source, ...]:
-    wanted = await find_advisory_streams(js, wishes)
-    if own := wanted.get(wishes.advisories_stream):
-        await _declare(js, _config(wishes.advisories_stream, own, _HOUR_NS, wishes.replicas))
-    return tuple([await _with_durable(js, wishes.durable, stream, subjects) for stream, subjects in wanted.items()])
-
-
-async def find_advisory_streams(js: JetStream, wishes: Wishes) -> dict[str, tuple[str, ...]]:
-    """By subject, whichever stream captures it; the rest is for a stream of reactor's own, there or not."""
-    wanted: dict[str, tuple[str, ...]] = {}
-    for subject in ADVISORY_SUBJECTS:
-        captors = sorted(await js.stream_names(subject))
-        stream = captors[0] if captors else wishes.advisories_stream
-        wanted[stream] = (*wanted.get(stream, ()), subject)
-    return wanted
 
 
 def _config(name: str, subjects: Sequence[str], max_age: int, replicas: int) -> Raw:

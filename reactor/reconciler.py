@@ -7,9 +7,10 @@ candidates only, lets the breaker look at the whole, and hands each candidate to
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from reactor.directory import Directory, in_words
 from reactor.drain import Drainer, Target, settlement_of
@@ -22,12 +23,13 @@ from reactor.parallel import each
 from reactor.policy import Breaker, Policy, decide
 from reactor.report import Report
 from reactor.schedule import delay_until
-from reactor.wire import read_stream
+from reactor.wire import instant, read_stream
 
 CATCH_UP_S = 15.0
 """How long events that are on their way to another replica are waited for; after that, absence proves nothing."""
 
 POLL_S = 0.05
+INTERRUPTED = "interrupted; what was begun is finished"
 
 
 class PassAborted(Exception):
@@ -60,6 +62,13 @@ class Order:
     """Just these streams, by their exact names; empty for all."""
     under: Lease | None = None
     """The lease of a periodic pass: once it is lost, nothing more is deleted."""
+    stop: asyncio.Event | None = None
+    """Set from outside: what is begun is finished, and nothing more is begun."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing more is to be begun."""
+        return self.stop is not None and self.stop.is_set()
 
 
 Progress = Callable[[int, int], None]
@@ -109,7 +118,7 @@ class Reconciler:
         started_at, start = self._clock(), time.monotonic()
         report = Report((), self._policy, order.dry_run, started_at, 0.0)
         try:
-            judged = await self._judge_all(order)
+            judged = await self._unless_stopped(order, self._judge_all(order))
             breaker = self._check_breaker(judged)
             held = breaker is not None and not order.override_breaker
             if not order.dry_run:
@@ -118,18 +127,42 @@ class Reconciler:
             if not order.dry_run:
                 settlements = await self._report_failures(settlements)
                 await self._drainer.account_for_begun({one.stream.name for one in judged if one.needs_hand})
+                if not order.only:
+                    await self._sweep_companions(judged)
                 self._journal.judged(*settlements)
             settlements += self._absent(order, judged)
             report = replace(report, settlements=settlements, breaker=breaker if held else None)
+            if order.is_stopped:
+                report = replace(report, error=INTERRUPTED)
         except (JetStreamError, LedgerError) as error:
-            report = replace(report, error=in_words(error))
+            report = replace(report, error=in_words(error), away=True)
         except (PassAborted, LeaseLost) as error:
-            report = replace(report, error=str(error))
-        report = replace(report, duration_s=time.monotonic() - start)
-        if not order.dry_run and not order.only:
-            with suppress(LedgerError):
-                await self._ledger.remember_pass(json.dumps(report.in_short()))
+            report = replace(report, error=str(error), away=not order.is_stopped)
+        return await self._remember(replace(report, duration_s=time.monotonic() - start), order)
+
+    async def _remember(self, report: Report, order: Order) -> Report:
+        """For whoever looks on. A Redis that takes nothing is an outage, also where there was nothing to delete."""
+        if order.dry_run or order.only:
+            return report
+        try:
+            await self._ledger.remember_pass(json.dumps(report.in_short()))
+        except LedgerError as error:
+            return report if report.error else replace(report, error=in_words(error), away=True)
         return report
+
+    async def _unless_stopped(self, order: Order, work: Coroutine[Any, Any, list[Judged]]) -> list[Judged]:
+        """Nothing is fenced yet, so it may be broken off anywhere. Raises PassAborted."""
+        if order.stop is None:
+            return await work
+        judging, stopped = asyncio.create_task(work), asyncio.create_task(order.stop.wait())
+        try:
+            await asyncio.wait({judging, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if judging.done():
+                return judging.result()
+            raise PassAborted(INTERRUPTED)
+        finally:
+            stopped.cancel()
+            judging.cancel()
 
     @property
     def paused(self) -> str | None:
@@ -156,6 +189,14 @@ class Reconciler:
             for record in [records.get(stream.job_id)]
         ]
         return await each(judged, self._ask_consumers, self._concurrency)
+
+    async def _sweep_companions(self, judged: Sequence[Judged]) -> None:
+        """Of streams that others have deleted. A page may have missed one, so their names are asked for once more."""
+        jobs = {one.stream.job_id for one in judged}
+        names = await self._reads.stream_names()
+        jobs |= {job_id for name in names if (job_id := self._policy.job_id(name)) is not None}
+        now = instant((await self._reads.stream_info(self._lifecycle_stream)).get("ts"))
+        await self._drainer.sweep_companions(jobs, now or 0)
 
     async def _list(self, only: frozenset[str]) -> Listing:
         """All streams; the lifecycle stream among them shows that this is the account it should be."""
@@ -197,7 +238,7 @@ class Reconciler:
         if one.verdict != Drain(Reason.MISSING):
             return one
         try:
-            stream = await self._drainer.with_consumers(one.stream)
+            stream = await self._drainer.with_consumers(one.stream, absent=True)
         except NotFound:
             return one  # gone since: for drain_stream to find out
         return replace(one, stream=stream, verdict=decide(stream, one.record, one.coverage, self._policy))
@@ -250,10 +291,14 @@ class Reconciler:
 
     async def _drain(self, one: Judged, order: Order) -> Settlement:
         target = Target(one.stream.name, one.stream.job_id, one.stream.created)
-        if not order.dry_run:
-            await self._pace()
         try:
-            settlement = await self._drainer.drain_stream(target, dry_run=order.dry_run, under=order.under)
+            if order.dry_run:
+                settlement = await self._drainer.preview(target)
+            else:
+                await self._pace()
+                if order.is_stopped:
+                    return replace(_as_it_is(one), outcome=Outcome.KEPT, detail=INTERRUPTED)
+                settlement = await self._drainer.drain_stream(target, order.under)
         except LedgerError as error:
             detail = f"Redis failed on the way: {error}"
             return Settlement(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, one.stream, one.record, detail=detail)

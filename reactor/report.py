@@ -41,6 +41,8 @@ class Report:
     duration_s: float
     breaker: str | None = None
     error: str | None = None
+    away: bool = False
+    """Whether the error is an outage: NATS or Redis is away or takes nothing, or a listing cannot be trusted."""
 
     def count(self, *outcomes: Outcome) -> int:
         """How many streams ended so."""

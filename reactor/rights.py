@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from reactor.jetstream import JetStream
-from reactor.provision import DEAD_LETTER_SUBJECT
+from reactor.provision import ADVISORY_SUBJECTS, DEAD_LETTER_SUBJECT
+from reactor.wire import FENCES
 
 PROBE = "reactor/rights_probe"
 """A name that no stream and no consumer can have (10128)."""
@@ -30,13 +31,17 @@ class Right:
         """One that it stands for."""
         return self.allow.replace("*", PROBE).replace(">", PROBE)
 
+    @property
+    def trial(self) -> tuple[str, bytes, dict[str, str] | None]:
+        """What to publish, as `lets_through` takes it."""
+        return self.subject, self.body, self.headers or None
+
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the rights depend on: streams to read, to declare, to give a durable, to free of companions; its name."""
+    """What the rights depend on: the stream to read, those to declare, to give a durable, to free of companions."""
 
     events: str
-    advisories: Collection[str]
     streams: Collection[str]
     durables: Collection[str]
     companions: Collection[str]
@@ -44,8 +49,9 @@ class Needs:
 
 
 def for_deleting(js: JetStream) -> Iterator[Right]:
-    """To fence and to delete."""
+    """To fence, to prove the end of a stream, and to delete."""
     yield Right(js.api("STREAM.UPDATE.*"))
+    yield Right(FENCES, headers={"Nats-Expected-Stream": PROBE})
     yield Right(js.api("STREAM.DELETE.*"))
 
 
@@ -62,12 +68,16 @@ def for_the_rest(js: JetStream, needs: Needs) -> Iterator[Right]:
     ]
     yield from (Right(js.api(verb)) for verb in requests)
     yield Right(js.api(f"CONSUMER.MSG.NEXT.{events}.*"), NO_PULL)
-    for stream in (events, *needs.advisories):
-        yield Right(js.api(f"CONSUMER.MSG.NEXT.{stream}.{durable}"), NO_PULL)
-        yield Right(f"$JS.ACK.{stream}.{durable}.>")
+    yield Right(js.api(f"CONSUMER.MSG.NEXT.{events}.{durable}"), NO_PULL)
+    yield Right(f"$JS.ACK.{events}.{durable}.>")
     yield Right(DEAD_LETTER_SUBJECT, headers={"Nats-Expected-Stream": PROBE})
+
+
+async def unheard(js: JetStream) -> list[str]:
+    """Advisories that we may not subscribe to. Raises Unreachable and Unanswered."""
+    return [subject for subject in ADVISORY_SUBJECTS if not await js.may_hear(subject)]
 
 
 async def lacking(js: JetStream, rights: Iterable[Right]) -> list[str]:
     """What is not allowed. Raises Unreachable and Unanswered."""
-    return [one.allow for one in rights if not await js.lets_through(one.subject, one.body, one.headers or None)]
+    return [one.allow for one in rights if not await js.lets_through(*one.trial)]

@@ -44,10 +44,13 @@ class Scripts:
             calls, self._waiting = self._waiting, []
             try:
                 answers = await self._pipelined(calls)
-            except RedisError as error:
-                answers = [error] * len(calls)
-            for call, answer in zip(calls, answers, strict=True):
-                await self._answer(call, answer)
+                for call, answer in zip(calls, answers, strict=True):
+                    await self._answer(call, answer)
+            except BaseException as error:
+                for call in calls:
+                    _fail(call, error)  # whatever it is: nobody may wait for ever
+                if not isinstance(error, Exception):
+                    raise
 
     async def _pipelined(self, calls: Sequence[_Call]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -67,6 +70,11 @@ class Scripts:
             call.answer.set_exception(answer)
         else:
             call.answer.set_result(answer)
+
+
+def _fail(call: _Call, error: BaseException) -> None:
+    if not call.answer.done():
+        call.answer.set_exception(error if isinstance(error, Exception) else RedisError("given up"))
 
 
 class Script:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Self, cast
 from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
+    ByteSize,
     ConfigDict,
     Field,
     SecretStr,
@@ -141,15 +142,10 @@ class EventsSettings(BaseSettings):
     """Copies of each stream that reactor declares."""
     max_age: fields.Span = timedelta(days=30)
     """How long the lifecycle stream keeps events, where reactor declares it."""
-
-
-class AdvisoriesSettings(BaseSettings):
-    """Where JetStream's advisories are heard."""
-
-    model_config = _group("ADVISORIES")
-
-    stream: fields.Name = "REACTOR_ADVISORIES"
-    """The stream that is declared where nobody captures the advisories."""
+    dead_letters_max_msgs: Annotated[int, Field(ge=1)] = 100_000
+    """Events that could not be read, at most; the oldest go first."""
+    dead_letters_max_bytes: fields.Bytes = ByteSize(256 << 20)
+    """Their size, at most, such as 256MiB."""
 
 
 class PolicySettings(BaseSettings):
@@ -164,13 +160,17 @@ class PolicySettings(BaseSettings):
     terminal_grace: fields.Duration = timedelta(minutes=5)
     """Minimum time since the job became terminal."""
     idle_guard: fields.Duration = timedelta(minutes=10)
-    """Minimum time since the last publish (and, for a missing job, delivery or ack)."""
+    """Minimum time since the last publish (and, for a missing or done job, delivery or ack)."""
+    missing_guard: fields.Duration = timedelta(hours=24)
+    """Minimum time without any sign of life for a job that merely no event was heard of."""
+    dispute_guard: fields.Duration = timedelta(hours=24)
+    """How long a job lives whose last words disagree, by sequence and by occurred_at."""
     terminal_statuses: fields.Statuses = (*("SUCCESS", "FAILURE", "REVOKED", "DELETED"),)
     """Statuses after which no more work is done, comma-separated; every other one is live."""
     protect: fields.Words = ()
     """Globs of stream names that are never deleted, comma-separated."""
     companions: fields.Templates = ("job-{job_id}-dlq",)
-    """Consumers on the advisory stream to delete with a job's stream, comma-separated templates."""
+    """Consumers on streams of advisories to delete with a job's stream, comma-separated templates."""
 
     @property
     def regex(self) -> re.Pattern[str]:
@@ -196,7 +196,7 @@ class SweepSettings(BaseSettings):
 
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
     """Streams drained at once."""
-    lease: fields.Span = timedelta(seconds=30)
+    lease: Annotated[fields.Span, Field(le=timedelta(hours=1))] = timedelta(seconds=30)
     """How long a stream is one replica's; a killed one's streams are taken over after that."""
     max_rate: fields.Rate = None
     """Deletions a second, or none for no limit."""
@@ -229,6 +229,8 @@ class HttpSettings(BaseSettings):
     """What /api, /events and /metrics ask for, as ?token=… or as a bearer token."""
     open: bool = False
     """Serve other hosts without a token: everyone who reaches the port can read."""
+    hosts: fields.Words = ()
+    """Further names that it answers for, comma-separated, beside loopback's and the address it is bound to."""
 
     @model_validator(mode="after")
     def _is_guarded(self) -> "HttpSettings":
@@ -257,7 +259,6 @@ class Settings(BaseModel):
     nats: NatsSettings
     redis: RedisSettings
     events: EventsSettings
-    advisories: AdvisoriesSettings
     policy: PolicySettings
     breaker: BreakerSettings
     sweep: SweepSettings
@@ -331,6 +332,8 @@ def _shown(default: object) -> str:
             return ",".join(map(str, default))
         case timedelta():
             return _short(default)
+        case ByteSize():
+            return default.human_readable(separator="").replace(".0", "")
         case _:
             return str(default)
 
@@ -338,5 +341,6 @@ def _shown(default: object) -> str:
 def _short(span: timedelta) -> str:
     """A whole number of the largest unit that fits."""
     milliseconds = span // timedelta(milliseconds=1)
-    unit = next(unit for unit, size in fields.UNITS.items() if milliseconds % size == 0)
+    whole = (unit for unit, size in fields.UNITS.items() if milliseconds % size == 0)
+    unit = next(unit for unit in whole if unit != "d" or milliseconds > fields.UNITS["d"])  # 24h, then 2d
     return f"{milliseconds // fields.UNITS[unit]}{unit}"

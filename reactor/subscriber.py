@@ -1,7 +1,8 @@
 """Hearing: lifecycle events into the ledger, advisories into the due queue, what cannot be read to the dead letters.
 
-A message is acked only after Redis has it. A fault on our side gives it back with a delay, for ever; a fault of the
-message itself ends its deliveries, after it was kept whole in the dead-letter stream.
+A lifecycle event is acked only after Redis has it. A fault on our side gives it back with a delay, for ever; a fault of
+the message itself ends its deliveries, after it was kept whole in the dead-letter stream. An advisory is a hint: lost,
+it costs nothing but time.
 """
 
 import asyncio
@@ -18,9 +19,9 @@ from nats.js.client import JetStreamContext
 from reactor.audit import Audit
 from reactor.directory import Directory
 from reactor.failpoints import Point, reach
-from reactor.jetstream import JetStreamError, read_delivery
+from reactor.jetstream import JetStreamError, read_delivery, size_of
 from reactor.ledger import Ledger, LedgerError
-from reactor.model import SECOND, Event, Malformed
+from reactor.model import SECOND, Event, Malformed, fold
 from reactor.observer import FORGETFUL, Observer
 from reactor.policy import Policy
 from reactor.provision import ADVISORY, DEAD_LETTER_SUBJECT
@@ -28,14 +29,14 @@ from reactor.traces import Span, span
 
 RETRY_S = 2.0
 """How long a message waits that Redis or JetStream did not take."""
-HEADER_ROOM = 8 * 1024
-"""Bytes of a dead letter left for its headers, so that it stays under the server's `max_payload`."""
+LONG = 256
+"""Characters of a subject or a reason in a dead letter's headers, where the server's `max_payload` is small."""
 
 KNOWN_LIVE = frozenset({"PENDING", "RECEIVED", "STARTED", "PROGRESS", "RETRY", "CANCELING"})
-TAKEN, GIVEN_BACK = "taken", "given-back"
-"""What became of a batch, in traces."""
+TAKEN, GIVEN_BACK, FORGOTTEN = "taken", "given-back", "forgotten"
+"""What became of messages, in traces."""
 MANY = 100
-"""Strange words remembered: an emitter gone mad must not fill the memory."""
+"""Remarks remembered: an emitter gone mad must not fill the memory."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,28 +47,37 @@ class DeadLetters:
     """Keeps whole what could not be read."""
 
     def __init__(self, publish: Publish, max_payload: int) -> None:
-        """`publish` waits until the stream has the message."""
+        """`publish` waits until the stream has the message; `max_payload` is the server's, headers included."""
         self._publish = publish
-        self._room = max(max_payload - HEADER_ROOM, HEADER_ROOM)
+        self._max_payload = max_payload
 
     async def keep(self, msg: Msg, malformed: Malformed) -> None:
-        """Publish the message with its subject, sequence and the reason; in parts where the headers would not fit.
+        """Publish the message with its subject, sequence and the reason; in parts where it would not fit.
 
         The message id makes a second delivery of the same message no second letter.
         """
-        parts = list(self._parts(msg.data))
+        headers = self._headers(msg, malformed)
+        parts = list(self._parts(msg.data, headers))
         for number, part in enumerate(parts, 1):
-            headers = {
-                "Reactor-Subject": msg.subject,
-                "Reactor-Sequence": str(malformed.record.seq),
-                "Reactor-Reason": malformed.reason.encode("ascii", "backslashreplace").decode().replace("\n", " "),
+            numbered = {
                 "Reactor-Part": f"{number}/{len(parts)}",
-                "Nats-Msg-Id": f"{msg.subject}:{malformed.record.seq}:{malformed.record.occurred_at}:{number}",
+                "Nats-Msg-Id": f"{malformed.word.seq}:{malformed.word.published_at}:{number}",
             }
-            await self._publish(DEAD_LETTER_SUBJECT, part, headers)
+            await self._publish(DEAD_LETTER_SUBJECT, part, headers | numbered)
 
-    def _parts(self, data: bytes) -> Iterator[bytes]:
-        return (data[start : start + self._room] for start in range(0, max(len(data), 1), self._room))
+    def _headers(self, msg: Msg, malformed: Malformed) -> dict[str, str]:
+        """Cut where they would leave no room for what they are about. Odd bytes are escaped."""
+        subject = msg.subject.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        reason = malformed.reason.encode("ascii", "backslashreplace").decode().replace("\n", " ")
+        headers = {"Reactor-Subject": subject, "Reactor-Sequence": str(malformed.word.seq), "Reactor-Reason": reason}
+        if size_of(headers) <= self._max_payload // 2:
+            return headers
+        return {name: value[: min(LONG, self._max_payload // 8)] for name, value in headers.items()}
+
+    def _parts(self, data: bytes, headers: dict[str, str]) -> Iterator[bytes]:
+        largest = headers | {"Reactor-Part": "9" * 16, "Nats-Msg-Id": "9" * 56}
+        room = max(self._max_payload - size_of(largest), 1)
+        return (data[start : start + room] for start in range(0, max(len(data), 1), room))
 
 
 class LifecycleSubscriber:
@@ -82,12 +92,12 @@ class LifecycleSubscriber:
         observer: Observer = FORGETFUL,
     ) -> None:
         """`wake` is called when a job became due."""
-        self._terminal = terminal_statuses
+        self._known = KNOWN_LIVE | terminal_statuses
         self._directory = directory
         self._dead_letters = dead_letters
         self._wake = wake
         self._observer = observer
-        self._strange: set[str] = set()
+        self._remarked: set[str] = set()
 
     async def handle(self, messages: Sequence[Msg]) -> None:
         """Settle every message of a batch: acked, kept as a dead letter, or given back."""
@@ -105,46 +115,63 @@ class LifecycleSubscriber:
         traced.set(outcome=TAKEN)
         outcomes = taken.outcomes()
         self._observer.heard(Counter(outcomes))
+        malformed: list[tuple[Msg, Malformed]] = []
         for msg, read, (status, heard) in zip(messages, taken.read, outcomes, strict=True):
             with span("lifecycle event", job_id=read.job_id or "", status=status, outcome=heard.value):
-                await self._answer(msg, read)
+                if isinstance(read, Event):
+                    self._remark(read)
+                    await msg.ack()
+                else:
+                    malformed.append((msg, read))
         if taken.applied.due:
             self._wake()
+        await self._bury(malformed)
 
-    async def _answer(self, msg: Msg, read: Event | Malformed) -> None:
-        match read:
-            case Event():
-                self._wonder(read.record.status)
-                await msg.ack()
-            case Malformed():
-                await self._bury(msg, read)
+    def _remark(self, event: Event) -> None:
+        """What is odd about an event that counts all the same: said once a word, and once a source."""
+        word = fold(event.word.status)
+        if word not in self._known and self._is_new(f"status {word}"):
+            log.warning("unknown status, taken for a live one", status=event.word.status)
+        if event.remark and self._is_new(f"source {event.source}"):
+            log.warning(
+                "an emitter's time cannot be read, so the server's counts",
+                source=event.source,
+                job_id=event.job_id,
+                reason=event.remark,
+            )
 
-    def _wonder(self, status: str) -> None:
-        """A word that nobody has heard of is live; it may also be a misspelt end. Said once a word."""
-        word = status.upper()
-        if word in KNOWN_LIVE or word in self._terminal or word in self._strange or len(self._strange) >= MANY:
-            return
-        self._strange.add(word)
-        log.warning("unknown status, taken for a live one", status=status)
+    def _is_new(self, what: str) -> bool:
+        if what in self._remarked or len(self._remarked) >= MANY:
+            return False
+        self._remarked.add(what)
+        return True
 
-    async def _bury(self, msg: Msg, malformed: Malformed) -> None:
+    async def _bury(self, malformed: Sequence[tuple[Msg, Malformed]]) -> None:
+        """Keep them as dead letters, all at once; a flood of them is a line a batch."""
+        kept = [one for one in await asyncio.gather(*(self._keep(*one) for one in malformed)) if one]
+        if kept:
+            first = kept[0]
+            log.warning(
+                "lifecycle events malformed, kept in the dead letters",
+                messages=len(kept),
+                subject=first[0].subject.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+                sequence=first[1].word.seq,
+                reason=first[1].reason,
+            )
+
+    async def _keep(self, msg: Msg, malformed: Malformed) -> tuple[Msg, Malformed] | None:
         try:
             await self._dead_letters.keep(msg, malformed)
         except (nats.errors.Error, TimeoutError) as error:
             await _give_back([msg], error)
-            return
+            return None
         await _terminate(msg, malformed.reason)
         self._observer.buried()
-        log.warning(
-            "lifecycle event malformed, kept in the dead letters",
-            subject=msg.subject,
-            sequence=malformed.record.seq,
-            reason=malformed.reason,
-        )
+        return msg, malformed
 
 
 class AdvisorySubscriber:
-    """Takes batches of advisories: hints to look, never proof."""
+    """Takes advisories: hints to look, never proof."""
 
     def __init__(self, directory: Directory, ledger: Ledger, audit: Audit, policy: Policy) -> None:
         """Advisories name streams; which of them are job streams, the policy knows."""
@@ -153,21 +180,16 @@ class AdvisorySubscriber:
         self._ledger = ledger
         self._policy = policy
 
-    async def handle(self, messages: Sequence[Msg]) -> None:
-        """Take hints in their order, then ack; give all back where Redis or JetStream fails."""
-        with span("advisories", messages=len(messages)) as traced:
-            traced.set(outcome=TAKEN if await self._take(messages) else GIVEN_BACK)
-
-    async def _take(self, messages: Sequence[Msg]) -> bool:
-        try:
-            for msg in messages:
+    async def handle(self, msg: Msg) -> None:
+        """Take a hint. Where Redis or JetStream fails it is forgotten: the full pass makes up for it."""
+        with span("advisory", subject=msg.subject) as traced:
+            try:
                 await self._hint(msg.subject)
-        except (LedgerError, JetStreamError) as error:
-            await _give_back(messages, error)
-            return False
-        for msg in messages:
-            await msg.ack()
-        return True
+            except (LedgerError, JetStreamError) as error:
+                log.debug("an advisory is forgotten", subject=msg.subject, error=str(error))
+                traced.set(outcome=FORGOTTEN)
+            else:
+                traced.set(outcome=TAKEN)
 
     async def _hint(self, subject: str) -> None:
         """`$JS.EVENT.ADVISORY.<STREAM|CONSUMER>.<action>.<stream>[.<consumer>]`."""

@@ -63,6 +63,7 @@ class Parts:
     settings: Settings
     reads: JetStream
     effects: JetStream
+    hearing: JetStream
     redis: Redis
     ledger: Ledger
     audit: Audit
@@ -76,20 +77,23 @@ async def parts(settings: Settings, on_error: Callable[[str], None] = lambda _: 
     async with AsyncExitStack() as stack:
         reads = JetStream(options, domain=domain, on_error=on_error)
         effects = JetStream(options, domain=domain, on_error=on_error, buffered=False)
+        hearing = JetStream(options, domain=domain, on_error=on_error)
         redis: Redis = Redis.from_url(
             settings.redis.url.get_secret_value(),
             decode_responses=True,
+            encoding_errors="surrogateescape",  # what is no text must not break the connection
             socket_timeout=REQUEST_TIMEOUT_S,
             socket_connect_timeout=5.0,
             protocol=2,
         )
         stack.push_async_callback(redis.aclose)
+        stack.push_async_callback(hearing.close)
         stack.push_async_callback(effects.close)
         stack.push_async_callback(reads.close)
         namespace = settings.redis.namespace
         scripts = Scripts(redis)
         ledger, audit = Ledger(redis, scripts, namespace, RECORD_TTL_S), Audit(redis, scripts, namespace)
-        yield Parts(settings, reads, effects, redis, ledger, audit, wishes_of(settings))
+        yield Parts(settings, reads, effects, hearing, redis, ledger, audit, wishes_of(settings))
 
 
 async def provision_safely(parts: Parts) -> Provision:
@@ -108,10 +112,11 @@ def wishes_of(settings: Settings) -> Wishes:
     return Wishes(
         events_stream=events.stream,
         events_subject=SubjectTemplate(events.subject),
-        advisories_stream=settings.advisories.stream,
         durable=events.durable,
         replicas=events.replicas,
         max_age=nanoseconds(events.max_age),
+        letters_max_msgs=events.dead_letters_max_msgs,
+        letters_max_bytes=events.dead_letters_max_bytes,
     )
 
 
@@ -123,6 +128,8 @@ def policy_of(settings: Settings, own_streams: frozenset[str] = frozenset({DEAD_
         age_guard=nanoseconds(rules.age_guard),
         terminal_grace=nanoseconds(rules.terminal_grace),
         idle_guard=nanoseconds(rules.idle_guard),
+        missing_guard=nanoseconds(rules.missing_guard),
+        dispute_guard=nanoseconds(rules.dispute_guard),
         terminal_statuses=frozenset(rules.terminal_statuses),
         protect=rules.protect,
         own_streams=own_streams,
@@ -252,7 +259,7 @@ class Crew:
 
     def drainer(self, directory: Directory, policy: Policy) -> Drainer:
         """The effect, judging by these."""
-        parts, streams = self._parts, tuple(source.stream for source in self._provisioned.advisories)
+        parts = self._parts
         return Drainer(
             reads=parts.reads,
             effects=parts.effects,
@@ -260,7 +267,7 @@ class Crew:
             ledger=parts.ledger,
             audit=parts.audit,
             policy=policy,
-            companions=Companions(parts.settings.policy.companions, streams),
+            companions=Companions(parts.settings.policy.companions),
             lease_s=parts.settings.sweep.lease.total_seconds(),
             by=WHO,
             announce=partial(announce, parts),

@@ -28,9 +28,10 @@ _WHY = {
     Reason.FENCE_UNREADABLE: "it carries a fence that cannot be read, so nobody knows its own subjects",
     Reason.CREATED_UNREADABLE: "the server gives no readable creation time for it",
     Reason.RUNNING: "its job lives",
+    Reason.DISPUTED: "its job's last words disagree, and one of them says that it lives",
     Reason.FRESH: "it is younger than the age guard",
     Reason.GRACE: "its job has ended less than the terminal grace ago",
-    Reason.ACTIVE: "it was used within the idle guard",
+    Reason.ACTIVE: "it was used within the idle guard, or, its job merely unheard of, within the missing guard",
     Reason.TERMINAL: "its job has ended and all guards have passed",
     Reason.MISSING: "its job does not exist and all guards have passed",
     Reason.UNKNOWN: "nobody can vouch that its job does not exist",
@@ -43,6 +44,7 @@ _CHANGES = {
     Reason.FENCE_UNREADABLE: "An operator who restores its subjects and removes reactor.fence.* from its metadata.",
     Reason.CREATED_UNREADABLE: "A server that tells its creation time.",
     Reason.RUNNING: "A terminal lifecycle event for the job.",
+    Reason.DISPUTED: "The right word, emitted once more; or the dispute guard, without any use of the stream.",
     Reason.FRESH: "Time; a new lifecycle event that says the job lives would keep it.",
     Reason.GRACE: "Time; a new lifecycle event that says the job lives would keep it.",
     Reason.ACTIVE: "Time without use; a new lifecycle event that says the job lives would keep it.",
@@ -65,8 +67,19 @@ def sentence(name: str, verdict: Verdict, record: Record | None, coverage: Cover
         case Unfixable(reason):
             fate = "needs a person"
     last = f"; the last word on its job is {record.status} at {_to_the_second(record.occurred_at)}" if record else ""
+    if record and reason is Reason.DISPUTED:
+        last = f": {both_words(record)}"
     gap = f" ({coverage.gap})" if reason is Reason.UNKNOWN and coverage.gap else ""
     return f"{name} {fate}: {_WHY.get(reason, reason.value)}{gap}{last}."
+
+
+def both_words(record: Record) -> str:
+    """The two last words on a job that disagree."""
+    latest, last = record.latest, record.last
+    return (
+        f"by time {latest.status} ({_to_the_second(latest.occurred_at)}, event {latest.seq}), "
+        f"by sequence {last.status} ({_to_the_second(last.occurred_at)}, event {last.seq})"
+    )
 
 
 def farewell(entry: Mapping[str, Any] | None, oldest: str | None) -> str:

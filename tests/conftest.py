@@ -74,8 +74,11 @@ async def page_url() -> AsyncIterator[str]:
         return []
 
     contract = document(SubjectTemplate("jobs.{job_id}"), "9.9.9")
-    app = application(lambda: None, ready, lambda _: (b"", "text/plain"), contract, None)
-    endpoint = Endpoint(app, HOST, 0)
+    stopping = asyncio.Event()
+    app = application(
+        lambda: None, ready, lambda _: (b"", "text/plain"), contract, token=None, hosts={HOST}, stopping=stopping
+    )
+    endpoint = Endpoint(app, HOST, 0, stopping)
     serving = asyncio.create_task(endpoint.serve())
     yield endpoint.address
     endpoint.stop()

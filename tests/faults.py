@@ -74,6 +74,64 @@ class Proxy:
             writer.transport.abort()
 
 
+@dataclass
+class Distance:
+    """Forwards connections to a port as over a long line: every byte arrives so much later, and none is slowed down."""
+
+    target: int
+    delay_s: float
+    port: int = 0
+    delayed: int = 0
+    """Bytes that have gone the long way."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, to its end."""
+        try:
+            beyond = await asyncio.open_connection(HOST, self.target)
+        except OSError:
+            writer.close()
+            return
+        ways = [asyncio.create_task(self._carry(*way)) for way in ((reader, beyond[1]), (beyond[0], writer))]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            for one in (writer, beyond[1]):
+                one.close()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clock, line = asyncio.get_running_loop(), asyncio.Queue[tuple[float, bytes]]()
+        arriving = asyncio.create_task(self._arrive(line, writer))
+        try:
+            while chunk := await reader.read(65536):
+                line.put_nowait((clock.time() + self.delay_s, chunk))
+        except OSError:
+            pass
+        finally:
+            arriving.cancel()
+
+    async def _arrive(self, line: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+        clock = asyncio.get_running_loop()
+        while not writer.is_closing():
+            due, chunk = await line.get()
+            await asyncio.sleep(max(due - clock.time(), 0))
+            writer.write(chunk)
+            self.delayed += len(chunk)
+
+
+@asynccontextmanager
+async def distant(target: int, delay_s: float) -> AsyncIterator[Distance]:
+    """A long line to a port of this host."""
+    distance = Distance(target, delay_s)
+    server = await asyncio.start_server(distance.serve, HOST, 0)
+    distance.port = server.sockets[0].getsockname()[1]
+    try:
+        yield distance
+    finally:
+        server.close()
+
+
 @asynccontextmanager
 async def proxied(target: int) -> AsyncIterator[Proxy]:
     """A proxy in front of a port of this host."""

@@ -8,6 +8,8 @@ import signal
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -17,6 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 import nats
+from faults import distant
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -27,6 +30,7 @@ from redis.asyncio import Redis
 from reactor.audit import Audit
 from reactor.cli import _reconcile
 from reactor.embedded import HOST, Server, free_port, nats_server, running, valkey_server
+from reactor.model import Record, Word
 from reactor.reconciler import Order, no_progress
 from reactor.scripts import Scripts
 from reactor.settings import Settings, load_settings
@@ -47,6 +51,16 @@ async def eventually(predicate: Callable[[], Any], within: float = 10.0, every: 
             return value
         assert time.monotonic() < deadline, f"not so within {within} s; the last value was {value!r}"
         await asyncio.sleep(every)
+
+
+def said(occurred_at: int, seq: int, status: str) -> Record:
+    """The record of a job of which one event is known, published when it occurred."""
+    return Record.of(word(occurred_at, seq, status))
+
+
+def word(occurred_at: int, seq: int, status: str, published_at: int | None = None) -> Word:
+    """One event."""
+    return Word(occurred_at, seq, status, occurred_at if published_at is None else published_at)
 
 
 def say(figure: str) -> None:
@@ -180,6 +194,7 @@ class World:
             "REACTOR_POLICY_AGE_GUARD": "0",
             "REACTOR_POLICY_TERMINAL_GRACE": "0",
             "REACTOR_POLICY_IDLE_GUARD": "0",
+            "REACTOR_POLICY_MISSING_GUARD": "0",
         }
         return inherited | ours | self.settings | {name: str(value) for name, value in overrides.items()}
 
@@ -258,10 +273,19 @@ class WorkerProcess:
 
 @asynccontextmanager
 async def worker(
-    env: dict[str, str], *args: str, until: str = "worker started", armed: tuple[str, str] | None = None
+    env: dict[str, str],
+    *args: str,
+    until: str = "worker started",
+    armed: tuple[str, str] | None = None,
+    code: str | None = None,
 ) -> AsyncIterator[WorkerProcess]:
-    """A worker process that has said `until`, stopped at the end. What `armed` means stands in armed.py."""
+    """A worker process that has said `until`, stopped at the end. What `armed` means stands in armed.py.
+
+    `code` is run before its own, in the same process.
+    """
     how = (str(ROOT / "tests" / "armed.py"), *armed) if armed else ("-m", "reactor")
+    if code:
+        how = ("-c", f"{code}\nfrom reactor.cli import main\nmain()")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *how, "worker", *args),
         env={"PYTHONPATH": str(ROOT), "REACTOR_HTTP_PORT": "0"} | env,
@@ -308,21 +332,32 @@ async def own_valkey(folder: Path, *options: str) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def own_cluster(folder: Path, size: int = 3) -> AsyncIterator[list[Server]]:
-    """Servers in one cluster, once it has a leader: a stream with a replica on each of them can be created."""
+async def own_cluster(
+    folder: Path, size: int = 3, *, delay_s: float | None = None, config: str = ""
+) -> AsyncIterator[list[Server]]:
+    """Servers in one cluster, once it has a leader: a stream with a replica on each of them can be created.
+
+    With `delay_s` every byte between two of them takes so long, each way.
+    """
     routes = [free_port() for _ in range(size)]
     async with AsyncExitStack() as stack:
-        nodes = [nats_server(folder / f"n{n}", free_port(), _cluster_config(n, routes)) for n in range(size)]
+        lines = [] if delay_s is None else [await stack.enter_async_context(distant(port, delay_s)) for port in routes]
+        doors = [line.port for line in lines] or routes
+        configs = [_cluster_config(n, routes, doors) + config for n in range(size)]
+        nodes = [nats_server(folder / f"n{n}", free_port(), configs[n]) for n in range(size)]
         await asyncio.gather(*(stack.enter_async_context(running(node)) for node in nodes))
         nc = await nats.connect(f"nats://{HOST}:{nodes[0].port}")
         stack.push_async_callback(nc.close)
         await eventually(lambda: _replicates(nc, size), 30, 0.1)
         yield nodes
+        assert all(line.delayed for line in lines), "no route went the long way"
 
 
-def _cluster_config(number: int, routes: list[int]) -> str:
-    urls = ", ".join(f'"nats://{HOST}:{port}"' for port in routes)
-    cluster = f'cluster {{ name: "c", listen: "{HOST}:{routes[number]}", routes: [{urls}] }}'
+def _cluster_config(number: int, routes: list[int], doors: list[int]) -> str:
+    """`doors` are where the others find a node's route."""
+    urls = ", ".join(f'"nats://{HOST}:{port}"' for port in doors)
+    where = f'listen: "{HOST}:{routes[number]}", advertise: "{HOST}:{doors[number]}"'
+    cluster = f'cluster {{ name: "c", {where}, routes: [{urls}] }}'
     return f'server_name: "n{number}"\n{cluster}\n'
 
 
@@ -394,3 +429,65 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 def account_numbers() -> Iterator[int]:
     """Each one once."""
     return iter(range(ACCOUNTS))
+
+
+async def gone(world: World, *names: str) -> bool:
+    return not set(names) & await world.names()
+
+
+async def heard(world: World, *job_ids: object) -> bool:
+    """Whether the ledger has a record of each of these jobs."""
+    keys = [f"{world.namespace}:job:{job_id}" for job_id in job_ids]
+    return int(await world.redis.exists(*keys)) == len(keys)
+
+
+async def acked(world: World, durable: str = "reactor", stream: str = "JOBS") -> bool:
+    """Whether nothing is left to hear."""
+    info = await world.api(f"CONSUMER.INFO.{stream}.{durable}")
+    return not info["num_pending"] and not info["num_ack_pending"]
+
+
+Answer = tuple[int, Any]
+
+
+def _get(url: str, token: str | None) -> Answer:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310  # our own server
+            body, code = answer.read(), answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            body, code = error.read(), error.code
+    return code, json.loads(body) if body.startswith((b"{", b"[")) else body.decode()
+
+
+class Served:
+    """A worker and its endpoint."""
+
+    def __init__(self, base: str, process: WorkerProcess) -> None:
+        self.base = base
+        self.process = process
+
+    async def get(self, path: str, token: str | None = None) -> Answer:
+        return await asyncio.to_thread(_get, self.base + path, token)
+
+    async def is_ready(self) -> bool:
+        return (await self.get("/readyz"))[0] == 200
+
+
+@asynccontextmanager
+async def served(world: World, *, ready: bool = True, **overrides: object) -> AsyncIterator[Served]:
+    """A worker with an endpoint, ready to work or just started."""
+    port = free_port()
+    async with worker(world.env(REACTOR_HTTP_PORT=port, **overrides)) as process:
+        one = Served(f"http://127.0.0.1:{port}", process)
+        if ready:
+            await eventually(one.is_ready)
+        yield one
+
+
+async def all_concluded(world: World) -> list[tuple[str, str]]:
+    """Stream and outcome of every deletion, once none is open any more."""
+    trail = await world.trail()
+    outcomes = [(entry["stream"], entry["outcome"]) for entry in trail if entry["phase"] == "outcome"]
+    return outcomes if len(outcomes) * 2 == len(trail) else []

@@ -25,7 +25,7 @@ from reactor.directory import Directory
 from reactor.drain import Companions, Drainer
 from reactor.events import SubjectTemplate
 from reactor.failures import Failures
-from reactor.jetstream import JetStream, StoredMessage, Unanswered
+from reactor.jetstream import JetStream, NobodyThere, StoredMessage, Unanswered
 from reactor.journal import Journal
 from reactor.ledger import Ledger
 from reactor.model import SECOND, format_instant
@@ -40,7 +40,13 @@ from reactor.sweeper import Sweeper
 Result = TypeVar("Result")
 
 LEASE_S = 30
-GUARDS = {"age_guard": 60 * SECOND, "terminal_grace": 20 * SECOND, "idle_guard": 10 * SECOND}
+GUARDS = {
+    "age_guard": 60 * SECOND,
+    "terminal_grace": 20 * SECOND,
+    "idle_guard": 10 * SECOND,
+    "missing_guard": 30 * SECOND,
+    "dispute_guard": 90 * SECOND,
+}
 LIFECYCLE = "JOBS"
 TEMPLATE = SubjectTemplate("jobs.lifecycle.{job_id}")
 START = 1_700_000_000 * SECOND
@@ -61,6 +67,10 @@ class Told:
     occurred_at: int
     status: str | None
     data: bytes
+
+    @property
+    def is_terminal(self) -> bool:
+        return (self.status or "").upper() in TERMINAL
 
 
 @dataclass
@@ -126,15 +136,15 @@ class Server:
     def close(self) -> None:
         """The game is over."""
 
-    def last_word(self, job: str, upto: int | None = None) -> Told | None:
-        """By when it happened, then by sequence, of what was stored up to a sequence."""
+    def last_words(self, job: str, upto: int | None = None) -> tuple[Told, Told] | None:
+        """The latest by when it happened, and the last by sequence, of what was stored up to a sequence."""
         words = [word for word in self.told.get(job, ()) if upto is None or word.seq <= upto]
-        return max(words, key=lambda word: (word.occurred_at, word.seq), default=None)
+        return (max(words, key=lambda word: (word.occurred_at, word.seq)), words[-1]) if words else None
 
     def is_over(self, job: str) -> bool | None:
-        """Whether its last word is terminal; None where nobody ever spoke of it."""
-        word = self.last_word(job)
-        return None if word is None else (word.status or "").upper() in TERMINAL
+        """Whether, when all guards have passed, its last word is terminal; None where nobody ever spoke of it."""
+        words = self.last_words(job)
+        return None if words is None else words[1].is_terminal
 
     def delete(self, name: str) -> dict[str, Any]:
         """Reactor's own deletion: everything that makes one wrong is written down."""
@@ -146,7 +156,7 @@ class Server:
 
     def _objections(self, stream: Kept) -> list[str]:
         job, now = stream.config["name"].removeprefix("job_"), self.now
-        word = self.last_word(job, self.asked.get(job, 0))
+        words = self.last_words(job, self.asked.get(job, 0))
         wrongs = []
         if not stream.fenced:
             wrongs.append("not fenced")
@@ -156,13 +166,17 @@ class Server:
             wrongs.append("younger than the age guard")
         last = stream.published[-1] if stream.published else 0
         recently = now < last + GUARDS["idle_guard"]
-        if word is None and (recently or not self.log):
-            wrongs.append("in use, or nobody vouches")
-        if word and (word.status or "").upper() not in TERMINAL:
-            wrongs.append(f"its job lives: {word}")
-        if word and now < word.occurred_at + GUARDS["terminal_grace"]:
+        if words is None:
+            in_use = now < max(last, stream.created) + GUARDS["missing_guard"]
+            return [*wrongs, "in use, or nobody vouches"] if in_use or not self.log else wrongs
+        latest, last_one = words
+        if not last_one.is_terminal:
+            wrongs.append(f"its job lives: {last_one}")
+        if not latest.is_terminal and now < max(latest.at, last_one.at, last) + GUARDS["dispute_guard"]:
+            wrongs.append(f"its job may live: {latest}, {last_one}")
+        if now < latest.occurred_at + GUARDS["terminal_grace"]:
             wrongs.append("within the terminal grace")
-        if word and recently and last > word.occurred_at:
+        if recently and last > latest.occurred_at:
             wrongs.append("published to since its job ended")
         return wrongs
 
@@ -192,6 +206,15 @@ class Server:
                 return {"ack_floor": {"stream_seq": self.ack_floor}, "num_pending": pending, "num_ack_pending": 0}
             case _:
                 return _error(404, 10059)
+
+    def barrier(self, subject: str, headers: dict[str, str]) -> dict[str, Any] | None:
+        """What a stream behind that subject says; None where there is none."""
+        name = headers["Nats-Expected-Stream"]
+        stream = self.streams.get(name)
+        if stream is None or stream.config["subjects"] != [subject]:
+            return None
+        moved = len(stream.published) != int(headers["Nats-Expected-Last-Sequence"])
+        return _error(400, 10071 if moved else 10070) | {"stream": name}
 
     def _info(self, name: str) -> dict[str, Any]:
         if name == LIFECYCLE:
@@ -277,6 +300,14 @@ class RealServer(Server):
         assert model.get("error", {}).get("err_code") == real.get("error", {}).get("err_code"), (verb, model, real)
         return cast("dict[str, Any]", _with_times(real, model))
 
+    def barrier(self, subject: str, headers: dict[str, str]) -> dict[str, Any] | None:
+        model, real = super().barrier(subject, headers), None
+        with suppress(nats.errors.NoRespondersError):
+            real = json.loads(self._wait(self._nc.request(subject, b"", timeout=10, headers=headers)).data)
+        codes = [answer and (answer["error"]["err_code"], answer["stream"]) for answer in (model, real)]
+        assert codes[0] == codes[1], (subject, model, real)
+        return model
+
     def close(self) -> None:
         """Leave nothing behind for the next game."""
         for name in self._api("STREAM.NAMES")["streams"]:
@@ -328,7 +359,12 @@ class Memory(JetStream):
     def is_connected(self) -> bool:
         return not self.dead
 
-    async def _request(self, client: Client, subject: str, body: bytes) -> bytes:
+    async def lets_through(self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None) -> bool:
+        """Everything is allowed."""
+        del subject, body, headers
+        return True
+
+    async def _request(self, client: Client, subject: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
         del client
         await asyncio.sleep(0)
         if self.dead:
@@ -340,10 +376,19 @@ class Memory(JetStream):
         if act in {"kill before", "lose request"}:
             self._fall(act)
         self.server.now += 1000
-        answer = self.server.answer(subject.removeprefix("$JS.API."), json.loads(body) if body else {})
+        answer = self._answer(subject, body, headers)
         if act in {"kill after", "lose answer"}:
             self._fall(act)
         return json.dumps(answer).encode()
+
+    def _answer(self, subject: str, body: bytes, headers: dict[str, str] | None) -> dict[str, Any]:
+        if headers is None:
+            return self.server.answer(subject.removeprefix("$JS.API."), json.loads(body) if body else {})
+        answer = self.server.barrier(subject, headers)
+        if answer is None:
+            message = "no stream is there"
+            raise NobodyThere(message)
+        return answer
 
     def _fall(self, act: object) -> None:
         if act in {"kill before", "kill after"}:
@@ -397,6 +442,8 @@ class Replica:
             age_guard=GUARDS["age_guard"],
             terminal_grace=GUARDS["terminal_grace"],
             idle_guard=GUARDS["idle_guard"],
+            missing_guard=GUARDS["missing_guard"],
+            dispute_guard=GUARDS["dispute_guard"],
         )
         self.consumer = self._directory(policy)
         self.reconciler = self._reconciler(policy)

@@ -6,10 +6,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from harness import WorkerProcess, World, eventually, own_world, worker
+from harness import WorkerProcess, World, acked, eventually, heard, own_world, worker
 from jsonschema import Draft202012Validator
 from nats.aio.msg import Msg
-from test_worker import acked, heard
 
 from reactor.alerts import MANY, Alerts, Kind
 from reactor.asyncapi import document

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from harness import World, connected, eventually, own_cluster, own_valkey, worker
-from test_worker import gone
+from harness import World, connected, eventually, gone, own_cluster, own_valkey, worker
 
 from reactor.embedded import HOST, Server
 

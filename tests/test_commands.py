@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
-from harness import ROOT, World, eventually, reactor
-from test_http import _get
+from harness import ROOT, World, _get, eventually, reactor
 
 from reactor import embedded
 from reactor.cli import app

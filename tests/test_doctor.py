@@ -1,5 +1,6 @@
 """`reactor doctor` on real servers: a healthy world is in order; each thing that is not is said with its mend."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from typing import Any, cast
 from unittest.mock import AsyncMock
 
 import pytest
-from harness import World, connected, own_cluster, own_nats, own_valkey, posing_as, relayed
+from harness import World, connected, own_cluster, own_nats, own_valkey, posing_as, relayed, said
 from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig, StreamSource
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
@@ -30,7 +31,7 @@ from reactor.judges import (
     judge_oldest,
     judge_pass,
 )
-from reactor.model import SECOND, Record, Stream
+from reactor.model import SECOND, Stream, format_instant, parse_instant
 from reactor.redis_health import RedisHealth, judge_eviction, judge_memory, judge_persistence, judge_version
 from reactor.wiring import doctor_of, parts
 
@@ -82,13 +83,13 @@ async def test_a_healthy_world_is_in_order(world: World) -> None:
     names = [check["name"] for check in told["checks"]]
     assert names[0] == "nats.server"
     assert names[-1] == "ledger.last_pass"
-    assert len(names) == len(set(names)) == 29
+    assert len(names) == len(set(names)) == 32
 
 
 async def test_people_read_groups_marks_and_mends(world: World) -> None:
     """Plain where piped; a mend has a line of its own; the last line sums up."""
     await live(world)
-    await world.js.delete_consumer("REACTOR_ADVISORIES", "reactor")
+    await world.stream("REACTOR_ADVISORIES", subjects=["$JS.EVENT.ADVISORY.STREAM.CREATED.*"])
     done = await world.reactor("doctor")
     assert done.code == 0
     lines = [line.rstrip() for line in done.out.splitlines()]
@@ -97,9 +98,9 @@ async def test_people_read_groups_marks_and_mends(world: World) -> None:
         *("nats", "streams", "redis", "clocks", "ledger")
     ]
     at = next(number for number, line in enumerate(lines) if line.startswith("!"))
-    assert "stream REACTOR_ADVISORIES has no durable reactor yet" in lines[at]
+    assert "stream REACTOR_ADVISORIES of reactor 0.1 keeps others off" in lines[at]
     assert lines[at + 1].strip().startswith("mend: ")
-    assert lines[-1] == "no errors, 1 warning in 29 checks"
+    assert lines[-1] == "no errors, 1 warning in 32 checks"
 
 
 def test_hostile_names_do_nothing_to_a_terminal() -> None:
@@ -140,9 +141,7 @@ async def test_a_new_account_is_no_error(world: World) -> None:
     """What the worker declares is missing, and said."""
     odd = await found(world)
     assert {check.level for check in odd.values()} == {Level.WARNING}
-    assert odd.keys() == {
-        *("streams.lifecycle", "streams.durable", "streams.advisories", "ledger.coverage", "ledger.last_pass")
-    }
+    assert odd.keys() == {*("streams.lifecycle", "streams.durable", "ledger.coverage", "ledger.last_pass")}
 
 
 async def test_jetstream_that_is_off_is_said(world: World) -> None:
@@ -193,6 +192,14 @@ async def test_a_right_is_never_misread(world: World) -> None:
             for _ in range(100):
                 assert not await js.lets_through("$JS.API.STREAM.DELETE.none")
                 assert await js.lets_through("$JS.API.STREAM.UPDATE.none")
+
+
+async def test_rights_may_be_asked_for_at_the_same_time(world: World) -> None:
+    """By a pass and by a page, over one connection."""
+    url = world.nats_url.replace(f"a{world.number}:", f"d{world.number}:")
+    async with parts(world.load(REACTOR_NATS_URL=url)) as one:
+        trials = [one.reads.lets_through(f"$JS.API.STREAM.{verb}.none") for verb in ("DELETE", "UPDATE") * 20]
+        assert await asyncio.gather(*trials) == [False, True] * 20
 
 
 async def test_the_rights_of_the_readme_are_enough(narrowed: tuple[World, Server]) -> None:
@@ -528,16 +535,18 @@ async def test_a_pattern_that_matches_nothing_is_said(world: World) -> None:
     ("until", "subjects", "level"),
     [
         ("2020-01-01T00:00:00Z", '["job.1.tasks"]', "warning"),
-        ("2999-01-01T00:00:00Z", '["job.1.tasks"]', None),
+        ("soon", '["job.1.tasks"]', None),
+        ("2999-01-01T00:00:00Z", '["job.1.tasks"]', "error"),
         ("2020-01-01T00:00:00Z", "?", "error"),
     ],
 )
 async def test_a_fenced_stream_is_said(world: World, until: str, subjects: str, level: str | None) -> None:
     """Not while its lease runs: then a deletion is under way."""
     await live(world)
-    fence = {"token": "t", "until": until, "subjects": subjects}
+    soon = format_instant(parse_instant(((await world.info("job_1")) or {})["ts"]) + 60 * SECOND)
+    fence = {"token": "t", "until": soon if until == "soon" else until, "subjects": subjects}
     metadata = {f"reactor.fence.{key}": value for key, value in fence.items()}
-    await world.js.update_stream(StreamConfig("job_1", subjects=["reactor.fence.job_1"], metadata=metadata))
+    await world.js.update_stream(StreamConfig("job_1", subjects=["reactor.fence.job_1.t"], metadata=metadata))
     odd = await found(world)
     assert odd.keys() == ({"streams.fenced"} if level else set())
     if level:
@@ -561,7 +570,7 @@ async def test_a_stream_on_reactors_own_subjects_is_said(world: World) -> None:
     await live(world)
     await world.js.add_stream(StreamConfig("ALL", subjects=["reactor.fence.*"]))
     check = (await found(world))["streams.overlap"]
-    assert (check.level, check.found) == (Level.ERROR, "ALL captures reactor.fence.*")
+    assert (check.level, check.found) == (Level.ERROR, "ALL captures reactor.fence.>")
     await world.js.delete_stream("ALL")
     await world.js.delete_stream("REACTOR_DEAD_LETTERS")
     await world.js.add_stream(StreamConfig("LETTERS", subjects=["reactor.dead_letters"]))
@@ -615,7 +624,7 @@ async def test_one_copy_in_a_cluster_is_said(tmp_path: Path) -> None:
 
 async def test_an_account_that_is_nearly_full_is_said(tmp_path: Path, world: World) -> None:
     """Before a job cannot create its stream."""
-    account = "accounts { A: { jetstream: { max_streams: 4, max_store: 1G }, users: [{ user: a, password: a }] } }\n"
+    account = "accounts { A: { jetstream: { max_streams: 3, max_store: 1G }, users: [{ user: a, password: a }] } }\n"
     async with own_nats(tmp_path, account) as server:
         url = f"nats://a:a@{HOST}:{server.port}"
         async with connected(url, world.redis_url, world.namespace) as one:
@@ -623,8 +632,8 @@ async def test_an_account_that_is_nearly_full_is_said(tmp_path: Path, world: Wor
             assert "nats.limits" not in await found(one)
             await one.stream("job_1", max_bytes=900_000_000)
             check = (await found(one))["nats.limits"]
-    assert "streams 4 of 4" in check.found
-    assert "storage 900000000 of " in check.found
+    assert "streams 3 of 3" in check.found
+    assert "storage 920000000 of " in check.found
 
 
 def test_limits_by_tier() -> None:
@@ -704,7 +713,7 @@ async def test_a_job_that_lives_for_long_is_said(world: World) -> None:
 def test_the_oldest_live_job() -> None:
     """By its own last word, and the server's time."""
     now = 100 * DAY
-    live_jobs = {"1": Record(now - 8 * DAY, 1, "STARTED"), "2": Record(now - 9 * DAY, 2, "STARTED")}
+    live_jobs = {"1": said(now - 8 * DAY, 1, "STARTED"), "2": said(now - 9 * DAY, 2, "STARTED")}
     assert judge_oldest(3, {}, {}, now).found == "3 jobs known, none alive"
     assert "job 2 has been STARTED for 9 d, it has no stream" in judge_oldest(2, live_jobs, {}, now).found
     assert "job 1 has been STARTED for 8 d" in judge_oldest(2, live_jobs, {"1": "job_1"}, now).found
@@ -739,11 +748,15 @@ async def test_a_ledger_that_lost_history_is_said(world: World) -> None:
     assert await found(world) == {}
 
 
-async def test_what_nobody_thought_of_hides_no_other_check(world: World) -> None:
+async def test_what_nobody_thought_of_hides_no_other_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """No traceback: an error like others."""
     await live(world)
-    await world.redis.set(f"{world.namespace}:last_pass", "no JSON")
-    await world.redis.set(f"{world.namespace}:job:7", "no record")
+
+    def wrong(*_: object) -> Check:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(judges, "judge_oldest", wrong)
+    monkeypatch.setattr(judges, "judge_pass", wrong)
     diagnosis = await examined(world)
     odd = [check for check in diagnosis.checks if check.level is Level.ERROR]
     assert [check.name for check in odd] == ["ledger.oldest_live", "ledger.last_pass"]

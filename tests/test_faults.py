@@ -14,9 +14,8 @@ import nats.errors
 import nats.js.errors
 import pytest
 from faults import Proxy, is_stopped, proxied
-from harness import World, connected, eventually, own_world, worker
+from harness import World, acked, all_concluded, connected, eventually, gone, heard, own_world, worker
 from nats.js.api import StreamConfig, StreamSource
-from test_worker import acked, all_concluded, gone, heard
 
 from reactor import failpoints
 from reactor.embedded import HOST, Server, free_port, running, valkey_server
@@ -69,7 +68,7 @@ async def test_killed_at_any_point_another_replica_goes_on(world: World, point: 
 async def test_a_replica_stopped_past_its_lease_deletes_nothing(world: World) -> None:
     """It had verified; meanwhile others deleted the stream and made it anew for a retried job."""
     await world.declare()
-    async with worker(world.env(**SHORT_LEASE), armed=(Point.VERIFIED, "stop")) as stopped:
+    async with worker(world.env(**SHORT_LEASE), armed=(Point.PROVEN, "stop")) as stopped:
         await world.zombie(1)
         await eventually(lambda: is_stopped(stopped.process.pid))
         await world.js.delete_stream("job_1")
@@ -131,7 +130,7 @@ async def test_a_job_retried_between_two_steps_keeps_its_stream(
     assert await world.verdicts() == {"job_1": ("kept", "running")}
 
 
-async def test_a_job_retried_after_the_verification_hears_of_it_loudly(
+async def test_a_job_retried_behind_the_barrier_hears_of_it_loudly(
     world: World, between: Callable[[Point, Act], None]
 ) -> None:
     """The last moment: whoever publishes to the stream or makes it anew gets an error, nothing is lost silently."""
@@ -149,7 +148,7 @@ async def test_a_job_retried_after_the_verification_hears_of_it_loudly(
         except nats.js.errors.BadRequestError:
             heard_of.append("create")
 
-    between(Point.VERIFIED, retry)
+    between(Point.PROVEN, retry)
     assert await world.verdicts() == {"job_1": ("drained", "terminal")}
     assert heard_of == ["publish", "create"]
 
@@ -428,7 +427,6 @@ async def test_three_days_of_downtime_are_caught_up_within_the_rate(world: World
     await world.declare()
     for number in range(40):
         await world.zombie(number)
-    await world.js.delete_stream("REACTOR_ADVISORIES")
     await world.redis.delete(f"{world.namespace}:due")
     async with worker(world.env(REACTOR_SWEEP_MAX_RATE=20)):
         await eventually(lambda: gone(world, *(f"job_{n}" for n in range(40))), 30)

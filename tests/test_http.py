@@ -2,55 +2,12 @@
 
 import asyncio
 import json
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from harness import WorkerProcess, World, eventually, own_world, worker
-from test_worker import gone, heard
+from harness import Served, World, eventually, gone, heard, own_world, served, worker
 
 from reactor.embedded import free_port
-
-Answer = tuple[int, Any]
-
-
-def _get(url: str, token: str | None) -> Answer:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310  # our own server
-            body, code = answer.read(), answer.status
-    except urllib.error.HTTPError as error:
-        with error:
-            body, code = error.read(), error.code
-    return code, json.loads(body) if body.startswith((b"{", b"[")) else body.decode()
-
-
-class Served:
-    """A worker and its endpoint."""
-
-    def __init__(self, base: str, process: WorkerProcess) -> None:
-        self.base = base
-        self.process = process
-
-    async def get(self, path: str, token: str | None = None) -> Answer:
-        return await asyncio.to_thread(_get, self.base + path, token)
-
-    async def is_ready(self) -> bool:
-        return (await self.get("/readyz"))[0] == 200
-
-
-@asynccontextmanager
-async def served(world: World, *, ready: bool = True, **overrides: object) -> AsyncIterator[Served]:
-    """A worker with an endpoint, ready to work or just started."""
-    port = free_port()
-    async with worker(world.env(REACTOR_HTTP_PORT=port, **overrides)) as process:
-        one = Served(f"http://127.0.0.1:{port}", process)
-        if ready:
-            await eventually(one.is_ready)
-        yield one
 
 
 async def test_it_tells_what_there_is_and_what_was_done(world: World) -> None:
@@ -159,7 +116,7 @@ async def test_events_tell_of_a_drain(world: World) -> None:
     """As it happens."""
     async with served(world) as at:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(at.base.rsplit(":", 1)[1]))
-        writer.write(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await asyncio.wait_for(reader.readuntil(b"event: status"), 10)
         await world.zombie(1)
         await asyncio.wait_for(reader.readuntil(b"event: settled"), 20)

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from harness import WorkerProcess, World, eventually, worker
+from harness import WorkerProcess, World, eventually, said, worker
 
 from reactor import logs
 from reactor.journal import Journal
-from reactor.model import SECOND, Outcome, Reason, Record, Settlement, Stream
+from reactor.model import SECOND, Outcome, Reason, Settlement, Stream
 
 STREAM = Stream("job_1", "1", observed_at=90 * SECOND, created=30 * SECOND, messages=3, size=99, last_seq=7)
-WAITING = Settlement(Outcome.WAITING, Reason.FRESH, STREAM, Record(60 * SECOND, 5, "SUCCESS"))
+WAITING = Settlement(Outcome.WAITING, Reason.FRESH, STREAM, said(60 * SECOND, 5, "SUCCESS"))
 KEPT = replace(WAITING, outcome=Outcome.KEPT, reason=Reason.RUNNING)
 DRAINED = replace(WAITING, outcome=Outcome.DRAINED, reason=Reason.TERMINAL, late_s=0.01234)
 

@@ -8,8 +8,7 @@ import nats.errors
 import nats.js.errors
 import pytest
 from faults import resident
-from harness import World, eventually, say, worker
-from test_worker import acked, gone
+from harness import World, acked, eventually, gone, say, worker
 
 
 async def churn(world: World, stop: asyncio.Event) -> int:

@@ -83,11 +83,11 @@ class JobsAndReplicas(RuleBasedStateMachine):
 
     @rule(job=JOBS, nonsense=st.booleans())
     def tell_twice_or_nonsense(self, job: str, nonsense: bool) -> None:  # noqa: FBT001  # as above
-        word = self.server.last_word(job)
+        words = self.server.last_words(job)
         if nonsense:
             self.server.tell(job, None)
-        elif word:
-            self.server.tell(job, word.status, word.occurred_at)
+        elif words:
+            self.server.tell(job, words[0].status, words[0].occurred_at)
 
     @rule(job=JOBS)
     def publish(self, job: str) -> None:

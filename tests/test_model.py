@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor.model import SECOND, Record, format_instant, nanoseconds, parse_instant
+from reactor.model import SECOND, Word, format_instant, nanoseconds, parse_instant
 
 INSTANTS = st.integers(0, 4_000_000_000 * SECOND)
 
@@ -67,6 +67,6 @@ def test_a_span_is_exact() -> None:
     assert nanoseconds(timedelta(days=36_500, microseconds=1)) == 36_500 * 86_400 * SECOND + 1_000
 
 
-def test_records_compare_by_time_then_sequence() -> None:
+def test_words_compare_by_time_then_sequence() -> None:
     """The status has no say in which word is the last one."""
-    assert Record(1, 9, "Z") < Record(2, 1, "A") < Record(2, 2, "A")
+    assert Word(1, 9, "Z", 9) < Word(2, 1, "A", 8) < Word(2, 2, "A", 7)

@@ -27,7 +27,7 @@ AUDIT = "$JS.EVENT.ADVISORY.API"
 
 @dataclass
 class Striker:
-    """Publishes to a job's stream as soon as it hears of a look, a fence or a verification: one of them each."""
+    """Publishes to a job's stream as soon as it hears of a look or a fence, one of them each, or a moment later."""
 
     nc: Client
     acked: Counter[str] = field(default_factory=Counter)
@@ -44,7 +44,7 @@ class Striker:
         if verb not in {"INFO", "UPDATE"} or not name.startswith("job_"):
             return
         self.heard[name] += 1
-        if self.heard[name] == 1 + int(name[4:]) % 3:
+        if self.heard[name] == 1 + int(name[4:]) % 2:
             task = asyncio.create_task(self.strike(name))
             self._strikes.add(task)
             task.add_done_callback(self._strikes.discard)

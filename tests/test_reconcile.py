@@ -346,7 +346,7 @@ async def test_reactors_own_streams_are_no_job_streams(world: World) -> None:
         Order(override_breaker=True), assume_missing=True, REACTOR_POLICY_STREAM_PATTERN=r"^(?P<job_id>\w+)$"
     )
     assert [one["stream"] for one in report["streams"]] == ["job_1"]
-    for name in ("JOBS", "REACTOR_DEAD_LETTERS", "REACTOR_ADVISORIES"):
+    for name in ("JOBS", "REACTOR_DEAD_LETTERS"):
         assert await world.info(name) is not None
 
 
@@ -385,7 +385,7 @@ async def test_companions_fall_with_the_stream(world: World) -> None:
         await world.consumer("advisories", f"job-{number}-dlq", filter_subject=subject)
     assert await world.verdicts() == {"job_1": DRAINED, "job_2": ("kept", "running")}
     names = (await world.api("CONSUMER.NAMES.advisories"))["consumers"]
-    assert set(names) == {"job-2-dlq", "reactor"}
+    assert set(names) == {"job-2-dlq"}
 
 
 async def test_the_audit_has_the_intent_before_and_the_outcome_after(world: World) -> None:
@@ -480,7 +480,7 @@ async def test_nothing_is_drained_while_another_replica_rebuilds(world: World) -
     await world.emit(2, "STARTED")
     await world.reconcile(Order(dry_run=True))
     await world.redis.hset(f"{world.namespace}:ledger", "applied", "1")
-    await world.redis.set(f"{world.namespace}:lease:rebuild", "another")
+    await world.redis.set(f"{world.namespace}:lease:rebuild", "another", px=60_000)
     assert await world.verdicts() == {"job_1": ("kept", "unknown")}
     await world.redis.delete(f"{world.namespace}:lease:rebuild")
     assert await world.verdicts() == {"job_1": DRAINED}
@@ -540,7 +540,7 @@ async def test_a_push_durable_in_the_way_is_said(world: World) -> None:
 async def test_what_needs_a_person_stands_below_the_table(world: World) -> None:
     """Unfixable streams by name, gaps with what to do, the breaker, errors; on a terminal with a bar."""
     await world.declare()
-    await world.stream("job_1", metadata={"reactor.fence.token": "x"})
+    await world.stream("job_1", subjects=["reactor.fence.job_1.x"], metadata={"reactor.fence.token": "x"})
     await world.stream("job_2")
     settings = world.load()
     report = await _reconcile(settings, Order(), no_progress, assume_missing=False)

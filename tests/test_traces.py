@@ -9,20 +9,19 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from harness import ROOT, World, eventually, worker
+from bench import Bench
+from harness import ROOT, World, eventually, gone, worker
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
-from test_drain import Bench
-from test_worker import acked, gone
 
 from reactor import logs
 from reactor.embedded import HOST
 from reactor.traces import _OFF, ENDPOINTS, FLUSH_S, NOT_INSTALLED, span, traced_by, tracing
 
-STEPS = ["look", "audit", "fence", "verify", "delete", "conclude"]
+STEPS = ["look", "audit", "fence", "recheck", "barrier", "delete", "conclude"]
 
 
 @pytest.fixture
@@ -61,7 +60,6 @@ async def test_a_drain_is_a_span_with_its_steps(world: World, memory: InMemorySp
     assert drain.attributes == {
         "stream": "job_1",
         "job_id": "1",
-        "dry_run": False,
         "outcome": "drained",
         "reason": "terminal",
     }
@@ -80,7 +78,7 @@ async def test_an_aborted_drain_says_what_stopped_it(world: World, memory: InMem
     [drain] = of(memory, "drain")
     assert drain.attributes is not None
     assert (drain.attributes["outcome"], drain.attributes["reason"]) == ("kept", "running")
-    assert steps(memory, drain) == ["look", "audit", "fence", "verify", "unfence", "conclude"]
+    assert steps(memory, drain) == ["look", "audit", "fence", "recheck", "unfence", "conclude"]
 
 
 async def test_a_step_that_failed_has_its_error(world: World, memory: InMemorySpanExporter) -> None:
@@ -119,7 +117,7 @@ async def test_each_event_is_a_span(world: World, memory: InMemorySpanExporter) 
     await world.reconcile()
     assert [one.attributes for one in of(memory, "lifecycle event")] == [
         {"job_id": "1", "status": "STARTED", "outcome": "applied"},
-        {"job_id": "1", "status": "STARTED", "outcome": "stale"},
+        {"job_id": "1", "status": "STARTED", "outcome": "applied"},
         {"job_id": "2", "status": "?", "outcome": "malformed"},
     ]
 
@@ -171,10 +169,9 @@ async def test_a_worker_exports_what_is_left_when_it_stops(world: World) -> None
         async with worker(env) as process:
             await world.zombie(1)
             await eventually(lambda: gone(world, "job_1"))
-            await eventually(lambda: acked(world, stream="REACTOR_ADVISORIES"))
             assert not sent.names
             assert await process.stop() == 0
-        await eventually(lambda: sent.names >= {"lifecycle events", "advisories", "drain", *STEPS})
+        await eventually(lambda: sent.names >= {"lifecycle events", "advisory", "drain", *STEPS})
         assert sent.services == {"cleaner"}
 
 

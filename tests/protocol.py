@@ -1,0 +1,276 @@
+"""The protocol of a drain as a transition system, small enough to look at every interleaving of it.
+
+One stream with its leader's queue (or Raft log), two incarnations of it, messages on their way, a job that is retried,
+attempts of replicas under leases that run out or are forgotten by an emptied Redis; a crash, or a lost request or
+answer, at every step. Breadth first, so that what is found is the shortest story of a loss.
+
+What is assumed: an effect that was begun within its lease lands before the lease's time is over, or never; nobody else
+deletes and makes a stream again between the barrier and the deletion; and not both an emptied Redis and such a foreign
+deletion within one drain. The first two can be dropped (`LATE_DELETE`, `FOREIGN_DELETER`): these are the residual races
+of docs/safety.md.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from enum import Enum, auto
+from typing import NamedTuple
+
+OPEN = -1
+"""The stream's own subject; behind a fence it has that of an attempt."""
+FREE = -1
+"""A lease that nobody holds."""
+
+
+class Without(Enum):
+    """What may be taken away from the protocol, or from what it assumes."""
+
+    BARRIER = auto()
+    """Instead of it, the stream is looked at again."""
+    CHECK_BEFORE_DELETE = auto()
+    CHECKS_BEFORE_FENCE_AND_UNFENCE = auto()
+    RESPECT = auto()
+    """For a fence of another that runs."""
+    RECHECK = auto()
+    """The second reading of the job's last event."""
+    LEASE_CHECK = auto()
+    """Only the clock is asked, not Redis, whether the lease is still one's own."""
+    LATE_DELETE = auto()
+    FOREIGN_DELETER = auto()
+
+
+class Message(NamedTuple):
+    """`at` is its sequence, once it is acknowledged."""
+
+    state: str = "unsent"
+    incarnation: int = 0
+    at: int = 0
+
+
+class Attempt(NamedTuple):
+    """One replica's try under one lease. `step` is what it does next; one that ends in `!` is on the wire."""
+
+    step: str = "rest"
+    last_seq: int = 0
+    incarnation: int = 0
+    over: bool = False
+    """The lease has run out."""
+    retried_before: bool = False
+    """When its fence stood, the job had been started again."""
+
+
+class State(NamedTuple):
+    """Everything at one moment. Incarnation 0: there is no stream."""
+
+    incarnation: int
+    subject: int
+    last_seq: int
+    queue: tuple[tuple[str, int], ...]
+    messages: tuple[Message, ...]
+    retried: bool
+    lease: int
+    attempts: tuple[Attempt, ...]
+    flushes: int
+    remakes: int
+    loss: str = ""
+
+
+Step = tuple[str, State]
+ACTIVE = 2
+"""Replicas at work at once."""
+ON_THE_WIRE = {"fence!", "delete!", "unfence!"}
+
+
+def first(messages: int, attempts: int, *, flushes: int, remakes: int) -> State:
+    """A zombie that nobody has looked at yet."""
+    nobody = (Attempt(),) * attempts
+    return State(1, OPEN, 0, (), (Message(),) * messages, False, FREE, nobody, flushes, remakes)  # noqa: FBT003  # not retried
+
+
+class Protocol:
+    """All that can happen next."""
+
+    def __init__(self, without: frozenset[Without] = frozenset()) -> None:
+        self.without = without
+
+    def after(self, s: State) -> Iterator[Step]:
+        """Every next step and what it leads to."""
+        yield from self._publishers(s)
+        yield from self._surroundings(s)
+        working = [i for i, one in enumerate(s.attempts) if one.step not in {"rest", "end"}]
+        for i in working:
+            yield from self._replica(s, i)
+        resting = next((i for i, one in enumerate(s.attempts) if one.step == "rest"), None)
+        if resting is not None and s.lease == FREE and len(working) < ACTIVE:
+            yield f"attempt {resting} takes the lease", _at(s._replace(lease=resting), resting, "look")
+
+    def _publishers(self, s: State) -> Iterator[Step]:
+        for m, message in enumerate(s.messages):
+            if message.state == "unsent":
+                if s.incarnation and s.subject == OPEN:
+                    accepted = _message(s, m, Message("accepted"))
+                    yield f"message {m} is accepted", accepted._replace(queue=(*s.queue, ("message", m)))
+                else:
+                    yield f"message {m} is refused loudly", _message(s, m, Message("refused"))
+                break  # they are alike
+        if s.queue:
+            (kind, who), queue = s.queue[0], s.queue[1:]
+            if kind == "message":
+                stored = s._replace(queue=queue, last_seq=s.last_seq + 1)
+                done = Message("acknowledged", s.incarnation, s.last_seq + 1)
+                yield f"message {who} is committed and acknowledged", _message(stored, who, done)
+            else:
+                proven = s.attempts[who].last_seq == s.last_seq
+                word = "10070: proven" if proven else "10071: somebody published"
+                step = "delete" if proven else "unfence"
+                yield f"the barrier of attempt {who} is answered, {word}", _at(s._replace(queue=queue), who, step)
+
+    def _surroundings(self, s: State) -> Iterator[Step]:
+        if not s.retried:
+            yield "the job is started again: its event is stored", s._replace(retried=True)
+        if s.flushes and s.lease != FREE:
+            yield "Redis is emptied, leases and all", s._replace(flushes=s.flushes - 1, lease=FREE)
+        proven = any(one.step in {"delete", "delete!"} for one in s.attempts)
+        if s.remakes and s.incarnation and (not proven or Without.FOREIGN_DELETER in self.without):
+            gone = tuple(Message("refused") if one.state == "accepted" else one for one in s.messages)
+            anew = s._replace(incarnation=s.incarnation + 1, subject=OPEN, last_seq=0, messages=gone)
+            yield "its owner deletes the stream and makes it anew", _unanswered(anew)._replace(remakes=s.remakes - 1)
+
+    def _replica(self, s: State, i: int) -> Iterator[Step]:
+        me = s.attempts[i]
+        late = me.step == "delete!" and Without.LATE_DELETE in self.without
+        if not me.over and (me.step not in ON_THE_WIRE or late):
+            over = s._replace(lease=FREE if s.lease == i else s.lease)
+            yield f"the lease of attempt {i} runs out", _at(over, i, me.step, over=True)
+        if me.step != "wait":
+            yield f"attempt {i} dies, or its request is lost", _at(s, i, "end")
+        yield from self._lands(s, i) if me.step in ON_THE_WIRE else self._acts(s, i)
+
+    def _acts(self, s: State, i: int) -> Iterator[Step]:
+        """What a replica does next."""
+        me = s.attempts[i]
+        match me.step:
+            case "look":
+                yield self._look(s, i)
+            case "fence" | "unfence" | "delete" as effect:
+                if self._may(s, i, effect):
+                    yield f"attempt {i} sends its {effect}", _at(s, i, f"{effect}!")
+                else:
+                    yield f"attempt {i} stops before its {effect}: its time is over", _end(s, i)
+            case "recheck":
+                lives = s.retried and Without.RECHECK not in self.without
+                word = "it lives" if lives else "as before"
+                step = "unfence" if lives else "look again" if Without.BARRIER in self.without else "barrier"
+                yield f"attempt {i} reads the job's last event again: {word}", _at(s, i, step)
+            case "look again":
+                same = s.incarnation and s.subject == i and s.last_seq == me.last_seq
+                word = "nothing has changed" if same else "it has changed"
+                yield f"attempt {i} looks again: {word}", _at(s, i, "delete" if same else "unfence")
+            case "barrier" if s.incarnation and s.subject == i:
+                yield f"attempt {i} sends its barrier", _at(s._replace(queue=(*s.queue, ("barrier", i))), i, "wait")
+            case "barrier":
+                yield f"nobody hears the barrier of attempt {i}", _end(s, i)
+
+    def _lands(self, s: State, i: int) -> Iterator[Step]:
+        """What an effect that is on the wire does to the stream, if there is one."""
+        me = s.attempts[i]
+        match me.step:
+            case "fence!" if s.incarnation:
+                fenced, step = s._replace(subject=i), "recheck" if s.incarnation == me.incarnation else "unfence"
+                yield f"the fence of attempt {i} stands", _at(fenced, i, step, retried_before=s.retried)
+                yield f"the fence of attempt {i} stands, its answer is lost", _at(fenced, i, "end")
+            case "fence!":
+                yield f"the fence of attempt {i} finds no stream", _end(s, i)
+            case "delete!":
+                yield f"the deletion of attempt {i} is done", _deleted(s, i)
+            case _:
+                opened = s._replace(subject=OPEN) if s.incarnation else s
+                yield f"attempt {i} gives the subjects back", _end(opened, i)
+
+    def _look(self, s: State, i: int) -> Step:
+        fence = s.subject
+        if not s.incarnation:
+            return f"attempt {i} looks: gone", _end(s, i)
+        if fence != OPEN and Without.RESPECT not in self.without and not s.attempts[fence].over:
+            return f"attempt {i} looks: another's fence runs", _end(s, i)
+        if s.retried:
+            return f"attempt {i} looks: the job lives", _end(s, i) if fence == OPEN else _at(s, i, "unfence")
+        judged = s.attempts[i]._replace(step="fence", last_seq=s.last_seq, incarnation=s.incarnation)
+        return f"attempt {i} looks: a zombie of {s.last_seq} messages", _attempt(s, i, judged)
+
+    def _may(self, s: State, i: int, effect: str) -> bool:
+        """Whether the effect may be begun: the clock, and Redis, say that the lease is still one's own."""
+        checks = Without.CHECK_BEFORE_DELETE if effect == "delete" else Without.CHECKS_BEFORE_FENCE_AND_UNFENCE
+        if checks in self.without:
+            return True
+        return not s.attempts[i].over and (s.lease == i or Without.LEASE_CHECK in self.without)
+
+
+def _deleted(s: State, i: int) -> State:
+    """Reactor's own deletion: what makes it a loss is said."""
+    me = s.attempts[i]
+    loss = [
+        f"message {m} was acknowledged and is destroyed"
+        for m, one in enumerate(s.messages)
+        if one.state == "acknowledged" and one.incarnation == s.incarnation
+        if s.incarnation != me.incarnation or one.at > me.last_seq
+    ]
+    if s.incarnation and me.retried_before:
+        loss.append("the job had been started again before the fence stood")
+    gone = tuple(Message("refused") if one.state == "accepted" else one for one in s.messages)
+    after = _unanswered(s._replace(incarnation=0, subject=OPEN, last_seq=0, messages=gone))
+    return _end(after, i)._replace(loss="; ".join(loss))
+
+
+def _unanswered(s: State) -> State:
+    """The queue is gone with the stream: whoever waits for an answer from it gets none."""
+    attempts = tuple(one._replace(step="end") if one.step == "wait" else one for one in s.attempts)
+    return s._replace(queue=(), attempts=attempts)
+
+
+def _message(s: State, m: int, message: Message) -> State:
+    return s._replace(messages=(*s.messages[:m], message, *s.messages[m + 1 :]))
+
+
+def _attempt(s: State, i: int, attempt: Attempt) -> State:
+    return s._replace(attempts=(*s.attempts[:i], attempt, *s.attempts[i + 1 :]))
+
+
+def _at(s: State, i: int, step: str, **changes: bool) -> State:
+    return _attempt(s, i, s.attempts[i]._replace(step=step, **changes))
+
+
+def _end(s: State, i: int) -> State:
+    """The attempt is over, and gives its lease back."""
+    return _at(s._replace(lease=FREE if s.lease == i else s.lease), i, "end")
+
+
+class Found(NamedTuple):
+    """How many states there are, and the shortest story that ends in a loss, if there is one."""
+
+    states: int
+    story: list[str]
+
+
+def explore(protocol: Protocol, start: State) -> Found:
+    """Every state that can be reached, until one is a loss."""
+    before: dict[State, tuple[str, State] | None] = {start: None}
+    todo = deque([start])
+    while todo:
+        state = todo.popleft()
+        for label, after in protocol.after(state):
+            if after in before:
+                continue
+            before[after] = (label, state)
+            if after.loss:
+                return Found(len(before), [*_story(before, after), after.loss])
+            todo.append(after)
+    return Found(len(before), [])
+
+
+def _story(before: dict[State, tuple[str, State] | None], end: State) -> list[str]:
+    steps = []
+    at: State = end
+    while (came := before[at]) is not None:
+        steps.append(came[0])
+        at = came[1]
+    return steps[::-1]

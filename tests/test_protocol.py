@@ -1,0 +1,57 @@
+"""Every interleaving of a drain, in a small world; and what happens without each of its steps. See protocol.py."""
+
+import pytest
+from harness import say
+from protocol import Protocol, Without, explore, first
+
+FLUSHED, REMADE = {"flushes": 1, "remakes": 0}, {"flushes": 0, "remakes": 1}
+
+
+@pytest.mark.parametrize("trouble", [FLUSHED, REMADE], ids=["Redis emptied", "stream made anew"])
+def test_no_interleaving_loses_a_message(trouble: dict[str, int]) -> None:
+    """Two messages, two replicas, a retried job, deaths and lost requests at every step."""
+    found = explore(Protocol(), first(2, 2, **trouble))
+    say(f"{found.states} states, no loss")
+    assert not found.story, "\n".join(found.story)
+    assert found.states > 40_000
+
+
+@pytest.mark.parametrize(
+    ("without", "trouble", "loss"),
+    [
+        (Without.BARRIER, REMADE, "acknowledged and is destroyed"),
+        (Without.CHECK_BEFORE_DELETE, REMADE, "acknowledged and is destroyed"),
+        (Without.CHECKS_BEFORE_FENCE_AND_UNFENCE, FLUSHED, "acknowledged and is destroyed"),
+        (Without.RESPECT, FLUSHED, "acknowledged and is destroyed"),
+        (Without.LEASE_CHECK, FLUSHED, "acknowledged and is destroyed"),
+        (Without.RECHECK, REMADE, "started again before the fence stood"),
+    ],
+    ids=lambda value: value.name.lower() if isinstance(value, Without) else "",
+)
+def test_each_step_is_needed(without: Without, trouble: dict[str, int], loss: str) -> None:
+    """Taken away, there is a loss within a few steps: the story is printed."""
+    told(without, trouble, loss)
+
+
+@pytest.mark.parametrize("assumption", [Without.LATE_DELETE, Without.FOREIGN_DELETER], ids=lambda one: one.name.lower())
+def test_the_residual_races_are_the_documented_ones(assumption: Without) -> None:
+    """What no precondition of the server's can exclude; docs/safety.md says so."""
+    told(assumption, REMADE, "acknowledged and is destroyed")
+
+
+def told(without: Without, trouble: dict[str, int], loss: str) -> None:
+    """The shortest counterexample, as a story."""
+    found = explore(Protocol(frozenset({without})), first(2, 2, **trouble))
+    say("\n    ".join([f"without {without.name.lower()}, {found.states} states:", *found.story]))
+    assert found.story
+    assert loss in found.story[-1]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("trouble", [FLUSHED, REMADE], ids=["Redis emptied", "stream made anew"])
+def test_no_interleaving_loses_a_message_at_length(trouble: dict[str, int]) -> None:
+    """A third attempt, which takes over from either."""
+    found = explore(Protocol(), first(2, 3, **trouble))
+    say(f"{found.states} states, no loss")
+    assert not found.story, "\n".join(found.story)

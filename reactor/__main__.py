@@ -1,5 +1,5 @@
 """`python -m reactor`."""
 
-from reactor.cli import main
+from reactor.cli.main import main
 
 main()

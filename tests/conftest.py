@@ -8,11 +8,11 @@ import pytest
 import pytest_asyncio
 from harness import World, account_numbers, accounts_config, connected
 
-from reactor import logs
-from reactor.asyncapi import document
-from reactor.embedded import HOST, Server, free_port, nats_server, running, valkey_server
-from reactor.events import SubjectTemplate
-from reactor.http import Endpoint, application
+from reactor.cli.embedded import HOST, Server, free_port, nats_server, running, valkey_server
+from reactor.core.events import SubjectTemplate
+from reactor.telemetry import logs
+from reactor.web.asyncapi import document
+from reactor.web.server import Endpoint, application
 
 
 @pytest.fixture(scope="session", autouse=True)

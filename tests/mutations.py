@@ -37,7 +37,7 @@ PYTEST = (
 PASSED, FAILED = 0, 1
 """Of pytest's exit codes; all others mean that no test said anything."""
 LIMIT_S = 300.0
-VERDICT = re.compile(r"^FAILED tests/(?P<test>\S+?::.+?)(?: - (?P<why>.*))?$", re.MULTILINE)
+VERDICT = re.compile(r"^FAILED tests/(?:\w+/)*(?P<test>\w+\.py::.+?)(?: - (?P<why>.*))?$", re.MULTILINE)
 SAID_SO = ("assert", "AssertionError", "TimeoutError", "Failed: ", "ExceptionGroup: Hypothesis")
 """How a test that notices something fails: not by a name that is misspelt in the mutation."""
 
@@ -70,7 +70,7 @@ POLICY = (
     Mutation(
         "age-guard-terminal",
         "age guard of a terminal job's stream",
-        "policy.py",
+        "core/policy.py",
         '        ("age_guard", Reason.FRESH, stream.created, policy.age_guard),\n        ("terminal_grace"',
         '        ("terminal_grace"',
         f"{RECONCILE}test_a_fresh_stream_of_an_ended_job_is_retained",
@@ -78,7 +78,7 @@ POLICY = (
     Mutation(
         "age-guard-missing",
         "age guard of a missing job's stream",
-        "policy.py",
+        "core/policy.py",
         '        ("age_guard", Reason.FRESH, stream.created, policy.age_guard),\n        ("idle_guard"',
         '        ("idle_guard"',
         f"{ROW}[no record, vouched for, fresh]",
@@ -86,7 +86,7 @@ POLICY = (
     Mutation(
         "terminal-grace",
         "terminal grace",
-        "policy.py",
+        "core/policy.py",
         '        ("terminal_grace", Reason.GRACE, record.occurred_at, policy.terminal_grace),\n',
         "",
         f"{ROW}[terminal, within grace]",
@@ -94,7 +94,7 @@ POLICY = (
     Mutation(
         "idle-guard-terminal",
         "idle guard of a terminal job's stream",
-        "policy.py",
+        "core/policy.py",
         '        ("idle_guard", Reason.ACTIVE, _since_the_end(published, record), policy.idle_guard),\n',
         "",
         f"{ROW}[terminal, published to after its end]",
@@ -102,7 +102,7 @@ POLICY = (
     Mutation(
         "idle-guard-missing",
         "idle guard of a missing job's stream: published to",
-        "policy.py",
+        "core/policy.py",
         '        ("idle_guard", Reason.ACTIVE, stream.last_publish, policy.idle_guard),\n',
         "",
         "test_policy.py::test_an_operator_may_call_the_unknown_missing",
@@ -110,7 +110,7 @@ POLICY = (
     Mutation(
         "idle-guard-consumed",
         "idle guard of a missing job's stream: delivered or acked",
-        "policy.py",
+        "core/policy.py",
         '        ("idle_guard", Reason.ACTIVE, _consumed_at(stream), policy.idle_guard),\n',
         "",
         "test_policy.py::test_an_operator_may_call_the_unknown_missing",
@@ -118,7 +118,7 @@ POLICY = (
     Mutation(
         "live-first",
         "live beats everything",
-        "policy.py",
+        "core/policy.py",
         "    if record is not None and not policy.ends(record.last):\n        return Keep",
         "    if False:\n        return Keep",
         f"{RECONCILE}test_a_running_jobs_stream_is_retained[STARTED]",
@@ -126,7 +126,7 @@ POLICY = (
     Mutation(
         "unknown-status-is-live",
         "an unknown status is live",
-        "policy.py",
+        "core/policy.py",
         "return fold(word.status) in self.terminal_statuses",
         'return fold(word.status) not in {"STARTED", "RETRY", "CANCELING", "PENDING"}',
         f"{RECONCILE}test_a_running_jobs_stream_is_retained[no such word]",
@@ -134,7 +134,7 @@ POLICY = (
     Mutation(
         "ascii-letters-only",
         "only ASCII letters are folded",
-        "model.py",
+        "core/model.py",
         'status.encode("utf-8", "surrogatepass").upper().decode("utf-8", "surrogatepass")',
         "status.upper()",
         f"{ROW}[a word that only looks terminal]",
@@ -142,7 +142,7 @@ POLICY = (
     Mutation(
         "disputed",
         "a job whose last words disagree lives",
-        "policy.py",
+        "core/policy.py",
         "if record is not None and policy.is_disputed(record) and not _dispute_of(stream, record, policy).passed:",
         "if False:",
         f"{ATTACKED}test_a_retry_from_a_host_with_a_slow_clock_keeps_its_stream",
@@ -150,7 +150,7 @@ POLICY = (
     Mutation(
         "disputed-used",
         "a dispute lasts while the stream is used",
-        "policy.py",
+        "core/policy.py",
         "max(record.heard_at, stream.last_publish or 0, _consumed_at(stream) or 0)",
         "record.heard_at",
         f"{ROW}[disputed for the dispute guard, published to since]",
@@ -158,7 +158,7 @@ POLICY = (
     Mutation(
         "missing-guard",
         "a mere ledger's silence counts after the missing guard",
-        "policy.py",
+        "core/policy.py",
         '        rows.append(("missing_guard", Reason.ACTIVE, since, policy.missing_guard))\n',
         "        del since\n",
         f"{ATTACKED}test_one_lost_event_does_not_make_a_job_missing",
@@ -166,7 +166,7 @@ POLICY = (
     Mutation(
         "done-too-early",
         "a done job's stream waits while it is worked on",
-        "policy.py",
+        "core/policy.py",
         "_since_the_end(consumed, record) if done else None",
         "None",
         f"{ATTACKED}test_who_says_success_too_early_keeps_the_stream_while_it_is_worked_on",
@@ -174,7 +174,7 @@ POLICY = (
     Mutation(
         "last-by-sequence",
         "the ledger keeps the last word by sequence, too",
-        "ledger.py",
+        "store/ledger.py",
         "if further then last = word end",
         "if later then last = word end",
         f"{LEDGER}test_any_order_and_any_duplicates_end_in_the_same_record",
@@ -182,7 +182,7 @@ POLICY = (
     Mutation(
         "protected",
         "protected streams are kept",
-        "policy.py",
+        "core/policy.py",
         "if policy.is_protected(stream):",
         "if False:",
         f"{RECONCILE}test_protected_streams_are_kept",
@@ -190,7 +190,7 @@ POLICY = (
     Mutation(
         "unreported",
         "a stream that is not reported whole is left alone",
-        "policy.py",
+        "core/policy.py",
         "if not stream.reported:",
         "if False:",
         f"{RECONCILE}test_a_stream_that_the_server_could_not_report_is_left_alone[missing]",
@@ -198,7 +198,7 @@ POLICY = (
     Mutation(
         "created-unreadable",
         "a stream whose age cannot be read is left alone",
-        "policy.py",
+        "core/policy.py",
         "        return Unfixable(Reason.CREATED_UNREADABLE)\n",
         "        stream = __import__('dataclasses').replace(stream, created=0)\n",
         f"{RECONCILE}test_a_stream_whose_age_cannot_be_read_is_unfixable[garbage]",
@@ -206,7 +206,7 @@ POLICY = (
     Mutation(
         "not-fenceable",
         "a stream that cannot be fenced is left alone",
-        "policy.py",
+        "core/policy.py",
         "if isinstance(verdict, Drain) and not stream.fenceable:",
         "if False:",
         f"{RECONCILE}test_what_cannot_be_fenced_is_unfixable",
@@ -214,7 +214,7 @@ POLICY = (
     Mutation(
         "fence-of-another",
         "a fence whose lease runs is somebody else's",
-        "policy.py",
+        "core/policy.py",
         "if stream.fence is not None and stream.observed_at < stream.fence.until:",
         "if False:",
         f"{ROW}[fenced by a lease that runs]",
@@ -222,7 +222,7 @@ POLICY = (
     Mutation(
         "fence-unreadable",
         "a fence that cannot be read is a person's business",
-        "policy.py",
+        "core/policy.py",
         "if stream.fence is not None and not stream.fence.subjects:",
         "if False:",
         f"{DRAIN}test_a_fence_that_cannot_be_read_is_a_persons_business",
@@ -230,7 +230,7 @@ POLICY = (
     Mutation(
         "ledger-lost",
         "a ledger that lost history drains nothing",
-        "policy.py",
+        "core/policy.py",
         "if not coverage.intact:",
         "if False:",
         f"{RECONCILE}test_nothing_is_drained_while_another_replica_rebuilds",
@@ -238,7 +238,7 @@ POLICY = (
     Mutation(
         "absence-needs-a-pass",
         "absence counts in a full pass only",
-        "policy.py",
+        "core/policy.py",
         "not (vouched and policy.absence_counts):",
         "not vouched:",
         f"{WORKER}test_the_sweeper_never_acts_on_absence",
@@ -246,7 +246,7 @@ POLICY = (
     Mutation(
         "sweeper-leaves-the-missing",
         "the sweeper never acts on absence",
-        "wiring.py",
+        "worker/wiring.py",
         "policy = replace(self.policy, absence_counts=False)",
         "policy = self.policy",
         f"{WORKER}test_the_sweeper_never_acts_on_absence",
@@ -254,7 +254,7 @@ POLICY = (
     Mutation(
         "own-streams",
         "reactor's own streams are no job streams",
-        "policy.py",
+        "core/policy.py",
         " or stream_name in self.own_streams",
         "",
         f"{RECONCILE}test_reactors_own_streams_are_no_job_streams",
@@ -262,7 +262,7 @@ POLICY = (
     Mutation(
         "own-streams-are-named",
         "reactor's own streams are told to the policy",
-        "wiring.py",
+        "worker/wiring.py",
         "provisioned.own_streams | {DEAD_LETTERS}",
         "frozenset()",
         f"{RECONCILE}test_reactors_own_streams_are_no_job_streams",
@@ -270,7 +270,7 @@ POLICY = (
     Mutation(
         "whole-name",
         "the whole name must match",
-        "policy.py",
+        "core/policy.py",
         "self.pattern.fullmatch(",
         "self.pattern.match(",
         "test_policy.py::test_look_alikes_are_nobodys",
@@ -278,7 +278,7 @@ POLICY = (
     Mutation(
         "breaker-both-limits",
         "the breaker's limits",
-        "policy.py",
+        "core/policy.py",
         "if missing <= self.max_missing or missing <= self.max_ratio * checked:",
         "if True:",
         "test_policy.py::test_the_breaker_needs_both_limits_exceeded",
@@ -286,7 +286,7 @@ POLICY = (
     Mutation(
         "breaker",
         "a suspicious pass is refused",
-        "reconciler.py",
+        "controller/reconciler.py",
         "held = breaker is not None and not order.override_breaker",
         "held = False",
         f"{RECONCILE}test_the_breaker_refuses_a_suspicious_pass",
@@ -297,7 +297,7 @@ VOUCHING = (
     Mutation(
         "coverage",
         "coverage must reach back to the stream's creation",
-        "model.py",
+        "core/model.py",
         "self.since is not None and self.since <= created",
         "self.since is not None",
         f"{RECONCILE}test_a_stream_older_than_the_coverage_is_unknown_until_an_operator_speaks",
@@ -305,7 +305,7 @@ VOUCHING = (
     Mutation(
         "empty-ledger",
         "a ledger without any event vouches for nothing",
-        "directory.py",
+        "directories/events.py",
         "if not reading.events:",
         "if False:",
         f"{RECONCILE}test_events_that_cannot_be_read_vouch_for_nothing",
@@ -313,7 +313,7 @@ VOUCHING = (
     Mutation(
         "history-lost",
         "a ledger that has missed events is not intact",
-        "directory.py",
+        "directories/events.py",
         "if self._lost or not reading.intact:",
         "if not reading.intact:",
         f"{RECONCILE}test_nothing_is_drained_while_another_replica_rebuilds",
@@ -321,7 +321,7 @@ VOUCHING = (
     Mutation(
         "redis-rolled-back",
         "a Redis that was rolled back is noticed by what was acked",
-        "directory.py",
+        "directories/events.py",
         "if reading.applied >= lifecycle.ack_floor:",
         "if True:",
         f"{RECONCILE}test_an_old_redis_is_noticed_by_what_was_acked",
@@ -329,7 +329,7 @@ VOUCHING = (
     Mutation(
         "dropped-unread",
         "events that were dropped unread leave a gap",
-        "directory.py",
+        "directories/events.py",
         "if lifecycle.first_seq > reading.applied + 1:",
         "if False:",
         f"{RECONCILE}test_events_dropped_unread_leave_a_gap",
@@ -337,7 +337,7 @@ VOUCHING = (
     Mutation(
         "not-read-yet",
         "events in another replica's hands prove no absence",
-        "directory.py",
+        "directories/events.py",
         "if self._behind:",
         "if False:",
         f"{RECONCILE}test_events_in_another_replicas_hands_prove_no_absence",
@@ -345,7 +345,7 @@ VOUCHING = (
     Mutation(
         "malformed-proves-existence",
         "a malformed event proves that its job exists",
-        "directory.py",
+        "directories/events.py",
         "for e in read if e.job_id is not None]",
         "for e in read if isinstance(e, Event)]",
         f"{RECONCILE}test_a_job_that_was_spoken_of_unreadably_is_not_missing",
@@ -353,7 +353,7 @@ VOUCHING = (
     Mutation(
         "redis-identity",
         "a ledger in another Redis is not intact",
-        "ledger.py",
+        "store/ledger.py",
         'head.get("redis"), head',
         "redis_identity, head",
         WHOLE,
@@ -361,7 +361,7 @@ VOUCHING = (
     Mutation(
         "lifecycle-identity",
         "a ledger of another lifecycle stream is not intact",
-        "ledger.py",
+        "store/ledger.py",
         'head.get("stream")) ==',
         "identity) ==",
         WHOLE,
@@ -369,7 +369,7 @@ VOUCHING = (
     Mutation(
         "foreign-events",
         "another lifecycle stream's events are not mixed in",
-        "ledger.py",
+        "store/ledger.py",
         "if owner and owner ~= ARGV[2] then",
         "if false then",
         f"{LEDGER}test_another_lifecycle_streams_events_are_not_mixed_in",
@@ -377,7 +377,7 @@ VOUCHING = (
     Mutation(
         "rebuild-overtaken",
         "a rebuild that was overtaken does not count",
-        "ledger.py",
+        "store/ledger.py",
         "state[1] ~= ARGV[1] or ",
         "",
         WHOLE,
@@ -385,7 +385,7 @@ VOUCHING = (
     Mutation(
         "account-of-the-ledger",
         "an account without the ledger's lifecycle stream is refused",
-        "wiring.py",
+        "worker/wiring.py",
         "if await find_lifecycle_stream(parts.reads, parts.wishes) is None and (owner",
         "if False and (owner",
         f"{RECONCILE}test_an_account_without_the_lifecycle_stream_of_this_ledger_is_refused",
@@ -393,7 +393,7 @@ VOUCHING = (
     Mutation(
         "lifecycle-retention",
         "a lifecycle stream that forgets what is read is refused",
-        "provision.py",
+        "jetstream/topology.py",
         'if config.get("retention") != "limits":',
         "if False:",
         f"{RECONCILE}test_a_lifecycle_stream_that_forgets_what_is_read_is_refused",
@@ -401,7 +401,7 @@ VOUCHING = (
     Mutation(
         "record-order",
         "an older event never overwrites a newer one",
-        "ledger.py",
+        "store/ledger.py",
         "if later then latest = word end",
         "latest = word",
         f"{LEDGER}test_any_order_and_any_duplicates_end_in_the_same_record",
@@ -409,7 +409,7 @@ VOUCHING = (
     Mutation(
         "nanosecond-order",
         "events a nanosecond apart keep their order",
-        "ledger.py",
+        "store/ledger.py",
         "local later = string.sub(latest, 1, 32) < string.sub(word, 1, 32)",
         "local later = tonumber(string.sub(latest, 1, 16), 16) <= tonumber(string.sub(word, 1, 16), 16)",
         f"{LEDGER}test_nanoseconds_decide",
@@ -417,7 +417,7 @@ VOUCHING = (
     Mutation(
         "live-record-stays",
         "the record of a job that was heard of since never expires",
-        "ledger.py",
+        "store/ledger.py",
         "if redis.call('GET', KEYS[1]) == ARGV[2] then redis.call('PEXPIRE'",
         "if true then redis.call('PEXPIRE'",
         f"{LEDGER}test_every_key_expires_but_those_that_must_stay",
@@ -425,7 +425,7 @@ VOUCHING = (
     Mutation(
         "newer-due-entry",
         "a newer event's due entry is not forgotten with an old claim",
-        "ledger.py",
+        "store/ledger.py",
         "if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or -1) ~= tonumber(ARGV[2]) then",
         "if false then",
         f"{LEDGER}test_a_settled_job_is_due_again_later_or_never",
@@ -436,7 +436,7 @@ HEARING = (
     Mutation(
         "clamp",
         "an event's time is clamped to the server's",
-        "events.py",
+        "core/events.py",
         "max(min(parse_instant(str(time)), published_at), 0)",
         "max(parse_instant(str(time)), 0)",
         "test_events.py::test_an_older_time_is_the_emitters_and_a_later_one_is_clamped",
@@ -444,7 +444,7 @@ HEARING = (
     Mutation(
         "subject-mismatch",
         "an event must be about the job that its subject names",
-        "events.py",
+        "core/events.py",
         "if job_id != str(payload.job_id):",
         "if False:",
         "test_events.py::test_the_unreadable_is_said_and_proves_that_the_job_exists",
@@ -452,7 +452,7 @@ HEARING = (
     Mutation(
         "ack-after-redis",
         "an event is acked only after Redis has it",
-        "subscriber.py",
+        "controller/intake.py",
         "            await _give_back(messages, error)\n            return\n        await reach",
         "            [await msg.ack() for msg in messages]\n            return\n        await reach",
         f"{WORKER}test_an_event_is_acked_only_after_redis_has_it",
@@ -460,7 +460,7 @@ HEARING = (
     Mutation(
         "dead-letters",
         "a malformed event is kept whole",
-        "subscriber.py",
+        "controller/intake.py",
         "await self._dead_letters.keep(msg, malformed)",
         "pass",
         f"{RECONCILE}test_a_pass_alone_is_enough",
@@ -471,7 +471,7 @@ LISTING = (
     Mutation(
         "error-before-streams",
         "an error is read before the streams that come with it",
-        "jetstream.py",
+        "jetstream/client.py",
         "            raise _refusal(error)\n        return answer  #",
         '            if "streams" not in answer:\n                raise _refusal(error)\n        return answer  #',
         f"{RECONCILE}test_a_listing_that_fails_deletes_nothing[answer1]",
@@ -479,7 +479,7 @@ LISTING = (
     Mutation(
         "missing-names",
         "streams named as missing are unreported",
-        "jetstream.py",
+        "jetstream/client.py",
         'page.get("missing") or (), ',
         "",
         f"{RECONCILE}test_a_stream_that_the_server_could_not_report_is_left_alone[missing]",
@@ -487,7 +487,7 @@ LISTING = (
     Mutation(
         "offline-names",
         "streams named as offline are unreported",
-        "jetstream.py",
+        "jetstream/client.py",
         ', page.get("offline") or ()',
         "",
         f"{RECONCILE}test_a_stream_that_the_server_could_not_report_is_left_alone[offline]",
@@ -495,7 +495,7 @@ LISTING = (
     Mutation(
         "zeroed-state",
         "a stream without readable figures is unreported",
-        "wire.py",
+        "core/stream_info.py",
         " and _is_whole(state)",
         "",
         f"{RECONCILE}test_a_stream_without_readable_figures_is_left_alone",
@@ -503,7 +503,7 @@ LISTING = (
     Mutation(
         "zero-time",
         "the server's zero time is no time",
-        "wire.py",
+        "core/stream_info.py",
         "return instant if instant > 0 else None",
         "return instant",
         f"{RECONCILE}test_a_stream_whose_age_cannot_be_read_is_unfixable[0001-01-01T00:00:00Z]",
@@ -511,7 +511,7 @@ LISTING = (
     Mutation(
         "listing-sentinel",
         "a list without the lifecycle stream is of the wrong account",
-        "reconciler.py",
+        "controller/reconciler.py",
         "if self._lifecycle_stream not in listing.streams.keys() | listing.unreported:",
         "if False:",
         f"{RECONCILE}test_a_list_from_another_account_is_refused",
@@ -519,7 +519,7 @@ LISTING = (
     Mutation(
         "sourced",
         "a stream that another one sources cannot be fenced",
-        "wire.py",
+        "core/stream_info.py",
         ' and config["name"] not in sourced',
         "",
         f"{RECONCILE}test_what_cannot_be_fenced_is_unfixable",
@@ -527,7 +527,7 @@ LISTING = (
     Mutation(
         "mirror",
         "a mirror cannot be fenced",
-        "wire.py",
+        "core/stream_info.py",
         'bool(config.get("subjects")) and not config.get("mirror")',
         "True",
         f"{RECONCILE}test_what_cannot_be_fenced_is_unfixable",
@@ -535,7 +535,7 @@ LISTING = (
     Mutation(
         "server-clock",
         "a stream is judged by the server's clock",
-        "wire.py",
+        "core/stream_info.py",
         'observed_at = instant(raw.get("ts"))',
         'observed_at = int(__import__("time").time() * 1e9)',
         f"{RECONCILE}test_a_stream_is_judged_by_the_servers_clock",
@@ -543,7 +543,7 @@ LISTING = (
     Mutation(
         "first-sighting",
         "a consumer that shows no time may have worked a moment ago",
-        "wire.py",
+        "core/stream_info.py",
         'instant(mark.get("last_active")) or first_seen for',
         'instant(mark.get("last_active")) for',
         f"{DRAIN}test_consumers_without_a_time_count_from_the_first_sighting",
@@ -554,7 +554,7 @@ EFFECT = (
     Mutation(
         "judged-incarnation",
         "the stream is the one that was judged",
-        "drain.py",
+        "controller/drain.py",
         "            if target.created is not None and look.stream.created != target.created:\n                return",
         "            if False:\n                return",
         f"{DRAIN}test_a_stream_made_anew_since_it_was_judged_is_judged_anew",
@@ -562,7 +562,7 @@ EFFECT = (
     Mutation(
         "verify-created",
         "behind the fence: the same incarnation",
-        "drain.py",
+        "controller/drain.py",
         ' or instant(fenced_raw.get("created")) != look.stream.created:',
         ":",
         f"{DRAIN}test_a_stream_made_anew_before_the_fence_survives",
@@ -570,7 +570,7 @@ EFFECT = (
     Mutation(
         "barrier",
         "the barrier proves the end of the stream",
-        "drain.py",
+        "controller/drain.py",
         "            proven = await self._barrier(look.stream, fenced_subject(look.stream.name, fence.token))\n",
         "            proven = True\n",
         f"{DRAIN}test_a_publisher_before_the_fence_keeps_its_stream",
@@ -578,7 +578,7 @@ EFFECT = (
     Mutation(
         "barrier-moved",
         "a stream that was published to is given back",
-        "jetstream.py",
+        "jetstream/client.py",
         "            raise _refusal(error)\n        return False\n",
         "            raise _refusal(error)\n        return True\n",
         f"{DRAIN}test_a_publisher_before_the_fence_keeps_its_stream",
@@ -586,7 +586,7 @@ EFFECT = (
     Mutation(
         "barrier-unheard",
         "a barrier that nobody answers proves nothing",
-        "drain.py",
+        "controller/drain.py",
         "        return await self._effects.barrier(stream.name, subject, stream.last_seq)\n\n",
         "        return True\n\n",
         f"{DRAIN}test_subjects_given_back_by_another_hand_are_respected",
@@ -594,7 +594,7 @@ EFFECT = (
     Mutation(
         "hands-off",
         "another's fence is not ours to lift",
-        "drain.py",
+        "controller/drain.py",
         "isinstance(error, NobodyThere) and not await self._is_ours(look.stream, fence)",
         "False",
         f"{DRAIN}test_a_fence_that_another_has_taken_over_is_not_ours_to_lift",
@@ -602,7 +602,7 @@ EFFECT = (
     Mutation(
         "barrier-lifted",
         "what would keep the barrier from being answered is lifted",
-        "drain.py",
+        "controller/drain.py",
         'lifted = lifted_of(config, look.raw.get("state") or {})',
         "lifted: Raw = {}",
         f"{ATTACKED}test_what_would_keep_the_barrier_from_being_answered_is_lifted[no_ack-False]",
@@ -610,7 +610,7 @@ EFFECT = (
     Mutation(
         "lifted-given-back",
         "what the fence has lifted is given back",
-        "wire.py",
+        "core/stream_info.py",
         "return config | fence.lifted |",
         "return config |",
         f"{ATTACKED}test_what_would_keep_the_barrier_from_being_answered_is_lifted[full-True]",
@@ -618,7 +618,7 @@ EFFECT = (
     Mutation(
         "fence-by-subject",
         "a fence is one only by its subject",
-        "wire.py",
+        "core/stream_info.py",
         'if not any(subject == legacy or subject.startswith(f"{legacy}.") for subject in subjects):',
         "if FENCE_TOKEN_KEY not in metadata:",
         f"{ATTACKED}test_fence_metadata_changes_nothing_on_a_live_stream",
@@ -626,7 +626,7 @@ EFFECT = (
     Mutation(
         "fence-too-long",
         "a fence for longer than any lease is unreadable",
-        "wire.py",
+        "core/stream_info.py",
         " and until - observed_at <= LONGEST_LEASE",
         "",
         f"{ATTACKED}test_a_fence_for_longer_than_any_lease_is_unreadable",
@@ -634,7 +634,7 @@ EFFECT = (
     Mutation(
         "unfence-refused",
         "subjects that another stream has taken are said",
-        "drain.py",
+        "controller/drain.py",
         'detail = f"stays fenced, since it cannot get {subjects} back: ',
         'detail = f"{subjects}: ',
         f"{ATTACKED}test_subjects_that_another_stream_has_taken_are_a_persons_business",
@@ -642,7 +642,7 @@ EFFECT = (
     Mutation(
         "barrier-not-a-look",
         "a barrier, not another look: nodes that are apart",
-        "drain.py",
+        "controller/drain.py",
         '        with span("recheck"):\n',
         '        behind = (await self._reads.stream_info(look.stream.name))["state"]["last_seq"]\n'
         "        event = await self._directory.last_event(look.stream.job_id)\n"
@@ -653,7 +653,7 @@ EFFECT = (
     Mutation(
         "verify-last-event",
         "behind the fence: nobody has spoken for the job since",
-        "drain.py",
+        "controller/drain.py",
         "if event != look.event or",
         "if",
         RETRIED,
@@ -661,7 +661,7 @@ EFFECT = (
     Mutation(
         "look-at-the-last-event",
         "the last event is read from the lifecycle stream itself",
-        "drain.py",
+        "controller/drain.py",
         "record = event.merged(records.get(target.job_id)) if event else records.get(target.job_id)",
         "record = records.get(target.job_id)",
         f"{DRAIN}test_the_last_event_in_the_stream_counts_where_the_ledger_is_behind",
@@ -669,7 +669,7 @@ EFFECT = (
     Mutation(
         "look-at-the-record",
         "the record counts where the last event came late",
-        "drain.py",
+        "controller/drain.py",
         "record = event.merged(records.get(target.job_id)) if event else records.get(target.job_id)",
         "record = event",
         f"{DRAIN}test_the_ledger_counts_where_the_last_event_came_late",
@@ -677,7 +677,7 @@ EFFECT = (
     Mutation(
         "lifecycle-stream-gone",
         "a lifecycle stream that is gone says nothing",
-        "jetstream.py",
+        "jetstream/client.py",
         "if error.err_code != NO_MESSAGE:",
         "if False:",
         f"{DRAIN}test_nothing_is_drained_while_the_lifecycle_stream_is_away",
@@ -685,7 +685,7 @@ EFFECT = (
     Mutation(
         "fence-takes-the-subjects",
         "a fenced stream refuses publishers",
-        "wire.py",
+        "core/stream_info.py",
         '{"subjects": subjects, "metadata": metadata}',
         '{"metadata": metadata}',
         f"{DRAIN}test_a_publisher_behind_the_fence_is_refused_loudly",
@@ -693,7 +693,7 @@ EFFECT = (
     Mutation(
         "fence-keeps-the-subjects",
         "a fence taken over keeps the first subjects",
-        "drain.py",
+        "controller/drain.py",
         "return Fence(token, until, standing.subjects, lifted | standing.lifted)",
         'return Fence(token, until, tuple(config["subjects"]), lifted)',
         f"{DRAIN}test_a_fence_that_was_taken_over_keeps_the_first_subjects",
@@ -701,7 +701,7 @@ EFFECT = (
     Mutation(
         "stale-fence",
         "a stream is never left fenced",
-        "drain.py",
+        "controller/drain.py",
         "settlement = await self._unfence(look, look.raw, fence, tenure)\n        else",
         "settlement = _by_verdict(look)\n        else",
         f"{DRAIN}test_the_fence_of_a_killed_replica_is_lifted_where_the_job_lives",
@@ -709,7 +709,7 @@ EFFECT = (
     Mutation(
         "stale-fence-in-a-pass",
         "a full pass lifts a forgotten fence",
-        "reconciler.py",
+        "controller/reconciler.py",
         " or (stale and bool(self.stream.fence and self.stream.fence.subjects))",
         "",
         f"{DRAIN}test_a_full_pass_lifts_a_forgotten_fence",
@@ -717,7 +717,7 @@ EFFECT = (
     Mutation(
         "lease-deadline",
         "no deletion after the lease has run out",
-        "drain.py",
+        "controller/drain.py",
         "if self.monotonic() >= self.deadline:",
         "if False:",
         f"{DRAIN}test_a_replica_whose_lease_ran_out_does_not_delete",
@@ -725,7 +725,7 @@ EFFECT = (
     Mutation(
         "lease-forgotten",
         "nothing is begun once Redis has forgotten the lease",
-        "drain.py",
+        "controller/drain.py",
         "if not await self._ledger.holds(tenure.lease):",
         "if False:",
         f"{DRAIN}test_a_replica_whose_lease_redis_forgot_does_nothing_more",
@@ -733,7 +733,7 @@ EFFECT = (
     Mutation(
         "paused-before-the-fence",
         "a replica paused before its fence does not overwrite another's",
-        "drain.py",
+        "controller/drain.py",
         'await self._check(tenure, "fence")',
         "pass",
         f"{ATTACKED}test_a_paused_replica_does_not_lift_anothers_fence",
@@ -741,7 +741,7 @@ EFFECT = (
     Mutation(
         "one-lease-a-stream",
         "one replica at a time works on a stream",
-        "ledger.py",
+        "store/ledger.py",
         "return redis.call('SET', key, token, 'NX', 'PX', ttl)",
         "return redis.call('SET', key, token, 'PX', ttl)",
         f"{LEDGER}test_a_lease_is_one_holders",
@@ -749,7 +749,7 @@ EFFECT = (
     Mutation(
         "unknown-keeps-its-lease",
         "an unknown outcome keeps its lease",
-        "drain.py",
+        "controller/drain.py",
         "elif settlement.reason is not Reason.OUTCOME_UNKNOWN:",
         "else:",
         f"{DRAIN}test_a_delete_without_an_answer_is_settled_by_looking",
@@ -757,7 +757,7 @@ EFFECT = (
     Mutation(
         "unknown-stays-open",
         "an unknown outcome is not concluded in the audit",
-        "drain.py",
+        "controller/drain.py",
         "return _of(look, Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN,",
         "settlement = _of(look, Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN,",
         f"{DRAIN}test_a_delete_without_an_answer_is_settled_by_looking",
@@ -765,7 +765,7 @@ EFFECT = (
     Mutation(
         "lease-of-another",
         "a lease is given back by its holder only",
-        "ledger.py",
+        "store/ledger.py",
         "== ARGV[1] then return redis.call('DEL'",
         "~= '' then return redis.call('DEL'",
         f"{LEDGER}test_a_lease_is_one_holders",
@@ -773,7 +773,7 @@ EFFECT = (
     Mutation(
         "effects-connection",
         "deletions have an unbuffered connection of their own",
-        "wiring.py",
+        "worker/wiring.py",
         ", buffered=False)",
         ")",
         f"{DRAIN}test_deletions_go_over_an_unbuffered_connection",
@@ -781,7 +781,7 @@ EFFECT = (
     Mutation(
         "too-old",
         "a server that cannot keep a fence is refused",
-        "jetstream.py",
+        "jetstream/client.py",
         "if (version.major, version.minor) < OLDEST_SERVER:",
         "if False:",
         f"{RECONCILE}test_a_server_that_is_too_old_is_refused",
@@ -789,7 +789,7 @@ EFFECT = (
     Mutation(
         "unbuffered",
         "an unbuffered connection sends nothing later",
-        "jetstream.py",
+        "jetstream/client.py",
         "if self._buffered:",
         "if True:",
         f"{DRAIN}test_an_unbuffered_connection_sends_nothing_later",
@@ -797,7 +797,7 @@ EFFECT = (
     Mutation(
         "dry-run",
         "a dry run deletes nothing",
-        "reconciler.py",
+        "controller/reconciler.py",
         "            if order.dry_run:\n                settlement",
         "            if False:\n                settlement",
         f"{RECONCILE}test_a_dry_run_changes_no_stream",
@@ -805,23 +805,23 @@ EFFECT = (
     Mutation(
         "paused",
         "a missing permission pauses deleting",
-        "drain.py",
+        "controller/drain.py",
         "if self.paused:",
         "if False:",
-        f"{RECONCILE}test_a_missing_right_pauses_deleting[d-DELETE]",
+        f"{DRAIN}test_nothing_is_fenced_while_deleting_is_paused",
     ),
     Mutation(
         "permission-heard",
         "a missing permission is heard, though the request just hangs",
-        "jetstream.py",
+        "jetstream/client.py",
         "            asking.cancel()\n",
         "            pass\n",
-        f"{RECONCILE}test_a_missing_right_pauses_deleting[u-UPDATE]",
+        f"{ATTACKED}test_a_stream_without_the_right_to_its_barrier_is_not_left_fenced",
     ),
     Mutation(
         "audit-intent",
         "the intent is written before",
-        "drain.py",
+        "controller/drain.py",
         "await self._audit.intend(intent)",
         "pass",
         f"{DRAIN}test_the_intent_is_written_before_anything_happens",
@@ -829,7 +829,7 @@ EFFECT = (
     Mutation(
         "audit-outcome",
         "the outcome is written after",
-        "drain.py",
+        "controller/drain.py",
         "return await self._conclude(intent, settlement)",
         "return settlement",
         f"{DRAIN}test_a_zombie_is_drained",
@@ -837,7 +837,7 @@ EFFECT = (
     Mutation(
         "audit-one-outcome",
         "an intent is concluded by its own token",
-        "audit.py",
+        "store/audit.py",
         "begun.token ~= ARGV[2]",
         "false",
         f"{LEDGER}test_an_intent_has_one_outcome",
@@ -848,7 +848,7 @@ REPLICAS = (
     Mutation(
         "pass-taken-over",
         "a pass whose lease is lost begins no more deletions",
-        "ledger.py",
+        "store/ledger.py",
         "if under ~= '' and",
         "if false and",
         f"{FAULTS}test_a_pass_that_another_replica_took_over_deletes_nothing_more",
@@ -856,7 +856,7 @@ REPLICAS = (
     Mutation(
         "pass-in-turns",
         "one periodic pass an interval among all replicas",
-        "ledger.py",
+        "store/ledger.py",
         "if left > 0 then",
         "if false then",
         f"{FAULTS}test_replicas_take_turns_with_the_periodic_pass",
@@ -864,7 +864,7 @@ REPLICAS = (
     Mutation(
         "killed-after-the-fence",
         "a deletion of whoever was killed is accounted for",
-        "subscriber.py",
+        "controller/intake.py",
         "if await self._audit.is_open(stream):",
         "if False:",
         f"{FAULTS}test_an_answer_to_a_deletion_that_is_lost_is_found_out_by_looking",
@@ -872,7 +872,7 @@ REPLICAS = (
     Mutation(
         "begun-and-live-again",
         "a full pass accounts for a deletion begun of what now lives",
-        "drain.py",
+        "controller/drain.py",
         "if name in settled or not await self._ledger.lease(tenure.lease):",
         "if True:",
         f"{RECONCILE}test_a_deletion_begun_of_what_now_lives_is_accounted_for",
@@ -880,7 +880,7 @@ REPLICAS = (
     Mutation(
         "given-up-and-live-again",
         "a deletion that was begun and came to nothing is accounted for",
-        "drain.py",
+        "controller/drain.py",
         "conclude(look.stream.name, None, settlement.outcome",
         "conclude(look.stream.name, 'nobody', settlement.outcome",
         f"{FAULTS}test_a_deletion_that_never_arrived_is_not_sent_later",
@@ -888,7 +888,7 @@ REPLICAS = (
     Mutation(
         "retried-between-two-steps",
         "a job retried between two steps keeps its stream",
-        "drain.py",
+        "controller/drain.py",
         "if event != look.event or",
         "if",
         f"{FAULTS}test_a_job_retried_between_two_steps_keeps_its_stream[fenced-retry_same]",
@@ -896,7 +896,7 @@ REPLICAS = (
     Mutation(
         "stopped-past-its-lease",
         "a replica stopped past its lease deletes nothing",
-        "drain.py",
+        "controller/drain.py",
         'await self._check(tenure, "deletion")',
         "pass",
         f"{FAULTS}test_a_replica_stopped_past_its_lease_deletes_nothing",
@@ -904,7 +904,7 @@ REPLICAS = (
     Mutation(
         "no-answer-can-arrive",
         "a request on a broken connection is unknown at once",
-        "jetstream.py",
+        "jetstream/client.py",
         'self._fail_all("the connection broke',
         'str("the connection broke',
         f"{FAULTS}test_an_answer_to_a_deletion_that_is_lost_is_found_out_by_looking",
@@ -915,7 +915,7 @@ OPERATING = (
     Mutation(
         "endpoint-token",
         "the token guards what tells of jobs",
-        "http.py",
+        "web/server.py",
         "        return secrets.compare_digest(given.encode(), self._token.encode())",
         "        return bool(given)",
         f"{HTTP}test_a_token_guards_what_tells_of_jobs",
@@ -923,7 +923,7 @@ OPERATING = (
     Mutation(
         "endpoint-address",
         "an endpoint that everybody reaches is refused without a token",
-        "settings.py",
+        "config/settings.py",
         "if self.port and self.host not in LOOPBACK and not (self.token or self.open):",
         "if False:",
         f"{HTTP}test_an_endpoint_that_cannot_be_is_said",
@@ -931,7 +931,7 @@ OPERATING = (
     Mutation(
         "endpoint-names",
         "the endpoint answers for its own names only",
-        "http.py",
+        "web/server.py",
         "if request.url.path not in PROBES and host not in self._hosts and not self._is_address(host):",
         "if False:",
         f"{ATTACKED}test_the_endpoint_answers_for_its_own_names_only",
@@ -939,15 +939,15 @@ OPERATING = (
     Mutation(
         "garbage",
         "garbage in Redis is lost history",
-        "directory.py",
+        "directories/events.py",
         "if garbage := await self._ledger.tidy():",
         "if garbage := []:",
-        f"{ATTACKED}test_garbage_in_redis_is_lost_history[numbers that are none]",
+        f"{ATTACKED}test_garbage_in_redis_is_lost_history[ledger of another type]",
     ),
     Mutation(
         "odd-subjects",
         "a subject that is no text costs one dead letter",
-        "jetstream.py",
+        "jetstream/client.py",
         'subject.decode("utf-8", "surrogateescape")',
         'subject.decode("utf-8")',
         f"{ATTACKED}test_a_subject_that_is_no_text_costs_one_dead_letter",
@@ -955,7 +955,7 @@ OPERATING = (
     Mutation(
         "stream-made-anew",
         "a lifecycle stream made anew is heard",
-        "directory.py",
+        "directories/events.py",
         "            await self.refresh()  # the stream may",
         "            pass  # the stream may",
         f"{ATTACKED}test_a_lifecycle_stream_made_anew_under_a_worker_is_heard",
@@ -963,7 +963,7 @@ OPERATING = (
     Mutation(
         "stalled-reader",
         "who does not hear any more connects anew",
-        "app.py",
+        "worker/app.py",
         "wants = self.stalled is not None and",
         "wants = False and",
         f"{ATTACKED}test_who_does_not_hear_any_more_connects_anew",
@@ -971,7 +971,7 @@ OPERATING = (
     Mutation(
         "interrupted",
         "an interrupted pass begins nothing more",
-        "reconciler.py",
+        "controller/reconciler.py",
         "                if order.is_stopped:\n                    return replace",
         "                if False:\n                    return replace",
         f"{ATTACKED}test_an_interrupted_pass_finishes_what_is_fenced[2-130]",
@@ -979,7 +979,7 @@ OPERATING = (
     Mutation(
         "companions-swept",
         "companions of running jobs are not swept",
-        "policy.py",
+        "core/policy.py",
         "return policy.is_terminal(record) and now >= record.occurred_at + policy.terminal_grace",
         "return True",
         f"{ATTACKED}test_companions_of_streams_that_others_deleted_are_swept",
@@ -987,7 +987,7 @@ OPERATING = (
     Mutation(
         "not-ready-without-servers",
         "a worker without its servers is not ready",
-        "app.py",
+        "worker/app.py",
         "            await self._overview.reach()\n",
         "            pass\n",
         f"{HTTP}test_readiness_follows_the_servers",
@@ -995,7 +995,7 @@ OPERATING = (
     Mutation(
         "who-deleted-it",
         "only a stream that reactor deleted is said to be",
-        "overview.py",
+        "operate/queries.py",
         'if one["stream"] == name and one.get("outcome") in _GONE',
         'if one.get("outcome") in _GONE',
         f"{HTTP}test_it_says_who_deleted_a_stream",
@@ -1003,7 +1003,7 @@ OPERATING = (
     Mutation(
         "label-bound",
         "no label is a word of an emitter's",
-        "metrics.py",
+        "telemetry/metrics.py",
         "self._statuses.get(status, OTHER)",
         "self._statuses.get(status, status)",
         "test_metrics.py::test_five_hundred_jobs_are_counted_and_no_label_names_one",
@@ -1011,7 +1011,7 @@ OPERATING = (
     Mutation(
         "alert-once",
         "an alert is told once",
-        "alerts.py",
+        "telemetry/alerts.py",
         "if (message is not None) == (kind in self._open):",
         "if message is None and kind not in self._open:",
         "test_alerts.py::test_another_wording_is_no_change",
@@ -1019,7 +1019,7 @@ OPERATING = (
     Mutation(
         "coverage-never-had",
         "a ledger that was never whole is not lost",
-        "alerts.py",
+        "telemetry/alerts.py",
         "        if self._covered:\n",
         "        if True:\n",
         "test_alerts.py::test_a_ledger_that_was_never_whole_is_not_lost",
@@ -1027,7 +1027,7 @@ OPERATING = (
     Mutation(
         "drain-is-logged",
         "a drain is logged",
-        "drain.py",
+        "controller/drain.py",
         "        self._journal.ended(settlement)\n",
         "",
         "test_journal.py::test_a_worker_logs_what_it_did_and_why",
@@ -1035,7 +1035,7 @@ OPERATING = (
     Mutation(
         "verdict-logged-once",
         "a verdict is logged when it changes",
-        "journal.py",
+        "telemetry/journal.py",
         "elif before != found and log.is_enabled_for",
         "if ",
         "test_journal.py::test_a_verdict_is_told_when_it_changes",
@@ -1043,7 +1043,7 @@ OPERATING = (
     Mutation(
         "alike-summarised",
         "failures that are alike are summarised",
-        "logs.py",
+        "telemetry/logs.py",
         "if now - told_at < SUMMARY_S:",
         "if now < told_at:",
         "test_logs.py::test_failures_that_are_alike_are_summarised",
@@ -1051,7 +1051,7 @@ OPERATING = (
     Mutation(
         "info-each-time",
         "no drain is left out of the log",
-        "logs.py",
+        "telemetry/logs.py",
         'if event["level"] == "info":',
         'if event["level"] == "critical":',
         "test_logs.py::test_what_differs_is_told_at_once_and_what_went_well_each_time",
@@ -1059,7 +1059,7 @@ OPERATING = (
     Mutation(
         "masked",
         "no password of a URL is logged",
-        "logs.py",
+        "telemetry/logs.py",
         '_USERINFO.sub("***@", value)',
         "value",
         "test_logs.py::test_credentials_in_urls_are_masked_wherever_they_stand",
@@ -1099,9 +1099,16 @@ def python(folder: Path, *args: str) -> Run:
     return Run(done.returncode, done.stdout + done.stderr)
 
 
+def path_of(test: str) -> str:
+    """Where a test is, by the name of its file."""
+    file, _, name = test.partition("::")
+    [found] = (ROOT / "tests").rglob(file)
+    return f"{found.relative_to(ROOT)}::{name}"
+
+
 def tests(folder: Path, selected: Iterable[str]) -> Run:
     """Run these tests of the copy, until one fails."""
-    return python(folder, *PYTEST, *(f"tests/{test}" for test in dict.fromkeys(selected)))
+    return python(folder, *PYTEST, *(path_of(test) for test in dict.fromkeys(selected)))
 
 
 def check_baseline(folder: Path, mutations: Sequence[Mutation]) -> None:

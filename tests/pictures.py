@@ -19,10 +19,11 @@ from playwright.async_api import async_playwright
 from rich.console import Console
 from rich.text import Text
 
-from reactor import app, logs
-from reactor.demo import JobSystem
-from reactor.embedded import Endpoints, embedded_servers, free_port
-from reactor.settings import load_settings
+from reactor.cli.demo import JobSystem
+from reactor.cli.embedded import Endpoints, embedded_servers, free_port
+from reactor.config.settings import load_settings
+from reactor.telemetry import logs
+from reactor.worker import app
 
 PICTURES = Path(__file__).parent / "pictures"
 SECONDS = 60.0

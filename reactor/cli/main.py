@@ -1,0 +1,228 @@
+"""The `reactor` command: what can be typed. Each one imports what it uses when it runs, so `--help` is there at once.
+
+0 done; 1 something unfixable, or an error in doctor; 2 usage or settings; 3 NATS or Redis unreachable; 4 the breaker
+tripped; 130 or 143 interrupted, after finishing what was fenced.
+"""
+
+import os
+import signal
+import sys
+from enum import StrEnum
+from importlib import resources
+from importlib.metadata import version
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reactor.cli.exits import SIGNALLED
+from reactor.core.model import AUDIT_ENTRIES, Reason
+
+
+def _examples(*lines: str) -> str:
+    """For the foot of a command's help."""
+    return "\n\n".join(["[bold]Examples[/]", *lines])
+
+
+app = typer.Typer(
+    help="Deletes zombie JetStream streams and never a live one.",
+    epilog="[bold]Settings[/] come from the environment or .env: [bold]reactor settings[/] lists them.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001  # typer's callback
+    if value:
+        sys.stdout.write(f"reactor {version('jetstream-reactor')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Deletes zombie JetStream streams and never a live one."""
+    del show_version
+
+
+@app.command(epilog=_examples("reactor worker", "reactor worker --embedded --data-dir /var/lib/reactor"))
+def worker(
+    *,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Start a nats-server and a Valkey of its own, from the wheels.")
+    ] = False,
+    data_dir: Annotated[Path, typer.Option("--data-dir", help="Where the embedded servers keep their data.")] = Path(
+        ".reactor"
+    ),
+) -> None:
+    """The always-on worker: hears events, sweeps what is due, reconciles now and then."""
+    from reactor.cli import process
+
+    process.worker(embedded=embedded, data_dir=data_dir)
+
+
+@app.command(
+    epilog=_examples("reactor reconcile --dry-run", "reactor reconcile --json --stream job_42 | jq '.streams'")
+)
+def reconcile(
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge everything, delete nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    assume_missing: Annotated[
+        bool,
+        typer.Option(
+            "--assume-missing",
+            help="On your word: a job that nobody can vouch for does not exist. Guards and breaker still hold.",
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Drain also where the breaker would refuse the pass.")] = False,
+    age_guard: Annotated[
+        str | None, typer.Option("--age-guard", metavar="DURATION", help="Instead of REACTOR_POLICY_AGE_GUARD.")
+    ] = None,
+    stream: Annotated[
+        list[str] | None, typer.Option("--stream", metavar="NAME", help="Only this stream; may be repeated.")
+    ] = None,
+) -> None:
+    """One full sweep and its report: lists all job streams, drains the zombies among them."""
+    from reactor.cli import passes
+    from reactor.controller.reconciler import Order
+
+    order = Order(dry_run=dry_run, override_breaker=yes, only=frozenset(stream or ()))
+    passes.reconcile(order, as_json=as_json, assume_missing=assume_missing, age_guard=age_guard)
+
+
+@app.command(epilog=_examples("reactor explain job_42", "reactor explain job_42 --json | jq -r .sentence"))
+def explain(
+    stream: Annotated[str, typer.Argument(metavar="STREAM", help="Its exact name, such as job_42.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """The verdict on one stream now, the evidence, and what would change it."""
+    from reactor.cli import questions
+
+    questions.explain(stream, as_json=as_json)
+
+
+@app.command(epilog=_examples("reactor status", "reactor status --json | jq .verdicts"))
+def status(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Streams by verdict, ledger, due queue, coverage, lag and the last full pass."""
+    from reactor.cli import questions
+
+    questions.status(as_json=as_json)
+
+
+@app.command(epilog=_examples("reactor history --since 2h --reason terminal", "reactor history --stream job_42 --json"))
+def history(
+    *,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=AUDIT_ENTRIES, help="How many entries at most.")] = 50,
+    stream: Annotated[str | None, typer.Option("--stream", metavar="NAME", help="Only this stream.")] = None,
+    reason: Annotated[
+        Reason | None, typer.Option("--reason", metavar="REASON", help="Only this one, such as terminal or missing.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="DURATION", help="Only what is no older, such as 2h.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """The audit trail, newest first: what was deleted, and what failed."""
+    from reactor.cli import questions
+
+    questions.history(limit=limit, stream=stream, reason=reason, since=since, as_json=as_json)
+
+
+@app.command(
+    epilog=_examples("reactor doctor", "reactor doctor --json | jq -r '.checks[] | select(.level != \"ok\") | .mend'")
+)
+def doctor(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Is everything in order? Looks at NATS, Redis and the ledger, changes nothing, and says each mend.
+
+    Exit code 1 where a check is an error, 3 where NATS or Redis is unreachable, and 0 else, also with warnings.
+    """
+    from reactor.cli import questions
+
+    questions.doctor(as_json=as_json)
+
+
+@app.command(epilog=_examples("reactor emit 42 STARTED", "reactor emit 42 SUCCESS --at 2026-01-31T12:00:00Z"))
+def emit(
+    job_id: Annotated[str, typer.Argument(metavar="JOB_ID")],
+    status: Annotated[str, typer.Argument(help="SUCCESS, FAILURE, STARTED, …")],
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help="When it happened (RFC 3339); now where left out.")
+    ] = None,
+) -> None:
+    """Publish a lifecycle event, as a job system would."""
+    from reactor.cli import questions
+
+    questions.emit(job_id, status, at)
+
+
+@app.command(epilog=_examples("reactor settings", "reactor settings | grep GUARD"))
+def settings() -> None:
+    """Every variable with its default and its present value; secrets are masked."""
+    from reactor.cli.settings import show_settings
+
+    show_settings()
+
+
+class Exported(StrEnum):
+    """What `export` prints, and of which format it is."""
+
+    GRAFANA = "grafana"
+    ALERTS = "alerts"
+
+    @property
+    def file(self) -> str:
+        """Its name in the package."""
+        return {Exported.GRAFANA: "grafana.json", Exported.ALERTS: "alerts.yml"}[self]
+
+
+@app.command(
+    epilog=_examples("reactor export alerts > reactor-alerts.yml", "reactor export grafana > reactor-dashboard.json")
+)
+def export(
+    what: Annotated[
+        Exported,
+        typer.Argument(
+            metavar="grafana|alerts", help="A dashboard for Grafana (JSON), or alerting rules for Prometheus (YAML)."
+        ),
+    ],
+) -> None:
+    """Print the Grafana dashboard or the Prometheus alerting rules for the worker's metrics."""
+    sys.stdout.write(resources.files("reactor").joinpath("export", what.file).read_text(encoding="utf-8"))
+
+
+@app.command(epilog=_examples("reactor demo", "reactor demo --duration 2m"))
+def demo(
+    duration: Annotated[str, typer.Option("--duration", metavar="DURATION", help="How long to show.")] = "60s",
+) -> None:
+    """Embedded servers and a simulated job system with leaks: watch zombies appear and fall."""
+    from reactor.cli import process
+
+    process.demo(duration)
+
+
+def main() -> None:
+    """The `reactor` command."""
+    if sys.stdout is None:  # closed by whoever started us
+        sys.exit("reactor: standard output is closed")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows only ASCII is no reason to fail
+    try:
+        app()
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(SIGNALLED + signal.SIGPIPE)

@@ -1,0 +1,110 @@
+"""`reactor reconcile`: one pass, its report, and what becomes of a Ctrl-C in the middle of it."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from datetime import timedelta
+
+import typer
+from rich.console import Console
+
+from reactor.cli.exits import SIGNALLED, Exit, fail
+from reactor.cli.render import progress_bar, show_report
+from reactor.cli.shell import run, settings_of_command
+from reactor.config.fields import parse_duration
+from reactor.config.settings import Settings
+from reactor.controller.reconciler import Order, no_progress
+from reactor.controller.reconciler import Progress as OnProgress
+from reactor.core.report import Report
+from reactor.directories.events import in_words
+from reactor.jetstream.client import JetStreamError
+from reactor.jetstream.topology import ProvisionError
+from reactor.store.ledger import LedgerError
+from reactor.telemetry.traces import tracing
+from reactor.worker.wiring import Crew, parts, policy_of, provision_safely, utc_now
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def reconcile(order: Order, *, as_json: bool, assume_missing: bool, age_guard: str | None) -> None:
+    """One full sweep and its report. Exits with a code."""
+    settings = settings_of_command()
+    if age_guard is not None:
+        settings = _with_age_guard(settings, age_guard)
+    _check_streams(settings, sorted(order.only))
+    console = Console(highlight=False)
+    if as_json:
+        report, caught = run(lambda: _until_stopped(settings, order, no_progress, assume_missing=assume_missing))
+        sys.stdout.write(json.dumps(report.as_dict()) + "\n")
+    else:
+        with progress_bar(console) as progress:
+            report, caught = run(lambda: _until_stopped(settings, order, progress, assume_missing=assume_missing))
+        show_report(console, report)
+    raise typer.Exit(SIGNALLED + caught if caught else _exit_code(report))
+
+
+async def _until_stopped(
+    settings: Settings, order: Order, progress: OnProgress, *, assume_missing: bool
+) -> tuple[Report, int]:
+    """The report, and the number of the signal that ended it, or 0. A second signal ends the process at once."""
+    loop, stop, caught = asyncio.get_running_loop(), asyncio.Event(), [0]
+
+    def heard(number: signal.Signals) -> None:
+        caught[0] = number
+        stop.set()
+        for one in STOPPING:
+            loop.remove_signal_handler(one)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    for one in STOPPING:
+        loop.add_signal_handler(one, heard, one)
+    try:
+        report = await one_pass(settings, replace(order, stop=stop), progress, assume_missing=assume_missing)
+    finally:
+        for one in STOPPING:
+            loop.remove_signal_handler(one)
+    return report, caught[0]
+
+
+def _with_age_guard(settings: Settings, text: str) -> Settings:
+    try:
+        guard: timedelta = parse_duration(text)
+    except ValueError as error:
+        fail(Exit.USAGE, f"--age-guard: {error}")
+    return settings.model_copy(update={"policy": settings.policy.model_copy(update={"age_guard": guard})})
+
+
+def _check_streams(settings: Settings, names: list[str]) -> None:
+    for name in names:
+        if policy_of(settings).job_id(name) is None:
+            pattern = settings.policy.stream_pattern
+            fail(Exit.USAGE, f"--stream: {name!r} is no job stream: its name does not match {pattern}")
+
+
+async def one_pass(settings: Settings, order: Order, progress: OnProgress, *, assume_missing: bool) -> Report:
+    """One pass, as the command runs it; an outage is in the report."""
+    async with tracing(os.environ), parts(settings) as connected:
+        try:
+            provisioned = await provision_safely(connected)
+            crew = Crew(connected, provisioned, assume_missing=assume_missing)
+            reconciler = crew.reconciler(await crew.lifecycle_subscriber())
+        except (JetStreamError, LedgerError) as error:
+            return _broken_off(settings, order, in_words(error), away=True)
+        except ProvisionError as error:
+            return _broken_off(settings, order, str(error), away=False)
+        return await reconciler.run(order, progress)
+
+
+def _broken_off(settings: Settings, order: Order, error: str, *, away: bool) -> Report:
+    return Report((), policy_of(settings), order.dry_run, utc_now(), 0.0, error=error, away=away)
+
+
+def _exit_code(report: Report) -> Exit:
+    if report.away:
+        return Exit.UNREACHABLE
+    if report.breaker:
+        return Exit.BREAKER
+    return Exit.UNFIXABLE if report.unfixable else Exit.DONE

@@ -1,0 +1,84 @@
+"""What runs until it is stopped: the worker, with servers of its own where it is asked to, and the demo."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+import typer
+from pydantic import SecretStr
+
+from reactor.cli.demo import run_demo
+from reactor.cli.embedded import EmbeddedError, embedded_servers
+from reactor.cli.exits import Exit, fail
+from reactor.cli.shell import read_settings, run
+from reactor.config.fields import parse_duration
+from reactor.config.settings import Settings
+from reactor.telemetry import logs
+from reactor.web.server import HttpError
+from reactor.worker.app import SubscriberDied, build
+
+
+def worker(*, embedded: bool, data_dir: Path) -> None:
+    """Until it is stopped. A loop or subscriber that dies ends it, with a line that says why."""
+    settings = read_settings()
+    logs.configure(settings.log.level, settings.log.format)
+
+    async def work() -> None:
+        async with _servers(settings, data_dir if embedded else None) as reached:
+            await build(reached).run()
+
+    try:
+        run(work)
+    except HttpError as error:
+        fail(Exit.USAGE, str(error))
+    except (SubscriberDied, ExceptionGroup) as error:
+        cause = _first_cause(error)
+        structlog.get_logger(__name__).error("worker died", error=str(cause) or repr(cause), exc_info=cause)
+        raise typer.Exit(Exit.UNFIXABLE) from None
+
+
+def demo(duration: str) -> None:
+    """For so long, or until Ctrl-C. Exits with a code."""
+    try:
+        seconds = parse_duration(duration).total_seconds()
+    except ValueError as error:
+        fail(Exit.USAGE, f"--duration: {error}")
+    try:
+        code = run(lambda: run_demo(seconds))
+    except EmbeddedError as error:
+        fail(Exit.UNREACHABLE, str(error))
+    raise typer.Exit(code)
+
+
+def _first_cause(error: Exception) -> Exception:
+    """What has ended a group of tasks."""
+    return _first_cause(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
+
+
+def _make_usable(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(Exit.USAGE, f"--data-dir: {data_dir} cannot be used: {error.strerror or error}")
+    if not os.access(data_dir, os.W_OK):
+        fail(Exit.USAGE, f"--data-dir: {data_dir} cannot be written to")
+
+
+@asynccontextmanager
+async def _servers(settings: Settings, data_dir: Path | None) -> AsyncIterator[Settings]:
+    """The settings as they are, or with servers of our own behind their URLs."""
+    if data_dir is None:
+        yield settings
+        return
+    _make_usable(data_dir)
+    ports = [urlsplit(group.url.get_secret_value()).port or 0 for group in (settings.nats, settings.redis)]
+    try:
+        async with embedded_servers(data_dir, *ports) as endpoints:
+            nats = settings.nats.model_copy(update={"url": SecretStr(endpoints.nats_url)})
+            redis = settings.redis.model_copy(update={"url": SecretStr(endpoints.redis_url)})
+            yield settings.model_copy(update={"nats": nats, "redis": redis})
+    except EmbeddedError as error:
+        fail(Exit.UNREACHABLE, str(error))

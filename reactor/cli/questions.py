@@ -1,0 +1,91 @@
+"""What an operator asks: explain, status, history, doctor, and an event to emit by hand."""
+
+from collections.abc import Awaitable, Callable
+
+import typer
+from pydantic import ValidationError
+
+from reactor.cli.exits import Exit, fail
+from reactor.cli.render import show_diagnosis, show_explanation, show_history, show_status
+from reactor.cli.shell import console, print_told, run, settings_of_command
+from reactor.config.fields import parse_duration
+from reactor.config.settings import Settings
+from reactor.core.checks import Diagnosis, Level
+from reactor.core.model import AUDIT_ENTRIES, Reason, nanoseconds, parse_instant
+from reactor.operate.emit import emit as emit_event
+from reactor.operate.queries import Json, NoJobStream, Overview
+from reactor.worker.wiring import Crew, doctor_of, parts, provision_safely, utc_now
+
+
+def explain(stream: str, *, as_json: bool) -> None:
+    """The verdict on one stream now."""
+    print_told(_ask(lambda overview: overview.explain(stream)), as_json, show_explanation)
+
+
+def status(*, as_json: bool) -> None:
+    """Counts, ledger, queue, the last full pass."""
+    print_told(_ask(lambda overview: overview.status()), as_json, show_status)
+
+
+def history(*, limit: int, stream: str | None, reason: Reason | None, since: str | None, as_json: bool) -> None:
+    """The audit trail, newest first."""
+    try:
+        earliest = utc_now() - nanoseconds(parse_duration(since)) if since else 0
+    except ValueError as error:
+        fail(Exit.USAGE, f"--since: {error}")
+    told = _ask(lambda overview: overview.history(AUDIT_ENTRIES))
+    chosen = [
+        entry
+        for entry in told["entries"]
+        if stream in {None, entry["stream"]}
+        and reason in {None, entry["reason"]}
+        and parse_instant(entry["at"]) >= earliest
+    ]
+    print_told({"entries": chosen[:limit]}, as_json, show_history)
+
+
+def _ask(question: Callable[[Overview], Awaitable[Json]]) -> Json:
+    """An overview's answer; reactor's own streams must be there already."""
+    settings = settings_of_command()
+
+    async def ask() -> Json:
+        async with parts(settings) as connected:
+            crew = Crew(connected, await provision_safely(connected))
+            return await question(crew.overview(await crew.lifecycle_subscriber()))
+
+    try:
+        return run(ask, settings.nats.domain)
+    except NoJobStream as error:
+        fail(Exit.USAGE, str(error))
+
+
+def doctor(*, as_json: bool) -> None:
+    """Is everything in order? Exits with a code."""
+    settings = settings_of_command()
+    diagnosis = run(lambda: _examine(settings))
+    print_told(diagnosis.as_dict(), as_json, lambda _, __: show_diagnosis(console(), diagnosis))
+    if diagnosis.unreachable:
+        raise typer.Exit(Exit.UNREACHABLE)
+    raise typer.Exit(Exit.UNFIXABLE if diagnosis.count(Level.ERROR) else Exit.DONE)
+
+
+async def _examine(settings: Settings) -> Diagnosis:
+    async with parts(settings) as connected:
+        return await doctor_of(connected).examine()
+
+
+def emit(job_id: str, status: str, at: str | None) -> None:
+    """Publish a lifecycle event."""
+    settings = settings_of_command()
+
+    async def publish() -> tuple[str, int]:
+        async with parts(settings) as connected:
+            return await emit_event(connected.reads, connected.wishes, job_id, status, at)
+
+    try:
+        taken_by, sequence = run(publish, settings.nats.domain)
+    except ValidationError as error:
+        fail(Exit.USAGE, "; ".join(f"{part['loc'][0]}: {part['msg']}" for part in error.errors()))
+    except ValueError as error:
+        fail(Exit.USAGE, str(error))
+    typer.echo(f"job {job_id} {status}: {taken_by}:{sequence}")

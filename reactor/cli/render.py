@@ -1,0 +1,204 @@
+"""What a person sees on a terminal; plain text where there is none."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from reactor.controller.reconciler import Progress as OnProgress
+from reactor.core.checks import Diagnosis, Level, counted, size
+from reactor.core.explain import span
+from reactor.core.model import SECOND, Outcome, Settlement, parse_instant
+from reactor.core.report import Report, in_full
+
+STYLES = {
+    Outcome.DRAINED: "green",
+    Outcome.WOULD_DRAIN: "yellow",
+    Outcome.ALREADY_GONE: "green",
+    Outcome.KEPT: "default",
+    Outcome.WAITING: "cyan",
+    Outcome.UNFIXABLE: "bold red",
+}
+MARKS = {Level.OK: "[green]✓[/]", Level.WARNING: "[yellow]![/]", Level.ERROR: "[bold red]✗[/]"}
+Json = dict[str, Any]
+BOX = box.SIMPLE_HEAD
+EXAMPLES = 5
+WORTH_A_BAR = 20
+_INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?Z")
+
+
+def visible(text: str) -> str:
+    """Text that cannot move the cursor, turn the line around or be taken for markup."""
+    return escape("".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text))
+
+
+def show_report(console: Console, report: Report) -> None:
+    """A table by verdict, what needs a person, and one line that sums up."""
+    if report.settlements:
+        console.print(_table(report))
+    for settlement in report.settlements:
+        if settlement.outcome is Outcome.UNFIXABLE:
+            told = in_full(settlement)
+            detail = f": {visible(told)}" if told else ""
+            name = visible(settlement.stream.name)
+            console.print(f"[red]unfixable[/] {name} ({settlement.reason}){detail}", soft_wrap=True)
+    for gap in sorted({one.detail for one in report.settlements if one.outcome is Outcome.KEPT and one.detail}):
+        console.print(f"[yellow]kept[/] because {visible(gap)}", soft_wrap=True)
+    for problem in filter(None, (report.breaker and f"breaker: {report.breaker}", report.error)):
+        console.print(f"[bold red]{visible(problem)}[/]", soft_wrap=True)
+    console.print(_summary(report), soft_wrap=True)
+
+
+def _table(report: Report) -> Table:
+    table = Table("verdict", "reason", "streams", "for example", box=BOX)
+    for outcome in Outcome:
+        for (found, reason), count in sorted(report.reasons.items()):
+            if found is outcome:
+                style = STYLES[outcome]
+                table.add_row(f"[{style}]{outcome.value}[/]", reason, str(count), _examples(report, outcome, reason))
+    return table
+
+
+def _examples(report: Report, outcome: Outcome, reason: str) -> str:
+    def fits(settlement: Settlement) -> bool:
+        return settlement.outcome is outcome and settlement.reason.value == reason
+
+    names = [visible(one.stream.name) for one in report.settlements if fits(one)]
+    return ", ".join(names[:EXAMPLES]) + (" …" if len(names) > EXAMPLES else "")
+
+
+def _summary(report: Report) -> str:
+    counts = report.as_dict()
+    words = [f"{key.replace('_', ' ')} {counts[key]}" for key in ("checked", "fixed", "unfixable", "already_gone")]
+    words += [f"{key} {counts[key]}" for key in ("kept", "waiting")]
+    return f"{', '.join(words)} in {report.duration_s:.2f} s" + (" (dry run)" if report.dry_run else "")
+
+
+def show_explanation(console: Console, told: Json) -> None:
+    """The sentence, what would change it, the guards and the evidence."""
+    console.print(f"[bold]{visible(told['sentence'])}[/]", soft_wrap=True)
+    console.print(f"[dim]What would change it:[/] {visible(told['changes'])}", soft_wrap=True)
+    table = Table("", "", "", "", show_header=False, box=None)
+    for guard in told["guards"]:
+        sign, word = ("[green]✓[/]", "passed") if guard["passed"] else ("[cyan]…[/]", "passes")
+        table.add_row(sign, guard["guard"].replace("_", " "), word, _moment(guard["passes_at"], told["at"]))
+    console.print(table)
+    for name, part in told["evidence"].items():
+        _show_evidence(console, name, part, told["at"])
+
+
+def _show_evidence(console: Console, name: str, part: object, now: str) -> None:
+    """A block for each thing looked at; each of several of a kind has its own."""
+    if isinstance(part, list) and part:
+        for one in part:
+            _show_evidence(console, name.removesuffix("s"), one, now)
+        return
+    console.print(f"[dim]{visible(name.replace('_', ' '))}[/]" + ("" if part else " none"))
+    if not isinstance(part, dict):
+        return
+    table = Table("", "", "", show_header=False, box=None)
+    for key, value in part.items():
+        table.add_row("", visible(str(key).replace("_", " ")), visible(_in_words(value, now)))
+    console.print(table)
+
+
+def _in_words(value: object, now: str) -> str:
+    match value:
+        case None | [] | {}:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", ".join(map(str, value))
+        case str() if _INSTANT.fullmatch(value):
+            return _moment(value, now)
+    return str(value)
+
+
+def _moment(instant: str, now: str) -> str:
+    """A time to the second, and how far that is from now."""
+    away = (parse_instant(instant) - parse_instant(now)) / SECOND
+    return f"{_plain(instant)}, " + (f"in {span(away)}" if away > 0 else f"{span(-away)} ago")
+
+
+def _plain(instant: str) -> str:
+    return _INSTANT.sub(r"\1 \2 UTC", instant)
+
+
+def show_status(console: Console, told: Json) -> None:
+    """One line a fact."""
+    verdicts = ", ".join(f"{count} {word}" for word, count in told["verdicts"].items())
+    coverage, due_s, oldest = told["coverage"], told["next_due_s"], told["oldest_zombie_s"]
+    rows = {
+        "job streams": f"{told['job_streams']} ({verdicts})",
+        "oldest zombie": "none" if oldest is None else f"due for {span(oldest)}",
+        "drained today": f"{told['drained_today']} ({size(told['bytes_reclaimed'])} given back in all)",
+        "ledger": f"covers jobs since {_plain(coverage['since'])}" if coverage["complete"] else str(coverage["gap"]),
+        "events not read yet": str(told["lag"]),
+        "dead letters": str(told["dead_letters"]),
+        "due queue": f"{told['due']} jobs" + ("" if due_s is None else f", the next in {span(max(0.0, due_s))}"),
+        "last full pass": _last_pass(told["last_reconcile"], told["at"]),
+        "breaker": told["breaker"] or "not tripped",
+        "error": told["error"] or "none",
+    }
+    table = Table("", "", show_header=False, box=None)
+    for name, value in rows.items():
+        table.add_row(f"[dim]{name}[/]", visible(value))
+    console.print(table)
+
+
+def _last_pass(last: Json | None, now: str) -> str:
+    if last is None:
+        return "none yet"
+    counts = ", ".join(f"{word} {last[word]}" for word in ("checked", "fixed", "unfixable", "kept", "waiting"))
+    return f"{_moment(last['started_at'], now)}: {counts}"
+
+
+def show_history(console: Console, told: Json) -> None:
+    """A line an entry."""
+    if not told["entries"]:
+        console.print("nothing yet")
+        return
+    table = Table("at", "stream", "outcome", "reason", "status", "messages", "by", "detail", box=BOX)
+    for entry in told["entries"]:
+        words = [_plain(entry["at"]), entry["stream"], entry.get("outcome", entry["phase"]), entry["reason"]]
+        words += [entry.get("status") or "", str(entry.get("messages", "")), entry["by"], entry.get("detail") or ""]
+        table.add_row(*map(visible, words))
+    console.print(table)
+
+
+def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
+    """The checks by group, each mend on a line of its own, and one line that sums up."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    group = ""
+    for check in diagnosis.checks:
+        if check.group != group:
+            group = check.group
+            table.add_row("", f"[bold]{group}[/]", "")
+        table.add_row(MARKS[check.level], check.name.removeprefix(f"{group}."), visible(check.found))
+        if check.mend:
+            table.add_row("", "", f"[cyan]mend:[/] {visible(check.mend)}")
+    console.print(table)
+    counts = [(diagnosis.count(level), word) for level, word in ((Level.ERROR, "error"), (Level.WARNING, "warning"))]
+    words = [counted(number, word) for number, word in counts]
+    away = "; a server is away, so not everything could be checked" if diagnosis.unreachable else ""
+    console.print(f"{', '.join(words)} in {counted(len(diagnosis.checks), 'check')}{away}", soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(console: Console) -> Iterator[OnProgress]:
+    """A bar for passes with many streams to drain; nothing where nobody watches."""
+    columns = (TextColumn("draining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=total >= WORTH_A_BAR)
+
+        yield show

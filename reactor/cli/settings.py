@@ -1,0 +1,22 @@
+"""`reactor settings`: every variable, what it is where it is not set, and what it is now."""
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from reactor.cli.shell import PIPED_WIDTH, read_settings
+from reactor.config.settings import describe, present
+
+
+def show_settings() -> None:
+    """A table for people. Secrets are masked; what is wrong with the settings is told instead, as by every command."""
+    now = present(read_settings())
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("variable", "default", "now", ""):
+        table.add_column(heading, overflow="fold")
+    for name, default, text in describe():
+        value = now[name]
+        table.add_row(name, Text(default or "-"), Text(value or "-", "bold" if value != default else ""), text)
+    Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)

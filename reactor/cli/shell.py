@@ -1,0 +1,67 @@
+"""What every command does: read the settings, run to the end, and turn what went wrong into a line and an exit code."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from reactor.cli.exits import SIGNALLED, Exit, fail
+from reactor.config.settings import Settings, SettingsError, load_settings
+from reactor.directories.events import in_words
+from reactor.jetstream.client import JetStreamError
+from reactor.jetstream.topology import ProvisionError
+from reactor.operate.doctor.remedies import mend_of
+from reactor.store.ledger import LedgerError
+from reactor.telemetry import logs
+
+Result = TypeVar("Result")
+PIPED_WIDTH = 200
+"""Columns where nobody says how many there are: enough not to cut a name."""
+
+
+def settings_of_command() -> Settings:
+    """The settings, checked; what goes wrong is told by the command, so the log is quiet."""
+    settings = read_settings()
+    logs.configure("ERROR", settings.log.format)
+    return settings
+
+
+def read_settings() -> Settings:
+    """The settings, checked. Exits with a line a problem."""
+    try:
+        return load_settings()
+    except SettingsError as error:
+        fail(Exit.USAGE, str(error))
+
+
+def run(work: Callable[[], Awaitable[Result]], domain: str | None = None) -> Result:
+    """Run to the end; an outage is a line and an exit code. `domain` is JetStream's, where one is asked for."""
+
+    async def main() -> Result:
+        return await work()
+
+    try:
+        return asyncio.run(main())
+    except (JetStreamError, LedgerError) as error:
+        fail(Exit.UNREACHABLE, f"{in_words(error)}; {mend_of(error, domain)}")
+    except ProvisionError as error:
+        fail(Exit.UNFIXABLE, str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(SIGNALLED + 2) from None
+
+
+def print_told(told: Any, as_json: bool, show: Callable[[Console, Any], None]) -> None:  # noqa: ANN401, FBT001  # JSON, and a flag of theirs
+    """As one JSON object on standard output, or for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(told) + "\n")
+    else:
+        show(console(), told)
+
+
+def console() -> Console:
+    """Standard output, wide enough where nobody says how wide it is."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)

@@ -1,0 +1,206 @@
+"""Kinds of settings: how the text of a variable is read, and what is said where it cannot be.
+
+No message holds the value of a secret.
+"""
+
+import re
+import ssl
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import nkeys
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    PositiveFloat,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_settings import NoDecode
+from redis.connection import ConnectionPool
+
+from reactor.core.model import fold
+
+UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(d|h|ms|m|s))", re.ASCII)
+_ISO = TypeAdapter(timedelta)
+_ESCAPED = "odd characters in its password are written as %40 for @, and so on"
+
+
+def parse_duration(text: str) -> timedelta:
+    """`90s`, `15m`, `1h30m`, `250ms`, `2d`, a bare number of seconds, or ISO 8601 (`PT15M`). Raises ValueError."""
+    text = text.strip()
+    parts = _DURATION.findall(text)
+    try:
+        if parts and "".join(number + unit for number, unit in parts) == text:
+            return sum((timedelta(milliseconds=float(n) * UNITS[unit]) for n, unit in parts), timedelta())
+        if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
+            return timedelta(seconds=float(text))
+        if text.startswith("P"):
+            return _not_negative(_ISO.validate_python(text))
+    except (OverflowError, ValidationError):
+        pass
+    message = f"{text!r} is not a duration; write 90s, 15m, 1h30m, 250ms, seconds or ISO 8601"
+    raise ValueError(message)
+
+
+def _not_negative(span: timedelta) -> timedelta:
+    if span < timedelta():
+        raise OverflowError
+    return span
+
+
+def _duration(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _positive(span: timedelta) -> timedelta:
+    if span <= timedelta():
+        raise ValueError("must be longer than nothing")
+    return span
+
+
+def _comma_list(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _not_empty(parts: tuple[str, ...]) -> tuple[str, ...]:
+    if not parts:
+        raise ValueError("must name at least one")
+    return parts
+
+
+def _upper(parts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(fold(part) for part in parts)
+
+
+def _pattern(text: str) -> str:
+    try:
+        groups = re.compile(text, re.ASCII).groupindex
+    except (re.error, ValueError, OverflowError, RecursionError) as error:
+        message = f"is no regular expression: {error}"
+        raise ValueError(message) from error
+    if "job_id" not in groups:
+        raise ValueError("needs a group (?P<job_id>…) that is the stream's job")
+    return text
+
+
+def _subject(text: str) -> str:
+    tokens = text.split(".")
+    others = [token for token in tokens if token != "{job_id}"]  # noqa: S105  # a token of a subject
+    if tokens.count("{job_id}") != 1 or any(not t.isprintable() or not t or re.search(r"[\s*>{}]", t) for t in others):
+        raise ValueError("must hold {job_id} once, as a whole token, and no wildcards: such as jobs.lifecycle.{job_id}")
+    return text
+
+
+def _name(text: str) -> str:
+    if not text or re.search(r"[\s.*>/\\]", text) or not text.isprintable():
+        raise ValueError("is no name for a stream or consumer: no spaces, dots, *, >, / or \\")
+    return text
+
+
+def _templates(parts: tuple[str, ...]) -> tuple[str, ...]:
+    if any("{job_id}" not in part for part in parts):
+        raise ValueError("each must hold {job_id}")
+    return parts
+
+
+def _readable(path: Path | None) -> Path | None:
+    if path is not None:
+        try:
+            path.read_bytes()
+        except OSError as error:
+            message = f"cannot be read: {path}: {error.strerror}"
+            raise ValueError(message) from error
+    return path
+
+
+def _credentials(path: Path | None) -> Path | None:
+    if path is not None and not all(part in path.read_bytes() for part in (b"BEGIN NATS USER JWT", b"NKEY SEED")):
+        message = f"is no credentials file, with a user's JWT and NKey seed: {path}"
+        raise ValueError(message)
+    return path
+
+
+def _authority(path: Path | None) -> Path | None:
+    if path is not None:
+        try:
+            ssl.create_default_context(cafile=path)
+        except ssl.SSLError as error:
+            message = f"holds no certificate: {path}: {error.reason or error}"
+            raise ValueError(message) from error
+    return path
+
+
+def _nats_url(secret: SecretStr) -> SecretStr:
+    for one in secret.get_secret_value().split(","):
+        url = one.strip()
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
+        try:
+            fine = parts.scheme in {"nats", "tls", "ws", "wss"} and parts.hostname and parts.port != 0
+        except ValueError:
+            fine = False
+        if not fine:
+            raise ValueError("each must be a URL such as nats://127.0.0.1:4222; " + _ESCAPED)
+    return secret
+
+
+def _redis_url(secret: SecretStr) -> SecretStr:
+    try:
+        ConnectionPool.from_url(secret.get_secret_value()).make_connection()  # connects nowhere yet
+    except TypeError as error:
+        parameter = str(error).rpartition(" ")[2].strip("'\"")
+        message = f"has a parameter that redis-py does not know: {parameter}"
+        raise ValueError(message) from error
+    except ValueError as error:
+        raise ValueError("must be a URL such as redis://127.0.0.1:6379/0; " + _ESCAPED) from error
+    return secret
+
+
+def _seed(secret: SecretStr | None) -> SecretStr | None:
+    try:
+        if secret is not None:
+            nkeys.from_seed(secret.get_secret_value().encode())
+    except nkeys.NkeysError as error:
+        raise ValueError("is no NKey seed, such as SUA…") from error
+    return secret
+
+
+def _none_word(value: object) -> object:
+    return None if isinstance(value, str) and value.lower() in {"", "none"} else value
+
+
+def _empty_is_none(value: object) -> object:
+    return None if value == "" else value
+
+
+def _upper_word(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Span = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_positive)]
+Bytes = Annotated[ByteSize, Field(ge=1 << 20)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
+Name = Annotated[str, AfterValidator(_name)]
+OptionalFile = Annotated[Path | None, BeforeValidator(_empty_is_none), AfterValidator(_readable)]
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
+OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
+OptionalName = Annotated[Name | None, BeforeValidator(_empty_is_none)]
+NatsUrl = Annotated[SecretStr, AfterValidator(_nats_url)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+CredentialsFile = Annotated[OptionalFile, AfterValidator(_credentials)]
+AuthorityFile = Annotated[OptionalFile, AfterValidator(_authority)]
+Seed = Annotated[OptionalSecret, AfterValidator(_seed)]
+Subject = Annotated[str, AfterValidator(_subject)]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+Statuses = Annotated[Words, AfterValidator(_not_empty), AfterValidator(_upper)]
+Templates = Annotated[Words, AfterValidator(_templates)]
+Rate = Annotated[Annotated[PositiveFloat, Field(allow_inf_nan=False)] | None, BeforeValidator(_none_word)]
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper_word)]
+LogFormat = Annotated[Literal["console", "json"] | None, BeforeValidator(_none_word)]

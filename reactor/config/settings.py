@@ -1,0 +1,380 @@
+"""Settings from the environment and `.env`, checked when they are loaded: what is wrong is one clear line each.
+
+A variable is `REACTOR_`, a group, a field: `REACTOR_POLICY_AGE_GUARD`. A name with that prefix which is no setting is
+an error, not ignored: a typo in a guard must not leave the default in force.
+"""
+
+import difflib
+import os
+import re
+import ssl
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Self, cast
+
+from dotenv import dotenv_values
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from reactor.config import fields
+
+PREFIX = "REACTOR_"
+ENV_FILE = Path(".env")
+
+
+class SettingsError(Exception):
+    """One line a problem, each naming its variable. Never holds a secret."""
+
+    def __init__(self, lines: list[str]) -> None:
+        """The lines, in the order of the settings."""
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+def _plain_url(data: Any, name: str) -> Any:  # noqa: ANN401  # what pydantic hands to a before-validator
+    """A plain NATS_URL or REDIS_URL counts only where ours is set neither in the environment nor in the file."""
+    plain = os.environ.get(name) or _env_file().get(name)
+    if isinstance(data, dict) and not data.get("url"):
+        data.pop("url", None)
+        return data | ({"url": plain} if plain else {})
+    return data
+
+
+def _env_file() -> dict[str, str | None]:
+    return dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}
+
+
+def _group(name: str) -> SettingsConfigDict:
+    return SettingsConfigDict(
+        env_prefix=f"{PREFIX}{name}_",
+        env_file=ENV_FILE,
+        extra="ignore",  # names that are no setting are told from the environment itself, with a suggestion
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class NatsSettings(BaseSettings):
+    """Where NATS is, and who we are there."""
+
+    model_config = _group("NATS")
+
+    url: fields.NatsUrl = SecretStr("nats://127.0.0.1:4222")
+    """Servers, comma-separated; NATS_URL where it is not set. May hold a password."""
+    creds: fields.CredentialsFile = None
+    """Path of a credentials file."""
+    user: fields.OptionalText = None
+    """User name."""
+    password: fields.OptionalSecret = None
+    """The user's password."""
+    token: fields.OptionalSecret = None
+    """Token, instead of a user."""
+    nkey: fields.Seed = None
+    """NKey seed (SU…), instead of a user."""
+    tls_ca: fields.AuthorityFile = None
+    """Path of the authority's certificate, where it is a private one."""
+    tls_cert: fields.OptionalFile = None
+    """Path of a client certificate."""
+    tls_key: fields.OptionalFile = None
+    """Path of the client certificate's key."""
+    domain: fields.OptionalName = None
+    """JetStream domain, where the streams are behind a leaf node."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fall_back(cls, data: Any) -> Any:  # noqa: ANN401  # as pydantic hands it over
+        return _plain_url(data, "NATS_URL")
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        """A certificate and its key, in one file or two."""
+        if self.tls_key and not self.tls_cert:
+            raise ValueError("_TLS_KEY is set without its certificate: set _TLS_CERT, too")
+        try:
+            if self.tls_cert:
+                ssl.create_default_context().load_cert_chain(self.tls_cert, self.tls_key)
+        except ssl.SSLError as error:
+            message = f"_TLS_CERT and _TLS_KEY are no certificate with its key: {error.reason or error}"
+            raise ValueError(message) from error
+        return self
+
+
+class RedisSettings(BaseSettings):
+    """Where the ledger is kept."""
+
+    model_config = _group("REDIS")
+
+    url: fields.RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
+    """Redis or Valkey; REDIS_URL where it is not set. May hold a password."""
+    namespace: Annotated[str, Field(min_length=1)] = "reactor"
+    """Prefix of every key, for several reactors in one Redis."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fall_back(cls, data: Any) -> Any:  # noqa: ANN401  # as pydantic hands it over
+        return _plain_url(data, "REDIS_URL")
+
+
+class EventsSettings(BaseSettings):
+    """Where lifecycle events are heard."""
+
+    model_config = _group("EVENTS")
+
+    stream: fields.Name = "JOBS"
+    """The lifecycle stream that is declared where nobody captures the subject."""
+    subject: fields.Subject = "jobs.lifecycle.{job_id}"
+    """Subject of a job's events; {job_id} is one whole token."""
+    durable: fields.Name = "reactor"
+    """Durable consumer, shared by all replicas."""
+    replicas: Annotated[int, Field(ge=1, le=5)] = 1
+    """Copies of each stream that reactor declares."""
+    max_age: fields.Span = timedelta(days=30)
+    """How long the lifecycle stream keeps events, where reactor declares it."""
+    dead_letters_max_msgs: Annotated[int, Field(ge=1)] = 100_000
+    """Events that could not be read, at most; the oldest go first."""
+    dead_letters_max_bytes: fields.Bytes = ByteSize(256 << 20)
+    """Their size, at most, such as 256MiB."""
+
+
+class PolicySettings(BaseSettings):
+    """What may be deleted, and when."""
+
+    model_config = _group("POLICY")
+
+    stream_pattern: fields.Pattern = r"^job_(?P<job_id>0|[1-9][0-9]*)$"
+    """Job streams: the whole name must match; group job_id is the job."""
+    age_guard: fields.Duration = timedelta(hours=1)
+    """Minimum age of a stream, by the server's own times."""
+    terminal_grace: fields.Duration = timedelta(minutes=5)
+    """Minimum time since the job became terminal."""
+    idle_guard: fields.Duration = timedelta(minutes=10)
+    """Minimum time since the last publish (and, for a missing or done job, delivery or ack)."""
+    missing_guard: fields.Duration = timedelta(hours=24)
+    """Minimum time without any sign of life for a job that merely no event was heard of."""
+    dispute_guard: fields.Duration = timedelta(hours=24)
+    """How long a job lives whose last words disagree, by sequence and by occurred_at."""
+    terminal_statuses: fields.Statuses = (*("SUCCESS", "FAILURE", "REVOKED", "DELETED"),)
+    """Statuses after which no more work is done, comma-separated; every other one is live."""
+    protect: fields.Words = ()
+    """Globs of stream names that are never deleted, comma-separated."""
+    companions: fields.Templates = ("job-{job_id}-dlq",)
+    """Consumers on streams of advisories to delete with a job's stream, comma-separated templates."""
+
+    @property
+    def regex(self) -> re.Pattern[str]:
+        """The stream pattern; digits are ASCII digits."""
+        return re.compile(self.stream_pattern, re.ASCII)
+
+
+class BreakerSettings(BaseSettings):
+    """When a pass is refused; both limits must be exceeded."""
+
+    model_config = _group("BREAKER")
+
+    max_missing: Annotated[int, Field(ge=0)] = 20
+    """Streams of missing jobs in one pass."""
+    max_missing_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Their share of all job streams."""
+
+
+class SweepSettings(BaseSettings):
+    """How streams are drained."""
+
+    model_config = _group("SWEEP")
+
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Streams drained at once."""
+    lease: Annotated[fields.Span, Field(le=timedelta(hours=1))] = timedelta(seconds=30)
+    """How long a stream is one replica's; a killed one's streams are taken over after that."""
+    max_rate: fields.Rate = None
+    """Deletions a second, or none for no limit."""
+    max_attempts: Annotated[int, Field(ge=1)] = 8
+    """Failed drains of a job in a row before it is left to the next reconcile."""
+
+
+class ReconcileSettings(BaseSettings):
+    """The full pass."""
+
+    model_config = _group("RECONCILE")
+
+    interval: fields.Span = timedelta(minutes=15)
+    """Time between two full passes of a worker."""
+
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class HttpSettings(BaseSettings):
+    """The worker's HTTP endpoint."""
+
+    model_config = _group("HTTP")
+
+    host: str = "127.0.0.1"
+    """Address to bind to; another than loopback needs a token, or REACTOR_HTTP_OPEN."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """Port of the page, the API and the health checks; 0 is off."""
+    token: fields.OptionalSecret = None
+    """What /api, /events and /metrics ask for, as ?token=… or as a bearer token."""
+    open: bool = False
+    """Serve other hosts without a token: everyone who reaches the port can read."""
+    hosts: fields.Words = ()
+    """Further names that it answers for, comma-separated, beside loopback's and the address it is bound to."""
+
+    @model_validator(mode="after")
+    def _is_guarded(self) -> "HttpSettings":
+        if self.port and self.host not in LOOPBACK and not (self.token or self.open):
+            message = f"host {self.host} can be reached by others: set REACTOR_HTTP_TOKEN, or REACTOR_HTTP_OPEN=true"
+            raise ValueError(message)
+        return self
+
+
+class LogSettings(BaseSettings):
+    """What is written to standard error."""
+
+    model_config = _group("LOG")
+
+    level: fields.LogLevel = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
+    format: fields.LogFormat = None
+    """console or json; console on a terminal, else json."""
+
+
+class Settings(BaseModel):
+    """All groups."""
+
+    model_config = ConfigDict(frozen=True)
+
+    nats: NatsSettings
+    redis: RedisSettings
+    events: EventsSettings
+    policy: PolicySettings
+    breaker: BreakerSettings
+    sweep: SweepSettings
+    reconcile: ReconcileSettings
+    http: HttpSettings
+    log: LogSettings
+
+
+def _groups() -> dict[str, type[BaseSettings]]:
+    return {name: cast("type[BaseSettings]", field.annotation) for name, field in Settings.model_fields.items()}
+
+
+def _variables() -> Iterator[tuple[str, FieldInfo]]:
+    for group in _groups().values():
+        for name, field in group.model_fields.items():
+            yield f"{group.model_config['env_prefix']}{name}".upper(), field
+
+
+def load_settings() -> Settings:
+    """From the environment and `.env`. Raises SettingsError with every problem there is."""
+    try:
+        _env_file()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError([f"{ENV_FILE}: cannot be read: save it as UTF-8 text that this user may read"]) from error
+    problems = list(_strangers())
+    groups: dict[str, Any] = {}
+    for name, group in _groups().items():
+        try:
+            groups[name] = group()
+        except ValidationError as error:
+            problems += [_in_words(group, dict(part)) for part in error.errors(include_input=False)]
+    if problems:
+        raise SettingsError(problems)
+    return Settings.model_construct(**groups)
+
+
+def _strangers() -> Iterator[str]:
+    """Names with our prefix that are no setting."""
+    known = [name for name, _ in _variables()]
+    given = {*os.environ, *_env_file()}
+    for name in sorted(given):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            ours = [variable.removeprefix(PREFIX) for variable in known]
+            close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), ours, n=1)
+            yield f"{name}: no such setting; " + (
+                f"did you mean {PREFIX}{close[0]}?" if close else "see reactor settings"
+            )
+
+
+def _in_words(group: type[BaseSettings], error: dict[str, Any]) -> str:
+    """`REACTOR_…: what is wrong`, without the value, which may be a secret; a duration names its own."""
+    if not error["loc"]:  # about a group as a whole
+        return f"{group.model_config['env_prefix'].rstrip('_')}: {error['msg'].removeprefix('Value error, ')}"
+    field = str(error["loc"][0])
+    variable = field if field.isupper() else f"{group.model_config['env_prefix']}{field}".upper()
+    return f"{variable}: {str(error['msg']).removeprefix('Value error, ')}"
+
+
+def describe() -> list[tuple[str, str, str]]:
+    """(variable, default, help) of every setting."""
+    return [(name, _shown(field.default), field.description or "") for name, field in _variables()]
+
+
+def table() -> str:
+    """The table of docs/settings.md."""
+    rows = [
+        f"| `{name}` | {f'`{_cell(default)}`' if default else '-'} | {_cell(text)} |"
+        for name, default, text in describe()
+    ]
+    return "\n".join(["| variable | default | |", "|---|---|---|", *rows])
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")
+
+
+def present(settings: Settings) -> dict[str, str]:
+    """What each variable is now, as it would be written; a secret is masked."""
+    values = {}
+    for group_name, group in _groups().items():
+        for name in group.model_fields:
+            value = getattr(getattr(settings, group_name), name)
+            shown = _masked(value.get_secret_value()) if isinstance(value, SecretStr) else _shown(value)
+            values[f"{group.model_config['env_prefix']}{name}".upper()] = shown
+    return values
+
+
+def _masked(secret: str) -> str:
+    """A URL without its credentials; anything else is hidden whole."""
+    return re.sub(r"//[^/@]*@", "//***@", secret) if "://" in secret else "***"
+
+
+def _shown(default: object) -> str:
+    match default:
+        case None | ():
+            return ""
+        case SecretStr():
+            return default.get_secret_value()
+        case tuple():
+            return ",".join(map(str, default))
+        case timedelta():
+            return _short(default)
+        case ByteSize():
+            return default.human_readable(separator="").replace(".0", "")
+        case _:
+            return str(default)
+
+
+def _short(span: timedelta) -> str:
+    """A whole number of the largest unit that fits."""
+    milliseconds = span // timedelta(milliseconds=1)
+    whole = (unit for unit, size in fields.UNITS.items() if milliseconds % size == 0)
+    unit = next(unit for unit in whole if unit != "d" or milliseconds > fields.UNITS["d"])  # 24h, then 2d
+    return f"{milliseconds // fields.UNITS[unit]}{unit}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{table()}\n")

@@ -1,0 +1,1 @@
+"""The use cases: hear, sweep, reconcile, drain. Resources are handed in, and `drain` alone has an effect on streams."""

@@ -1,0 +1,292 @@
+"""Hearing: lifecycle events into the ledger, advisories into the due queue, what cannot be read to the dead letters.
+
+A lifecycle event is acked only after Redis has it. A fault on our side gives it back with a delay, for ever; a fault of
+the message itself ends its deliveries, after it was kept whole in the dead-letter stream. An advisory is a hint: lost,
+it costs nothing but time.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.aio.msg import Msg
+from nats.js.client import JetStreamContext
+
+from reactor.controller.failpoints import Point, reach
+from reactor.core.model import SECOND, Event, Malformed, fold
+from reactor.core.observer import FORGETFUL, Observer
+from reactor.core.policy import Policy
+from reactor.core.stream_info import ADVISORY
+from reactor.directories.events import Directory
+from reactor.jetstream.client import JetStreamError, read_delivery, size_of
+from reactor.jetstream.topology import DEAD_LETTER_SUBJECT
+from reactor.store.audit import Audit
+from reactor.store.ledger import Ledger, LedgerError
+from reactor.telemetry.traces import Span, span
+
+RETRY_S = 2.0
+"""How long a message waits that Redis or JetStream did not take."""
+LONG = 256
+"""Characters of a subject or a reason in a dead letter's headers, where the server's `max_payload` is small."""
+
+KNOWN_LIVE = frozenset({"PENDING", "RECEIVED", "STARTED", "PROGRESS", "RETRY", "CANCELING"})
+TAKEN, GIVEN_BACK, FORGOTTEN = "taken", "given-back", "forgotten"
+"""What became of messages, in traces."""
+MANY = 100
+"""Remarks remembered: an emitter gone mad must not fill the memory."""
+
+log = structlog.get_logger(__name__)
+
+Publish = Callable[[str, bytes, dict[str, str]], Awaitable[object]]
+
+
+class DeadLetters:
+    """Keeps whole what could not be read."""
+
+    def __init__(self, publish: Publish, max_payload: int) -> None:
+        """`publish` waits until the stream has the message; `max_payload` is the server's, headers included."""
+        self._publish = publish
+        self._max_payload = max_payload
+
+    async def keep(self, msg: Msg, malformed: Malformed) -> None:
+        """Publish the message with its subject, sequence and the reason; in parts where it would not fit.
+
+        The message id makes a second delivery of the same message no second letter.
+        """
+        headers = self._headers(msg, malformed)
+        parts = list(self._parts(msg.data, headers))
+        for number, part in enumerate(parts, 1):
+            numbered = {
+                "Reactor-Part": f"{number}/{len(parts)}",
+                "Nats-Msg-Id": f"{malformed.word.seq}:{malformed.word.published_at}:{number}",
+            }
+            await self._publish(DEAD_LETTER_SUBJECT, part, headers | numbered)
+
+    def _headers(self, msg: Msg, malformed: Malformed) -> dict[str, str]:
+        """Cut where they would leave no room for what they are about. Odd bytes are escaped."""
+        subject = msg.subject.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        reason = malformed.reason.encode("ascii", "backslashreplace").decode().replace("\n", " ")
+        headers = {"Reactor-Subject": subject, "Reactor-Sequence": str(malformed.word.seq), "Reactor-Reason": reason}
+        if size_of(headers) <= self._max_payload // 2:
+            return headers
+        return {name: value[: min(LONG, self._max_payload // 8)] for name, value in headers.items()}
+
+    def _parts(self, data: bytes, headers: dict[str, str]) -> Iterator[bytes]:
+        largest = headers | {"Reactor-Part": "9" * 16, "Nats-Msg-Id": "9" * 56}
+        room = max(self._max_payload - size_of(largest), 1)
+        return (data[start : start + room] for start in range(0, max(len(data), 1), room))
+
+
+class LifecycleSubscriber:
+    """Takes batches of lifecycle messages."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        dead_letters: DeadLetters,
+        terminal_statuses: frozenset[str],
+        wake: Callable[[], None],
+        observer: Observer = FORGETFUL,
+    ) -> None:
+        """`wake` is called when a job became due."""
+        self._known = KNOWN_LIVE | terminal_statuses
+        self._directory = directory
+        self._dead_letters = dead_letters
+        self._wake = wake
+        self._observer = observer
+        self._remarked: set[str] = set()
+
+    async def handle(self, messages: Sequence[Msg]) -> None:
+        """Settle every message of a batch: acked, kept as a dead letter, or given back."""
+        with span("lifecycle events", messages=len(messages)) as traced:
+            await self._settle(messages, traced)
+
+    async def _settle(self, messages: Sequence[Msg], traced: Span) -> None:
+        try:
+            taken = await self._directory.take([read_delivery(msg).message for msg in messages])
+        except (LedgerError, JetStreamError) as error:
+            traced.set(outcome=GIVEN_BACK)
+            await _give_back(messages, error)
+            return
+        await reach(Point.EVENT_WRITTEN, messages[0].subject)
+        traced.set(outcome=TAKEN)
+        outcomes = taken.outcomes()
+        self._observer.heard(Counter(outcomes))
+        malformed: list[tuple[Msg, Malformed]] = []
+        for msg, read, (status, heard) in zip(messages, taken.read, outcomes, strict=True):
+            with span("lifecycle event", job_id=read.job_id or "", status=status, outcome=heard.value):
+                if isinstance(read, Event):
+                    self._remark(read)
+                    await msg.ack()
+                else:
+                    malformed.append((msg, read))
+        if taken.applied.due:
+            self._wake()
+        await self._bury(malformed)
+
+    def _remark(self, event: Event) -> None:
+        """What is odd about an event that counts all the same: said once a word, and once a source."""
+        word = fold(event.word.status)
+        if word not in self._known and self._is_new(f"status {word}"):
+            log.warning("unknown status, taken for a live one", status=event.word.status)
+        if event.remark and self._is_new(f"source {event.source}"):
+            log.warning(
+                "an emitter's time cannot be read, so the server's counts",
+                source=event.source,
+                job_id=event.job_id,
+                reason=event.remark,
+            )
+
+    def _is_new(self, what: str) -> bool:
+        if what in self._remarked or len(self._remarked) >= MANY:
+            return False
+        self._remarked.add(what)
+        return True
+
+    async def _bury(self, malformed: Sequence[tuple[Msg, Malformed]]) -> None:
+        """Keep them as dead letters, all at once; a flood of them is a line a batch."""
+        kept = [one for one in await asyncio.gather(*(self._keep(*one) for one in malformed)) if one]
+        if kept:
+            first = kept[0]
+            log.warning(
+                "lifecycle events malformed, kept in the dead letters",
+                messages=len(kept),
+                subject=first[0].subject.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+                sequence=first[1].word.seq,
+                reason=first[1].reason,
+            )
+
+    async def _keep(self, msg: Msg, malformed: Malformed) -> tuple[Msg, Malformed] | None:
+        try:
+            await self._dead_letters.keep(msg, malformed)
+        except (nats.errors.Error, TimeoutError) as error:
+            await _give_back([msg], error)
+            return None
+        await _terminate(msg, malformed.reason)
+        self._observer.buried()
+        return msg, malformed
+
+
+class AdvisorySubscriber:
+    """Takes advisories: hints to look, never proof."""
+
+    def __init__(self, directory: Directory, ledger: Ledger, audit: Audit, policy: Policy) -> None:
+        """Advisories name streams; which of them are job streams, the policy knows."""
+        self._audit = audit
+        self._directory = directory
+        self._ledger = ledger
+        self._policy = policy
+
+    async def handle(self, msg: Msg) -> None:
+        """Take a hint. Where Redis or JetStream fails it is forgotten: the full pass makes up for it."""
+        with span("advisory", subject=msg.subject) as traced:
+            try:
+                await self._hint(msg.subject)
+            except (LedgerError, JetStreamError) as error:
+                log.debug("an advisory is forgotten", subject=msg.subject, error=str(error))
+                traced.set(outcome=FORGOTTEN)
+            else:
+                traced.set(outcome=TAKEN)
+
+    async def _hint(self, subject: str) -> None:
+        """`$JS.EVENT.ADVISORY.<STREAM|CONSUMER>.<action>.<stream>[.<consumer>]`."""
+        _, action, stream, *_ = subject.removeprefix(f"{ADVISORY}.").split(".")
+        job_id = self._policy.job_id(stream)
+        if job_id is None:
+            return
+        match action:
+            case "CREATED":
+                await self._ledger.schedule({job_id: self._policy.age_guard / SECOND})
+            case "DELETED":
+                await self._forget(stream, job_id)
+            case _:
+                await self._ledger.count_delivery(job_id, action.lower())
+
+    async def _forget(self, stream: str, job_id: str) -> None:
+        """There is nothing to look at any more; but a deletion of ours is still to be accounted for by a look."""
+        if await self._audit.is_open(stream):
+            return
+        _, records = await self._directory.look_up([job_id])
+        record = records.get(job_id)
+        if record is not None and self._policy.is_terminal(record):
+            await self._ledger.retire(job_id, record)
+        await self._ledger.forget(job_id)
+
+
+async def _give_back(messages: Sequence[Msg], error: Exception) -> None:
+    log.warning("messages given back, tried again soon", messages=len(messages), error=str(error), retry_s=RETRY_S)
+    for msg in messages:
+        await msg.nak(delay=RETRY_S)
+
+
+async def _terminate(msg: Msg, reason: str) -> None:
+    """End the deliveries of a message, with the reason in the server's MSG_TERMINATED advisory (nats-py takes none)."""
+    await msg._client.publish(msg.reply, b"+TERM " + reason.encode()[:200])  # noqa: SLF001  # nats-py offers no other way
+    msg._ackd = True  # noqa: SLF001
+
+
+class EagerPull:
+    """nats-py's pull subscription, as FastStream's batch subscriber should find it.
+
+    Three measured faults are mended: a batch is handed on as soon as there is one, instead of at the end of the
+    time-out; the bare TimeoutError of an idle fetch no longer kills the task; and a consumer that is gone ends in a
+    pause and a call to `lost` instead of thousands of requests a second.
+    """
+
+    def __init__(
+        self, subscription: JetStreamContext.PullSubscription, batch: int, lost: Callable[[str], None]
+    ) -> None:
+        """`batch` is the subscriber's own batch size: a smaller one means that it has a part in hand."""
+        self._subscription = subscription
+        self._batch = batch
+        self._lost = lost
+        self.asked_at = time.monotonic()
+        """When the subscriber last asked for messages, by the monotonic clock: a sign of life."""
+
+    async def fetch(self, batch: int, timeout: float | None) -> list[Msg]:  # noqa: ASYNC109  # nats-py's signature
+        """Messages, or nats-py's TimeoutError where there are none."""
+        self.asked_at = time.monotonic()
+        if batch < self._batch:
+            raise nats.errors.TimeoutError
+        try:
+            return await self._subscription.fetch(batch, timeout)
+        except TimeoutError:
+            raise nats.errors.TimeoutError from None
+        except (nats.errors.Error, nats.js.errors.Error) as error:
+            self._lost(str(error))
+            await asyncio.sleep(RETRY_S)
+            raise nats.errors.TimeoutError from None
+
+    async def unsubscribe(self) -> None:
+        """Stop receiving; no error where the connection is gone."""
+        try:
+            await self._subscription.unsubscribe()
+        except nats.errors.Error as error:
+            log.debug("unsubscribe failed", error=str(error))
+
+
+async def consume_pending(
+    context: JetStreamContext, stream: str, durable: str, handle: Callable[[Sequence[Msg]], Awaitable[None]]
+) -> int:
+    """Take what a durable has pending now, as a worker would; how many messages that were. Raises JetStreamError."""
+    taken = 0
+    subscription = await context.pull_subscribe_bind(consumer=durable, stream=stream)
+    try:
+        pending = (await subscription.consumer_info()).num_pending or 0
+        while pending > 0:
+            messages = await subscription.fetch(min(pending, 256), timeout=2.0)
+            await handle(messages)
+            taken += len(messages)
+            pending = read_delivery(messages[-1]).pending
+    except TimeoutError:
+        log.debug("another replica took what was pending", stream=stream)
+    except nats.errors.Error as error:
+        message = f"reading stream {stream} broke off: {error}"
+        raise JetStreamError(message) from error
+    finally:
+        await subscription.unsubscribe()
+    return taken

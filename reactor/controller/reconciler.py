@@ -1,0 +1,309 @@
+"""The full pass over all streams: certain where the event path is fast, and enough alone.
+
+It consumes what is pending, lists, judges all of it from one listing and the ledger, asks the consumers of the
+candidates only, lets the breaker look at the whole, and hands each candidate to `drain_stream`, which judges again.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from reactor.controller.drain import Drainer, Target, settlement_of
+from reactor.controller.parallel import each
+from reactor.controller.retries import Failures
+from reactor.core.backoff import delay_until
+from reactor.core.model import Coverage, Drain, Outcome, Reason, Record, Settlement, Stream, Verdict, Wait
+from reactor.core.policy import Breaker, Policy, decide
+from reactor.core.report import Report
+from reactor.core.stream_info import instant, read_stream
+from reactor.directories.events import Directory, in_words
+from reactor.jetstream.client import JetStream, JetStreamError, Listing, NotFound
+from reactor.store.ledger import Lease, LeaseLost, Ledger, LedgerError
+from reactor.telemetry.journal import Journal
+
+CATCH_UP_S = 15.0
+"""How long events that are on their way to another replica are waited for; after that, absence proves nothing."""
+
+POLL_S = 0.05
+INTERRUPTED = "interrupted; what was begun is finished"
+
+
+class PassAborted(Exception):
+    """The pass ended before the first deletion: says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A stream with the verdict from the listing."""
+
+    stream: Stream
+    record: Record | None
+    coverage: Coverage
+    verdict: Verdict
+
+    @property
+    def needs_hand(self) -> bool:
+        """Whether `drain_stream` should settle it: a zombie, or a fence that has outlived its lease."""
+        stale = self.stream.fence is not None and self.stream.fence.until <= self.stream.observed_at
+        return isinstance(self.verdict, Drain) or (stale and bool(self.stream.fence and self.stream.fence.subjects))
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked of one pass."""
+
+    dry_run: bool = False
+    override_breaker: bool = False
+    only: frozenset[str] = frozenset()
+    """Just these streams, by their exact names; empty for all."""
+    under: Lease | None = None
+    """The lease of a periodic pass: once it is lost, nothing more is deleted."""
+    stop: asyncio.Event | None = None
+    """Set from outside: what is begun is finished, and nothing more is begun."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing more is to be begun."""
+        return self.stop is not None and self.stop.is_set()
+
+
+Progress = Callable[[int, int], None]
+
+
+def no_progress(_done: int, _total: int) -> None:
+    """For a pass that nobody watches."""
+
+
+class Reconciler:
+    """One pass at a time; all resources are handed in."""
+
+    def __init__(
+        self,
+        *,
+        reads: JetStream,
+        directory: Directory,
+        drainer: Drainer,
+        ledger: Ledger,
+        policy: Policy,
+        breaker: Breaker,
+        lifecycle_stream: str,
+        concurrency: int,
+        catch_up: Callable[[], Awaitable[object]],
+        failures: Failures,
+        clock: Callable[[], int],
+        pace: Callable[[], Awaitable[None]],
+        journal: Journal,
+    ) -> None:
+        """`catch_up` consumes what the durable has pending; `clock` is only for the report; `pace` waits for a turn."""
+        self._reads = reads
+        self._directory = directory
+        self._drainer = drainer
+        self._ledger = ledger
+        self._policy = policy
+        self._breaker = breaker
+        self._lifecycle_stream = lifecycle_stream
+        self._catch_up = catch_up
+        self._concurrency = concurrency
+        self._failures = failures
+        self._clock = clock
+        self._pace = pace
+        self._journal = journal
+
+    async def run(self, order: Order, progress: Progress = no_progress) -> Report:
+        """One pass and its report; an outage is in the report's `error`, never an exception."""
+        started_at, start = self._clock(), time.monotonic()
+        report = Report((), self._policy, order.dry_run, started_at, 0.0)
+        try:
+            judged = await self._unless_stopped(order, self._judge_all(order))
+            breaker = self._check_breaker(judged)
+            held = breaker is not None and not order.override_breaker
+            if not order.dry_run:
+                await self._schedule(judged)
+            settlements = await self._settle_all(judged, order, progress, held=held)
+            if not order.dry_run:
+                settlements = await self._report_failures(settlements)
+                await self._drainer.account_for_begun({one.stream.name for one in judged if one.needs_hand})
+                if not order.only:
+                    await self._sweep_companions(judged)
+                self._journal.judged(*settlements)
+            settlements += self._absent(order, judged)
+            report = replace(report, settlements=settlements, breaker=breaker if held else None)
+            if order.is_stopped:
+                report = replace(report, error=INTERRUPTED)
+        except (JetStreamError, LedgerError) as error:
+            report = replace(report, error=in_words(error), away=True)
+        except (PassAborted, LeaseLost) as error:
+            report = replace(report, error=str(error), away=not order.is_stopped)
+        return await self._remember(replace(report, duration_s=time.monotonic() - start), order)
+
+    async def _remember(self, report: Report, order: Order) -> Report:
+        """For whoever looks on. A Redis that takes nothing is an outage, also where there was nothing to delete."""
+        if order.dry_run or order.only:
+            return report
+        try:
+            await self._ledger.remember_pass(json.dumps(report.in_short()))
+        except LedgerError as error:
+            return report if report.error else replace(report, error=in_words(error), away=True)
+        return report
+
+    async def _unless_stopped(self, order: Order, work: Coroutine[Any, Any, list[Judged]]) -> list[Judged]:
+        """Nothing is fenced yet, so it may be broken off anywhere. Raises PassAborted."""
+        if order.stop is None:
+            return await work
+        judging, stopped = asyncio.create_task(work), asyncio.create_task(order.stop.wait())
+        try:
+            await asyncio.wait({judging, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if judging.done():
+                return judging.result()
+            raise PassAborted(INTERRUPTED)
+        finally:
+            stopped.cancel()
+            judging.cancel()
+
+    @property
+    def paused(self) -> str | None:
+        """Why nothing is deleted, where that is so."""
+        return self._drainer.paused
+
+    async def recheck_rights(self) -> None:
+        """Resume deleting where it is allowed again. Raises JetStreamError."""
+        await self._drainer.recheck_rights()
+
+    async def _judge_all(self, order: Order) -> list[Judged]:
+        await self._directory.ensure()
+        await self._catch_up()
+        listing = await self._list(order.only)
+        await self._caught_up_after_list()
+        sourced = listing.sourced()
+        await self._drainer.survey(sourced)
+        streams = self._job_streams(listing, sourced, order)
+        coverage, records = await self._directory.look_up([stream.job_id for stream in streams])
+        await self._drainer.check_rights()
+        judged = [
+            Judged(stream, record, coverage, decide(stream, record, coverage, self._policy))
+            for stream in streams
+            for record in [records.get(stream.job_id)]
+        ]
+        return await each(judged, self._ask_consumers, self._concurrency)
+
+    async def _sweep_companions(self, judged: Sequence[Judged]) -> None:
+        """Of streams that others have deleted. A page may have missed one, so their names are asked for once more."""
+        jobs = {one.stream.job_id for one in judged}
+        names = await self._reads.stream_names()
+        jobs |= {job_id for name in names if (job_id := self._policy.job_id(name)) is not None}
+        now = instant((await self._reads.stream_info(self._lifecycle_stream)).get("ts"))
+        await self._drainer.sweep_companions(jobs, now or 0)
+
+    async def _list(self, only: frozenset[str]) -> Listing:
+        """All streams; the lifecycle stream among them shows that this is the account it should be."""
+        listing = await self._reads.list_streams()
+        if self._lifecycle_stream not in listing.streams.keys() | listing.unreported:
+            try:
+                await self._reads.stream_info(self._lifecycle_stream)
+            except NotFound as error:
+                message = f"the account has no lifecycle stream {self._lifecycle_stream}: wrong account or domain?"
+                raise PassAborted(message) from error
+        for name in only - listing.streams.keys() - listing.unreported:
+            with suppress(NotFound):  # a page may have missed it; what is gone is told by the report
+                listing.streams[name] = await self._reads.stream_info(name)
+        return listing
+
+    async def _caught_up_after_list(self) -> None:
+        """An event published before the list was read must be in the ledger before absence from it counts."""
+        listed_at = (await self._directory.refresh()).last_seq
+        deadline = time.monotonic() + CATCH_UP_S
+        while self._directory.behind and time.monotonic() < deadline:
+            await self._catch_up()
+            await asyncio.sleep(POLL_S)
+            await self._directory.refresh(caught_up_to=listed_at)
+
+    def _job_streams(self, listing: Listing, sourced: frozenset[str], order: Order) -> list[Stream]:
+        """Job streams by their exact listed names; one that the server could not report whole is taken as such."""
+        streams = {}
+        for name in sorted(listing.streams.keys() | listing.unreported):
+            job_id = self._policy.job_id(name)
+            if job_id is None or (order.only and name not in order.only):
+                continue
+            raw = listing.streams.get(name, {"config": {"name": name}})
+            whole = name not in listing.unreported
+            streams[name] = read_stream(raw, job_id, sourced=sourced, reported=whole)
+        return list(streams.values())
+
+    async def _ask_consumers(self, one: Judged) -> Judged:
+        """Of a missing job's stream: they say whether anybody still works on its messages."""
+        if one.verdict != Drain(Reason.MISSING):
+            return one
+        try:
+            stream = await self._drainer.with_consumers(one.stream, absent=True)
+        except NotFound:
+            return one  # gone since: for drain_stream to find out
+        return replace(one, stream=stream, verdict=decide(stream, one.record, one.coverage, self._policy))
+
+    def _check_breaker(self, judged: Sequence[Judged]) -> str | None:
+        missing = sum(one.verdict == Drain(Reason.MISSING) for one in judged)
+        return self._breaker.trips(missing, len(judged))
+
+    async def _schedule(self, judged: Sequence[Judged]) -> None:
+        """What waits is looked at on time, by the sweeper."""
+        waits = [(one.stream, one.verdict.until) for one in judged if isinstance(one.verdict, Wait)]
+        await self._ledger.schedule({s.job_id: delay_until(until, s.observed_at) for s, until in waits})
+
+    async def _settle_all(
+        self, judged: Sequence[Judged], order: Order, progress: Progress, *, held: bool
+    ) -> list[Settlement]:
+        total, done = sum(one.needs_hand for one in judged), 0
+
+        async def settle(one: Judged) -> Settlement:
+            nonlocal done
+            settlement = await (self._hold_back(one, order) if held else self._drain(one, order))
+            done += 1
+            progress(done, total)
+            return settlement
+
+        hands = [one for one in judged if one.needs_hand]
+        settled = dict(zip(map(id, hands), await each(hands, settle, self._concurrency), strict=True))
+        return [settled.get(id(one)) or _as_it_is(one) for one in judged]
+
+    async def _report_failures(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+        """Unfixable ones with their attempts, and the next one in the due queue. The others begin anew."""
+        failed = {id(one): one for one in settlements if one.outcome is Outcome.UNFIXABLE}
+        await self._ledger.forgive({one.stream.job_id for one in failed.values()})
+        reported = await each(failed.values(), self._failures.report, self._concurrency)
+        await self._ledger.schedule({one.stream.job_id: one.retry_s for one in reported if one.retry_s is not None})
+        told = dict(zip(failed, reported, strict=True))
+        return [told.get(id(one), one) for one in settlements]
+
+    def _absent(self, order: Order, judged: Sequence[Judged]) -> list[Settlement]:
+        """Streams that were named and are not there."""
+        gone = sorted(order.only - {one.stream.name for one in judged})
+        streams = [Stream(name, self._policy.job_id(name) or "", 0) for name in gone]
+        return [Settlement(Outcome.ALREADY_GONE, Reason.GONE, stream) for stream in streams]
+
+    async def _hold_back(self, one: Judged, order: Order) -> Settlement:
+        if not isinstance(one.verdict, Drain):
+            return await self._drain(one, order)  # no deletion: subjects that a fence has kept too long
+        outcome = Outcome.WOULD_DRAIN if order.dry_run else Outcome.KEPT
+        return replace(_as_it_is(one), outcome=outcome, detail="held back by the breaker")
+
+    async def _drain(self, one: Judged, order: Order) -> Settlement:
+        target = Target(one.stream.name, one.stream.job_id, one.stream.created)
+        try:
+            if order.dry_run:
+                settlement = await self._drainer.preview(target)
+            else:
+                await self._pace()
+                if order.is_stopped:
+                    return replace(_as_it_is(one), outcome=Outcome.KEPT, detail=INTERRUPTED)
+                settlement = await self._drainer.drain_stream(target, order.under)
+        except LedgerError as error:
+            detail = f"Redis failed on the way: {error}"
+            return Settlement(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, one.stream, one.record, detail=detail)
+        return settlement if settlement.stream.observed_at else replace(settlement, stream=one.stream)
+
+
+def _as_it_is(one: Judged) -> Settlement:
+    return settlement_of(one.verdict, one.stream, one.record, one.coverage)

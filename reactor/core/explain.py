@@ -1,0 +1,112 @@
+"""Verdicts in sentences, for whoever is woken. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from reactor.core.model import (
+    SECOND,
+    Coverage,
+    Drain,
+    Keep,
+    Outcome,
+    Reason,
+    Record,
+    Unfixable,
+    Verdict,
+    Wait,
+    format_instant,
+)
+
+MINUTE_S = 60
+SHORT_S = 0.01
+_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (MINUTE_S, "min", 1, "s"))
+
+_WHY = {
+    Reason.PROTECTED: "it is protected, by its metadata (reactor.protect) or by REACTOR_POLICY_PROTECT",
+    Reason.UNREPORTED: "the server could not report it whole: a node or a quorum is away",
+    Reason.FENCED: "a replica is deleting it: its subjects are taken away until its lease runs out",
+    Reason.FENCE_UNREADABLE: "it carries a fence that cannot be read, so nobody knows its own subjects",
+    Reason.CREATED_UNREADABLE: "the server gives no readable creation time for it",
+    Reason.RUNNING: "its job lives",
+    Reason.DISPUTED: "its job's last words disagree, and one of them says that it lives",
+    Reason.FRESH: "it is younger than the age guard",
+    Reason.GRACE: "its job has ended less than the terminal grace ago",
+    Reason.ACTIVE: "it was used within the idle guard, or, its job merely unheard of, within the missing guard",
+    Reason.TERMINAL: "its job has ended and all guards have passed",
+    Reason.MISSING: "its job does not exist and all guards have passed",
+    Reason.UNKNOWN: "nobody can vouch that its job does not exist",
+    Reason.NOT_FENCEABLE: "it would be drained, but cannot be fenced: it is a mirror, or another stream sources it",
+}
+_CHANGES = {
+    Reason.PROTECTED: "Nothing but an operator who takes the protection away.",
+    Reason.UNREPORTED: "The node or quorum coming back; then it is judged anew.",
+    Reason.FENCED: "The end of the lease: then it is taken over, or gets its subjects back.",
+    Reason.FENCE_UNREADABLE: "An operator who restores its subjects and removes reactor.fence.* from its metadata.",
+    Reason.CREATED_UNREADABLE: "A server that tells its creation time.",
+    Reason.RUNNING: "A terminal lifecycle event for the job.",
+    Reason.DISPUTED: "The right word, emitted once more; or the dispute guard, without any use of the stream.",
+    Reason.FRESH: "Time; a new lifecycle event that says the job lives would keep it.",
+    Reason.GRACE: "Time; a new lifecycle event that says the job lives would keep it.",
+    Reason.ACTIVE: "Time without use; a new lifecycle event that says the job lives would keep it.",
+    Reason.TERMINAL: "A lifecycle event that says the job lives, before it is drained.",
+    Reason.MISSING: "Any lifecycle event for the job, before it is drained by a full pass.",
+    Reason.UNKNOWN: "A lifecycle event for the job; or an operator's word: reactor reconcile --assume-missing.",
+    Reason.NOT_FENCEABLE: "Removing the mirror or source that refers to it, or deleting it by hand.",
+}
+
+
+def sentence(name: str, verdict: Verdict, record: Record | None, coverage: Coverage) -> str:
+    """What will become of a stream, and why."""
+    match verdict:
+        case Keep(reason):
+            fate = "is kept"
+        case Wait(reason, until):
+            fate = f"waits until {_to_the_second(until)}"
+        case Drain(reason):
+            fate = "is drained at the next look"
+        case Unfixable(reason):
+            fate = "needs a person"
+    last = f"; the last word on its job is {record.status} at {_to_the_second(record.occurred_at)}" if record else ""
+    if record and reason is Reason.DISPUTED:
+        last = f": {both_words(record)}"
+    gap = f" ({coverage.gap})" if reason is Reason.UNKNOWN and coverage.gap else ""
+    return f"{name} {fate}: {_WHY.get(reason, reason.value)}{gap}{last}."
+
+
+def both_words(record: Record) -> str:
+    """The two last words on a job that disagree."""
+    latest, last = record.latest, record.last
+    return (
+        f"by time {latest.status} ({_to_the_second(latest.occurred_at)}, event {latest.seq}), "
+        f"by sequence {last.status} ({_to_the_second(last.occurred_at)}, event {last.seq})"
+    )
+
+
+def farewell(entry: Mapping[str, Any] | None, oldest: str | None) -> str:
+    """What the audit says of a stream that is not there, by its last deletion; `oldest` is when the trail begins."""
+    if entry is None:
+        return f"the audit trail{f', which begins at {oldest},' if oldest else ''} has no deletion of it by reactor"
+    did = "drained it" if entry["outcome"] == Outcome.DRAINED.value else "began to drain it, and it was found gone"
+    status = f"its job's status {entry['status']}" if entry["status"] else "no job known"
+    return f"reactor {did} at {entry['at']}: {entry['reason']}, {status}, {entry['messages']} messages ({entry['by']})"
+
+
+def _to_the_second(instant: int) -> str:
+    return format_instant(instant // SECOND * SECOND)
+
+
+def span(seconds: float) -> str:
+    """A length of time in the two units that matter: `250 ms`, `4.2 s`, `3 min 10 s`, `2 d 4 h`."""
+    whole = round(seconds)
+    if seconds < 1:
+        return f"{seconds * 1000:.{0 if seconds == 0 or seconds >= SHORT_S else 1}f} ms"
+    if whole < MINUTE_S:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    size, word, smaller, small_word = next(unit for unit in _UNITS if whole >= unit[0])
+    rest = whole % size // smaller
+    return f"{whole // size} {word}" + (f" {rest} {small_word}" if rest else "")
+
+
+def changes(verdict: Verdict) -> str:
+    """What would change the verdict."""
+    return _CHANGES.get(verdict.reason, "Another look.")

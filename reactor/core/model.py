@@ -1,0 +1,270 @@
+"""The words of the domain as frozen values: streams, records, verdicts, settlements.
+
+Laws of this module:
+
+* Time is data. An instant is an `int`: nanoseconds since 1970 UTC, as the server wrote it. It keeps the
+  order of nanosecond timestamps, which `datetime` (microseconds) does not. A span is nanoseconds, too.
+* Nothing here reads a clock, does I/O or decides anything (deciding is `reactor.policy`).
+"""
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+SECOND = 1_000_000_000
+"""Nanoseconds in a second."""
+
+AUDIT_ENTRIES = 10_000
+"""How many entries the audit keeps."""
+
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse_instant(text: str) -> int:
+    """Nanoseconds since 1970 UTC of an RFC 3339 time. Raises ValueError, also where the offset is left out."""
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        message = f"{text[:40]!r} is not an RFC 3339 time such as 2026-01-31T12:00:00Z"
+        raise ValueError(message)
+    date, clock, fraction, offset = match.groups()
+    whole = datetime.fromisoformat(f"{date}T{clock}{offset.upper()}") - _EPOCH
+    return (whole.days * 86_400 + whole.seconds) * SECOND + int((fraction or "")[:9].ljust(9, "0"))
+
+
+def format_instant(instant: int) -> str:
+    """The RFC 3339 text of an instant, in UTC with `Z`, without trailing zeros in the fraction."""
+    seconds, fraction = divmod(instant, SECOND)
+    whole = (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{whole}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
+
+
+def nanoseconds(span: timedelta) -> int:
+    """The span in nanoseconds, exact."""
+    return span // timedelta(microseconds=1) * 1_000
+
+
+UNREADABLE = "?"
+"""The status of a job whose last event could not be read: it exists, and nobody may call it terminal."""
+
+
+def fold(status: str) -> str:
+    """A status as it is compared: ASCII letters in upper case, and only those, so that no other word becomes one."""
+    return status.encode("utf-8", "surrogatepass").upper().decode("utf-8", "surrogatepass")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Word:
+    """What one lifecycle event says of its job. Words compare by `occurred_at`, then by the event's stream sequence."""
+
+    occurred_at: int
+    """By the emitter's clock, clamped to `published_at`; `published_at` itself where the emitter left it out."""
+    seq: int
+    status: str = field(compare=False)
+    published_at: int = field(compare=False)
+    """By the clock of the server that stored the event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of one job: its last word by either order. Emitters' clocks differ, and late news comes last."""
+
+    latest: Word
+    """The last one by `occurred_at`."""
+    last: Word
+    """The last one by stream sequence."""
+
+    @classmethod
+    def of(cls, *words: Word) -> "Record":
+        """The record that these words make, in whatever order they come. Raises ValueError where there are none."""
+        return cls(max(words), max(words, key=lambda word: word.seq))
+
+    def merged(self, other: "Record | None") -> "Record":
+        """What both know together."""
+        return self if other is None else Record.of(self.latest, self.last, other.latest, other.last)
+
+    @property
+    def status(self) -> str:
+        """The one to show: that of the latest word."""
+        return self.latest.status
+
+    @property
+    def occurred_at(self) -> int:
+        """Since when it has that status."""
+        return self.latest.occurred_at
+
+    @property
+    def heard_at(self) -> int:
+        """When the last of its words was spoken, by whichever clock says so later."""
+        return max(self.latest.published_at, self.last.published_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A lifecycle event that was read: the job and what it says of it."""
+
+    job_id: str
+    word: Word
+    source: str | None = None
+    """Who says so, where the emitter tells."""
+    remark: str | None = None
+    """What is odd about it, though it counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A lifecycle message that could not be read. `job_id` is None where its subject names no job."""
+
+    job_id: str | None
+    word: Word
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A stream's subjects taken away for a deletion: whose (`token`), until when, and what to give back."""
+
+    token: str
+    until: int
+    subjects: tuple[str, ...]
+    """The original subjects; empty where the metadata that holds them cannot be read."""
+    lifted: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Further original values of the stream's config, which would keep the barrier from being answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consumers:
+    """What a stream's consumers show together."""
+
+    last_active: int | None
+    """The last delivery or ack; None where there never was one."""
+    redelivered: int
+    unchanged_since: int | None = None
+    """Since when nothing about them has changed: their creation, their activity, and the first sighting of it all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What the server said of one job stream in one answer."""
+
+    name: str
+    job_id: str
+    observed_at: int
+    """The server's own clock in that answer: the only `now` a verdict knows."""
+    created: int | None = None
+    """None where the server gave no readable time."""
+    reported: bool = True
+    """False where the server named the stream but could not report it whole."""
+    protected: bool = False
+    fenceable: bool = True
+    """False for a mirror, and for a stream that another one mirrors or sources."""
+    fence: Fence | None = None
+    messages: int = 0
+    size: int = 0
+    """Bytes of storage."""
+    last_seq: int = 0
+    last_publish: int | None = None
+    consumers: Consumers | None = None
+    """None where nobody has asked yet: it costs a request a stream, so only candidates are asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What the ledger can vouch for: the absence of jobs whose stream was created at `since` or later."""
+
+    intact: bool
+    """False while the ledger has lost history: then nothing is drained at all."""
+    since: int | None = None
+    """None: it can vouch for nothing."""
+    gap: str | None = None
+    """Why it cannot vouch, and what to do, in words for a report."""
+
+    def vouches_for(self, created: int) -> bool:
+        """Whether a job that the ledger does not know, with a stream of that age, does not exist."""
+        return self.intact and self.since is not None and self.since <= created
+
+
+class Reason(StrEnum):
+    """Why a verdict is what it is: the same word in the log, the audit, the metrics and the report."""
+
+    PROTECTED = "protected"
+    UNREPORTED = "unreported"
+    FENCED = "fenced"
+    FENCE_UNREADABLE = "fence-unreadable"
+    CREATED_UNREADABLE = "created-unreadable"
+    RUNNING = "running"
+    DISPUTED = "disputed"
+    FRESH = "fresh"
+    GRACE = "grace"
+    ACTIVE = "active"
+    TERMINAL = "terminal"
+    MISSING = "missing"
+    UNKNOWN = "unknown"
+    NOT_FENCEABLE = "not-fenceable"
+    DELETES_PAUSED = "deletes-paused"
+    OUTCOME_UNKNOWN = "outcome-unknown"
+    REFUSED = "refused"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Leave the stream alone; only an event or an operator changes that."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Leave the stream alone until then, and look again."""
+
+    reason: Reason
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """The stream is a zombie."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Unfixable:
+    """Nobody can tell, or nothing can be done: a person should look."""
+
+    reason: Reason
+
+
+Verdict = Keep | Wait | Drain | Unfixable
+
+
+class Outcome(StrEnum):
+    """What came of a verdict."""
+
+    DRAINED = "drained"
+    WOULD_DRAIN = "would_drain"
+    ALREADY_GONE = "already_gone"
+    KEPT = "kept"
+    WAITING = "waiting"
+    UNFIXABLE = "unfixable"
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What came of one stream, with the evidence."""
+
+    outcome: Outcome
+    reason: Reason
+    stream: Stream
+    record: Record | None = None
+    until: int | None = None
+    detail: str | None = None
+    attempts: int = 0
+    """How many in a row came to nothing, this one included."""
+    retry_s: float | None = None
+    """Seconds until the next attempt; None where none is planned before the next full pass."""
+    late_s: float | None = None
+    """Of a drained stream: seconds from when it fell due to when it was gone."""

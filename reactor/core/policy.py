@@ -1,0 +1,218 @@
+"""The decision. Everything that compares times or statuses lives here, and nothing else does.
+
+Laws of this module:
+
+* Pure and total: every stream gets a verdict, no clock is read, nothing is awaited.
+* Unknown is not dead. Whatever cannot be read, or nobody vouches for, is never Drain.
+* Live beats everything: a record with a status that is not terminal keeps its stream, whatever its age.
+* A job has ended only where its last word is terminal by both orders, the stream's and the emitters' clocks'. Where
+  they disagree it lives; after the dispute guard, without a sign of life, the stream's order counts.
+* The only `now` is the server's own time in the answer that described the stream, so no worker's clock matters.
+
+The ladder of `decide`, top rung first: protected, unreported, fenced, created unreadable, running or disputed, ledger
+lost, then the guards of a terminal or of a missing job, and last whether the stream can be fenced at all.
+"""
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from reactor.core.model import Coverage, Drain, Keep, Reason, Record, Stream, Unfixable, Verdict, Wait, Word, fold
+
+DONE = frozenset({"SUCCESS"})
+"""Terminal words that say that the work was done: what is worked on after them was announced too early."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rules of one installation. Spans in nanoseconds."""
+
+    pattern: re.Pattern[str]
+    """Group `job_id` is the stream's job; the whole name must match."""
+    age_guard: int
+    terminal_grace: int
+    idle_guard: int
+    missing_guard: int
+    """Of a job that only the ledger calls missing, instead of the idle guard where it is longer: one lost event, and a
+    live job looks just so."""
+    dispute_guard: int
+    terminal_statuses: frozenset[str]
+    """Upper case."""
+    protect: tuple[str, ...] = ()
+    """Globs over stream names, case-sensitive."""
+    own_streams: frozenset[str] = frozenset()
+    """Reactor's own: never job streams, whatever the pattern says."""
+    absence_counts: bool = True
+    """False where streams are judged one by one: only a full pass, with its breaker, may call a job missing."""
+    assume_missing: bool = False
+    """An operator's word that a job nobody vouches for does not exist. The guards still hold."""
+
+    def job_id(self, stream_name: str) -> str | None:
+        """The job of a stream, or None where it is no job stream."""
+        match = self.pattern.fullmatch(stream_name)
+        return None if match is None or stream_name in self.own_streams else match["job_id"]
+
+    def is_protected(self, stream: Stream) -> bool:
+        """By its own metadata or by a glob in the settings."""
+        return stream.protected or any(fnmatchcase(stream.name, glob) for glob in self.protect)
+
+    def ends(self, word: Word) -> bool:
+        """Whether by this word the job system does no more work for the job. Unknown words are live."""
+        return fold(word.status) in self.terminal_statuses
+
+    def is_terminal(self, record: Record) -> bool:
+        """Whether its last word is terminal, in whichever order one reads them."""
+        return self.ends(record.latest) and self.ends(record.last)
+
+    def is_disputed(self, record: Record) -> bool:
+        """Whether one of its last words is terminal and the other is not."""
+        return self.ends(record.latest) != self.ends(record.last)
+
+
+def decide(stream: Stream, record: Record | None, coverage: Coverage, policy: Policy) -> Verdict:
+    """The verdict on one stream, from one answer of the server and what the ledger knows of its job."""
+    if policy.is_protected(stream):
+        return Keep(Reason.PROTECTED)
+    if not stream.reported:
+        return Unfixable(Reason.UNREPORTED)
+    if stream.fence is not None and not stream.fence.subjects:
+        return Unfixable(Reason.FENCE_UNREADABLE)
+    if stream.fence is not None and stream.observed_at < stream.fence.until:
+        return Wait(Reason.FENCED, stream.fence.until)
+    if stream.created is None:
+        return Unfixable(Reason.CREATED_UNREADABLE)
+    verdict = _by_job(stream, stream.created, record, coverage, policy)
+    if isinstance(verdict, Drain) and not stream.fenceable:
+        return Unfixable(Reason.NOT_FENCEABLE)
+    return verdict
+
+
+def _by_job(stream: Stream, created: int, record: Record | None, coverage: Coverage, policy: Policy) -> Verdict:
+    if record is not None and policy.is_disputed(record) and not _dispute_of(stream, record, policy).passed:
+        return Keep(Reason.DISPUTED)
+    if record is not None and not policy.ends(record.last):
+        return Keep(Reason.RUNNING)
+    if not coverage.intact:
+        return Keep(Reason.UNKNOWN)
+    vouched = coverage.vouches_for(created) or policy.assume_missing
+    if record is None and not (vouched and policy.absence_counts):
+        return Keep(Reason.UNKNOWN)
+    waits = (Wait(one.reason, one.passes_at) for one in guards_of(stream, record, policy) if not one.passed)
+    return next(waits, Drain(Reason.MISSING if record is None else Reason.TERMINAL))
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """One guard of a stream: its name, why the stream waits, and until when (ns)."""
+
+    name: str
+    reason: Reason
+    passes_at: int
+    passed: bool
+
+
+def guards_of(stream: Stream, record: Record | None, policy: Policy) -> list[Guard]:
+    """The guards before the end of a stream, in the order in which they count; none for a live job, which is kept."""
+    if record is None:
+        return _passing(stream, _of_missing_job(stream, policy))
+    if not policy.ends(record.last):
+        return []
+    dispute = [_dispute_of(stream, record, policy)] if policy.is_disputed(record) else []
+    return [*dispute, *_passing(stream, _of_terminal_job(stream, record, policy))]
+
+
+Begins = list[tuple[str, Reason, int | None, int]]
+"""Each guard with the time it began (ns; None where it never did) and how long it lasts."""
+
+
+def _passing(stream: Stream, begins: Begins) -> list[Guard]:
+    return [
+        Guard(name, reason, since + span, passed=stream.observed_at >= since + span)
+        for name, reason, since, span in begins
+        if since is not None
+    ]
+
+
+def _dispute_of(stream: Stream, record: Record, policy: Policy) -> Guard:
+    """How long the two orders may disagree: since the last of the two words, and since anybody used the stream."""
+    since = max(record.heard_at, stream.last_publish or 0, _consumed_at(stream) or 0)
+    return _passing(stream, [("dispute_guard", Reason.DISPUTED, since, policy.dispute_guard)])[0]
+
+
+def _of_terminal_job(stream: Stream, record: Record, policy: Policy) -> Begins:
+    """What was published while the job still ran is no sign of a new life; nor is work that goes on after a failure.
+
+    But a job that is done has no work left: where some goes on, somebody spoke too early.
+    """
+    published, consumed = stream.last_publish, _consumed_at(stream)
+    done = any(fold(word.status) in DONE for word in (record.latest, record.last))
+    return [
+        ("age_guard", Reason.FRESH, stream.created, policy.age_guard),
+        ("terminal_grace", Reason.GRACE, record.occurred_at, policy.terminal_grace),
+        ("idle_guard", Reason.ACTIVE, _since_the_end(published, record), policy.idle_guard),
+        ("idle_guard", Reason.ACTIVE, _since_the_end(consumed, record) if done else None, policy.idle_guard),
+    ]
+
+
+def spoke_too_early(stream: Stream, record: Record, policy: Policy) -> bool:
+    """Whether a job was called done, and its work went on."""
+    done = policy.is_terminal(record) and fold(record.status) in DONE
+    return done and _since_the_end(_consumed_at(stream), record) is not None
+
+
+def _since_the_end(instant: int | None, record: Record) -> int | None:
+    return instant if instant is not None and instant > record.occurred_at else None
+
+
+def _of_missing_job(stream: Stream, policy: Policy) -> Begins:
+    """An operator's word is worth more than a ledger's silence."""
+    rows: Begins = [
+        ("age_guard", Reason.FRESH, stream.created, policy.age_guard),
+        ("idle_guard", Reason.ACTIVE, stream.last_publish, policy.idle_guard),
+        ("idle_guard", Reason.ACTIVE, _consumed_at(stream), policy.idle_guard),
+    ]
+    if not policy.assume_missing:
+        unchanged = stream.consumers.unchanged_since if stream.consumers else None
+        signs = (stream.created, stream.last_publish, unchanged)
+        since = max((sign for sign in signs if sign is not None), default=None)
+        rows.append(("missing_guard", Reason.ACTIVE, since, policy.missing_guard))
+    return rows
+
+
+def _consumed_at(stream: Stream) -> int | None:
+    """The last delivery or ack, as far as anybody asked."""
+    return stream.consumers.last_active if stream.consumers else None
+
+
+def due_at(word: Word, policy: Policy) -> int | None:
+    """When to look at the stream of a job with this word first; None for a live one."""
+    return word.occurred_at + policy.terminal_grace if policy.ends(word) else None
+
+
+def is_over(record: Record, policy: Policy, now: int) -> bool:
+    """Whether what is left of a job without a stream may be tidied away, at the server's time `now`."""
+    return policy.is_terminal(record) and now >= record.occurred_at + policy.terminal_grace
+
+
+def fell_due(stream: Stream, record: Record | None, policy: Policy) -> int | None:
+    """Since when a zombie is one: when its last guard passed. None where no guard tells."""
+    ends = [] if stream.created is None else [guard.passes_at for guard in guards_of(stream, record, policy)]
+    return max(ends, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """Refuses a pass that would drain suspiciously much on absence alone: a silent emitter looks just so."""
+
+    max_missing: int
+    max_ratio: float
+
+    def trips(self, missing: int, checked: int) -> str | None:
+        """The reason to refuse, in words, or None. Both limits must be exceeded."""
+        if missing <= self.max_missing or missing <= self.max_ratio * checked:
+            return None
+        return (
+            f"{missing} of {checked} job streams have no job that the ledger knows "
+            f"(limits: {self.max_missing} streams and {self.max_ratio:.0%}); nothing was deleted. "
+            "Check that the job system publishes lifecycle events; if these streams are dead, run again with --yes"
+        )

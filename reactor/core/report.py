@@ -1,0 +1,108 @@
+"""What a reconcile pass did, in the shape that people script against. Pure."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reactor.core.model import SECOND, Outcome, Settlement, format_instant
+from reactor.core.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReport:
+    """One job stream. Times are RFC 3339 in UTC, ages in seconds; None is "not known" or "not asked"."""
+
+    stream: str
+    job_id: str
+    verdict: str
+    reason: str
+    status: str | None
+    age_s: float | None
+    terminal_at: str | None
+    until: str | None
+    messages: int
+    redelivered: int | None
+    detail: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The contract's object."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One pass. `error` is why it was broken off; `breaker` why nothing was deleted."""
+
+    settlements: Sequence[Settlement]
+    policy: Policy
+    dry_run: bool
+    started_at: int
+    duration_s: float
+    breaker: str | None = None
+    error: str | None = None
+    away: bool = False
+    """Whether the error is an outage: NATS or Redis is away or takes nothing, or a listing cannot be trusted."""
+
+    def count(self, *outcomes: Outcome) -> int:
+        """How many streams ended so."""
+        return sum(settlement.outcome in outcomes for settlement in self.settlements)
+
+    @property
+    def unfixable(self) -> int:
+        """A pass that was broken off is one more thing that a person should look at."""
+        return self.count(Outcome.UNFIXABLE) + (self.error is not None)
+
+    @property
+    def reasons(self) -> Counter[tuple[Outcome, str]]:
+        """How many streams by outcome and reason."""
+        return Counter((settlement.outcome, settlement.reason.value) for settlement in self.settlements)
+
+    def in_short(self) -> dict[str, Any]:
+        """The contract's object without its streams."""
+        return {key: value for key, value in self.as_dict().items() if key != "streams"}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The contract's object."""
+        return {
+            "checked": len(self.settlements),
+            "fixed": self.count(Outcome.DRAINED, Outcome.WOULD_DRAIN) if not self.breaker else 0,
+            "unfixable": self.unfixable,
+            "already_gone": self.count(Outcome.ALREADY_GONE),
+            "kept": self.count(Outcome.KEPT),
+            "waiting": self.count(Outcome.WAITING),
+            "dry_run": self.dry_run,
+            "breaker": self.breaker,
+            "error": self.error,
+            "started_at": format_instant(self.started_at),
+            "duration_s": round(self.duration_s, 3),
+            "streams": [describe(settlement, self.policy).as_dict() for settlement in self.settlements],
+        }
+
+
+def describe(settlement: Settlement, policy: Policy) -> StreamReport:
+    """One stream's line of the report."""
+    stream, record = settlement.stream, settlement.record
+    terminal = record is not None and policy.is_terminal(record)
+    age = (stream.observed_at - stream.created) / SECOND if stream.created and stream.observed_at else None
+    return StreamReport(
+        stream=stream.name,
+        job_id=stream.job_id,
+        verdict=settlement.outcome.value,
+        reason=settlement.reason.value,
+        status=record.status if record else None,
+        age_s=None if age is None else round(age, 3),
+        terminal_at=format_instant(record.occurred_at) if record and terminal else None,
+        until=None if settlement.until is None else format_instant(settlement.until),
+        messages=stream.messages,
+        redelivered=stream.consumers.redelivered if stream.consumers else None,
+        detail=in_full(settlement),
+    )
+
+
+def in_full(settlement: Settlement) -> str | None:
+    """The detail, and of what failed how often, and when it is tried again."""
+    if not settlement.attempts:
+        return settlement.detail
+    again = "left to the next full pass" if settlement.retry_s is None else f"tried again in {settlement.retry_s:g} s"
+    return "; ".join(filter(None, (settlement.detail, f"attempt {settlement.attempts}, {again}")))

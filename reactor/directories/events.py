@@ -1,0 +1,218 @@
+"""The job directory: what the ledger and the lifecycle stream together can say of jobs, and can vouch for.
+
+The ledger lives in Redis, which may be emptied, swapped or rolled back at any time. So a reading vouches for
+something only where Redis and the lifecycle stream are those it was built from, and nothing that was acked is missing
+from it; else it is rebuilt from the stream, and until then nobody is called missing and nothing is drained.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from reactor.core.events import SubjectTemplate, read_event
+from reactor.core.model import UNREADABLE, Coverage, Event, Malformed, Record, fold
+from reactor.core.observer import Heard
+from reactor.core.policy import Policy, due_at
+from reactor.jetstream.client import JetStream, NotFound, StoredMessage, Unreachable
+from reactor.jetstream.topology import Lifecycle, Source, read_lifecycle
+from reactor.store.ledger import Applied, ForeignLedger, Lease, Ledger, LedgerError, Reading
+
+log = structlog.get_logger(__name__)
+
+REBUILD_LEASE_S = 15.0
+"""Renewed with every batch: how long a rebuild that broke off holds up the next one."""
+
+LOST = "the ledger has lost history and is being rebuilt; nothing is drained"
+
+Known = tuple[Coverage, Mapping[str, Record]]
+"""Records by job, and what the absence of one means."""
+
+
+def in_words(error: Exception) -> str:
+    """An outage, with the name of the server that it is about."""
+    return f"{'Redis' if isinstance(error, LedgerError) else 'NATS'}: {error or type(error).__name__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a batch of messages: each one read, in their order, and what the ledger made of them."""
+
+    read: tuple[Event | Malformed, ...]
+    applied: Applied
+
+    def outcomes(self) -> list[tuple[str, Heard]]:
+        """Of each message its status (upper case; a malformed one has none) and what became of it."""
+        named = [position for position, one in enumerate(self.read) if one.job_id is not None]
+        stale = {named[position] for position in self.applied.stale}
+        return [_heard(one, stale=position in stale) for position, one in enumerate(self.read)]
+
+
+def _heard(one: Event | Malformed, *, stale: bool) -> tuple[str, Heard]:
+    if isinstance(one, Malformed):
+        return UNREADABLE, Heard.MALFORMED
+    return fold(one.word.status), Heard.STALE if stale else Heard.APPLIED
+
+
+class Directory:
+    """The ledger, vouched for. Methods raise JetStreamError and LedgerError."""
+
+    def __init__(
+        self,
+        js: JetStream,
+        ledger: Ledger,
+        policy: Policy,
+        *,
+        template: SubjectTemplate,
+        source: Source,
+        durable: str,
+        note: Callable[[str | None], None] = lambda _: None,
+    ) -> None:
+        """`source` is the lifecycle stream; `durable` the consumer whose acks count as "written down".
+
+        `note` is told at each `ensure` whether the ledger is whole: what it lacks, or None.
+        """
+        self._js = js
+        self._ledger = ledger
+        self._policy = policy
+        self._template = template
+        self._source = source
+        self._durable = durable
+        self._note = note
+        self._lifecycle: Lifecycle | None = None
+        self._lost = True
+        self._behind = 0
+
+    async def refresh(self, caught_up_to: int | None = None) -> Lifecycle:
+        """Look at the lifecycle stream again: once a pass, since all of a pass may share it.
+
+        Events after `caught_up_to` need not be read yet: under steady traffic some always are on their way.
+        """
+        lifecycle = await read_lifecycle(self._js, self._source, self._durable)
+        reading = await self._ledger.read(lifecycle.identity)
+        self._lost = not reading.intact or await self._has_missed(lifecycle, reading)
+        caught_up = caught_up_to is not None and lifecycle.ack_floor >= caught_up_to
+        self._behind = 0 if caught_up else lifecycle.behind
+        self._lifecycle = lifecycle
+        return lifecycle
+
+    @property
+    def behind(self) -> int:
+        """Lifecycle events that were not in the ledger yet at the last refresh."""
+        return self._behind
+
+    async def look_up(self, job_ids: Sequence[str]) -> Known:
+        """What is known of these jobs now, and what the absence of one means."""
+        identity = self._lifecycle.identity if self._lifecycle else ""
+        reading = await self._ledger.read(identity, job_ids)
+        return self._coverage(reading), reading.records
+
+    async def lease_and_look_up(self, lease: Lease, job_id: str, under: Lease | None = None) -> Known | None:
+        """Take a lease, and what is known of the job, in one round trip; None where somebody else holds it.
+
+        Raises LeaseLost where the lease that this one is taken under is held no longer.
+        """
+        identity = self._lifecycle.identity if self._lifecycle else ""
+        reading = await self._ledger.lease_and_read(lease, identity, job_id, under)
+        return None if reading is None else (self._coverage(reading), reading.records)
+
+    async def last_event(self, job_id: str) -> Record | None:
+        """The last words on a job in the lifecycle stream itself, asked of its leader; None where there are none.
+
+        The message that came last need not be the latest: an event that comes late may stand behind a newer one that
+        the ledger has not read yet. So what is not known to be in the ledger is read, too.
+        """
+        try:
+            subject = self._template.of(job_id)
+        except ValueError:
+            return None  # no message can ever have had this subject
+        try:
+            message = await self._js.last_message(self._source.stream, subject)
+            unread = [] if message is None else await self._unread(subject, message.seq)
+        except NotFound as error:
+            gone = f"lifecycle stream {self._source.stream} is gone"
+            raise Unreachable(gone) from error
+        return Record.of(*(self._read(one).word for one in (*unread, message))) if message else None
+
+    async def _unread(self, subject: str, end: int) -> list[StoredMessage]:
+        """Messages on a subject before `end` that were not acked at the last refresh. Mostly none, for no request."""
+        unread: list[StoredMessage] = []
+        seq = (self._lifecycle.ack_floor if self._lifecycle else 0) + 1
+        while seq < end:
+            message = await self._js.next_message(self._source.stream, subject, seq)
+            if message is None or message.seq >= end:
+                break
+            unread.append(message)
+            seq = message.seq + 1
+        return unread
+
+    async def take(self, messages: Sequence[StoredMessage]) -> Taken:
+        """Read messages of the lifecycle stream and write them into the ledger, all in one round trip.
+
+        A malformed message still proves that its job exists, and that its last word cannot be read.
+        """
+        lifecycle = self._lifecycle or await self.refresh()
+        read = tuple(self._read(message) for message in messages)
+        entries = [(e.job_id, e.word, due_at(e.word, self._policy)) for e in read if e.job_id is not None]
+        readable = sum(isinstance(event, Event) for event in read)
+        grace = self._policy.terminal_grace
+        try:
+            return Taken(read, await self._ledger.apply(lifecycle.identity, entries, readable=readable, grace=grace))
+        except ForeignLedger:
+            await self.refresh()  # the stream may have been made anew under us: the next attempt knows it
+            raise
+
+    async def ensure(self) -> bool:
+        """Rebuild the ledger where it has lost history. False while it is not whole yet: try again later."""
+        if garbage := await self._ledger.tidy():
+            log.warning("Redis held what reactor did not write; it was taken away", keys=garbage)
+        lifecycle = await self.refresh()
+        self._note(LOST if self._lost else None)
+        if not self._lost:
+            return True
+        lease = Lease("rebuild", REBUILD_LEASE_S)
+        if not await self._ledger.lease(lease):
+            return False
+        try:
+            done = await self._rebuild(lifecycle, lease)
+        finally:
+            await self._ledger.release(lease)
+        await self.refresh()
+        whole = done and not self._lost
+        self._note(None if whole else LOST)
+        return whole
+
+    async def _rebuild(self, lifecycle: Lifecycle, lease: Lease) -> bool:
+        """Replay the whole lifecycle stream; idempotent, beside events that arrive meanwhile."""
+        await self._ledger.begin_rebuild(lifecycle.identity, lease.token)
+        async for messages in self._js.replay(self._source.stream, self._template.wildcard):
+            await self.take(messages)
+            await self._ledger.renew(lease)
+        return await self._ledger.complete_rebuild(lease.token, lifecycle.since, lifecycle.last_seq)
+
+    def _read(self, message: StoredMessage) -> Event | Malformed:
+        return read_event(
+            self._template, message.subject, message.data, seq=message.seq, published_at=message.published_at
+        )
+
+    async def _has_missed(self, lifecycle: Lifecycle, reading: Reading) -> bool:
+        """Whether an event never reached this ledger: dropped before it was read, or acked and Redis rolled back."""
+        if lifecycle.first_seq > reading.applied + 1:
+            return True
+        if reading.applied >= lifecycle.ack_floor:
+            return False
+        missed = await self._js.next_message(self._source.stream, self._template.wildcard, reading.applied + 1)
+        return missed is not None and missed.seq <= lifecycle.ack_floor
+
+    def _coverage(self, reading: Reading) -> Coverage:
+        if self._lost or not reading.intact:
+            return Coverage(intact=False, gap=LOST)
+        if not reading.events:
+            gap = f"no lifecycle event was ever heard: does the job system publish on {self._template.template}?"
+            return Coverage(intact=True, gap=gap)
+        if self._behind:
+            return Coverage(intact=True, gap=f"{self._behind} lifecycle events are not read yet")
+        if reading.since is None:
+            gap = f"stream {self._source.stream} held no event when the ledger was built, so absence proves nothing"
+            return Coverage(intact=True, gap=gap)
+        return Coverage(intact=True, since=reading.since)

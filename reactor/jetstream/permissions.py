@@ -1,0 +1,83 @@
+"""What reactor must be allowed to publish in NATS, each tried with a message that comes to nothing.
+
+An empty body names no stream or consumer to create; `{` is no pull request; no stream or consumer can have the probe's
+name; the subject of an acknowledgement has nine tokens. Whatever the server lets through of these, it then refuses.
+docs/permissions.md lists the same rights; publishing on `reactor.drained.*` and `reactor.alert.*` are those that others
+would hear, and are not tried.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from reactor.core.stream_info import FENCES
+from reactor.jetstream.client import JetStream
+from reactor.jetstream.topology import ADVISORY_SUBJECTS, DEAD_LETTER_SUBJECT
+
+PROBE = "reactor/rights_probe"
+"""A name that no stream and no consumer can have (10128)."""
+NO_PULL = b"{"
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """What to allow, and what to publish to see whether it is."""
+
+    allow: str
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def subject(self) -> str:
+        """One that it stands for."""
+        return self.allow.replace("*", PROBE).replace(">", PROBE)
+
+    @property
+    def trial(self) -> tuple[str, bytes, dict[str, str] | None]:
+        """What to publish, as `lets_through` takes it."""
+        return self.subject, self.body, self.headers or None
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the rights depend on: the stream to read, those to declare, to give a durable, to free of companions."""
+
+    events: str
+    streams: Collection[str]
+    durables: Collection[str]
+    companions: Collection[str]
+    durable: str
+
+
+def for_deleting(js: JetStream) -> Iterator[Right]:
+    """To fence, to prove the end of a stream, and to delete."""
+    yield Right(js.api("STREAM.UPDATE.*"))
+    yield Right(FENCES, headers={"Nats-Expected-Stream": PROBE})
+    yield Right(js.api("STREAM.DELETE.*"))
+
+
+def for_the_rest(js: JetStream, needs: Needs) -> Iterator[Right]:
+    """To declare what is missing, to read, and to rebuild."""
+    events, durable = needs.events, needs.durable
+    requests = [
+        *(f"STREAM.CREATE.{stream}" for stream in needs.streams),
+        *(f"CONSUMER.DURABLE.CREATE.{stream}.{durable}" for stream in needs.durables),
+        *("STREAM.LIST", "STREAM.NAMES", "STREAM.INFO.*", f"STREAM.MSG.GET.{events}"),
+        *("CONSUMER.LIST.*", "CONSUMER.NAMES.*", "CONSUMER.INFO.*.*"),
+        *(f"CONSUMER.CREATE.{events}", f"CONSUMER.CREATE.{events}.>"),
+        *(f"CONSUMER.DELETE.{stream}.*" for stream in needs.companions),
+    ]
+    yield from (Right(js.api(verb)) for verb in requests)
+    yield Right(js.api(f"CONSUMER.MSG.NEXT.{events}.*"), NO_PULL)
+    yield Right(js.api(f"CONSUMER.MSG.NEXT.{events}.{durable}"), NO_PULL)
+    yield Right(f"$JS.ACK.{events}.{durable}.>")
+    yield Right(DEAD_LETTER_SUBJECT, headers={"Nats-Expected-Stream": PROBE})
+
+
+async def unheard(js: JetStream) -> list[str]:
+    """Advisories that we may not subscribe to. Raises Unreachable and Unanswered."""
+    return [subject for subject in ADVISORY_SUBJECTS if not await js.may_hear(subject)]
+
+
+async def lacking(js: JetStream, rights: Iterable[Right]) -> list[str]:
+    """What is not allowed. Raises Unreachable and Unanswered."""
+    return [one.allow for one in rights if not await js.lets_through(*one.trial)]

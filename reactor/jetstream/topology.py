@@ -1,0 +1,261 @@
+"""The streams and the durable that reactor lives on: what exists is used as it is, what is missing is declared.
+
+Two streams cannot capture the same subject (10065). So a job system that already keeps its lifecycle events in a stream
+of its own keeps it, and reactor reads there; and reactor makes no stream on the advisories, which it hears over core
+NATS, so that a job system may make one at any time. Nothing of others' is ever altered.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reactor.core.events import SubjectTemplate
+from reactor.core.stream_info import ADVISORY, instant
+from reactor.jetstream.client import JetStream, NotFound, PermissionDenied, Raw, Refused
+
+DEAD_LETTERS = "REACTOR_DEAD_LETTERS"
+DEAD_LETTER_SUBJECT = "reactor.dead_letters"
+ADVISORY_SUBJECTS = (
+    f"{ADVISORY}.STREAM.CREATED.*",
+    f"{ADVISORY}.STREAM.DELETED.*",
+    f"{ADVISORY}.CONSUMER.MAX_DELIVERIES.*.*",
+    f"{ADVISORY}.CONSUMER.MSG_TERMINATED.*.*",
+)
+"""Just what is needed: listening to CONSUMER.DELETED costs the server about 3% of STREAM.DELETED (measured)."""
+LETTERS_SHARE = 50
+"""The dead letters may take so much of the account's storage: one part in fifty."""
+FORMER_ADVISORIES = "REACTOR_ADVISORIES"
+"""The stream that reactor 0.1 made for them, in the way of any other."""
+
+
+class ProvisionError(Exception):
+    """What is there cannot be used, and altering it is not reactor's to do: says which stream, and the mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How the streams should be where reactor declares them. `max_age` in nanoseconds."""
+
+    events_stream: str
+    events_subject: SubjectTemplate
+    durable: str
+    replicas: int
+    max_age: int
+    letters_max_msgs: int
+    letters_max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A stream to consume from, the subjects wanted of it, and how its durable differs from the wished one."""
+
+    stream: str
+    subjects: tuple[str, ...]
+    difference: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Provision:
+    """Where reactor reads."""
+
+    events: Source
+
+    @property
+    def own_streams(self) -> frozenset[str]:
+        """Streams that are never job streams."""
+        return frozenset({self.events.stream, DEAD_LETTERS})
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """Where the lifecycle stream and its durable stand."""
+
+    identity: str
+    """Name and creation time: a stream that was deleted and made again is another one."""
+    since: int | None
+    """From when on the stream holds the last word of every job; None where it holds none."""
+    first_seq: int
+    last_seq: int
+    ack_floor: int
+    behind: int
+    """Messages of the durable that are not acked yet, delivered or not."""
+
+
+async def provision(js: JetStream, wishes: Wishes) -> Provision:
+    """Find or declare every stream and durable. Raises ProvisionError and JetStreamError."""
+    events = await _events_source(js, wishes)
+    letters = _config(DEAD_LETTERS, [DEAD_LETTER_SUBJECT], wishes.max_age, wishes.replicas)
+    limits = {"max_msgs": wishes.letters_max_msgs, "max_bytes": await _affordable(js, wishes), "discard": "old"}
+    await _declare(js, letters | limits)
+    return Provision(events)
+
+
+async def _affordable(js: JetStream, wishes: Wishes) -> int:
+    """Bytes for the dead letters: `max_bytes` is reserved, and must not take the room of the jobs' own streams."""
+    try:
+        account = await js.call("INFO")
+    except PermissionDenied:
+        return wishes.letters_max_bytes
+    tiers = account.get("tiers") or {}
+    limits = (tiers.get(f"R{wishes.replicas}") or account).get("limits") or {}
+    room = limits.get("max_storage", -1)
+    return min(wishes.letters_max_bytes, max(room // LETTERS_SHARE, 1)) if room > 0 else wishes.letters_max_bytes
+
+
+async def remove_former_advisories(js: JetStream, durable: str) -> bool:
+    """Delete the stream that reactor 0.1 made for advisories; whether it was there and is gone.
+
+    It keeps a job system's own from being made. It stays where somebody else has a consumer on it.
+    """
+    try:
+        subjects = (await js.stream_info(FORMER_ADVISORIES))["config"].get("subjects") or ()
+        if not set(subjects) <= set(ADVISORY_SUBJECTS) or await js.consumer_names(FORMER_ADVISORIES) - {durable}:
+            return False
+        await js.delete_stream(FORMER_ADVISORIES)
+    except NotFound:
+        return False
+    return True
+
+
+async def streams_of_advisories(js: JetStream) -> list[str]:
+    """Whichever streams capture advisories now: where companions are."""
+    return sorted(await js.stream_names(f"{ADVISORY}.>"))
+
+
+def wrong_account(owner: str, wishes: Wishes) -> str:
+    """What to say where Redis holds the ledger of a lifecycle stream, and the account has none."""
+    return (
+        f"Redis holds the ledger of lifecycle stream {owner}, and this account has no stream on "
+        f"{wishes.events_subject.wildcard}: wrong account, domain or Redis? "
+        "If that stream was deleted on purpose, set a new REACTOR_REDIS_NAMESPACE"
+    )
+
+
+async def find_lifecycle_stream(js: JetStream, wishes: Wishes) -> str | None:
+    """The stream that captures every job's lifecycle events, or None. Raises ProvisionError where only a part is."""
+    wanted = wishes.events_subject.wildcard
+    found = sorted(await js.stream_names(wanted))
+    if not found:
+        return None
+    config = (await js.stream_info(found[0]))["config"]
+    if config.get("retention") != "limits":
+        message = (
+            f"stream {found[0]} captures {wanted} and forgets events once they are read, so a job's last word "
+            "cannot be looked at again: let a stream with limits retention capture that subject"
+        )
+        raise ProvisionError(message)
+    if len(found) == 1 and any(covers(subject, wanted) for subject in config.get("subjects") or ()):
+        return found[0]
+    message = f"stream {', '.join(found)} captures a part of {wanted} only: let one stream capture all of it"
+    raise ProvisionError(message)
+
+
+async def _events_source(js: JetStream, wishes: Wishes) -> Source:
+    wanted = wishes.events_subject.wildcard
+    stream = await find_lifecycle_stream(js, wishes)
+    if stream is None:
+        stream = wishes.events_stream
+        config = _config(stream, [wanted], wishes.max_age, wishes.replicas)
+        # A compacted table: the last words on each job, more than one since a late publisher's may come last.
+        await _declare(js, config | {"max_msgs_per_subject": 8})
+    return await _with_durable(js, wishes.durable, stream, (wanted,))
+
+
+def _config(name: str, subjects: Sequence[str], max_age: int, replicas: int) -> Raw:
+    return {
+        "name": name,
+        "subjects": list(subjects),
+        "storage": "file",
+        "retention": "limits",
+        "max_age": max_age,
+        "num_replicas": replicas,
+    }
+
+
+async def _declare(js: JetStream, config: Raw) -> None:
+    """Create a stream where there is none of that name."""
+    if not await is_declared(js, config["name"], config["subjects"]):
+        await js.create_stream(config)
+
+
+async def is_declared(js: JetStream, name: str, subjects: Sequence[str]) -> bool:
+    """Whether a stream of that name is there. Raises ProvisionError where it does not capture the subjects."""
+    try:
+        there = (await js.stream_info(name))["config"].get("subjects") or []
+    except NotFound:
+        return False
+    if lacking := [subject for subject in subjects if not any(covers(have, subject) for have in there)]:
+        message = (
+            f"stream {name} exists and does not capture {', '.join(lacking)}: "
+            "add the subject to it, or give reactor another stream name"
+        )
+        raise ProvisionError(message)
+    return True
+
+
+async def _with_durable(js: JetStream, durable: str, stream: str, subjects: tuple[str, ...]) -> Source:
+    """The source with its durable consumer, made where it is missing, left as it is where it differs."""
+    source = await find_durable(js, durable, stream, subjects)
+    if source is None:
+        await _create_durable(js, stream, _durable_config(durable, subjects))
+    return source or Source(stream, subjects)
+
+
+async def find_durable(js: JetStream, durable: str, stream: str, subjects: tuple[str, ...]) -> Source | None:
+    """The source where its durable consumer is there, with how that differs; else None. Raises ProvisionError."""
+    try:
+        there = (await js.consumer_info(stream, durable))["config"]
+    except NotFound:
+        return None
+    if there.get("deliver_subject"):
+        message = f"durable {durable} on stream {stream} is a push consumer: name another with REACTOR_EVENTS_DURABLE"
+        raise ProvisionError(message)
+    config = _durable_config(durable, subjects)
+    differing = [f"{key} is {there.get(key)}, not {wish}" for key, wish in config.items() if there.get(key) != wish]
+    return Source(stream, subjects, "; ".join(differing) or None)
+
+
+def _durable_config(durable: str, subjects: Sequence[str]) -> Raw:
+    config: Raw = {
+        "durable_name": durable,
+        "deliver_policy": "all",
+        "ack_policy": "explicit",
+        "ack_wait": 30 * 1_000_000_000,
+        "max_ack_pending": 4096,
+        "max_deliver": -1,
+    }
+    return config | ({"filter_subject": subjects[0]} if len(subjects) == 1 else {"filter_subjects": list(subjects)})
+
+
+async def _create_durable(js: JetStream, stream: str, config: Raw) -> None:
+    try:
+        await js.create_consumer(stream, config)
+    except Refused as error:
+        message = f"stream {stream} takes no durable {config['durable_name']}: {error}"
+        raise ProvisionError(message) from error
+
+
+async def read_lifecycle(js: JetStream, source: Source, durable: str) -> Lifecycle:
+    """Where the lifecycle stream and its durable stand now. Raises JetStreamError, NotFound where either is gone."""
+    stream = await js.stream_info(source.stream)
+    consumer = await js.consumer_info(source.stream, durable)
+    state = stream["state"]
+    return Lifecycle(
+        identity=f"{source.stream}@{stream['created']}",
+        # From `created`, or from the first message that limits have left.
+        since=instant(stream["created"]) if state["first_seq"] <= 1 else instant(state.get("first_ts")),
+        first_seq=state["first_seq"],
+        last_seq=state["last_seq"],
+        ack_floor=consumer["ack_floor"]["stream_seq"],
+        behind=consumer["num_pending"] + consumer["num_ack_pending"],
+    )
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Whether every subject that `subject` stands for (wildcards allowed) is one that `pattern` captures."""
+    wants, has = pattern.split("."), subject.split(".")
+    for index, want in enumerate(wants):
+        if want == ">":
+            return len(has) > index
+        if index >= len(has) or has[index] == ">" or want not in {"*", has[index]}:
+            return False
+    return len(wants) == len(has)

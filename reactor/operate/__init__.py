@@ -1,0 +1,1 @@
+"""What an operator asks: read only, but for one event that is emitted."""

@@ -1,0 +1,1 @@
+"""Is everything in order? Examinations gather, judges (pure) say what it means, remedies what to do."""

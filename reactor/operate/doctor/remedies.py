@@ -1,0 +1,56 @@
+"""A check that could not be made: what it ran into, and what to do about that."""
+
+from reactor.core.checks import Check, error
+from reactor.jetstream.client import JetStreamError, NobodyThere, PermissionDenied, Refused, TooOld, Unreachable
+from reactor.jetstream.topology import ProvisionError
+from reactor.store.health import is_away
+from reactor.store.ledger import LedgerError
+
+NATS, REDIS = "NATS", "Redis"
+JETSTREAM_OFF = 10039
+Failure = JetStreamError | LedgerError | ProvisionError
+
+
+def away_by(failure: Failure) -> set[str]:
+    """The server that this shows to be away, if it shows one."""
+    if isinstance(failure, LedgerError):
+        return {REDIS} if is_away(failure) else set()
+    return {NATS} if isinstance(failure, Unreachable) and not isinstance(failure, NobodyThere) else set()
+
+
+def broken_off(name: str, failure: Failure, domain: str | None) -> Check:
+    """The error that a check ended in. `domain` is the JetStream domain that was asked for."""
+    if isinstance(failure, ProvisionError):  # it says its own mend
+        found, _, mend = str(failure).rpartition(": ")
+        return error(name, found, mend)
+    server = REDIS if isinstance(failure, LedgerError) else NATS
+    return error(name, f"{server}: {str(failure) or type(failure).__name__}", mend_of(failure, domain))
+
+
+def mend_of(failure: JetStreamError | LedgerError, domain: str | None) -> str:
+    """What to do about an outage. `domain` is as above."""
+    return _mend_redis(failure) if isinstance(failure, LedgerError) else _mend_nats(failure, domain)
+
+
+def _mend_redis(failure: LedgerError) -> str:
+    if is_away(failure):
+        return "start Redis or Valkey, or set REACTOR_REDIS_URL and its password to where it is"
+    return "give reactor's Redis user the commands and keys of docs/permissions.md: the ledger cannot be read without"
+
+
+def _mend_nats(failure: JetStreamError, domain: str | None) -> str:
+    match failure:
+        case TooOld():
+            return "upgrade nats-server to 2.10 or later"
+        case NobodyThere() if domain:
+            return f"set REACTOR_NATS_DOMAIN to the domain that has the streams, not {domain}, or leave it out"
+        case NobodyThere():
+            return "switch JetStream on, or set REACTOR_NATS_DOMAIN where it is behind a leaf node"
+        case Unreachable():
+            return "start nats-server, or set REACTOR_NATS_URL and the credentials to where and who it is"
+        case PermissionDenied():
+            return "allow it to reactor's user (docs/permissions.md); until then this cannot be found out"
+        case Refused() if failure.err_code == JETSTREAM_OFF:
+            return "enable JetStream for this account, or give reactor a user of the account with the job streams"
+        case _:
+            return "see the logs of the NATS servers: a node or a quorum may be away"

@@ -1,0 +1,291 @@
+"""What reactor did, what it will do next, and why: read only, for the commands, the HTTP endpoint and the page."""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from reactor.controller.drain import Drainer, Look, Target, settlement_of
+from reactor.controller.reconciler import Order, Reconciler
+from reactor.core.explain import changes, farewell, sentence
+from reactor.core.model import AUDIT_ENTRIES, SECOND, Outcome, Word, format_instant
+from reactor.core.policy import Policy, fell_due, guards_of
+from reactor.core.report import Report, describe
+from reactor.directories.events import Directory
+from reactor.jetstream.client import JetStream, NotFound
+from reactor.store.audit import Audit
+from reactor.store.ledger import Ledger
+
+Json = dict[str, Any]
+FRESH_S = 2.0
+"""How old a judgement of all streams may be: many may look at once."""
+STEP_S = 60.0
+STEPS = 24 * 60
+DAY_CHARS = len("2026-01-31")
+_VERDICTS = {
+    Outcome.KEPT: "kept",
+    Outcome.WAITING: "waiting",
+    Outcome.WOULD_DRAIN: "zombie",
+    Outcome.UNFIXABLE: "unfixable",
+}
+_GONE = {Outcome.DRAINED.value, Outcome.ALREADY_GONE.value}
+
+
+class NoJobStream(Exception):
+    """The stream that was asked for is none of the job streams, or is not there."""
+
+
+class Overview:
+    """All resources are handed in. Methods raise JetStreamError and LedgerError."""
+
+    def __init__(
+        self,
+        *,
+        reads: JetStream,
+        directory: Directory,
+        drainer: Drainer,
+        reconciler: Reconciler,
+        ledger: Ledger,
+        audit: Audit,
+        policy: Policy,
+        dead_letters: str,
+        clock: Callable[[], int],
+        paused: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """`reconciler` judges only; `paused` says why nothing is deleted in this process, where that is so."""
+        self._reads = reads
+        self._directory = directory
+        self._drainer = drainer
+        self._reconciler = reconciler
+        self._ledger = ledger
+        self._audit = audit
+        self._policy = policy
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._why_paused = paused
+        self._started_at = clock()
+        self._judging = asyncio.Lock()
+        self._judged: Report | None = None
+        self._judged_at = float("-inf")
+        self._points: deque[Json] = deque(maxlen=STEPS)
+
+    @property
+    def paused(self) -> str | None:
+        """Why nothing is deleted by this process, where that is so."""
+        return self._why_paused()
+
+    async def reach(self) -> None:
+        """Raises where NATS or Redis is away, or the lifecycle stream or its durable is gone."""
+        await self._directory.refresh()
+
+    async def judged(self) -> Report:
+        """A dry pass over all streams, at most a moment old."""
+        async with self._judging:
+            if self._judged is None or time.monotonic() - self._judged_at > FRESH_S:
+                self._judged = await self._reconciler.run(Order(dry_run=True))
+                self._judged_at = time.monotonic()
+            return self._judged
+
+    async def streams(self) -> Json:
+        """Every job stream with its verdict."""
+        report = await self.judged()
+        rows = [describe(settlement, self._policy).as_dict() for settlement in report.settlements]
+        return {"at": format_instant(self._clock()), "error": report.error, "streams": rows}
+
+    async def status(self) -> Json:
+        """One screen's worth: counts, ledger, queue, the last full pass."""
+        measures = await self.measure()
+        last = measures["last_reconcile"]
+        return (
+            measures
+            | await self._drained()
+            | {
+                "version": version("jetstream-reactor"),
+                "started_at": format_instant(self._started_at),
+                "deletes_paused": self.paused,
+                "breaker": last["breaker"] if last else None,
+                "due": await self._ledger.due_count(),
+                "next_due_s": await self._ledger.next_due(),
+                "dead_letters": await self._dead_letter_count(),
+            }
+        )
+
+    async def measure(self) -> Json:
+        """What all replicas see alike: streams by verdict, ledger, the last full pass."""
+        report, lifecycle = await self.judged(), await self._directory.refresh()
+        coverage, _ = await self._directory.look_up([])
+        last_pass = await self._ledger.last_pass()
+        return self._counts(report) | {
+            "at": format_instant(self._clock()),
+            "error": report.error,
+            "coverage": {
+                "complete": coverage.intact and coverage.gap is None,
+                "since": None if coverage.since is None else format_instant(coverage.since),
+                "gap": coverage.gap,
+            },
+            "lag": lifecycle.behind,
+            "last_reconcile": last_pass,
+        }
+
+    def _counts(self, report: Report) -> Json:
+        verdicts = {word: report.count(outcome) for outcome, word in _VERDICTS.items()}
+        reasons = Counter(settlement.reason.value for settlement in report.settlements)
+        ages = [
+            (one.stream.observed_at - due) / SECOND
+            for one in report.settlements
+            if one.outcome is Outcome.WOULD_DRAIN and (due := fell_due(one.stream, one.record, self._policy))
+        ]
+        return {
+            "job_streams": len(report.settlements),
+            "verdicts": verdicts,
+            "reasons": dict(reasons),
+            "live": reasons["running"],
+            "waiting": verdicts["waiting"],
+            "zombies": verdicts["zombie"],
+            "oldest_zombie_s": max(ages, default=None),
+        }
+
+    async def _drained(self) -> Json:
+        today = format_instant(self._clock())[:DAY_CHARS]
+        drained = await self._drains()
+        return {
+            "drained_today": sum(entry["at"].startswith(today) for entry in drained),
+            "bytes_reclaimed": sum(entry.get("size", 0) for entry in drained),
+        }
+
+    async def _drains(self) -> list[Json]:
+        entries = await self._audit.newest(AUDIT_ENTRIES)
+        return [entry for entry in entries if entry.get("outcome") == Outcome.DRAINED.value]
+
+    async def _dead_letter_count(self) -> int:
+        try:
+            return int((await self._reads.stream_info(self._dead_letters))["state"]["messages"])
+        except NotFound:
+            return 0
+
+    async def history(self, limit: int) -> Json:
+        """What came of deletions, and what failed; newest first."""
+        entries = await self._audit.newest(min(2 * limit, AUDIT_ENTRIES))
+        return {"entries": [_public(entry) for entry in entries if entry["phase"] != "intent"][:limit]}
+
+    async def news(self, key: str) -> list[Json]:
+        """History since an entry's key, oldest first; an empty key stands for from now on."""
+        if not key:
+            return (await self._audit.newest(1)) or [{"key": "0", "phase": "none"}]
+        return [_public(entry) for entry in await self._audit.since(key, 100)]
+
+    async def leaks(self) -> Json:
+        """Which ends of jobs leave streams behind most, by status and hour of the day (UTC)."""
+        drained = await self._drains()
+        statuses: dict[str, list[int]] = {}
+        for entry in drained:
+            hour = int(entry["at"][DAY_CHARS + 1 : DAY_CHARS + 3])
+            statuses.setdefault(entry["status"] or entry["reason"], [0] * 24)[hour] += 1
+        rows = [{"status": word, "drained": sum(hours), "hours": hours} for word, hours in statuses.items()]
+        return {"total": len(drained), "statuses": sorted(rows, key=lambda row: -sum(row["hours"]))}
+
+    def timeline(self) -> Json:
+        """Counts over time, as far back as this process remembers (a day at most)."""
+        return {"step_s": STEP_S, "points": list(self._points)}
+
+    async def sample(self) -> float:
+        """Remember one point; seconds until the next one."""
+        before = self._points[-1]["at"] if self._points else ""
+        drained = Counter(entry["reason"] for entry in await self._drains() if entry["at"] > before)
+        report = await self.judged()
+        if report.error is None:  # else there is nothing to draw: an outage is no empty list
+            point = {
+                "at": format_instant(self._clock()),
+                "verdicts": self._counts(report)["verdicts"],
+                "drained": dict(drained) if before else {},
+            }
+            self._points.append(point)
+        return STEP_S
+
+    async def explain(self, name: str) -> Json:
+        """The verdict on one stream now, with the evidence. Raises NoJobStream."""
+        job_id = self._policy.job_id(name)
+        if job_id is None:
+            message = f"{name!r} is no job stream: its name does not match {self._policy.pattern.pattern}"
+            raise NoJobStream(message)
+        await self._directory.refresh()
+        await self._drainer.survey((await self._reads.list_streams()).sourced())
+        try:
+            look = await self._drainer.look(Target(name, job_id))
+            consumers = await self._reads.consumers(name)
+        except NotFound as error:
+            raise NoJobStream(await self._what_became_of(name)) from error
+        return self._told(look) | {"evidence": self._evidence(look, consumers, await self._ledger.deliveries(job_id))}
+
+    async def _what_became_of(self, name: str) -> str:
+        """For whoever looks for a stream that is not there: whether it was reactor that deleted it."""
+        trail = await self._audit.newest(AUDIT_ENTRIES)
+        deletions = (one for one in trail if one["stream"] == name and one.get("outcome") in _GONE)
+        return f"there is no stream {name}; {farewell(next(deletions, None), trail[-1]['at'] if trail else None)}"
+
+    def _told(self, look: Look) -> Json:
+        settlement = settlement_of(look.verdict, look.stream, look.record, look.coverage)
+        row = describe(settlement, self._policy).as_dict()
+        guards = guards_of(look.stream, look.record, self._policy)
+        return row | {
+            "at": format_instant(look.stream.observed_at),
+            "sentence": sentence(look.stream.name, look.verdict, look.record, look.coverage),
+            "changes": changes(look.verdict),
+            "guards": [
+                {"guard": guard.name, "passes_at": format_instant(guard.passes_at), "passed": guard.passed}
+                for guard in guards
+            ],
+        }
+
+    def _evidence(self, look: Look, consumers: Sequence[Json], deliveries: Json) -> Json:
+        coverage, record, event = look.coverage, look.record, look.event
+        disputed = record if record is not None and self._policy.is_disputed(record) else None
+        return {
+            "record": record and _word(record.latest),
+            "last_event": event and _word(event.last),
+            "disputed": disputed and {"by_time": _word(disputed.latest), "by_sequence": _word(disputed.last)},
+            "coverage": {
+                "intact": coverage.intact,
+                "since": None if coverage.since is None else format_instant(coverage.since),
+                "gap": coverage.gap,
+            },
+            "stream": {
+                "created": look.raw.get("created"),
+                "subjects": look.raw["config"].get("subjects"),
+                "messages": look.stream.messages,
+                "bytes": look.stream.size,
+                "last_publish": None if look.stream.last_publish is None else format_instant(look.stream.last_publish),
+                "fenced": look.stream.fence is not None,
+            },
+            "consumers": [_consumer(raw) for raw in consumers],
+            "advisories": deliveries,
+        }
+
+
+def _word(word: Word) -> Json:
+    return {
+        "status": word.status,
+        "occurred_at": format_instant(word.occurred_at),
+        "published_at": format_instant(word.published_at),
+        "seq": word.seq,
+    }
+
+
+def _public(entry: Json) -> Json:
+    """Without the token, which is between replicas."""
+    return {name: value for name, value in entry.items() if name != "token"}
+
+
+def _consumer(raw: Json) -> Json:
+    delivered, floor = raw.get("delivered") or {}, raw.get("ack_floor") or {}
+    return {
+        "name": raw.get("name"),
+        "pending": raw.get("num_pending"),
+        "ack_pending": raw.get("num_ack_pending"),
+        "redelivered": raw.get("num_redelivered"),
+        "delivered": delivered.get("stream_seq"),
+        "ack_floor": floor.get("stream_seq"),
+        "last_active": delivered.get("last_active"),
+    }

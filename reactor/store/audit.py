@@ -1,0 +1,153 @@
+"""The audit trail: a capped Redis stream with the intent before a deletion and the outcome after it.
+
+Keys, each under the namespace:
+
+    audit    stream  entries, oldest dropped first
+    intents  hash    deletions begun and not yet accounted for, by stream
+
+An entry is of one of three phases: `intent`, `outcome`, or `unfixable`, which tells of an attempt that came to nothing.
+Every deletion gets exactly one outcome, also where the process that began was killed: whoever takes the intent out of
+the hash writes it. An intent that a later attempt takes over shares that one's.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+from redis.asyncio import Redis
+
+from reactor.core.model import AUDIT_ENTRIES, Reason
+from reactor.store.scripts import Script, Scripts
+
+_INTENT = """
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'phase', 'intent', 'evidence', ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+"""
+_OUTCOME = """
+local intent = redis.call('HGET', KEYS[2], ARGV[1])
+local readable, begun = pcall(cjson.decode, intent or '')
+if not (readable and type(begun) == 'table') then return 0 end
+if ARGV[2] ~= '' and begun.token ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*',
+  'phase', 'outcome', 'evidence', intent, 'outcome', ARGV[4], 'detail', ARGV[5])
+return 1
+"""
+
+Entry = dict[str, Any]
+_ALWAYS = {"phase", "stream", "job_id", "reason", "by", "at"}
+"""What every entry tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A deletion begun: which stream, of which job, judged why, by whose token."""
+
+    stream: str
+    job_id: str
+    reason: str
+    token: str
+    created: str
+    status: str
+    messages: int
+    by: str
+    at: str
+    size: int = 0
+    """Bytes that it held."""
+
+    PRIVATE: ClassVar = frozenset({"token", "size"})
+    """What is not told to others."""
+
+    def fields(self) -> dict[str, Any]:
+        """As the trail keeps them."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt that came to nothing: on which stream, why, the how-manieth in a row, and when the next one is."""
+
+    stream: str
+    job_id: str
+    reason: str
+    detail: str
+    attempts: int
+    retry_s: float | None
+    """Seconds; None where it is left to the next full pass."""
+    by: str
+    at: str
+
+    def fields(self) -> dict[str, Any]:
+        """As the trail keeps them."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Audit:
+    """The trail in one Redis. Every method raises redis.exceptions.RedisError."""
+
+    def __init__(self, redis: Redis, scripts: Scripts, namespace: str) -> None:
+        """Keys are prefixed by the namespace."""
+        self._redis = redis
+        self._trail = f"{namespace}:audit"
+        self._intents = f"{namespace}:intents"
+        self._intent = Script(scripts, _INTENT)
+        self._outcome = Script(scripts, _OUTCOME)
+
+    async def intend(self, intent: Intent) -> None:
+        """Write down what is about to happen, before it does."""
+        args: list[str | int] = [intent.stream, json.dumps(intent.fields()), AUDIT_ENTRIES]
+        await self._intent(keys=[self._trail, self._intents], args=args)
+
+    async def conclude(self, stream: str, token: str | None, outcome: str, detail: str) -> bool:
+        """Write down what came of a stream's open intent.
+
+        False where that was done already, or where the intent is another's; None for a token stands for anybody's.
+        """
+        args: list[str | int] = [stream, token or "", AUDIT_ENTRIES, outcome, detail]
+        return bool(await self._outcome(keys=[self._trail, self._intents], args=args))
+
+    async def fail(self, failure: Failure) -> None:
+        """Write down an attempt that came to nothing."""
+        entry = {"phase": "unfixable", "evidence": json.dumps(failure.fields())}
+        await self._redis.xadd(self._trail, cast("Any", entry), maxlen=AUDIT_ENTRIES, approximate=True)
+
+    async def is_open(self, stream: str) -> bool:
+        """Whether a deletion of this stream was begun and is not accounted for."""
+        return bool(await cast("Any", self._redis.hexists(self._intents, stream)))
+
+    async def open_intents(self) -> dict[str, Intent]:
+        """Deletions begun and not accounted for, by stream."""
+        raw = cast("dict[str, str]", await cast("Any", self._redis.hgetall(self._intents)))
+        read = {stream: _read_intent(text) for stream, text in raw.items()}
+        if garbage := [stream for stream, intent in read.items() if intent is None]:
+            await cast("Any", self._redis.hdel(self._intents, *garbage))
+        return {stream: intent for stream, intent in read.items() if intent is not None}
+
+    async def newest(self, limit: int) -> list[Entry]:
+        """The last entries, newest first: phase, the intent's fields, and of an outcome `outcome` and `detail`."""
+        entries = cast("list[tuple[str, Entry]]", await self._redis.xrevrange(self._trail, count=limit))
+        return list(_readable(entries))
+
+    async def since(self, key: str, limit: int) -> list[Entry]:
+        """Entries after that key (`0` for all), oldest first, each with its own `key`."""
+        entries = cast("list[tuple[str, Entry]]", await self._redis.xrange(self._trail, min=f"({key}", count=limit))
+        return list(_readable(entries))
+
+
+def _readable(entries: Iterable[tuple[str, Entry]]) -> Iterator[Entry]:
+    """Without what was not written here."""
+    for key, fields in entries:
+        with suppress(KeyError, ValueError, TypeError):
+            evidence: Entry = json.loads(fields.pop("evidence"))
+            entry = {"key": key} | fields | evidence
+            if entry.keys() >= _ALWAYS:
+                yield entry
+
+
+def _read_intent(text: str) -> Intent | None:
+    with suppress(ValueError, TypeError):
+        intent = Intent(**json.loads(text))
+        return intent if intent.reason in set(Reason) else None
+    return None

@@ -1,0 +1,80 @@
+"""Alerts: what needs a person, told to others once when it begins and once when it is over.
+
+A state is noted as often as one likes, wherever it becomes known: that takes no time and cannot fail. A loop of its own
+tells of what changed, so no pass waits for whoever listens; what cannot be told then is dropped.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from reactor.core.model import format_instant
+
+MANY = 100
+"""Changes kept until they are told: a server that takes nothing must not fill the memory."""
+
+
+class Kind(StrEnum):
+    """What needs a person; the last token of the subject."""
+
+    BREAKER_TRIPPED = "breaker_tripped"
+    """The breaker held back the last full pass, whoever ran it."""
+    DELETES_PAUSED = "deletes_paused"
+    """A right is missing, so this worker deletes nothing."""
+    COVERAGE_LOST = "coverage_lost"
+    """Redis has lost history; nothing is deleted until the ledger is rebuilt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One change, as it is told. The message of a resolved one is the one it began with."""
+
+    kind: Kind
+    message: str
+    at: str
+    by: str
+    resolved: bool
+
+
+class Alerts:
+    """What one worker sees, and what of it is not told yet."""
+
+    def __init__(self, publish: Callable[[str, bytes], Awaitable[None]], by: str, clock: Callable[[], int]) -> None:
+        """`publish` never raises; `by` names this process; `clock` (ns) is only for telling when."""
+        self._publish = publish
+        self._by = by
+        self._clock = clock
+        self._open: dict[Kind, str] = {}
+        self._untold: deque[Alert] = deque(maxlen=MANY)
+        self._covered = False
+        self.changed = asyncio.Event()
+        """There is something to tell."""
+
+    def note(self, kind: Kind, message: str | None) -> None:
+        """How it is now: why it is so, or None where it is not. Only a change counts, not another wording."""
+        if (message is not None) == (kind in self._open):
+            return
+        if message is None:
+            self._change(kind, self._open.pop(kind), resolved=True)
+        else:
+            self._open[kind] = message
+            self._change(kind, message, resolved=False)
+
+    def note_coverage(self, gap: str | None) -> None:
+        """What the ledger lacks, or None. Only what was there can be lost: a new worker may find it not built yet."""
+        self._covered = self._covered or gap is None
+        if self._covered:
+            self.note(Kind.COVERAGE_LOST, gap)
+
+    def _change(self, kind: Kind, message: str, *, resolved: bool) -> None:
+        self._untold.append(Alert(kind, message, format_instant(self._clock()), self._by, resolved))
+        self.changed.set()
+
+    async def tell(self) -> None:
+        """Publish what changed, oldest first."""
+        while self._untold:
+            alert = self._untold.popleft()
+            await self._publish(f"reactor.alert.{alert.kind}", json.dumps(asdict(alert)).encode())

@@ -1,0 +1,198 @@
+"""Metrics, as Prometheus scrapes them from a worker.
+
+Laws of this module:
+
+* A label is a word of reactor's own. No job, stream or subject is ever one, nor a status that an emitter made up.
+* A counter tells what this worker did: sum it over the replicas. A gauge of streams, ledger or passes tells what all
+  replicas see alike, as last measured: take the highest. A scrape asks no server anything.
+* A registry belongs to one worker; nothing here is global.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from importlib.metadata import version
+from typing import Any, cast
+
+from faststream.message import StreamMessage
+from faststream.prometheus import ConsumeAttrs, MetricsSettingsProvider, PrometheusMiddleware
+from faststream.response import PublishCommand
+from nats.aio.msg import Msg
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from reactor.core.events import SubjectTemplate
+from reactor.core.model import SECOND, UNREADABLE, Outcome, Reason, Settlement, parse_instant
+from reactor.core.observer import Heard, Observer
+from reactor.core.stream_info import ADVISORY
+
+OTHER = "other"
+"""Every status and subject that reactor does not know."""
+UNREAD = "unreadable"
+LATENESS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+UNFIXABLE = (
+    *(Reason.UNREPORTED, Reason.FENCE_UNREADABLE, Reason.CREATED_UNREADABLE, Reason.NOT_FENCEABLE),
+    *(Reason.DELETES_PAUSED, Reason.OUTCOME_UNKNOWN, Reason.REFUSED),
+)
+ABORTED = (
+    *(Reason.RUNNING, Reason.DISPUTED, Reason.GRACE, Reason.ACTIVE, Reason.FENCED, Reason.UNKNOWN),
+    *(Reason.DELETES_PAUSED, Reason.REFUSED),
+)
+
+Measures = Mapping[str, Any]
+"""What `Overview.measure` tells."""
+
+
+class Metrics(Observer):
+    """One worker's metrics."""
+
+    def __init__(self, *, statuses: Collection[str], events: SubjectTemplate, interval_s: float) -> None:
+        """`statuses` (upper case) may be labels, no others; `events` is the subject of lifecycle events."""
+        self._statuses = {status: status for status in statuses} | {UNREADABLE: UNREAD}
+        self._bounded = _Bounded(events)
+        self._registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=self._registry)
+        Info("reactor_build", "The version that runs.", registry=self._registry).info(
+            {"version": version("jetstream-reactor")}
+        )
+        self._count()
+        self._gauge(interval_s)
+
+    def _count(self) -> None:
+        """Counters, at nought for every label value that is known: the first step of one must not go unseen."""
+        self._drained = self._one_counter("streams_drained", "Zombie streams deleted.", "reason")
+        self._unfixable = self._one_counter("streams_unfixable", "Attempts that came to nothing.", "reason")
+        self._aborted = self._one_counter(
+            "drain_aborted", "Deletions begun that left the stream where it was.", "reason"
+        )
+        self._events = self._one_counter("events", "Lifecycle messages taken in.", "status", "outcome")
+        self._dead_letters = self._one_counter("dead_letters", "Lifecycle messages kept as dead letters.")
+        self._reclaimed = self._one_counter("bytes_reclaimed", "Bytes that drained streams held.")
+        self._late = Histogram(
+            "reactor_due_to_drained_seconds",
+            "From when the stream of an ended job fell due to its deletion.",
+            buckets=LATENESS_S,
+            registry=self._registry,
+        )
+        for counter, reasons in (
+            (self._drained, (Reason.TERMINAL, Reason.MISSING)),
+            (self._unfixable, UNFIXABLE),
+            (self._aborted, ABORTED),
+        ):
+            for reason in reasons:
+                counter.labels(reason.value)
+
+    def _gauge(self, interval_s: float) -> None:
+        self._streams = self._one_gauge("streams", "Job streams by verdict.", "verdict")
+        self._disputed = self._one_gauge("streams_disputed", "Job streams whose job's last words disagree.")
+        self._oldest = self._one_gauge("oldest_zombie_seconds", "How long the oldest zombie has been one; 0 for none.")
+        self._lag = self._one_gauge("ledger_lag_messages", "Lifecycle messages that the ledger has not got yet.")
+        self._covered = self._one_gauge(
+            "coverage_complete", "1 where the ledger vouches for absence; 0 where it does not, or cannot be asked."
+        )
+        self._judged = self._one_gauge("streams_judged_timestamp_seconds", "When the streams were last judged.")
+        self._paused = self._one_gauge("deletes_paused", "1 while this worker deletes nothing for want of a right.")
+        self._breaker = self._one_gauge("breaker_tripped", "1 where the breaker has held back the last full pass.")
+        self._took = self._one_gauge("reconcile_duration_seconds", "How long the last full pass took.")
+        self._succeeded = self._one_gauge(
+            "reconcile_last_success_timestamp_seconds", "When a full pass last came to its end; 0 for never."
+        )
+        self._one_gauge("reconcile_interval_seconds", "How often a full pass is wished.").set(interval_s)
+
+    def _one_counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"reactor_{name}", text, labels, registry=self._registry)
+
+    def _one_gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"reactor_{name}", text, labels, registry=self._registry)
+
+    def heard(self, messages: Mapping[tuple[str, Heard], int]) -> None:
+        """Count them by a status that is known, or as another one's."""
+        for (status, outcome), count in messages.items():
+            self._events.labels(self._statuses.get(status, OTHER), outcome.value).inc(count)
+
+    def buried(self) -> None:
+        """Count it."""
+        self._dead_letters.inc()
+
+    def ended(self, settlement: Settlement) -> None:
+        """Drained, with how late and how much; or aborted. Already gone is neither."""
+        match settlement.outcome:
+            case Outcome.DRAINED:
+                self._drained.labels(settlement.reason.value).inc()
+                self._reclaimed.inc(settlement.stream.size)
+                if settlement.reason is Reason.TERMINAL and settlement.late_s is not None:
+                    self._late.observe(settlement.late_s)
+            case Outcome.ALREADY_GONE:
+                pass
+            case _:
+                self._aborted.labels(settlement.reason.value).inc()
+
+    def unfixable(self, settlement: Settlement) -> None:
+        """Count the attempt."""
+        self._unfixable.labels(settlement.reason.value).inc()
+
+    def watch(self, paused: Callable[[], str | None]) -> None:
+        """From now on each scrape says whether deletes are paused."""
+        self._paused.set_function(lambda: paused() is not None)
+
+    def measured(self, told: Measures) -> None:
+        """What streams, ledger and passes look like now. Where a listing failed its streams stay as last seen."""
+        if told["error"] is None:
+            for verdict, count in told["verdicts"].items():
+                self._streams.labels(verdict).set(count)
+            self._disputed.set(told.get("reasons", {}).get(Reason.DISPUTED.value, 0))
+            self._oldest.set(told["oldest_zombie_s"] or 0.0)
+            self._judged.set(_seconds(told["at"]))
+        self._lag.set(told["lag"])
+        self._covered.set(told["coverage"]["complete"])
+        if told["last_reconcile"]:
+            self._passed(told["last_reconcile"])
+
+    def _passed(self, report: Measures) -> None:
+        self._breaker.set(report["breaker"] is not None)
+        if report["error"] is None:
+            self._took.set(report["duration_s"])
+            self._succeeded.set(_seconds(report["started_at"]) + report["duration_s"])
+
+    def unmeasured(self) -> None:
+        """The servers could not be asked: nobody vouches for anything."""
+        self._covered.set(0)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """All of it, in the format that an Accept header asks for, and what that is called."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def middleware(self) -> PrometheusMiddleware[Any, Any]:
+        """FastStream's own metrics, with subjects that are bounded."""
+        return PrometheusMiddleware(
+            settings_provider_factory=lambda _: self._bounded, registry=self._registry, app_name="reactor"
+        )
+
+
+class _Bounded(MetricsSettingsProvider[list[Msg], PublishCommand]):
+    """What FastStream's middleware asks of a batch. Its own answer is a job's subject, and takes messages for bytes."""
+
+    messaging_system = "nats"
+
+    def __init__(self, events: SubjectTemplate) -> None:
+        self._events = events
+
+    def get_publish_destination_name_from_cmd(self, cmd: PublishCommand) -> str:
+        return self._without_job(cmd.destination)
+
+    def get_consume_attrs_from_message(self, msg: StreamMessage[list[Msg]]) -> ConsumeAttrs:
+        raw = cast("list[Msg] | Msg", msg.raw_message)  # a batch of events, or one advisory
+        batch = raw if isinstance(raw, list) else [raw]
+        return {
+            "destination_name": self._without_job(batch[0].subject),
+            "message_size": sum(len(one.data) for one in batch),
+            "messages_count": len(batch),
+        }
+
+    def _without_job(self, subject: str) -> str:
+        if self._events.job_id(subject) is not None:
+            return self._events.wildcard
+        return f"{ADVISORY}.>" if subject.startswith(f"{ADVISORY}.") else OTHER
+
+
+def _seconds(text: str) -> float:
+    return parse_instant(text) / SECOND

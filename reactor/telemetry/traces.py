@@ -1,0 +1,134 @@
+"""Traces, as OpenTelemetry takes them: off unless the shell turns them on, and then costing a call and a comparison.
+
+They are asked for by OpenTelemetry's own variables, and need the extra `otel`. Nothing global of its is set:
+https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+"""
+
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Protocol, Self
+
+import structlog
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Span as OtelSpan
+    from opentelemetry.trace import Tracer
+
+FLUSH_S = 3.0
+"""How long the end waits for what is not exported yet: a collector that is away must not hold up a stop."""
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+NOT_INSTALLED = "traces are asked for, but the extra otel is not installed: pip install 'jetstream-reactor[otel]'"
+
+log = structlog.get_logger(__name__)
+
+Value = str | int | bool
+
+_tracer: "Tracer | None" = None
+
+
+class Span(Protocol):
+    """A step under way."""
+
+    def set(self, **attributes: Value) -> None:
+        """What became of it."""
+
+
+class _Off:
+    """One for all while nobody traces."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was begun."""
+
+    def set(self, **_: Value) -> None:
+        """Forgotten."""
+
+
+class _On:
+    def __init__(self, span: "OtelSpan") -> None:
+        self._span = span
+
+    def set(self, **attributes: Value) -> None:
+        self._span.set_attributes(attributes)
+
+
+_OFF = _Off()
+
+
+def span(name: str, **attributes: Value) -> AbstractContextManager[Span]:
+    """A step, inside the one that is under way in this task. An exception that leaves it is recorded and passed on."""
+    return _OFF if _tracer is None else _begun(_tracer, name, attributes)
+
+
+@contextmanager
+def _begun(tracer: "Tracer", name: str, attributes: Mapping[str, Value]) -> Iterator[Span]:
+    with tracer.start_as_current_span(name, attributes=attributes) as one:
+        yield _On(one)
+
+
+@asynccontextmanager
+async def tracing(environ: Mapping[str, str]) -> AsyncIterator[None]:
+    """Trace for as long as this takes, where the environment asks for it; what is left is exported at the end."""
+    wanted = _wanted(environ)
+    exporter = _exporter(wanted) if wanted else None
+    if exporter is None:
+        yield
+        return
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415  # costs nothing where it is off
+
+    with traced_by(BatchSpanProcessor(exporter)):
+        yield
+
+
+@contextmanager
+def traced_by(processor: "SpanProcessor") -> Iterator[None]:
+    """Hand all spans to this one, for as long as this takes."""
+    global _tracer  # noqa: PLW0603  # handing a tracer through every constructor would cost more than it tells
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415  # as above
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415  # as above
+
+    ours = Resource({"service.name": "reactor", "service.version": version("jetstream-reactor")})
+    provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    _tracer = provider.get_tracer("reactor", version("jetstream-reactor"))
+    try:
+        yield
+    finally:
+        _tracer = None
+        # The exporter goes on trying for 10 s or more and heeds no time-out, so it is left to itself at the end.
+        flush = threading.Thread(target=provider.shutdown, name="flush traces", daemon=True)
+        flush.start()
+        flush.join(FLUSH_S)
+
+
+def _wanted(environ: Mapping[str, str]) -> str | None:
+    """The exporter that is asked for; an empty variable is one that is not set."""
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    wanted = environ.get("OTEL_TRACES_EXPORTER") or ("otlp" if any(environ.get(name) for name in ENDPOINTS) else "none")
+    return None if wanted == "none" else wanted
+
+
+def _exporter(wanted: str) -> "SpanExporter | None":
+    """None, with a word in the log, where it cannot be had."""
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415  # as above
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415  # as above
+    except ImportError:
+        log.warning(NOT_INSTALLED)
+        return None
+    match wanted:
+        case "otlp":
+            return OTLPSpanExporter()
+        case "console":
+            return ConsoleSpanExporter(out=sys.stderr)  # standard output belongs to the commands
+        case _:
+            log.warning("traces are off: OTEL_TRACES_EXPORTER can be otlp, console or none", found=wanted)
+            return None

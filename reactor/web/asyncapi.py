@@ -1,0 +1,99 @@
+"""What reactor hears and says on NATS, as an AsyncAPI 3.0 document for people and code generators.
+
+https://www.asyncapi.com/docs/reference/specification/v3.0.0
+"""
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from reactor.core.events import Payload, SubjectTemplate
+from reactor.store.audit import Intent
+from reactor.telemetry.alerts import Alert, Kind
+
+Json = dict[str, Any]
+
+_JOB_ID = {"job_id": {"description": "The job, as the stream pattern's group of that name finds it."}}
+_STREAM = {"stream": {"description": "The stream's exact name."}}
+_KIND = {"kind": {"description": "What needs a person.", "enum": [kind.value for kind in Kind]}}
+_STARTED = {"job_id": 42, "status": "STARTED", "occurred_at": "2026-01-31T12:00:00Z"}
+_DRAINED = {
+    "stream": "job_42",
+    "job_id": "42",
+    "reason": "terminal",
+    "status": "SUCCESS",
+    "created": "2026-01-31T09:00:00Z",
+    "messages": 3,
+    "by": "reactor@host:1",
+    "at": "2026-01-31T12:05:00Z",
+}
+_ALERT = {
+    "kind": "breaker_tripped",
+    "message": "25 of 26 job streams have no job that the ledger knows (limits: 20 streams and 50%)",
+    "at": "2026-01-31T12:05:00Z",
+    "by": "reactor@host:1",
+    "resolved": False,
+}
+
+
+def document(events: SubjectTemplate, version: str) -> Json:
+    """The document; `events` is the subject on which this worker hears of jobs."""
+    title = "Lifecycle event: a job has a status since a time"
+    heard = _message(title, TypeAdapter(Payload).json_schema(), _STARTED)
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "reactor",
+            "version": version,
+            "description": "Deletes zombie JetStream streams and never a live one.",
+        },
+        "defaultContentType": "application/json",
+        "channels": {
+            "lifecycle": {
+                "address": events.template,
+                "description": "JetStream. The job id stands in the subject and in the payload, which must agree. "
+                "A CloudEvents 1.0 structured envelope with this payload as its data is taken, too.",
+                "parameters": _JOB_ID,
+                "messages": {"event": heard},
+            },
+            "drained": {
+                "address": "reactor.drained.{stream}",
+                "description": "Core NATS, once a stream was deleted: heard by who listens at that moment.",
+                "parameters": _STREAM,
+                "messages": {"drained": _message("A stream was deleted", _outcome_schema(), _DRAINED)},
+            },
+            "alert": {
+                "address": "reactor.alert.{kind}",
+                "description": "Core NATS, from each worker once when it begins and once, resolved, when it is over.",
+                "parameters": _KIND,
+                "messages": {"alert": _message("Something needs a person, or does no more", _alert_schema(), _ALERT)},
+            },
+        },
+        "operations": {
+            "hear": _operation("receive", "lifecycle", "Hear what becomes of jobs"),
+            "tell": _operation("send", "drained", "Tell of each deletion"),
+            "warn": _operation("send", "alert", "Tell what needs a person"),
+        },
+    }
+
+
+def _message(title: str, payload: Json, example: Json) -> Json:
+    return {"title": title, "payload": payload, "examples": [{"payload": example}]}
+
+
+def _operation(action: str, channel: str, summary: str) -> Json:
+    return {"action": action, "summary": summary, "channel": {"$ref": f"#/channels/{channel}"}}
+
+
+def _outcome_schema() -> Json:
+    """Of what is told of an intent that was carried out."""
+    schema = TypeAdapter(Intent).json_schema()
+    told = {name: rule for name, rule in schema["properties"].items() if name not in Intent.PRIVATE}
+    return schema | {"title": "Drained", "properties": told, "required": list(told)}
+
+
+def _alert_schema() -> Json:
+    """With the kinds in place: a reference would not lead there from inside the document."""
+    schema = TypeAdapter(Alert).json_schema()
+    kinds = schema.pop("$defs")["Kind"]
+    return schema | {"properties": schema["properties"] | {"kind": {"title": "Kind"} | kinds}}

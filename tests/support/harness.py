@@ -1,0 +1,493 @@
+"""What the tests work with: a world of its own for each, on servers that all of them share; and servers to break."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from base64 import b64decode
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import nats
+from faults import distant
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, StorageType, StreamConfig
+from nats.js.errors import NoStreamResponseError
+from redis.asyncio import Redis
+
+from reactor.cli.embedded import HOST, Server, free_port, nats_server, running, valkey_server
+from reactor.cli.passes import one_pass
+from reactor.config.settings import Settings, load_settings
+from reactor.controller.reconciler import Order, no_progress
+from reactor.core.model import Record, Word
+from reactor.store.audit import Audit
+from reactor.store.scripts import Scripts
+
+ACCOUNTS = 400
+EVERYTHING = Order()
+ROOT = Path(__file__).parents[2]
+
+
+async def eventually(predicate: Callable[[], Any], within: float = 10.0, every: float = 0.02) -> Any:
+    """Wait until the predicate holds; its value."""
+    deadline = time.monotonic() + within
+    while True:
+        value = predicate()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not so within {within} s; the last value was {value!r}"
+        await asyncio.sleep(every)
+
+
+def said(occurred_at: int, seq: int, status: str) -> Record:
+    """The record of a job of which one event is known, published when it occurred."""
+    return Record.of(word(occurred_at, seq, status))
+
+
+def word(occurred_at: int, seq: int, status: str, published_at: int | None = None) -> Word:
+    """One event."""
+    return Word(occurred_at, seq, status, occurred_at if published_at is None else published_at)
+
+
+def say(figure: str) -> None:
+    """A measured figure, for whoever runs the benchmark or the long tests (with -s)."""
+    print(f"\n  {figure}")  # noqa: T201  # that is what it is for
+
+
+def accounts_config() -> str:
+    """A JetStream account a test, so that nobody sees another's streams."""
+    rows = [f"A{n}: {{ jetstream: enabled, users: [{_users(n)}] }}" for n in range(ACCOUNTS)]
+    rows.append("NOJS: { users: [{ user: nojs, password: pw }] }\nSYS: { users: [{ user: sys, password: pw }] }")
+    return "accounts {\n" + "\n".join(rows) + "\n}\nsystem_account: SYS\n"
+
+
+def _users(number: int) -> str:
+    """One who may do everything, and two who may not delete, or not update, a stream."""
+    may_not = {"a": "", "d": "$JS.API.STREAM.DELETE.>", "u": "$JS.API.STREAM.UPDATE.>"}
+    return ", ".join(
+        f'{{ user: {who}{number}, password: pw, permissions: {{ publish: {{ deny: ["{subject or "nothing"}"] }} }} }}'
+        for who, subject in may_not.items()
+    )
+
+
+@dataclass
+class World:
+    """One test's own JetStream account and Redis namespace, with the clients to look at both."""
+
+    nats_url: str
+    redis_url: str
+    namespace: str
+    nc: Client
+    redis: Redis
+    number: int = 0
+    """Of the account."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """Further REACTOR_ variables for what this test runs."""
+
+    @property
+    def js(self) -> JetStreamContext:
+        return self.nc.jetstream(timeout=10)
+
+    async def api(self, verb: str, payload: dict[str, Any] | None = None) -> dict[str, Any]:
+        body = json.dumps(payload).encode() if payload is not None else b""
+        answer = await self.nc.request(f"$JS.API.{verb}", body, timeout=10)
+        return json.loads(answer.data)  # type: ignore[no-any-return]
+
+    async def stream(
+        self,
+        name: str,
+        *,
+        subjects: list[str] | None = None,
+        messages: int = 0,
+        **config: Any,
+    ) -> None:
+        """A job stream like the model case's."""
+        subject = name.replace("_", ".") + ".tasks" if re.fullmatch(r"job_\w+", name, re.ASCII) else f"t.{name}"
+        wanted = [subject] if subjects is None else subjects
+        settings: dict[str, Any] = {"storage": StorageType.FILE, "max_age": 86_400} | config
+        await self.js.add_stream(StreamConfig(name, subjects=wanted, **settings))
+        for _ in range(messages):
+            await eventually(lambda: self._took(wanted[0]))
+
+    async def _took(self, subject: str) -> bool:
+        """Whether a stream took a message: in a cluster the other nodes hear of a new one's subjects a moment later."""
+        with suppress(NoStreamResponseError):
+            await self.js.publish(subject, b"task")
+            return True
+        return False
+
+    async def zombie(self, number: int, status: str = "SUCCESS", messages: int = 1) -> str:
+        """A stream whose job has ended."""
+        await self.stream(f"job_{number}", messages=messages)
+        await self.emit(number, status)
+        return f"job_{number}"
+
+    async def consumer(self, stream: str, name: str | None = None, **config: Any) -> str:
+        """The durable pull consumer of a job stream."""
+        durable = name or stream.replace("_", "-") + "-consumer"
+        await self.js.add_consumer(stream, ConsumerConfig(durable_name=durable, max_deliver=2, **config))
+        return durable
+
+    async def info(self, name: str) -> dict[str, Any] | None:
+        answer = await self.api(f"STREAM.INFO.{name}")
+        return None if "error" in answer else answer
+
+    async def names(self) -> set[str]:
+        """All streams of the account but reactor's own."""
+        names: set[str] = set()
+        offset, total = 0, 1
+        while offset < total:
+            page = await self.api("STREAM.NAMES", {"offset": offset})
+            names.update(page["streams"] or ())
+            offset, total = offset + page["limit"], page["total"]
+        return {name for name in names if not name.startswith(("JOBS", "REACTOR_"))}
+
+    async def emit(self, job_id: object, status: str, occurred_at: str | None = None, **extra: object) -> None:
+        """A lifecycle event by core NATS, as the plainest emitter would publish it, and safely at the server."""
+        event = {"job_id": job_id, "status": status, **extra} | ({"occurred_at": occurred_at} if occurred_at else {})
+        await self.publish(f"jobs.lifecycle.{job_id}", json.dumps(event).encode())
+
+    async def publish(self, subject: str, data: bytes) -> None:
+        await self.nc.publish(subject, data)
+        await self.nc.flush()
+        await self.nc.flush()  # the first ping may overtake what is still in the client's buffer
+
+    async def dead_letters(self) -> list[tuple[dict[str, str], bytes]]:
+        """Headers and bodies, oldest first."""
+        letters = []
+        last = ((await self.info("REACTOR_DEAD_LETTERS")) or {"state": {"last_seq": 0}})["state"]["last_seq"]
+        for seq in range(1, last + 1):
+            message = (await self.api("STREAM.MSG.GET.REACTOR_DEAD_LETTERS", {"seq": seq}))["message"]
+            lines = b64decode(message["hdrs"]).decode().split("\r\n")[1:]
+            headers = dict(line.split(": ", 1) for line in lines if ": " in line)
+            letters.append((headers, b64decode(message.get("data", ""))))
+        return letters
+
+    async def declare(self) -> None:
+        """Have reactor declare its streams, so that events published before it runs are kept."""
+        await self.verdicts(Order(dry_run=True))
+
+    def env(self, **overrides: object) -> dict[str, str]:
+        """For a process of reactor's: this world, short guards, and whatever the test says."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
+        ours = {
+            "REACTOR_NATS_URL": self.nats_url,
+            "REACTOR_REDIS_URL": self.redis_url,
+            "REACTOR_REDIS_NAMESPACE": self.namespace,
+            "REACTOR_HTTP_PORT": "0",
+            "REACTOR_LOG_FORMAT": "json",
+            "REACTOR_LOG_LEVEL": "DEBUG",
+            "REACTOR_POLICY_AGE_GUARD": "0",
+            "REACTOR_POLICY_TERMINAL_GRACE": "0",
+            "REACTOR_POLICY_IDLE_GUARD": "0",
+            "REACTOR_POLICY_MISSING_GUARD": "0",
+        }
+        return inherited | ours | self.settings | {name: str(value) for name, value in overrides.items()}
+
+    async def reactor(self, *args: str, **overrides: object) -> "Completed":
+        """Run a command to its end."""
+        return await reactor(*args, env=self.env(**overrides))
+
+    def load(self, **overrides: object) -> Settings:
+        """The settings that `env` amounts to."""
+        with patch.dict(os.environ, self.env(**overrides), clear=True):
+            return load_settings()
+
+    async def reconcile(
+        self, order: Order = EVERYTHING, *, assume_missing: bool = False, **overrides: Any
+    ) -> dict[str, Any]:
+        """One pass in this process, as `reactor reconcile` runs it; the report."""
+        settings = self.load(**overrides)
+        report = await one_pass(settings, order, no_progress, assume_missing=assume_missing)
+        return report.as_dict()
+
+    async def verdicts(self, order: Order = EVERYTHING, **overrides: Any) -> dict[str, tuple[str, str]]:
+        """One pass; verdict and reason by stream."""
+        report = await self.reconcile(order, **overrides)
+        assert report["error"] is None, report
+        return {one["stream"]: (one["verdict"], one["reason"]) for one in report["streams"]}
+
+    async def trail(self) -> list[dict[str, Any]]:
+        """The audit, oldest first."""
+        return (await Audit(self.redis, Scripts(self.redis), self.namespace).newest(1000))[::-1]
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def reactor(*args: str, env: dict[str, str], cwd: Path | None = None) -> Completed:
+    """Run `reactor ...` as a user would."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "reactor", *args),
+        env={"PYTHONPATH": str(ROOT), "REACTOR_HTTP_PORT": "0"} | env,
+        cwd=cwd or tempfile.gettempdir(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return Completed(process.returncode, out.decode(), err.decode())
+
+
+@dataclass
+class WorkerProcess:
+    """A `reactor worker` and all it has said so far."""
+
+    process: asyncio.subprocess.Process
+    lines: list[str] = field(default_factory=list)
+
+    async def listen(self) -> None:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.lines.append(line.decode())
+
+    def said(self, text: str) -> bool:
+        return any(text in line for line in self.lines)
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and wait; the exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), 20)
+
+
+@asynccontextmanager
+async def worker(
+    env: dict[str, str],
+    *args: str,
+    until: str = "worker started",
+    armed: tuple[str, str] | None = None,
+    code: str | None = None,
+) -> AsyncIterator[WorkerProcess]:
+    """A worker process that has said `until`, stopped at the end. What `armed` means stands in armed.py.
+
+    `code` is run before its own, in the same process.
+    """
+    how = (str(ROOT / "tests" / "support" / "armed.py"), *armed) if armed else ("-m", "reactor")
+    if code:
+        how = ("-c", f"{code}\nfrom reactor.cli.main import main\nmain()")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *how, "worker", *args),
+        env={"PYTHONPATH": str(ROOT), "REACTOR_HTTP_PORT": "0"} | env,
+        cwd=tempfile.gettempdir(),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    one = WorkerProcess(process)
+    listening = asyncio.create_task(one.listen())
+    try:
+        await eventually(lambda: one.said(until) or process.returncode is not None, 30)
+        assert one.said(until), "".join(one.lines)
+        yield one
+    except BaseException:
+        sys.stdout.writelines(one.lines)  # for pytest to show
+        raise
+    finally:
+        await one.stop()
+        await listening
+
+
+@asynccontextmanager
+async def connected(nats_url: str, redis_url: str, namespace: str) -> AsyncIterator[World]:
+    """A world on these servers."""
+    async with AsyncExitStack() as stack:
+        nc = await nats.connect(nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+        stack.push_async_callback(nc.close)
+        redis: Redis = Redis.from_url(redis_url, decode_responses=True, protocol=2)
+        stack.push_async_callback(redis.aclose)
+        yield World(nats_url, redis_url, namespace, nc, redis)
+
+
+@asynccontextmanager
+async def own_nats(folder: Path, config: str = "") -> AsyncIterator[Server]:
+    """A nats-server of the test's own, to be stopped, paused and started again on the same port and data."""
+    async with running(nats_server(folder / "nats", free_port(), config)) as server:
+        yield server
+
+
+@asynccontextmanager
+async def own_valkey(folder: Path, *options: str) -> AsyncIterator[Server]:
+    """A Valkey of the test's own."""
+    async with running(valkey_server(folder / "valkey", free_port(), *options)) as server:
+        yield server
+
+
+@asynccontextmanager
+async def own_cluster(
+    folder: Path, size: int = 3, *, delay_s: float | None = None, config: str = ""
+) -> AsyncIterator[list[Server]]:
+    """Servers in one cluster, once it has a leader: a stream with a replica on each of them can be created.
+
+    With `delay_s` every byte between two of them takes so long, each way.
+    """
+    routes = [free_port() for _ in range(size)]
+    async with AsyncExitStack() as stack:
+        lines = [] if delay_s is None else [await stack.enter_async_context(distant(port, delay_s)) for port in routes]
+        doors = [line.port for line in lines] or routes
+        configs = [_cluster_config(n, routes, doors) + config for n in range(size)]
+        nodes = [nats_server(folder / f"n{n}", free_port(), configs[n]) for n in range(size)]
+        await asyncio.gather(*(stack.enter_async_context(running(node)) for node in nodes))
+        nc = await nats.connect(f"nats://{HOST}:{nodes[0].port}")
+        stack.push_async_callback(nc.close)
+        await eventually(lambda: _replicates(nc, size), 30, 0.1)
+        yield nodes
+        assert all(line.delayed for line in lines), "no route went the long way"
+
+
+def _cluster_config(number: int, routes: list[int], doors: list[int]) -> str:
+    """`doors` are where the others find a node's route."""
+    urls = ", ".join(f'"nats://{HOST}:{port}"' for port in doors)
+    where = f'listen: "{HOST}:{routes[number]}", advertise: "{HOST}:{doors[number]}"'
+    cluster = f'cluster {{ name: "c", {where}, routes: [{urls}] }}'
+    return f'server_name: "n{number}"\n{cluster}\n'
+
+
+async def _replicates(nc: Client, replicas: int) -> bool:
+    js = nc.jetstream(timeout=5)
+    with suppress(nats.errors.Error):
+        await js.add_stream(StreamConfig("probe", subjects=["probe"], num_replicas=replicas))
+        return await js.delete_stream("probe")
+    return False
+
+
+@asynccontextmanager
+async def own_world(folder: Path, nats_config: str = "") -> AsyncIterator[tuple[World, Server, Server]]:
+    """A world on servers of its own, and those servers."""
+    async with (
+        own_nats(folder, nats_config) as nats_one,
+        own_valkey(folder) as valkey_one,
+        connected(f"nats://{HOST}:{nats_one.port}", f"redis://{HOST}:{valkey_one.port}/0", "r") as world,
+    ):
+        yield world, nats_one, valkey_one
+
+
+@asynccontextmanager
+async def relayed(world: World, change: Callable[[str, dict[str, Any]], dict[str, Any] | None]) -> AsyncIterator[World]:
+    """The same world, seen through a JetStream domain of our own whose answers go through `change` (verb, answer).
+
+    What is asked is really done: only the answer is altered, or swallowed where `change` returns None.
+    """
+
+    async def forward(msg: Msg) -> None:
+        verb = msg.subject.removeprefix("$JS.relay.API.")
+        if verb.startswith("CONSUMER.MSG.NEXT"):  # answered by messages, many times
+            await world.nc.publish(f"$JS.API.{verb}", msg.data, reply=msg.reply)
+            return
+        changed = change(verb, json.loads((await world.nc.request(f"$JS.API.{verb}", msg.data, timeout=10)).data))
+        if changed is not None:
+            await world.nc.publish(msg.reply, json.dumps(changed).encode())
+
+    subscription = await world.nc.subscribe("$JS.relay.API.>", cb=forward)
+    await world.nc.flush()
+    yield replace(world, settings=world.settings | {"REACTOR_NATS_DOMAIN": "relay"})
+    await subscription.unsubscribe()
+
+
+@asynccontextmanager
+async def posing_as(world: World, version: str) -> AsyncIterator[str]:
+    """A URL of the same server that says it is of another version, and is itself in all else."""
+    credentials, address = world.nats_url.removeprefix("nats://").split("@")
+    host, port = address.split(":")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection(host, port)
+        info = await from_server.readline()
+        writer.write(re.sub(rb'"version":"[^"]+"', f'"version":"{version}"'.encode(), info))
+        await asyncio.gather(_pipe(reader, to_server), _pipe(from_server, writer))
+
+    async with await asyncio.start_server(serve, HOST, 0) as server:
+        yield f"nats://{credentials}@{HOST}:{server.sockets[0].getsockname()[1]}"
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+def account_numbers() -> Iterator[int]:
+    """Each one once."""
+    return iter(range(ACCOUNTS))
+
+
+async def gone(world: World, *names: str) -> bool:
+    return not set(names) & await world.names()
+
+
+async def heard(world: World, *job_ids: object) -> bool:
+    """Whether the ledger has a record of each of these jobs."""
+    keys = [f"{world.namespace}:job:{job_id}" for job_id in job_ids]
+    return int(await world.redis.exists(*keys)) == len(keys)
+
+
+async def acked(world: World, durable: str = "reactor", stream: str = "JOBS") -> bool:
+    """Whether nothing is left to hear."""
+    info = await world.api(f"CONSUMER.INFO.{stream}.{durable}")
+    return not info["num_pending"] and not info["num_ack_pending"]
+
+
+Answer = tuple[int, Any]
+
+
+def _get(url: str, token: str | None) -> Answer:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310  # our own server
+            body, code = answer.read(), answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            body, code = error.read(), error.code
+    return code, json.loads(body) if body.startswith((b"{", b"[")) else body.decode()
+
+
+class Served:
+    """A worker and its endpoint."""
+
+    def __init__(self, base: str, process: WorkerProcess) -> None:
+        self.base = base
+        self.process = process
+
+    async def get(self, path: str, token: str | None = None) -> Answer:
+        return await asyncio.to_thread(_get, self.base + path, token)
+
+    async def is_ready(self) -> bool:
+        return (await self.get("/readyz"))[0] == 200
+
+
+@asynccontextmanager
+async def served(world: World, *, ready: bool = True, **overrides: object) -> AsyncIterator[Served]:
+    """A worker with an endpoint, ready to work or just started."""
+    port = free_port()
+    async with worker(world.env(REACTOR_HTTP_PORT=port, **overrides)) as process:
+        one = Served(f"http://127.0.0.1:{port}", process)
+        if ready:
+            await eventually(one.is_ready)
+        yield one
+
+
+async def all_concluded(world: World) -> list[tuple[str, str]]:
+    """Stream and outcome of every deletion, once none is open any more."""
+    trail = await world.trail()
+    outcomes = [(entry["stream"], entry["outcome"]) for entry in trail if entry["phase"] == "outcome"]
+    return outcomes if len(outcomes) * 2 == len(trail) else []

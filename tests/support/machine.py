@@ -1,0 +1,524 @@
+"""A job system, a JetStream in memory and real replicas of reactor, for a state machine to play against each other.
+
+The policy, the ledger's Lua, the directory, the drainer, the sweeper and the reconciler are the product's own, on a
+real Valkey. JetStream is a model of what they ask of it, with a clock that the machine turns; Redis's TIME is turned
+with it. What may be deleted is judged here anew, from everything that was ever told, and not by the product's policy.
+"""
+
+import asyncio
+import json
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from hashlib import sha1
+from threading import Thread
+from typing import Any, TypeVar, cast
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+from redis.asyncio import Redis
+
+from reactor.config.settings import PolicySettings
+from reactor.controller.drain import Companions, Drainer
+from reactor.controller.reconciler import Order, Reconciler
+from reactor.controller.retries import Failures
+from reactor.controller.sweeper import Sweeper
+from reactor.core.events import SubjectTemplate
+from reactor.core.model import SECOND, format_instant
+from reactor.core.policy import Breaker, Policy
+from reactor.core.report import Report
+from reactor.directories.events import Directory
+from reactor.jetstream.client import JetStream, NobodyThere, StoredMessage, Unanswered
+from reactor.jetstream.topology import Source
+from reactor.store.audit import Audit
+from reactor.store.ledger import Ledger
+from reactor.store.scripts import Script, Scripts
+from reactor.telemetry.journal import Journal
+
+Result = TypeVar("Result")
+
+LEASE_S = 30
+GUARDS = {
+    "age_guard": 60 * SECOND,
+    "terminal_grace": 20 * SECOND,
+    "idle_guard": 10 * SECOND,
+    "missing_guard": 30 * SECOND,
+    "dispute_guard": 90 * SECOND,
+}
+LIFECYCLE = "JOBS"
+TEMPLATE = SubjectTemplate("jobs.lifecycle.{job_id}")
+START = 1_700_000_000 * SECOND
+TIMES = {"ts", "created", "time", "first_ts", "last_ts"}
+TERMINAL = {"SUCCESS", "FAILURE", "REVOKED", "DELETED"}
+
+
+class Killed(BaseException):
+    """Kill -9: no handler of the product may run on it."""
+
+
+@dataclass
+class Told:
+    """A lifecycle message, as stored; `status` is None where it cannot be read."""
+
+    seq: int
+    at: int
+    occurred_at: int
+    status: str | None
+    data: bytes
+
+    @property
+    def is_terminal(self) -> bool:
+        return (self.status or "").upper() in TERMINAL
+
+
+@dataclass
+class Kept:
+    """A stream of the model."""
+
+    config: dict[str, Any]
+    created: int
+    published: list[int] = field(default_factory=list)
+
+    @property
+    def fenced(self) -> bool:
+        return bool(self.config["subjects"] != [self.config["name"].replace("_", ".") + ".tasks"])
+
+
+@dataclass
+class Server:
+    """JetStream's state, and a watchman who sees every deletion of reactor's."""
+
+    now: int = START
+    streams: dict[str, Kept] = field(default_factory=dict)
+    told: dict[str, list[Told]] = field(default_factory=dict)
+    """By job, oldest first."""
+    log: list[StoredMessage] = field(default_factory=list)
+    ack_floor: int = 0
+    asked: dict[str, int] = field(default_factory=dict)
+    """By job: the highest sequence of the lifecycle stream when its last word was asked for last."""
+    wrongs: list[str] = field(default_factory=list)
+
+    def tell(self, job: str, status: str | None, occurred_at: int | None = None) -> None:
+        """Store a lifecycle message."""
+        self.now += 1000
+        body: dict[str, Any] = {"job_id": job, "status": status}
+        if occurred_at is not None:
+            body["occurred_at"] = format_instant(occurred_at)
+        data = json.dumps(body).encode() if status else b"no JSON"
+        seq, when = len(self.log) + 1, min(occurred_at or self.now, self.now)
+        self.log.append(StoredMessage(TEMPLATE.of(job), seq, self.now, data))
+        self.told.setdefault(job, []).append(Told(seq, self.now, when if status else self.now, status, data))
+
+    def create(self, name: str, **config: Any) -> bool:
+        """As a job system would; False where it exists."""
+        self.now += 1000
+        if name in self.streams:
+            return False
+        subject = name.replace("_", ".") + ".tasks"
+        self.streams[name] = Kept({"name": name, "subjects": [subject], "metadata": {}} | config, self.now)
+        return True
+
+    def publish(self, name: str) -> bool:
+        """Whether it was acknowledged: behind a fence there is nobody who would."""
+        self.now += 1000
+        stream = self.streams.get(name)
+        if stream is None or stream.fenced:
+            return False
+        stream.published.append(self.now)
+        return True
+
+    def delete_by_its_owner(self, name: str) -> None:
+        """Not reactor's doing."""
+        self.streams.pop(name, None)
+
+    def close(self) -> None:
+        """The game is over."""
+
+    def last_words(self, job: str, upto: int | None = None) -> tuple[Told, Told] | None:
+        """The latest by when it happened, and the last by sequence, of what was stored up to a sequence."""
+        words = [word for word in self.told.get(job, ()) if upto is None or word.seq <= upto]
+        return (max(words, key=lambda word: (word.occurred_at, word.seq)), words[-1]) if words else None
+
+    def is_over(self, job: str) -> bool | None:
+        """Whether, when all guards have passed, its last word is terminal; None where nobody ever spoke of it."""
+        words = self.last_words(job)
+        return None if words is None else words[1].is_terminal
+
+    def delete(self, name: str) -> dict[str, Any]:
+        """Reactor's own deletion: everything that makes one wrong is written down."""
+        stream = self.streams.pop(name, None)
+        if stream is None:
+            return _error(404, 10059)
+        self.wrongs += [f"{name}: {why}" for why in self._objections(stream)]
+        return {"success": True}
+
+    def _objections(self, stream: Kept) -> list[str]:
+        job, now = stream.config["name"].removeprefix("job_"), self.now
+        words = self.last_words(job, self.asked.get(job, 0))
+        wrongs = []
+        if not stream.fenced:
+            wrongs.append("not fenced")
+        if stream.config["metadata"].get("reactor.protect") == "true":
+            wrongs.append("protected")
+        if now < stream.created + GUARDS["age_guard"]:
+            wrongs.append("younger than the age guard")
+        last = stream.published[-1] if stream.published else 0
+        recently = now < last + GUARDS["idle_guard"]
+        if words is None:
+            in_use = now < max(last, stream.created) + GUARDS["missing_guard"]
+            return [*wrongs, "in use, or nobody vouches"] if in_use or not self.log else wrongs
+        latest, last_one = words
+        if not last_one.is_terminal:
+            wrongs.append(f"its job lives: {last_one}")
+        if not latest.is_terminal and now < max(latest.at, last_one.at, last) + GUARDS["dispute_guard"]:
+            wrongs.append(f"its job may live: {latest}, {last_one}")
+        if now < latest.occurred_at + GUARDS["terminal_grace"]:
+            wrongs.append("within the terminal grace")
+        if recently and last > latest.occurred_at:
+            wrongs.append("published to since its job ended")
+        return wrongs
+
+    def answer(self, verb: str, payload: dict[str, Any]) -> dict[str, Any]:
+        """One request of reactor's."""
+        kind, _, name = verb.rpartition(".")
+        match kind or verb, name:
+            case "STREAM", "LIST":
+                return _page(streams=[self._info(stream) for stream in [LIFECYCLE, *sorted(self.streams)]])
+            case "STREAM", "NAMES":
+                return _page(streams=[LIFECYCLE, *sorted(self.streams)])
+            case "STREAM.INFO", _:
+                return self._info(name) if name in self.streams or name == LIFECYCLE else _error(404, 10059)
+            case "STREAM.UPDATE", _ if name in self.streams:
+                self.streams[name].config = payload
+                return self._info(name)
+            case "STREAM.UPDATE", _ if "/" in name:
+                return _error(500, 10052)  # no stream can have this name; a deletion finds none instead
+            case "STREAM.DELETE", _:
+                return self.delete(name)
+            case "STREAM.MSG.GET", _:
+                return self._message(payload)
+            case "CONSUMER.LIST", _:
+                return _page(consumers=[]) if name in self.streams else _error(404, 10059)
+            case "CONSUMER.INFO.JOBS", _:
+                pending = len(self.log) - self.ack_floor
+                return {"ack_floor": {"stream_seq": self.ack_floor}, "num_pending": pending, "num_ack_pending": 0}
+            case _:
+                return _error(404, 10059)
+
+    def barrier(self, subject: str, headers: dict[str, str]) -> dict[str, Any] | None:
+        """What a stream behind that subject says; None where there is none."""
+        name = headers["Nats-Expected-Stream"]
+        stream = self.streams.get(name)
+        if stream is None or stream.config["subjects"] != [subject]:
+            return None
+        moved = len(stream.published) != int(headers["Nats-Expected-Last-Sequence"])
+        return _error(400, 10071 if moved else 10070) | {"stream": name}
+
+    def _info(self, name: str) -> dict[str, Any]:
+        if name == LIFECYCLE:
+            times, created = [message.published_at for message in self.log], START
+            config: dict[str, Any] = {"name": LIFECYCLE, "subjects": ["jobs.lifecycle.*"]}
+        else:
+            times, created, config = (one := self.streams[name]).published, one.created, one.config
+        state = {"messages": len(times), "first_seq": 1, "last_seq": len(times)}
+        last = format_instant(times[-1]) if times else "0001-01-01T00:00:00Z"
+        return {
+            "config": json.loads(json.dumps(config)),
+            "created": format_instant(created),
+            "state": state | {"first_ts": format_instant(times[0]) if times else last, "last_ts": last},
+            "ts": format_instant(self.now),
+        }
+
+    def _message(self, payload: dict[str, Any]) -> dict[str, Any]:
+        if subject := payload.get("last_by_subj"):
+            self.asked[str(TEMPLATE.job_id(subject))] = len(self.log)
+            found = [message for message in self.log if message.subject == subject][-1:]
+        else:
+            found = [message for message in self.log if message.seq >= payload["seq"]][:1]
+        if not found:
+            return _error(404, 10037)
+        one = found[0]
+        data, time = b64encode(one.data).decode(), format_instant(one.published_at)
+        return {"message": {"subject": one.subject, "seq": one.seq, "time": time, "data": data}}
+
+
+class RealServer(Server):
+    """The same with a real nats-server behind: what is asked of the model is asked of it, too, and they must agree.
+
+    Only the times are the model's. It is asked from a thread of its own, since somebody may act in mid-call.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._nc = self._wait(nats.connect(url))
+        assert "error" not in self._api("STREAM.CREATE.JOBS", {"name": LIFECYCLE, "subjects": ["jobs.lifecycle.*"]})
+
+    def _wait(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    def _api(self, verb: str, payload: dict[str, Any] | None = None) -> dict[str, Any]:
+        body = json.dumps(payload).encode() if payload else b""
+        return cast(
+            "dict[str, Any]", json.loads(self._wait(self._nc.request(f"$JS.API.{verb}", body, timeout=10)).data)
+        )
+
+    def _is_acked(self, subject: str, data: bytes) -> bool:
+        with suppress(nats.errors.NoRespondersError):
+            return "stream" in json.loads(self._wait(self._nc.request(subject, data, timeout=10)).data)
+        return False
+
+    def tell(self, job: str, status: str | None, occurred_at: int | None = None) -> None:
+        super().tell(job, status, occurred_at)
+        assert self._is_acked(self.log[-1].subject, self.log[-1].data)
+
+    def create(self, name: str, **config: Any) -> bool:
+        made = super().create(name, **config)
+        wish = self.streams[name].config if made else {"name": name, "subjects": [f"other.{name}"]}
+        assert ("error" not in self._api(f"STREAM.CREATE.{name}", wish)) is made
+        return made
+
+    def publish(self, name: str) -> bool:
+        acked = super().publish(name)
+        assert self._is_acked(name.replace("_", ".") + ".tasks", b"task") is acked
+        return acked
+
+    def delete_by_its_owner(self, name: str) -> None:
+        there = name in self.streams
+        super().delete_by_its_owner(name)
+        assert ("error" not in self._api(f"STREAM.DELETE.{name}")) is there
+
+    def answer(self, verb: str, payload: dict[str, Any]) -> dict[str, Any]:
+        model = super().answer(verb, payload)
+        if verb.startswith("CONSUMER.INFO"):
+            return model  # who consumes here is the machine
+        real = self._api(verb, payload)
+        assert model.get("error", {}).get("err_code") == real.get("error", {}).get("err_code"), (verb, model, real)
+        return cast("dict[str, Any]", _with_times(real, model))
+
+    def barrier(self, subject: str, headers: dict[str, str]) -> dict[str, Any] | None:
+        model, real = super().barrier(subject, headers), None
+        with suppress(nats.errors.NoRespondersError):
+            real = json.loads(self._wait(self._nc.request(subject, b"", timeout=10, headers=headers)).data)
+        codes = [answer and (answer["error"]["err_code"], answer["stream"]) for answer in (model, real)]
+        assert codes[0] == codes[1], (subject, model, real)
+        return model
+
+    def close(self) -> None:
+        """Leave nothing behind for the next game."""
+        for name in self._api("STREAM.NAMES")["streams"]:
+            self._api(f"STREAM.DELETE.{name}")
+        self._wait(self._nc.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _with_times(real: Any, model: Any) -> Any:
+    """The real answer, its times taken from the model's."""
+    if isinstance(real, dict) and isinstance(model, dict):
+        times = {"ts", "created", "time", "first_ts", "last_ts"}
+        return {
+            key: model.get(key) if key in times else _with_times(value, model.get(key)) for key, value in real.items()
+        }
+    if isinstance(real, list) and isinstance(model, list) and len(real) == len(model):
+        return [_with_times(one, other) for one, other in zip(real, model, strict=True)]
+    return real
+
+
+def _page(**entries: list[Any]) -> dict[str, Any]:
+    return entries | {"total": 1, "limit": 1, "offset": 0}
+
+
+def _error(code: int, err_code: int) -> dict[str, Any]:
+    return {"error": {"code": code, "err_code": err_code, "description": "as the server says"}}
+
+
+Meddle = Callable[[], Awaitable[None]]
+
+
+class Memory(JetStream):
+    """The product's client on the model; before a request somebody may act, after it the answer may be lost."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__({})
+        self.server = server
+        self.dead = False
+        self.calls = 0
+        self.meddling: dict[int, Meddle | str] = {}
+
+    async def connect(self) -> Client:
+        """There is nothing to connect to."""
+        return cast("Client", self)
+
+    @property
+    def is_connected(self) -> bool:
+        return not self.dead
+
+    async def lets_through(self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None) -> bool:
+        """Everything is allowed."""
+        del subject, body, headers
+        return True
+
+    async def _request(self, client: Client, subject: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
+        del client
+        await asyncio.sleep(0)
+        if self.dead:
+            raise Killed
+        self.calls += 1
+        act = self.meddling.pop(self.calls, None)
+        if callable(act) and ".STREAM.DELETE." not in subject:  # in there lies the one race that is left
+            await act()
+        if act in {"kill before", "lose request"}:
+            self._fall(act)
+        self.server.now += 1000
+        answer = self._answer(subject, body, headers)
+        if act in {"kill after", "lose answer"}:
+            self._fall(act)
+        return json.dumps(answer).encode()
+
+    def _answer(self, subject: str, body: bytes, headers: dict[str, str] | None) -> dict[str, Any]:
+        if headers is None:
+            return self.server.answer(subject.removeprefix("$JS.API."), json.loads(body) if body else {})
+        answer = self.server.barrier(subject, headers)
+        if answer is None:
+            message = "no stream is there"
+            raise NobodyThere(message)
+        return answer
+
+    def _fall(self, act: object) -> None:
+        if act in {"kill before", "kill after"}:
+            self.dead = True
+            raise Killed
+        message = "no answer"
+        raise Unanswered(message)
+
+    async def replay(self, stream: str, subject: str, batch: int = 512) -> AsyncIterator[list[StoredMessage]]:
+        """All that was told."""
+        del stream, subject, batch
+        if self.dead:
+            raise Killed
+        if self.server.log:
+            yield list(self.server.log)
+
+
+class DyingScripts(Scripts):
+    """No script of a killed replica's runs any more."""
+
+    js: Memory
+
+    async def call(self, script: Script, keys: Any, args: Any) -> Any:
+        if self.js.dead:
+            raise Killed
+        return await super().call(script, keys, args)
+
+
+def turned(script: Script, namespace: str) -> None:
+    """Let a script read the machine's clock instead of Redis's."""
+    clock = f"tonumber(redis.call('GET', '{namespace}:clock'))"
+    time = f"(function() local c = {clock} return {{math.floor(c / 1000), (c % 1000) * 1000}} end)()"
+    script.lua = script.lua.replace("redis.call('TIME')", time)
+    script.sha = sha1(script.lua.encode(), usedforsecurity=False).hexdigest()
+
+
+class Replica:
+    """One reactor: a sweeper and a reconciler, each with a view of its own, and what consumes events."""
+
+    def __init__(self, server: Server, redis: Redis, namespace: str) -> None:
+        self.server, self.js = server, Memory(server)
+        scripts = DyingScripts(redis)
+        scripts.js = self.js
+        self.ledger, self.audit = Ledger(redis, scripts, namespace, 3600.0), Audit(redis, scripts, namespace)
+        for script in [one for part in (self.ledger, self.audit) for one in vars(part).values()]:
+            if isinstance(script, Script):
+                turned(script, namespace)
+        policy = Policy(
+            pattern=PolicySettings().regex,
+            terminal_statuses=frozenset(TERMINAL),
+            age_guard=GUARDS["age_guard"],
+            terminal_grace=GUARDS["terminal_grace"],
+            idle_guard=GUARDS["idle_guard"],
+            missing_guard=GUARDS["missing_guard"],
+            dispute_guard=GUARDS["dispute_guard"],
+        )
+        self.consumer = self._directory(policy)
+        self.reconciler = self._reconciler(policy)
+        self.sweeper = self._sweeper(policy)
+
+    def _directory(self, policy: Policy) -> Directory:
+        source = Source(LIFECYCLE, (TEMPLATE.wildcard,))
+        return Directory(self.js, self.ledger, policy, template=TEMPLATE, source=source, durable="reactor")
+
+    def _drainer(self, directory: Directory, policy: Policy) -> Drainer:
+        return Drainer(
+            reads=self.js,
+            effects=self.js,
+            directory=directory,
+            ledger=self.ledger,
+            audit=self.audit,
+            policy=policy,
+            companions=Companions(),
+            lease_s=LEASE_S,
+            by="replica",
+            announce=_nobody_listens,
+            journal=Journal("replica"),
+            monotonic=lambda: self.server.now / SECOND,
+        )
+
+    def _reconciler(self, policy: Policy) -> Reconciler:
+        directory = self._directory(policy)
+        return Reconciler(
+            reads=self.js,
+            directory=directory,
+            drainer=self._drainer(directory, policy),
+            ledger=self.ledger,
+            policy=policy,
+            breaker=Breaker(20, 0.5),
+            lifecycle_stream=LIFECYCLE,
+            concurrency=2,
+            catch_up=self.consume,
+            failures=Failures(self.ledger, self.audit, max_attempts=8, by="replica", clock=lambda: START),
+            clock=lambda: self.server.now,
+            pace=_at_once,
+            journal=Journal("replica"),
+        )
+
+    def _sweeper(self, policy: Policy) -> Sweeper:
+        directory = self._directory(policy)
+        policy = replace(policy, absence_counts=False)
+        return Sweeper(
+            reads=self.js,
+            directory=directory,
+            drainer=self._drainer(directory, policy),
+            ledger=self.ledger,
+            audit=self.audit,
+            policy=policy,
+            batch=4,
+            lease_s=LEASE_S,
+            failures=Failures(self.ledger, self.audit, max_attempts=8, by="replica", clock=lambda: START),
+            pace=_at_once,
+            want_pass=_at_once,
+        )
+
+    async def consume(self) -> None:
+        """Take what is pending, and ack it once Redis has it."""
+        await self.consumer.ensure()
+        if pending := self.server.log[self.server.ack_floor :]:
+            await self.consumer.take(pending)
+            self.server.ack_floor = max(self.server.ack_floor, pending[-1].seq)
+
+    async def reconcile(self) -> Report:
+        """A full pass."""
+        return await self.reconciler.run(Order())
+
+
+async def _nobody_listens(_subject: str, _data: bytes) -> None:
+    """Core NATS."""
+
+
+async def _at_once() -> None:
+    """No limit, and nobody to ask."""

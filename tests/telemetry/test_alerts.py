@@ -1,0 +1,144 @@
+"""What a worker tells of what needs a person: once when it begins, once when it is over."""
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+from alerting import alerts, changes, passes
+from harness import World, acked, eventually, heard, own_world, worker
+
+from reactor.directories.events import LOST
+from reactor.telemetry.alerts import MANY, Alerts, Kind
+
+EVERY_SECOND = {"REACTOR_RECONCILE_INTERVAL": "1s"}
+
+
+async def vouched(world: World) -> bool:
+    return bool(await world.redis.hget(f"{world.namespace}:ledger", "state") == "complete")
+
+
+async def test_a_tripped_breaker_is_told_once_and_once_when_it_is_over(world: World) -> None:
+    """Over many passes, each of which it holds back; by every worker that is there, in its own name."""
+    await world.declare()
+    await world.emit(1000, "STARTED")
+    for number in range(25):
+        await world.stream(f"job_{number}")
+    told = await alerts(world)
+    env = world.env(**EVERY_SECOND)
+    async with worker(env) as one, worker(env) as two:
+        await eventually(lambda: len(told) == 2, 20)
+        assert changes(told) == [("breaker_tripped", False)] * 2
+        assert len({alert["by"] for alert in told}) == 2
+        assert all("25 of 25" in alert["message"] for alert in told)
+        seen = passes(one) + passes(two)
+        await eventually(lambda: passes(one) + passes(two) >= seen + 6, 30)
+        assert len(told) == 2
+        for number in range(25):
+            await world.emit(number, "STARTED")
+        await eventually(lambda: len(told) == 4, 30)
+    assert changes(told[2:]) == [("breaker_tripped", True)] * 2
+    assert {(alert["by"], alert["message"]) for alert in told[2:]} == {(a["by"], a["message"]) for a in told[:2]}
+
+
+async def test_what_a_command_did_to_the_breaker_is_told_too(world: World) -> None:
+    """The command itself tells nobody."""
+    await world.declare()
+    await world.emit(1000, "STARTED")
+    told = await alerts(world)
+    async with worker(world.env()) as one:
+        await eventually(lambda: passes(one))
+        for number in range(25):
+            await world.stream(f"job_{number}")
+        assert (await world.reactor("reconcile")).code == 4
+        await eventually(lambda: told)
+        assert (await world.reactor("reconcile", "--yes")).code == 0
+        await eventually(lambda: len(told) > 1)
+        pid = one.process.pid
+    assert changes(told) == [("breaker_tripped", False), ("breaker_tripped", True)]
+    assert {alert["by"].split(":")[1] for alert in told} == {str(pid)}
+
+
+async def test_a_redis_that_was_flushed_is_told_and_that_it_is_whole_again(world: World) -> None:
+    """However fast the rebuild is. What a new worker builds first was never lost."""
+    told = await alerts(world)
+    async with worker(world.env()):
+        await world.emit(1, "STARTED")
+        await eventually(lambda: vouched(world))
+        await eventually(lambda: acked(world))
+        keys = [key async for key in world.redis.scan_iter(f"{world.namespace}:*")]
+        await world.redis.delete(*keys)
+        await eventually(lambda: len(told) > 1, 20)
+        await eventually(lambda: heard(world, 1))
+    assert changes(told) == [("coverage_lost", False), ("coverage_lost", True)]
+    assert {alert["message"] for alert in told} == {LOST}
+
+
+async def test_a_nats_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
+    """The worker lives on, does its work once NATS is back, and tells what changes then."""
+    async with (
+        own_world(tmp_path) as (world, nats_one, _),
+        worker(world.env(**EVERY_SECOND)) as process,
+    ):
+        await eventually(lambda: vouched(world))
+        told = await alerts(world)
+        nats_one.signal(signal.SIGSTOP)
+        await world.redis.flushall()
+        await eventually(lambda: process.said("failed, trying again"), 40)
+        nats_one.signal(signal.SIGCONT)
+        await world.emit(1, "STARTED")
+        await eventually(lambda: changes(told)[-1:] == [("coverage_lost", True)], 40)
+        seen = passes(process)
+        await eventually(lambda: passes(process) > seen, 30)
+        assert process.process.returncode is None
+
+
+class Ear:
+    """Where alerts are published; deaf until it is opened."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.heard: list[dict[str, Any]] = []
+
+    async def publish(self, _subject: str, data: bytes) -> None:
+        await self.open.wait()
+        self.heard.append(json.loads(data))
+
+
+async def test_noting_waits_for_nobody() -> None:
+    """Who takes nothing holds up the telling only, and does not fill the memory."""
+    ear = Ear()
+    told = Alerts(ear.publish, "me", lambda: 0)
+    for _ in range(MANY):
+        told.note(Kind.DELETES_PAUSED, "no right")
+        told.note(Kind.DELETES_PAUSED, None)
+    telling = asyncio.create_task(told.tell())
+    await asyncio.wait({telling}, timeout=0.01)
+    assert not telling.done()
+    ear.open.set()
+    await telling
+    assert len(ear.heard) == MANY
+    assert ear.heard[-1]["resolved"]
+
+
+async def test_another_wording_is_no_change() -> None:
+    """One beginning, one end, in the words that it began with."""
+    ear = Ear()
+    ear.open.set()
+    told = Alerts(ear.publish, "me", lambda: 0)
+    for message in (None, "25 of 26", "24 of 26", None, None):
+        told.note(Kind.BREAKER_TRIPPED, message)
+    await told.tell()
+    assert [(one["message"], one["resolved"]) for one in ear.heard] == [("25 of 26", False), ("25 of 26", True)]
+
+
+async def test_a_ledger_that_was_never_whole_is_not_lost() -> None:
+    """A new worker builds it first."""
+    ear = Ear()
+    ear.open.set()
+    told = Alerts(ear.publish, "me", lambda: 0)
+    for gap in (LOST, None, LOST, LOST, None):
+        told.note_coverage(gap)
+    await told.tell()
+    assert [one["resolved"] for one in ear.heard] == [False, True]

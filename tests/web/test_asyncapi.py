@@ -1,0 +1,72 @@
+"""The AsyncAPI document, against the specification's model and against what is really heard and said."""
+
+import json
+from typing import Any
+
+import pytest
+from faststream.specification.asyncapi.v3_0_0.schema import ApplicationSchema
+from harness import World, eventually
+from jsonschema import Draft202012Validator
+
+from reactor.core.events import SubjectTemplate
+from reactor.operate.emit import payload_of
+from reactor.telemetry.alerts import Alert, Kind
+from reactor.web.asyncapi import document
+
+DOCUMENT = document(SubjectTemplate("jobs.lifecycle.{job_id}"), "1.0")
+
+
+MESSAGES = [one for channel in DOCUMENT["channels"].values() for one in channel["messages"].values()]
+
+
+def payload(channel: str, message: str) -> dict[str, Any]:
+    return DOCUMENT["channels"][channel]["messages"][message]["payload"]  # type: ignore[no-any-return]
+
+
+def test_it_is_an_asyncapi_document() -> None:
+    """By FastStream's own model of the specification; each operation leads to a channel."""
+    ApplicationSchema.model_validate(DOCUMENT)
+    channels = {operation["channel"]["$ref"] for operation in DOCUMENT["operations"].values()}
+    assert channels == {f"#/channels/{name}" for name in DOCUMENT["channels"]}
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda one: one["title"])
+def test_its_examples_are_what_it_says(message: dict[str, Any]) -> None:
+    """And hold every field that must be there."""
+    schema = Draft202012Validator(message["payload"])
+    for example in message["examples"]:
+        schema.validate(example["payload"])
+    assert not schema.is_valid({})
+
+
+def test_what_is_heard_is_what_it_says() -> None:
+    """As `reactor emit` says it."""
+    said = json.loads(payload_of("42", "STARTED", "2026-01-31T12:00:00Z"))
+    Draft202012Validator(payload("lifecycle", "event")).validate(said)
+
+
+def test_an_alert_is_told_with_these_fields_and_no_others() -> None:
+    """Of every kind that there is; real ones are held against it where they are provoked."""
+    schema = payload("alert", "alert")
+    assert set(schema["properties"]) == set(schema["required"]) == set(Alert.__slots__)
+    assert set(schema["properties"]["kind"]["enum"]) == set(Kind)
+    assert DOCUMENT["channels"]["alert"]["parameters"]["kind"]["enum"] == list(Kind)
+
+
+async def test_what_is_said_is_what_it_says(world: World) -> None:
+    """An outcome event, off the wire: these fields and no others."""
+    await world.declare()
+    told: list[bytes] = []
+
+    async def hear(msg: Any) -> None:
+        told.append(msg.data)
+
+    await world.nc.subscribe("reactor.drained.*", cb=hear)
+    await world.nc.flush()
+    await world.zombie(1)
+    await world.reconcile()
+    await eventually(lambda: told)
+    said = json.loads(told[0])
+    schema = payload("drained", "drained")
+    Draft202012Validator(schema).validate(said)
+    assert set(said) == set(schema["properties"])

@@ -1,0 +1,178 @@
+"""What the worker tells over HTTP, and the commands that tell the same."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from harness import Served, World, eventually, gone, heard, own_world, served, worker
+
+from reactor.cli.embedded import free_port
+
+
+async def test_it_tells_what_there_is_and_what_was_done(world: World) -> None:
+    """Counts, verdicts, the history and where the leaks are."""
+    async with served(world, REACTOR_POLICY_TERMINAL_GRACE="1h") as at:
+        await world.zombie(1)
+        await world.stream("job_2", messages=2)
+        await world.emit(2, "STARTED")
+        await eventually(lambda: heard(world, 1, 2))
+        rows = await eventually(lambda: _rows(at, 2))
+        assert {name: (row["verdict"], row["reason"]) for name, row in rows.items()} == {
+            "job_1": ("waiting", "grace"),
+            "job_2": ("kept", "running"),
+        }
+        code, status = await at.get("/api/status")
+        assert code == 200
+        assert (status["job_streams"], status["live"], status["waiting"], status["drained_today"]) == (2, 1, 1, 0)
+    async with served(world) as at:
+        await eventually(lambda: gone(world, "job_1"))
+        status = await eventually(lambda: _drained(at))
+        assert status["bytes_reclaimed"] > 0
+        assert status["last_reconcile"]["error"] is None
+        [entry] = (await at.get("/api/history"))[1]["entries"]
+        assert (entry["stream"], entry["outcome"], entry["reason"]) == ("job_1", "drained", "terminal")
+        assert "token" not in entry
+        leaks = (await at.get("/api/leaks"))[1]
+        assert (leaks["total"], leaks["statuses"][0]["status"], sum(leaks["statuses"][0]["hours"])) == (1, "SUCCESS", 1)
+        assert (await at.get("/api/timeline"))[1]["points"][0]["verdicts"].keys() >= {"kept", "zombie"}
+
+
+async def _rows(at: Served, count: int) -> dict[str, Any]:
+    """By stream, once there are so many: they are judged every other second."""
+    rows = {one["stream"]: one for one in (await at.get("/api/streams"))[1]["streams"]}
+    return rows if len(rows) == count else {}
+
+
+async def _drained(at: Served) -> Any:
+    status = (await at.get("/api/status"))[1]
+    return status if status["drained_today"] == 1 else None
+
+
+async def test_it_explains_a_stream(world: World) -> None:
+    """In a sentence, with the evidence, each guard's time, and what would change it; the command says the same."""
+    async with served(world, REACTOR_POLICY_AGE_GUARD="1h") as at:
+        await world.zombie(1, messages=3)
+        await world.consumer("job_1")
+        await eventually(lambda: heard(world, 1))
+        code, told = await at.get("/api/streams/job_1")
+        assert (code, told["verdict"], told["reason"]) == (200, "waiting", "fresh")
+        assert "younger than the age guard" in told["sentence"]
+        assert told["evidence"]["record"]["status"] == "SUCCESS"
+        assert told["evidence"]["consumers"][0]["pending"] == 3
+        assert [(guard["guard"], guard["passed"]) for guard in told["guards"]] == [
+            ("age_guard", False),
+            ("terminal_grace", True),
+        ]  # and no idle guard: nothing was published since the job's end
+        assert (await at.get("/api/streams/nobodys"))[0] == 404
+        assert (await at.get("/api/streams/job_99"))[0] == 404
+    said = await world.reactor("explain", "job_1", "--json", REACTOR_POLICY_AGE_GUARD="1h")
+    assert json.loads(said.out)["sentence"] == told["sentence"]
+    plain = await world.reactor("explain", "job_1", REACTOR_POLICY_AGE_GUARD="1h")
+    assert told["sentence"] in plain.out
+    for name, complaint in (("nobodys", "is no job stream"), ("job_99", "there is no stream job_99")):
+        refused = await world.reactor("explain", name)
+        assert (refused.code, complaint in refused.err) == (2, True)
+
+
+async def test_it_says_who_deleted_a_stream(world: World) -> None:
+    """The first question of whoever misses one; and a stream that reactor never touched clears it."""
+    await world.declare()
+    await world.zombie(1, messages=3)
+    await world.zombie(2)
+    await world.js.delete_stream("job_2")
+    began = (await world.reactor("explain", "job_1")).code, (await world.reactor("explain", "job_2")).err
+    assert began == (0, "reactor: there is no stream job_2; the audit trail has no deletion of it by reactor\n")
+    assert (await world.reconcile())["fixed"] == 1
+    [intent, _] = await world.trail()
+    said = await world.reactor("explain", "job_1")
+    assert said.code == 2
+    assert f"; reactor drained it at {intent['at']}: terminal, its job's status SUCCESS, 3 messages (" in said.err
+    other = await world.reactor("explain", "job_2")
+    assert f"; the audit trail, which begins at {intent['at']}, has no deletion of it by reactor" in other.err
+
+
+async def test_the_commands_tell_status_and_history(world: World) -> None:
+    """For people and as JSON, filtered where that is asked."""
+    await world.declare()
+    await world.zombie(1)
+    await world.zombie(2, status="FAILURE")
+    await world.reconcile()
+    status = json.loads((await world.reactor("status", "--json")).out)
+    assert (status["job_streams"], status["drained_today"], status["last_reconcile"]["fixed"]) == (0, 2, 2)
+    assert "checked 2, fixed 2" in (await world.reactor("status")).out
+    entries = json.loads((await world.reactor("history", "--json", "--stream", "job_2")).out)["entries"]
+    assert [(one["stream"], one["status"]) for one in entries] == [("job_2", "FAILURE")]
+    assert len(json.loads((await world.reactor("history", "--json", "--limit", "1")).out)["entries"]) == 1
+    assert not json.loads((await world.reactor("history", "--json", "--reason", "missing")).out)["entries"]
+    assert (refused := await world.reactor("history", "--reason", "terminl")).code == 2
+    assert "terminal" in refused.err
+    assert "job_1" in (await world.reactor("history", "--since", "1h")).out
+    wrong = await world.reactor("history", "--since", "yesterday")
+    assert (wrong.code, "--since" in wrong.err) == (2, True)
+
+
+async def test_events_tell_of_a_drain(world: World) -> None:
+    """As it happens."""
+    async with served(world) as at:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(at.base.rsplit(":", 1)[1]))
+        writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"event: status"), 10)
+        await world.zombie(1)
+        await asyncio.wait_for(reader.readuntil(b"event: settled"), 20)
+        assert b"job_1" in await asyncio.wait_for(reader.readuntil(b"\n\n"), 10)
+        writer.close()
+
+
+async def test_a_token_guards_what_tells_of_jobs(world: World) -> None:
+    """Not the health checks and the page, which tell of none."""
+    async with served(world, REACTOR_HTTP_TOKEN="hunter2") as at:
+        assert (await at.get("/api/status"))[0] == 401
+        assert (await at.get("/api/status?token=wrong"))[0] == 401
+        assert (await at.get("/api/status?token=hunter2"))[0] == 200
+        assert (await at.get("/api/status", token="hunter2"))[0] == 200
+        assert (await at.get("/healthz"))[0] == 200
+        assert (await at.get("/"))[0] == 200
+        assert not at.process.said("hunter2")
+
+
+async def test_an_endpoint_that_cannot_be_is_said(world: World) -> None:
+    """At the start, in one line: a port that is taken, an address that everybody reaches."""
+    async with served(world) as at:
+        port = at.base.rsplit(":", 1)[1]
+        taken = await world.reactor("worker", REACTOR_HTTP_PORT=port)
+        assert (taken.code, f"cannot listen on 127.0.0.1:{port}" in taken.err) == (2, True)
+    bare = await world.reactor("worker", REACTOR_HTTP_PORT=free_port(), REACTOR_HTTP_HOST="0.0.0.0")  # noqa: S104
+    assert (bare.code, "REACTOR_HTTP_TOKEN" in bare.err) == (2, True)
+
+
+async def test_readiness_follows_the_servers(tmp_path: Any) -> None:
+    """Alive and not ready while they are away; ready again by itself."""
+    async with own_world(tmp_path) as (world, _, valkey), served(world) as at:
+        await valkey.stop()
+        code, told = await at.get("/readyz")
+        assert (code, told["ready"]) == (503, False)
+        assert "Redis" in told["reasons"][0]
+        assert (await at.get("/api/status"))[0] == 503
+        assert (await at.get("/healthz"))[0] == 200
+        await valkey.start()
+        await eventually(at.is_ready, 20)
+
+
+async def test_it_lives_while_it_waits_for_its_servers(world: World) -> None:
+    """Alive, not ready, and says what it waits for."""
+    port = free_port()
+    env = world.env(REACTOR_HTTP_PORT=port, REACTOR_NATS_URL=f"nats://127.0.0.1:{free_port()}")
+    async with worker(env, until="waiting for NATS") as process:
+        at = Served(f"http://127.0.0.1:{port}", process)
+        assert (await at.get("/healthz"))[0] == 200
+        assert (await at.get("/readyz")) == (503, {"ready": False, "reasons": ["waiting for NATS and Redis"]})
+        assert (await at.get("/api/status"))[0] == 503
+
+
+@pytest.mark.parametrize("path", ["/api/history?limit=x", "/nothing", "/api/streams/..%2f..%2fetc%2fpasswd"])
+async def test_bad_questions_get_an_answer(world: World, path: str) -> None:
+    """And no traceback."""
+    async with served(world) as at:
+        assert (await at.get(path))[0] in {400, 404}
+        assert not at.process.said("Traceback")

@@ -91,9 +91,9 @@ def reconcile(
 ) -> None:
     """One full sweep and its report: lists all job streams, drains the zombies among them."""
     from reactor.cli import passes
-    from reactor.controller.reconciler import Order
+    from reactor.controller.reconciler import PassOptions
 
-    order = Order(dry_run=dry_run, override_breaker=yes, only=frozenset(stream or ()))
+    order = PassOptions(dry_run=dry_run, override_breaker=yes, only=frozenset(stream or ()))
     passes.reconcile(order, as_json=as_json, assume_missing=assume_missing, age_guard=age_guard)
 
 

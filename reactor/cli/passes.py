@@ -16,20 +16,20 @@ from reactor.cli.render import progress_bar, show_report
 from reactor.cli.shell import run, settings_of_command
 from reactor.config.fields import parse_duration
 from reactor.config.settings import Settings
-from reactor.controller.reconciler import Order, no_progress
+from reactor.controller.reconciler import PassOptions, ignore_progress
 from reactor.controller.reconciler import Progress as OnProgress
 from reactor.core.report import Report
-from reactor.directories.events import in_words
+from reactor.directories.events import describe_outage
 from reactor.jetstream.client import JetStreamError
 from reactor.jetstream.topology import ProvisionError
 from reactor.store.ledger import LedgerError
 from reactor.telemetry.traces import tracing
-from reactor.worker.wiring import Crew, parts, policy_of, provision_safely, utc_now
+from reactor.worker.wiring import UseCases, parts, policy_of, provision_safely, utc_now
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
-def reconcile(order: Order, *, as_json: bool, assume_missing: bool, age_guard: str | None) -> None:
+def reconcile(order: PassOptions, *, as_json: bool, assume_missing: bool, age_guard: str | None) -> None:
     """One full sweep and its report. Exits with a code."""
     settings = settings_of_command()
     if age_guard is not None:
@@ -37,7 +37,7 @@ def reconcile(order: Order, *, as_json: bool, assume_missing: bool, age_guard: s
     _check_streams(settings, sorted(order.only))
     console = Console(highlight=False)
     if as_json:
-        report, caught = run(lambda: _until_stopped(settings, order, no_progress, assume_missing=assume_missing))
+        report, caught = run(lambda: _until_stopped(settings, order, ignore_progress, assume_missing=assume_missing))
         sys.stdout.write(json.dumps(report.as_dict()) + "\n")
     else:
         with progress_bar(console) as progress:
@@ -47,7 +47,7 @@ def reconcile(order: Order, *, as_json: bool, assume_missing: bool, age_guard: s
 
 
 async def _until_stopped(
-    settings: Settings, order: Order, progress: OnProgress, *, assume_missing: bool
+    settings: Settings, order: PassOptions, progress: OnProgress, *, assume_missing: bool
 ) -> tuple[Report, int]:
     """The report, and the number of the signal that ended it, or 0. A second signal ends the process at once."""
     loop, stop, caught = asyncio.get_running_loop(), asyncio.Event(), [0]
@@ -84,21 +84,21 @@ def _check_streams(settings: Settings, names: list[str]) -> None:
             fail(Exit.USAGE, f"--stream: {name!r} is no job stream: its name does not match {pattern}")
 
 
-async def one_pass(settings: Settings, order: Order, progress: OnProgress, *, assume_missing: bool) -> Report:
+async def one_pass(settings: Settings, order: PassOptions, progress: OnProgress, *, assume_missing: bool) -> Report:
     """One pass, as the command runs it; an outage is in the report."""
     async with tracing(os.environ), parts(settings) as connected:
         try:
             provisioned = await provision_safely(connected)
-            crew = Crew(connected, provisioned, assume_missing=assume_missing)
+            crew = UseCases(connected, provisioned, assume_missing=assume_missing)
             reconciler = crew.reconciler(await crew.lifecycle_subscriber())
         except (JetStreamError, LedgerError) as error:
-            return _broken_off(settings, order, in_words(error), away=True)
+            return _broken_off(settings, order, describe_outage(error), away=True)
         except ProvisionError as error:
             return _broken_off(settings, order, str(error), away=False)
         return await reconciler.run(order, progress)
 
 
-def _broken_off(settings: Settings, order: Order, error: str, *, away: bool) -> Report:
+def _broken_off(settings: Settings, order: PassOptions, error: str, *, away: bool) -> Report:
     return Report((), policy_of(settings), order.dry_run, utc_now(), 0.0, error=error, away=away)
 
 

@@ -14,7 +14,7 @@ from reactor.core.checks import Diagnosis, Level
 from reactor.core.model import AUDIT_ENTRIES, Reason, nanoseconds, parse_instant
 from reactor.operate.emit import emit as emit_event
 from reactor.operate.queries import Json, NoJobStream, Overview
-from reactor.worker.wiring import Crew, doctor_of, parts, provision_safely, utc_now
+from reactor.worker.wiring import UseCases, doctor_of, parts, provision_safely, utc_now
 
 
 def explain(stream: str, *, as_json: bool) -> None:
@@ -50,7 +50,7 @@ def _ask(question: Callable[[Overview], Awaitable[Json]]) -> Json:
 
     async def ask() -> Json:
         async with parts(settings) as connected:
-            crew = Crew(connected, await provision_safely(connected))
+            crew = UseCases(connected, await provision_safely(connected))
             return await question(crew.overview(await crew.lifecycle_subscriber()))
 
     try:

@@ -104,11 +104,11 @@ def _show_evidence(console: Console, name: str, part: object, now: str) -> None:
         return
     table = Table("", "", "", show_header=False, box=None)
     for key, value in part.items():
-        table.add_row("", visible(str(key).replace("_", " ")), visible(_in_words(value, now)))
+        table.add_row("", visible(str(key).replace("_", " ")), visible(_describe(value, now)))
     console.print(table)
 
 
-def _in_words(value: object, now: str) -> str:
+def _describe(value: object, now: str) -> str:
     match value:
         case None | [] | {}:
             return "none"

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from reactor.cli.exits import SIGNALLED, Exit, fail
 from reactor.config.settings import Settings, SettingsError, load_settings
-from reactor.directories.events import in_words
+from reactor.directories.events import describe_outage
 from reactor.jetstream.client import JetStreamError
 from reactor.jetstream.topology import ProvisionError
 from reactor.operate.doctor.remedies import mend_of
@@ -47,7 +47,7 @@ def run(work: Callable[[], Awaitable[Result]], domain: str | None = None) -> Res
     try:
         return asyncio.run(main())
     except (JetStreamError, LedgerError) as error:
-        fail(Exit.UNREACHABLE, f"{in_words(error)}; {mend_of(error, domain)}")
+        fail(Exit.UNREACHABLE, f"{describe_outage(error)}; {mend_of(error, domain)}")
     except ProvisionError as error:
         fail(Exit.UNFIXABLE, str(error))
     except KeyboardInterrupt:

@@ -290,7 +290,7 @@ def load_settings() -> Settings:
         try:
             groups[name] = group()
         except ValidationError as error:
-            problems += [_in_words(group, dict(part)) for part in error.errors(include_input=False)]
+            problems += [_describe(group, dict(part)) for part in error.errors(include_input=False)]
     if problems:
         raise SettingsError(problems)
     return Settings.model_construct(**groups)
@@ -309,7 +309,7 @@ def _strangers() -> Iterator[str]:
             )
 
 
-def _in_words(group: type[BaseSettings], error: dict[str, Any]) -> str:
+def _describe(group: type[BaseSettings], error: dict[str, Any]) -> str:
     """`REACTOR_…: what is wrong`, without the value, which may be a secret; a duration names its own."""
     if not error["loc"]:  # about a group as a whole
         return f"{group.model_config['env_prefix'].rstrip('_')}: {error['msg'].removeprefix('Value error, ')}"

@@ -223,7 +223,7 @@ class Drainer:
 
     async def check_rights(self) -> None:
         """Ask for all that it takes, on a stream that cannot exist, and resume deleting where it is allowed."""
-        barred = [one.allow for one in for_deleting(self._effects) if not await self._effects.lets_through(*one.trial)]
+        barred = [one.allow for one in for_deleting(self._effects) if not await self._effects.may_publish(*one.trial)]
         self.paused = f"no permission to publish to {', '.join(barred)}" if barred else None
 
     async def recheck_rights(self) -> None:

@@ -88,11 +88,14 @@ class LifecycleSubscriber:
         self,
         directory: Directory,
         dead_letters: DeadLetters,
+        reply: Callable[[str, bytes], Awaitable[object]],
+        *,
         terminal_statuses: frozenset[str],
         wake: Callable[[], None],
         observer: Observer = FORGETFUL,
     ) -> None:
-        """`wake` is called when a job became due."""
+        """`reply` publishes over core NATS, to end deliveries; `wake` is called when a job became due."""
+        self._reply = reply
         self._known = KNOWN_LIVE | terminal_statuses
         self._directory = directory
         self._dead_letters = dead_letters
@@ -126,7 +129,7 @@ class LifecycleSubscriber:
                     malformed.append((msg, read))
         if taken.applied.due:
             self._wake()
-        await self._bury(malformed)
+        await self._keep_malformed(malformed)
 
     def _remark(self, event: Event) -> None:
         """What is odd about an event that counts all the same: said once a word, and once a source."""
@@ -147,7 +150,7 @@ class LifecycleSubscriber:
         self._remarked.add(what)
         return True
 
-    async def _bury(self, malformed: Sequence[tuple[Msg, Malformed]]) -> None:
+    async def _keep_malformed(self, malformed: Sequence[tuple[Msg, Malformed]]) -> None:
         """Keep them as dead letters, all at once; a flood of them is a line a batch."""
         kept = [one for one in await asyncio.gather(*(self._keep(*one) for one in malformed)) if one]
         if kept:
@@ -166,8 +169,9 @@ class LifecycleSubscriber:
         except (nats.errors.Error, TimeoutError) as error:
             await _give_back([msg], error)
             return None
-        await _terminate(msg, malformed.reason)
-        self._observer.buried()
+        # With the reason, for the server's MSG_TERMINATED advisory: nats-py's own `term` takes none.
+        await self._reply(msg.reply, b"+TERM " + malformed.reason.encode("utf-8", "replace")[:200])
+        self._observer.dead_lettered()
         return msg, malformed
 
 
@@ -221,12 +225,6 @@ async def _give_back(messages: Sequence[Msg], error: Exception) -> None:
     log.warning("messages given back, tried again soon", messages=len(messages), error=str(error), retry_s=RETRY_S)
     for msg in messages:
         await msg.nak(delay=RETRY_S)
-
-
-async def _terminate(msg: Msg, reason: str) -> None:
-    """End the deliveries of a message, with the reason in the server's MSG_TERMINATED advisory (nats-py takes none)."""
-    await msg._client.publish(msg.reply, b"+TERM " + reason.encode()[:200])  # noqa: SLF001  # nats-py offers no other way
-    msg._ackd = True  # noqa: SLF001
 
 
 class EagerPull:

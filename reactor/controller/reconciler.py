@@ -20,7 +20,7 @@ from reactor.core.model import Coverage, Drain, Outcome, Reason, Record, Settlem
 from reactor.core.policy import Breaker, Policy, decide
 from reactor.core.report import Report
 from reactor.core.stream_info import instant, read_stream
-from reactor.directories.events import Directory, in_words
+from reactor.directories.events import Directory, describe_outage
 from reactor.jetstream.client import JetStream, JetStreamError, Listing, NotFound
 from reactor.store.ledger import Lease, LeaseLost, Ledger, LedgerError
 from reactor.telemetry.journal import Journal
@@ -46,14 +46,14 @@ class Judged:
     verdict: Verdict
 
     @property
-    def needs_hand(self) -> bool:
+    def needs_settling(self) -> bool:
         """Whether `drain_stream` should settle it: a zombie, or a fence that has outlived its lease."""
         stale = self.stream.fence is not None and self.stream.fence.until <= self.stream.observed_at
         return isinstance(self.verdict, Drain) or (stale and bool(self.stream.fence and self.stream.fence.subjects))
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class PassOptions:
     """What is asked of one pass."""
 
     dry_run: bool = False
@@ -74,7 +74,7 @@ class Order:
 Progress = Callable[[int, int], None]
 
 
-def no_progress(_done: int, _total: int) -> None:
+def ignore_progress(_done: int, _total: int) -> None:
     """For a pass that nobody watches."""
 
 
@@ -113,7 +113,7 @@ class Reconciler:
         self._pace = pace
         self._journal = journal
 
-    async def run(self, order: Order, progress: Progress = no_progress) -> Report:
+    async def run(self, order: PassOptions, progress: Progress = ignore_progress) -> Report:
         """One pass and its report; an outage is in the report's `error`, never an exception."""
         started_at, start = self._clock(), time.monotonic()
         report = Report((), self._policy, order.dry_run, started_at, 0.0)
@@ -126,7 +126,7 @@ class Reconciler:
             settlements = await self._settle_all(judged, order, progress, held=held)
             if not order.dry_run:
                 settlements = await self._report_failures(settlements)
-                await self._drainer.account_for_begun({one.stream.name for one in judged if one.needs_hand})
+                await self._drainer.account_for_begun({one.stream.name for one in judged if one.needs_settling})
                 if not order.only:
                     await self._sweep_companions(judged)
                 self._journal.judged(*settlements)
@@ -135,22 +135,22 @@ class Reconciler:
             if order.is_stopped:
                 report = replace(report, error=INTERRUPTED)
         except (JetStreamError, LedgerError) as error:
-            report = replace(report, error=in_words(error), away=True)
+            report = replace(report, error=describe_outage(error), away=True)
         except (PassAborted, LeaseLost) as error:
             report = replace(report, error=str(error), away=not order.is_stopped)
         return await self._remember(replace(report, duration_s=time.monotonic() - start), order)
 
-    async def _remember(self, report: Report, order: Order) -> Report:
+    async def _remember(self, report: Report, order: PassOptions) -> Report:
         """For whoever looks on. A Redis that takes nothing is an outage, also where there was nothing to delete."""
         if order.dry_run or order.only:
             return report
         try:
             await self._ledger.remember_pass(json.dumps(report.in_short()))
         except LedgerError as error:
-            return report if report.error else replace(report, error=in_words(error), away=True)
+            return report if report.error else replace(report, error=describe_outage(error), away=True)
         return report
 
-    async def _unless_stopped(self, order: Order, work: Coroutine[Any, Any, list[Judged]]) -> list[Judged]:
+    async def _unless_stopped(self, order: PassOptions, work: Coroutine[Any, Any, list[Judged]]) -> list[Judged]:
         """Nothing is fenced yet, so it may be broken off anywhere. Raises PassAborted."""
         if order.stop is None:
             return await work
@@ -173,7 +173,7 @@ class Reconciler:
         """Resume deleting where it is allowed again. Raises JetStreamError."""
         await self._drainer.recheck_rights()
 
-    async def _judge_all(self, order: Order) -> list[Judged]:
+    async def _judge_all(self, order: PassOptions) -> list[Judged]:
         await self._directory.ensure()
         await self._catch_up()
         listing = await self._list(order.only)
@@ -221,7 +221,7 @@ class Reconciler:
             await asyncio.sleep(POLL_S)
             await self._directory.refresh(caught_up_to=listed_at)
 
-    def _job_streams(self, listing: Listing, sourced: frozenset[str], order: Order) -> list[Stream]:
+    def _job_streams(self, listing: Listing, sourced: frozenset[str], order: PassOptions) -> list[Stream]:
         """Job streams by their exact listed names; one that the server could not report whole is taken as such."""
         streams = {}
         for name in sorted(listing.streams.keys() | listing.unreported):
@@ -253,9 +253,9 @@ class Reconciler:
         await self._ledger.schedule({s.job_id: delay_until(until, s.observed_at) for s, until in waits})
 
     async def _settle_all(
-        self, judged: Sequence[Judged], order: Order, progress: Progress, *, held: bool
+        self, judged: Sequence[Judged], order: PassOptions, progress: Progress, *, held: bool
     ) -> list[Settlement]:
-        total, done = sum(one.needs_hand for one in judged), 0
+        total, done = sum(one.needs_settling for one in judged), 0
 
         async def settle(one: Judged) -> Settlement:
             nonlocal done
@@ -264,7 +264,7 @@ class Reconciler:
             progress(done, total)
             return settlement
 
-        hands = [one for one in judged if one.needs_hand]
+        hands = [one for one in judged if one.needs_settling]
         settled = dict(zip(map(id, hands), await each(hands, settle, self._concurrency), strict=True))
         return [settled.get(id(one)) or _as_it_is(one) for one in judged]
 
@@ -277,19 +277,19 @@ class Reconciler:
         told = dict(zip(failed, reported, strict=True))
         return [told.get(id(one), one) for one in settlements]
 
-    def _absent(self, order: Order, judged: Sequence[Judged]) -> list[Settlement]:
+    def _absent(self, order: PassOptions, judged: Sequence[Judged]) -> list[Settlement]:
         """Streams that were named and are not there."""
         gone = sorted(order.only - {one.stream.name for one in judged})
         streams = [Stream(name, self._policy.job_id(name) or "", 0) for name in gone]
         return [Settlement(Outcome.ALREADY_GONE, Reason.GONE, stream) for stream in streams]
 
-    async def _hold_back(self, one: Judged, order: Order) -> Settlement:
+    async def _hold_back(self, one: Judged, order: PassOptions) -> Settlement:
         if not isinstance(one.verdict, Drain):
             return await self._drain(one, order)  # no deletion: subjects that a fence has kept too long
         outcome = Outcome.WOULD_DRAIN if order.dry_run else Outcome.KEPT
         return replace(_as_it_is(one), outcome=outcome, detail="held back by the breaker")
 
-    async def _drain(self, one: Judged, order: Order) -> Settlement:
+    async def _drain(self, one: Judged, order: PassOptions) -> Settlement:
         target = Target(one.stream.name, one.stream.job_id, one.stream.created)
         try:
             if order.dry_run:

@@ -74,7 +74,7 @@ def read_event(
         if job_id != str(payload.job_id):
             return _malformed(job_id, seq, published_at, f"job_id {str(payload.job_id)[:64]!r} is not the subject's")
     except ValidationError as error:
-        return _malformed(job_id, seq, published_at, _in_words(error))
+        return _malformed(job_id, seq, published_at, _describe(error))
     except ValueError as error:
         return _malformed(job_id, seq, published_at, str(error))
     occurred_at, remark = _instant_of(time, published_at)
@@ -104,7 +104,7 @@ def _instant_of(time: object, published_at: int) -> tuple[int, str | None]:
         return published_at, f"occurred_at: {error}"
 
 
-def _in_words(error: ValidationError) -> str:
+def _describe(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'payload'}: {e['msg']}" for e in error.errors())[:300]
 
 

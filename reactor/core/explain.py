@@ -82,7 +82,7 @@ def both_words(record: Record) -> str:
     )
 
 
-def farewell(entry: Mapping[str, Any] | None, oldest: str | None) -> str:
+def deletion_of(entry: Mapping[str, Any] | None, oldest: str | None) -> str:
     """What the audit says of a stream that is not there, by its last deletion; `oldest` is when the trail begins."""
     if entry is None:
         return f"the audit trail{f', which begins at {oldest},' if oldest else ''} has no deletion of it by reactor"

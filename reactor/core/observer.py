@@ -6,7 +6,7 @@ from enum import StrEnum
 from reactor.core.model import Settlement
 
 
-class Heard(StrEnum):
+class EventOutcome(StrEnum):
     """What became of a lifecycle message."""
 
     APPLIED = "applied"
@@ -18,10 +18,10 @@ class Heard(StrEnum):
 class Observer:
     """This one forgets all of it at once. No method may fail or take long: they are called in the middle of things."""
 
-    def heard(self, messages: Mapping[tuple[str, Heard], int]) -> None:
+    def heard(self, messages: Mapping[tuple[str, EventOutcome], int]) -> None:
         """Lifecycle messages that the ledger has taken: how many, by status (upper case) and what became of them."""
 
-    def buried(self) -> None:
+    def dead_lettered(self) -> None:
         """A lifecycle message was kept in the dead letters."""
 
     def ended(self, settlement: Settlement) -> None:

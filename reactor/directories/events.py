@@ -12,7 +12,7 @@ import structlog
 
 from reactor.core.events import SubjectTemplate, read_event
 from reactor.core.model import UNREADABLE, Coverage, Event, Malformed, Record, fold
-from reactor.core.observer import Heard
+from reactor.core.observer import EventOutcome
 from reactor.core.policy import Policy, due_at
 from reactor.jetstream.client import JetStream, NotFound, StoredMessage, Unreachable
 from reactor.jetstream.topology import Lifecycle, Source, read_lifecycle
@@ -29,7 +29,7 @@ Known = tuple[Coverage, Mapping[str, Record]]
 """Records by job, and what the absence of one means."""
 
 
-def in_words(error: Exception) -> str:
+def describe_outage(error: Exception) -> str:
     """An outage, with the name of the server that it is about."""
     return f"{'Redis' if isinstance(error, LedgerError) else 'NATS'}: {error or type(error).__name__}"
 
@@ -41,17 +41,17 @@ class Taken:
     read: tuple[Event | Malformed, ...]
     applied: Applied
 
-    def outcomes(self) -> list[tuple[str, Heard]]:
+    def outcomes(self) -> list[tuple[str, EventOutcome]]:
         """Of each message its status (upper case; a malformed one has none) and what became of it."""
         named = [position for position, one in enumerate(self.read) if one.job_id is not None]
         stale = {named[position] for position in self.applied.stale}
         return [_heard(one, stale=position in stale) for position, one in enumerate(self.read)]
 
 
-def _heard(one: Event | Malformed, *, stale: bool) -> tuple[str, Heard]:
+def _heard(one: Event | Malformed, *, stale: bool) -> tuple[str, EventOutcome]:
     if isinstance(one, Malformed):
-        return UNREADABLE, Heard.MALFORMED
-    return fold(one.word.status), Heard.STALE if stale else Heard.APPLIED
+        return UNREADABLE, EventOutcome.MALFORMED
+    return fold(one.word.status), EventOutcome.STALE if stale else EventOutcome.APPLIED
 
 
 class Directory:

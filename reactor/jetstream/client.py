@@ -305,7 +305,7 @@ class JetStream:
         """The subject of a request, such as `$JS.API.STREAM.INFO.job_1`."""
         return f"{self._prefix}.{verb}"
 
-    async def lets_through(self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None) -> bool:
+    async def may_publish(self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None) -> bool:
         """Whether we may publish there: for messages that come to nothing, since this one is really sent.
 
         Raises Unreachable and Unanswered.
@@ -319,7 +319,7 @@ class JetStream:
             raise _refusal(error)
         return answer["stream"], answer["seq"]
 
-    async def may_hear(self, subject: str) -> bool:
+    async def may_subscribe(self, subject: str) -> bool:
         """Whether we may subscribe there. Raises Unreachable and Unanswered."""
 
         async def listen(client: Client) -> None:

@@ -33,7 +33,7 @@ class Right:
 
     @property
     def trial(self) -> tuple[str, bytes, dict[str, str] | None]:
-        """What to publish, as `lets_through` takes it."""
+        """What to publish, as `may_publish` takes it."""
         return self.subject, self.body, self.headers or None
 
 
@@ -75,9 +75,9 @@ def for_the_rest(js: JetStream, needs: Needs) -> Iterator[Right]:
 
 async def unheard(js: JetStream) -> list[str]:
     """Advisories that we may not subscribe to. Raises Unreachable and Unanswered."""
-    return [subject for subject in ADVISORY_SUBJECTS if not await js.may_hear(subject)]
+    return [subject for subject in ADVISORY_SUBJECTS if not await js.may_subscribe(subject)]
 
 
 async def lacking(js: JetStream, rights: Iterable[Right]) -> list[str]:
     """What is not allowed. Raises Unreachable and Unanswered."""
-    return [one.allow for one in rights if not await js.lets_through(*one.trial)]
+    return [one.allow for one in rights if not await js.may_publish(*one.trial)]

@@ -32,7 +32,7 @@ class ProvisionError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class DesiredStreams:
     """How the streams should be where reactor declares them. `max_age` in nanoseconds."""
 
     events_stream: str
@@ -80,7 +80,7 @@ class Lifecycle:
     """Messages of the durable that are not acked yet, delivered or not."""
 
 
-async def provision(js: JetStream, wishes: Wishes) -> Provision:
+async def provision(js: JetStream, wishes: DesiredStreams) -> Provision:
     """Find or declare every stream and durable. Raises ProvisionError and JetStreamError."""
     events = await _events_source(js, wishes)
     letters = _config(DEAD_LETTERS, [DEAD_LETTER_SUBJECT], wishes.max_age, wishes.replicas)
@@ -89,7 +89,7 @@ async def provision(js: JetStream, wishes: Wishes) -> Provision:
     return Provision(events)
 
 
-async def _affordable(js: JetStream, wishes: Wishes) -> int:
+async def _affordable(js: JetStream, wishes: DesiredStreams) -> int:
     """Bytes for the dead letters: `max_bytes` is reserved, and must not take the room of the jobs' own streams."""
     try:
         account = await js.call("INFO")
@@ -121,7 +121,7 @@ async def streams_of_advisories(js: JetStream) -> list[str]:
     return sorted(await js.stream_names(f"{ADVISORY}.>"))
 
 
-def wrong_account(owner: str, wishes: Wishes) -> str:
+def wrong_account(owner: str, wishes: DesiredStreams) -> str:
     """What to say where Redis holds the ledger of a lifecycle stream, and the account has none."""
     return (
         f"Redis holds the ledger of lifecycle stream {owner}, and this account has no stream on "
@@ -130,7 +130,7 @@ def wrong_account(owner: str, wishes: Wishes) -> str:
     )
 
 
-async def find_lifecycle_stream(js: JetStream, wishes: Wishes) -> str | None:
+async def find_lifecycle_stream(js: JetStream, wishes: DesiredStreams) -> str | None:
     """The stream that captures every job's lifecycle events, or None. Raises ProvisionError where only a part is."""
     wanted = wishes.events_subject.wildcard
     found = sorted(await js.stream_names(wanted))
@@ -149,7 +149,7 @@ async def find_lifecycle_stream(js: JetStream, wishes: Wishes) -> str | None:
     raise ProvisionError(message)
 
 
-async def _events_source(js: JetStream, wishes: Wishes) -> Source:
+async def _events_source(js: JetStream, wishes: DesiredStreams) -> Source:
     wanted = wishes.events_subject.wildcard
     stream = await find_lifecycle_stream(js, wishes)
     if stream is None:

@@ -5,7 +5,7 @@ import json
 from reactor.core.events import Payload
 from reactor.core.model import parse_instant
 from reactor.jetstream.client import JetStream
-from reactor.jetstream.topology import Wishes, provision
+from reactor.jetstream.topology import DesiredStreams, provision
 
 
 def payload_of(job_id: str, status: str, at: str | None) -> bytes:
@@ -16,7 +16,7 @@ def payload_of(job_id: str, status: str, at: str | None) -> bytes:
     return json.dumps(payload.model_dump(include={"job_id", "status", "occurred_at"}, exclude_none=True)).encode()
 
 
-async def emit(js: JetStream, wishes: Wishes, job_id: str, status: str, at: str | None) -> tuple[str, int]:
+async def emit(js: JetStream, wishes: DesiredStreams, job_id: str, status: str, at: str | None) -> tuple[str, int]:
     """Publish one event; the stream that took it and its sequence there.
 
     Raises ValueError for what a subscriber would refuse, ProvisionError and JetStreamError.

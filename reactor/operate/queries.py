@@ -8,8 +8,8 @@ from importlib.metadata import version
 from typing import Any
 
 from reactor.controller.drain import Drainer, Look, Target, settlement_of
-from reactor.controller.reconciler import Order, Reconciler
-from reactor.core.explain import changes, farewell, sentence
+from reactor.controller.reconciler import PassOptions, Reconciler
+from reactor.core.explain import changes, deletion_of, sentence
 from reactor.core.model import AUDIT_ENTRIES, SECOND, Outcome, Word, format_instant
 from reactor.core.policy import Policy, fell_due, guards_of
 from reactor.core.report import Report, describe
@@ -84,7 +84,7 @@ class Overview:
         """A dry pass over all streams, at most a moment old."""
         async with self._judging:
             if self._judged is None or time.monotonic() - self._judged_at > FRESH_S:
-                self._judged = await self._reconciler.run(Order(dry_run=True))
+                self._judged = await self._reconciler.run(PassOptions(dry_run=True))
                 self._judged_at = time.monotonic()
             return self._judged
 
@@ -223,7 +223,7 @@ class Overview:
         """For whoever looks for a stream that is not there: whether it was reactor that deleted it."""
         trail = await self._audit.newest(AUDIT_ENTRIES)
         deletions = (one for one in trail if one["stream"] == name and one.get("outcome") in _GONE)
-        return f"there is no stream {name}; {farewell(next(deletions, None), trail[-1]['at'] if trail else None)}"
+        return f"there is no stream {name}; {deletion_of(next(deletions, None), trail[-1]['at'] if trail else None)}"
 
     def _told(self, look: Look) -> Json:
         settlement = settlement_of(look.verdict, look.stream, look.record, look.coverage)

@@ -21,7 +21,7 @@ from prometheus_client.exposition import choose_encoder
 
 from reactor.core.events import SubjectTemplate
 from reactor.core.model import SECOND, UNREADABLE, Outcome, Reason, Settlement, parse_instant
-from reactor.core.observer import Heard, Observer
+from reactor.core.observer import EventOutcome, Observer
 from reactor.core.stream_info import ADVISORY
 
 OTHER = "other"
@@ -103,12 +103,12 @@ class Metrics(Observer):
     def _one_gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"reactor_{name}", text, labels, registry=self._registry)
 
-    def heard(self, messages: Mapping[tuple[str, Heard], int]) -> None:
+    def heard(self, messages: Mapping[tuple[str, EventOutcome], int]) -> None:
         """Count them by a status that is known, or as another one's."""
         for (status, outcome), count in messages.items():
             self._events.labels(self._statuses.get(status, OTHER), outcome.value).inc(count)
 
-    def buried(self) -> None:
+    def dead_lettered(self) -> None:
         """Count it."""
         self._dead_letters.inc()
 

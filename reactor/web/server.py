@@ -27,7 +27,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reactor.directories.events import in_words
+from reactor.directories.events import describe_outage
 from reactor.jetstream.client import JetStreamError
 from reactor.operate.queries import Json, NoJobStream, Overview
 from reactor.store.ledger import LedgerError
@@ -182,7 +182,7 @@ def _answering(ask: Callable[[Request], Awaitable[Json]]) -> Callable[[Request],
         except ValueError as error:
             return JSONResponse({"error": str(error)}, status_code=400)
         except (JetStreamError, LedgerError) as error:
-            return JSONResponse({"error": in_words(error)}, status_code=503)
+            return JSONResponse({"error": describe_outage(error)}, status_code=503)
 
     return answer
 
@@ -207,7 +207,7 @@ async def _told(overview: Overview, stopping: asyncio.Event) -> AsyncIterator[st
                     yield _event("point", points[-1])
                 point = points[-1]["at"]
         except (JetStreamError, LedgerError) as error:
-            yield _event("trouble", {"error": in_words(error)})
+            yield _event("trouble", {"error": describe_outage(error)})
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), TELL_S)
 

@@ -23,11 +23,11 @@ from nats.js.api import ConsumerConfig
 
 from reactor.config.settings import LOOPBACK, NatsSettings, Settings
 from reactor.controller.intake import KNOWN_LIVE, AdvisorySubscriber, EagerPull, LifecycleSubscriber
-from reactor.controller.reconciler import Order, Reconciler
+from reactor.controller.reconciler import PassOptions, Reconciler
 from reactor.core.backoff import backoff
 from reactor.core.events import SubjectTemplate
 from reactor.core.report import Report
-from reactor.directories.events import in_words
+from reactor.directories.events import describe_outage
 from reactor.jetstream.client import PING_INTERVAL_S, JetStream, JetStreamError, NotFound, TooOld
 from reactor.jetstream.topology import (
     ADVISORY_SUBJECTS,
@@ -44,7 +44,7 @@ from reactor.telemetry.metrics import Metrics
 from reactor.telemetry.traces import tracing
 from reactor.web import asyncapi
 from reactor.web.server import Endpoint, HttpError, application
-from reactor.worker.wiring import Crew, Parts, alerts_of, parts, provision_safely, servers_of, tls_context
+from reactor.worker.wiring import Connections, UseCases, alerts_of, parts, provision_safely, servers_of, tls_context
 
 BATCH = 256
 POLL_S = 2.0
@@ -147,10 +147,10 @@ class Worker:
         try:
             await self._overview.reach()
         except (JetStreamError, LedgerError) as error:
-            reasons.append(in_words(error))
+            reasons.append(describe_outage(error))
         return reasons
 
-    async def _until_ready(self, connected: Parts) -> list[Loop] | None:
+    async def _until_ready(self, connected: Connections) -> list[Loop] | None:
         """Wait for NATS and Redis, as long as it takes. Raises ProvisionError and TooOld: waiting would not help."""
         failures = 0
         while not self._stop.is_set():
@@ -160,16 +160,16 @@ class Worker:
                 raise
             except (JetStreamError, LedgerError) as error:
                 failures += 1
-                log.warning("waiting for NATS and Redis", error=in_words(error), failures=failures)
+                log.warning("waiting for NATS and Redis", error=describe_outage(error), failures=failures)
                 await self._rest(backoff(failures, first=0.2, last=5.0), self._stop)
         return None
 
-    async def _prepare(self, connected: Parts) -> list[Loop]:
+    async def _prepare(self, connected: Connections) -> list[Loop]:
         """Provision, connect, subscribe; the loops to run."""
         provisioned = await provision_safely(connected)
         await self._make_room(connected)
         alerts = alerts_of(connected)
-        crew = Crew(connected, provisioned, self._metrics, note_coverage=alerts.note_coverage)
+        crew = UseCases(connected, provisioned, self._metrics, note_coverage=alerts.note_coverage)
         lifecycle = await crew.lifecycle_subscriber(self._due.set)
         reconciler = crew.reconciler(lifecycle)
         await self.broker.connect()
@@ -209,13 +209,13 @@ class Worker:
             loops.append(("measure", self._measure_tick(overview), STEP_S, self._passed))
         return loops
 
-    async def _make_room(self, connected: Parts) -> None:
+    async def _make_room(self, connected: Connections) -> None:
         """For a job system's own stream of advisories."""
         if await remove_former_advisories(connected.reads, connected.wishes.durable):
             log.info("removed the stream that reactor 0.1 made, as advisories need none", stream=FORMER_ADVISORIES)
 
     def _subscribe(
-        self, connected: Parts, crew: Crew, provisioned: Provision, lifecycle: LifecycleSubscriber
+        self, connected: Connections, crew: UseCases, provisioned: Provision, lifecycle: LifecycleSubscriber
     ) -> dict[str, Any]:
         """FastStream's subscribers, by name; they start with the broker. Those of advisories are a queue group."""
         source, durable = provisioned.events, connected.wishes.durable
@@ -262,7 +262,7 @@ class Worker:
 
         subscriber._create_subscription = create_subscription  # noqa: SLF001  # as above
 
-    def _reconcile_tick(self, connected: Parts, reconciler: Reconciler) -> Tick:
+    def _reconcile_tick(self, connected: Connections, reconciler: Reconciler) -> Tick:
         """One pass an interval among all replicas, never two at once; and one at the start, as settings may be new."""
         ledger = connected.ledger
         every, failures, first = self._settings.reconcile.interval.total_seconds(), 0, True
@@ -278,7 +278,7 @@ class Worker:
             try:
                 async with _renewed(ledger, lease):
                     await self._make_room(connected)  # an old replica may have made it again
-                    report = await reconciler.run(Order(under=lease))
+                    report = await reconciler.run(PassOptions(under=lease))
                 _log_pass(report)
                 self._passed.set()
                 failures = failures + 1 if report.error else 0
@@ -303,7 +303,9 @@ class Worker:
 
         return tick
 
-    def _watch_tick(self, connected: Parts, crew: Crew, provisioned: Provision, subscribers: Mapping[str, Any]) -> Tick:
+    def _watch_tick(
+        self, connected: Connections, crew: UseCases, provisioned: Provision, subscribers: Mapping[str, Any]
+    ) -> Tick:
         """The watchdog: a durable or stream that was deleted is made again, a ledger that lost history rebuilt."""
         directory, durable, stream = crew.directory(), connected.wishes.durable, provisioned.events.stream
 
@@ -526,7 +528,7 @@ def _complain(error: str) -> None:
 
 
 def _say_failure(name: str, failures: int, error: Exception) -> None:
-    log.warning("failed, trying again", loop=name, error=in_words(error), failures=failures)
+    log.warning("failed, trying again", loop=name, error=describe_outage(error), failures=failures)
 
 
 def _then(tick: Tick, note: Callable[[], None]) -> Tick:

@@ -33,9 +33,9 @@ from reactor.directories.events import Directory
 from reactor.jetstream.client import REQUEST_TIMEOUT_S, JetStream, JetStreamError
 from reactor.jetstream.topology import (
     DEAD_LETTERS,
+    DesiredStreams,
     Provision,
     ProvisionError,
-    Wishes,
     find_lifecycle_stream,
     provision,
     wrong_account,
@@ -50,14 +50,14 @@ from reactor.telemetry.alerts import Alerts
 from reactor.telemetry.journal import Journal
 
 RECORD_TTL_S = 7 * 86_400.0
-WHO = f"{socket.gethostname()}:{os.getpid()}"
+INSTANCE_ID = f"{socket.gethostname()}:{os.getpid()}"
 """This process, in the audit."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Connections:
     """What every command works with, not connected yet: connections open at their first use."""
 
     settings: Settings
@@ -67,11 +67,11 @@ class Parts:
     redis: Redis
     ledger: Ledger
     audit: Audit
-    wishes: Wishes
+    wishes: DesiredStreams
 
 
 @asynccontextmanager
-async def parts(settings: Settings, on_error: Callable[[str], None] = lambda _: None) -> AsyncIterator[Parts]:
+async def parts(settings: Settings, on_error: Callable[[str], None] = lambda _: None) -> AsyncIterator[Connections]:
     """The parts, closed at the end. `on_error` hears what the NATS server complains of."""
     options, domain = nats_options(settings.nats), settings.nats.domain
     async with AsyncExitStack() as stack:
@@ -93,10 +93,10 @@ async def parts(settings: Settings, on_error: Callable[[str], None] = lambda _: 
         namespace = settings.redis.namespace
         scripts = Scripts(redis)
         ledger, audit = Ledger(redis, scripts, namespace, RECORD_TTL_S), Audit(redis, scripts, namespace)
-        yield Parts(settings, reads, effects, hearing, redis, ledger, audit, wishes_of(settings))
+        yield Connections(settings, reads, effects, hearing, redis, ledger, audit, desired_streams(settings))
 
 
-async def provision_safely(parts: Parts) -> Provision:
+async def provision_safely(parts: Connections) -> Provision:
     """Find or declare the streams. Raises ProvisionError where this looks like the wrong account.
 
     A ledger in Redis was built from a lifecycle stream; an account without any is hardly the same job system.
@@ -106,10 +106,10 @@ async def provision_safely(parts: Parts) -> Provision:
     return await provision(parts.reads, parts.wishes)
 
 
-def wishes_of(settings: Settings) -> Wishes:
+def desired_streams(settings: Settings) -> DesiredStreams:
     """How the streams should be where reactor declares them."""
     events = settings.events
-    return Wishes(
+    return DesiredStreams(
         events_stream=events.stream,
         events_subject=SubjectTemplate(events.subject),
         durable=events.durable,
@@ -186,7 +186,7 @@ async def _at_once() -> None:
     """No limit."""
 
 
-def doctor_of(parts: Parts) -> Doctor:
+def doctor_of(parts: Connections) -> Doctor:
     """Looks at what is there, provisioned or not."""
     settings = parts.settings
     return Doctor(
@@ -203,7 +203,7 @@ def doctor_of(parts: Parts) -> Doctor:
     )
 
 
-async def announce(parts: Parts, subject: str, data: bytes) -> None:
+async def announce(parts: Connections, subject: str, data: bytes) -> None:
     """Tell who listens; what is told has happened, so nothing that fails here may look like its failure."""
     try:
         await (await parts.reads.connect()).publish(subject, data)
@@ -211,17 +211,17 @@ async def announce(parts: Parts, subject: str, data: bytes) -> None:
         log.debug("not told", subject=subject, error=str(error))
 
 
-def alerts_of(parts: Parts) -> Alerts:
+def alerts_of(parts: Connections) -> Alerts:
     """Tells of this process's alerts."""
-    return Alerts(partial(announce, parts), WHO, utc_now)
+    return Alerts(partial(announce, parts), INSTANCE_ID, utc_now)
 
 
-class Crew:
+class UseCases:
     """Use cases for one provisioned account. Each judges at its own times, by a directory and drainer of its own."""
 
     def __init__(
         self,
-        parts: Parts,
+        parts: Connections,
         provisioned: Provision,
         observer: Observer = FORGETFUL,
         *,
@@ -236,7 +236,7 @@ class Crew:
         self._provisioned = provisioned
         self._observer = observer
         self._note_coverage = note_coverage
-        self._journal = Journal(WHO)
+        self._journal = Journal(INSTANCE_ID)
         self._pace = pace_of(parts.settings.sweep.max_rate)
         self.policy = replace(
             policy_of(parts.settings, provisioned.own_streams | {DEAD_LETTERS}), assume_missing=assume_missing
@@ -269,7 +269,7 @@ class Crew:
             policy=policy,
             companions=Companions(parts.settings.policy.companions),
             lease_s=parts.settings.sweep.lease.total_seconds(),
-            by=WHO,
+            by=INSTANCE_ID,
             announce=partial(announce, parts),
             journal=self._journal,
             observer=self._observer,
@@ -279,7 +279,14 @@ class Crew:
         """Takes lifecycle messages; connects to learn the server's largest payload."""
         client = await self._parts.reads.connect()
         letters = DeadLetters(self._publish, client.max_payload)
-        return LifecycleSubscriber(self.directory(), letters, self.policy.terminal_statuses, wake, self._observer)
+        return LifecycleSubscriber(
+            self.directory(),
+            letters,
+            client.publish,
+            terminal_statuses=self.policy.terminal_statuses,
+            wake=wake,
+            observer=self._observer,
+        )
 
     def reconciler(self, subscriber: LifecycleSubscriber) -> Reconciler:
         """The full pass, which consumes what is pending through the given subscriber."""
@@ -347,7 +354,7 @@ class Crew:
             parts.ledger,
             parts.audit,
             max_attempts=parts.settings.sweep.max_attempts,
-            by=WHO,
+            by=INSTANCE_ID,
             clock=utc_now,
             observer=self._observer,
         )

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from reactor.cli.passes import one_pass
 from reactor.cli.render import progress_bar, show_report
-from reactor.controller.reconciler import Order, no_progress
+from reactor.controller.reconciler import PassOptions, ignore_progress
 from reactor.store.audit import Audit, Intent
 from reactor.store.scripts import Scripts
 
@@ -82,7 +82,7 @@ async def test_a_stream_whose_age_cannot_be_read_is_unfixable(world: World, crea
     await world.declare()
     await world.zombie(1)
     await world.zombie(2)
-    await world.reconcile(Order(dry_run=True))  # the ledger knows both before the relay stands between
+    await world.reconcile(PassOptions(dry_run=True))  # the ledger knows both before the relay stands between
 
     def change(verb: str, answer: dict[str, Any]) -> dict[str, Any]:
         for entry in (
@@ -116,7 +116,7 @@ async def test_a_listing_that_fails_deletes_nothing(world: World, answer: dict[s
     """An outage is not an empty list: exit 3, and one thing that a person should look at."""
     await world.declare()
     await world.zombie(1)
-    await world.reconcile(Order(dry_run=True))
+    await world.reconcile(PassOptions(dry_run=True))
     async with relayed(world, lambda verb, real: answer if verb == "STREAM.LIST" else real) as relay:
         done = await relay.reactor("reconcile", "--json")
     report = json.loads(done.out)
@@ -131,7 +131,7 @@ async def test_a_stream_that_the_server_could_not_report_is_left_alone(world: Wo
     await world.declare()
     await world.zombie(1)
     await world.zombie(2)
-    await world.reconcile(Order(dry_run=True))
+    await world.reconcile(PassOptions(dry_run=True))
 
     def change(verb: str, answer: dict[str, Any]) -> dict[str, Any]:
         if verb == "STREAM.LIST":
@@ -149,7 +149,7 @@ async def test_a_stream_without_readable_figures_is_left_alone(world: World, sta
     """It may have been published to a moment ago."""
     await world.declare()
     await world.zombie(1)
-    await world.reconcile(Order(dry_run=True))
+    await world.reconcile(PassOptions(dry_run=True))
 
     def change(verb: str, answer: dict[str, Any]) -> dict[str, Any]:
         for entry in (
@@ -168,7 +168,7 @@ async def test_a_list_from_another_account_is_refused(world: World) -> None:
     """The lifecycle stream must be in it, or at least there."""
     await world.declare()
     await world.zombie(1)
-    await world.reconcile(Order(dry_run=True))
+    await world.reconcile(PassOptions(dry_run=True))
 
     def change(verb: str, answer: dict[str, Any]) -> dict[str, Any]:
         if verb == "STREAM.LIST":
@@ -206,7 +206,7 @@ async def test_redelivered_counts_are_fetched_for_candidates_only(world: World) 
         pull = await world.js.pull_subscribe_bind(consumer=consumer, stream=f"job_{number}")
         for _ in range(2):
             await pull.fetch(1, timeout=5)
-    await world.reconcile(Order(dry_run=True))
+    await world.reconcile(PassOptions(dry_run=True))
 
     def note(verb: str, answer: dict[str, Any]) -> dict[str, Any]:
         asked.append(verb)
@@ -223,7 +223,7 @@ async def test_a_dry_run_changes_no_stream(world: World) -> None:
     await world.declare()
     await world.zombie(1)
     before = await world.info("job_1")
-    report = await world.reconcile(Order(dry_run=True))
+    report = await world.reconcile(PassOptions(dry_run=True))
     after = await world.info("job_1")
     assert (report["dry_run"], report["fixed"], report["streams"][0]["verdict"]) == (True, 1, "would_drain")
     assert before is not None
@@ -244,7 +244,7 @@ async def test_the_breaker_refuses_a_suspicious_pass(world: World) -> None:
     assert (refused.code, report["fixed"], report["kept"]) == (4, 0, 26)
     assert "25 of 26" in report["breaker"]
     assert len(await world.names()) == 26
-    report = await world.reconcile(Order(override_breaker=True))
+    report = await world.reconcile(PassOptions(override_breaker=True))
     assert (report["fixed"], report["breaker"]) == (26, None)
 
 
@@ -321,7 +321,7 @@ async def test_only_named_streams_are_touched(world: World) -> None:
     await world.declare()
     for number in (1, 2):
         await world.zombie(number)
-    verdicts = await world.verdicts(Order(only=frozenset({"job_2", "job_3"})))
+    verdicts = await world.verdicts(PassOptions(only=frozenset({"job_2", "job_3"})))
     assert verdicts["job_2"] == DRAINED
     assert verdicts["job_3"][0] == "already_gone"
     assert await world.names() == {"job_1"}
@@ -333,7 +333,7 @@ async def test_look_alikes_are_untouched(world: World) -> None:
     for name in names:
         await world.stream(name, subjects=[f"look.{len(name)}.{name.encode().hex()}"])
         await world.emit("1", "SUCCESS")
-    report = await world.reconcile(Order(override_breaker=True), assume_missing=True)
+    report = await world.reconcile(PassOptions(override_breaker=True), assume_missing=True)
     assert report["checked"] == 0
     assert await world.names() == names
 
@@ -343,7 +343,7 @@ async def test_reactors_own_streams_are_no_job_streams(world: World) -> None:
     await world.declare()
     await world.stream("job_1")
     report = await world.reconcile(
-        Order(override_breaker=True), assume_missing=True, REACTOR_POLICY_STREAM_PATTERN=r"^(?P<job_id>\w+)$"
+        PassOptions(override_breaker=True), assume_missing=True, REACTOR_POLICY_STREAM_PATTERN=r"^(?P<job_id>\w+)$"
     )
     assert [one["stream"] for one in report["streams"]] == ["job_1"]
     for name in ("JOBS", "REACTOR_DEAD_LETTERS"):
@@ -369,7 +369,7 @@ async def test_what_cannot_be_fenced_is_unfixable(world: World) -> None:
     await world.emit(1, "SUCCESS")
     await world.zombie(2)
     await world.stream("collected", subjects=[], sources=[StreamSource(name="job_2")])
-    for order in (Order(dry_run=True), Order()):
+    for order in (PassOptions(dry_run=True), PassOptions()):
         verdicts = await world.verdicts(order)
         assert verdicts == {"job_1": ("unfixable", "not-fenceable"), "job_2": ("unfixable", "not-fenceable")}
     assert {"job_1", "job_2"} <= await world.names()
@@ -410,7 +410,7 @@ async def test_a_deletion_begun_of_what_now_lives_is_accounted_for(world: World)
     audit = Audit(world.redis, Scripts(world.redis), world.namespace)
     at = "2026-01-31T12:00:00Z"
     await audit.intend(Intent("job_1", "1", "terminal", "token", at, "SUCCESS", 1, by="somebody", at=at))
-    await world.reconcile(Order(dry_run=True))
+    await world.reconcile(PassOptions(dry_run=True))
     assert await audit.open_intents()
     await world.reconcile()
     assert not await audit.open_intents()
@@ -459,13 +459,13 @@ async def test_an_old_redis_is_noticed_by_what_was_acked(world: World) -> None:
     """A ledger that was rolled back says SUCCESS; the events it has lost say STARTED."""
     await world.declare()
     await world.zombie(1)
-    await world.reconcile(Order(dry_run=True))
+    await world.reconcile(PassOptions(dry_run=True))
     async with Redis.from_url(world.redis_url, protocol=2) as raw:
         saved = {key: await raw.dump(key) async for key in raw.scan_iter(f"{world.namespace}:*")}
         await world.emit(1, "STARTED")
         await world.emit(2, "STARTED")
         await world.stream("job_2")
-        await world.reconcile(Order(dry_run=True))
+        await world.reconcile(PassOptions(dry_run=True))
         for key, value in saved.items():
             await raw.restore(key, 0, value or b"", replace=True)
         await raw.delete(f"{world.namespace}:job:2")
@@ -478,7 +478,7 @@ async def test_nothing_is_drained_while_another_replica_rebuilds(world: World) -
     await world.declare()
     await world.zombie(1)
     await world.emit(2, "STARTED")
-    await world.reconcile(Order(dry_run=True))
+    await world.reconcile(PassOptions(dry_run=True))
     await world.redis.hset(f"{world.namespace}:ledger", "applied", "1")
     await world.redis.set(f"{world.namespace}:lease:rebuild", "another", px=60_000)
     assert await world.verdicts() == {"job_1": ("kept", "unknown")}
@@ -491,7 +491,7 @@ async def test_events_dropped_unread_leave_a_gap(world: World) -> None:
     await world.declare()
     await world.emit(3, "STARTED")
     await world.stream("job_1")
-    await world.reconcile(Order(dry_run=True))
+    await world.reconcile(PassOptions(dry_run=True))
     await world.emit(1, "STARTED")
     await world.js.purge_stream("JOBS")
     await world.emit(4, "STARTED")
@@ -512,7 +512,7 @@ async def test_events_in_another_replicas_hands_prove_no_absence(world: World, m
     monkeypatch.setattr("reactor.controller.reconciler.CATCH_UP_S", 0.2)
     await world.declare()
     await world.emit(3, "STARTED")
-    await world.reconcile(Order(dry_run=True))
+    await world.reconcile(PassOptions(dry_run=True))
     await world.emit(1, "STARTED")
     pull = await world.js.pull_subscribe_bind(consumer="reactor", stream="JOBS")
     await pull.fetch(1, timeout=5)
@@ -543,7 +543,7 @@ async def test_what_needs_a_person_stands_below_the_table(world: World) -> None:
     await world.stream("job_1", subjects=["reactor.fence.job_1.x"], metadata={"reactor.fence.token": "x"})
     await world.stream("job_2")
     settings = world.load()
-    report = await one_pass(settings, Order(), no_progress, assume_missing=False)
+    report = await one_pass(settings, PassOptions(), ignore_progress, assume_missing=False)
     console = Console(file=io.StringIO(), force_terminal=True, width=200)
     show_report(console, replace(report, breaker="too many", error="and an error"))
     with progress_bar(console) as show:
@@ -585,7 +585,7 @@ async def test_a_server_that_is_too_old_is_refused(world: World) -> None:
     await world.zombie(1)
     for version, error in (("2.9.25", "nats-server 2.9 is too old: reactor needs 2.10 or later"), ("2.10.0", "None")):
         async with posing_as(world, version) as url:
-            report = await world.reconcile(Order(dry_run=True), REACTOR_NATS_URL=url)
+            report = await world.reconcile(PassOptions(dry_run=True), REACTOR_NATS_URL=url)
         assert error in str(report["error"])
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import nats
 import nats.errors
@@ -26,7 +27,7 @@ from nats.aio.client import Client
 from reactor.cli.embedded import HOST, Server
 from reactor.controller import failpoints
 from reactor.controller.failpoints import Point
-from reactor.controller.reconciler import Order
+from reactor.controller.reconciler import PassOptions
 
 Trouble = Callable[["Apart", str], Awaitable[None]]
 
@@ -116,8 +117,7 @@ async def raced(
         port = there.nodes[0].port if number in there.dead else node.port
         beside = replace(there.world, nats_url=f"nats://{HOST}:{port}")
         if led:
-            report = await beside.reconcile(Order(only=led), REACTOR_SWEEP_CONCURRENCY=8)
-            assert report["error"] is None
+            report = await eventually(partial(_whole_pass, beside, led), 60)
             counts.update(one["verdict"] for one in report["streams"])
     monkeypatch.setattr(failpoints, "armed", None)
     await asyncio.gather(*there.strikes)
@@ -128,8 +128,15 @@ async def raced(
         f"messages: {sum(there.acked.values())} acknowledged, {sum(there.refused.values())} refused, "
         f"{sum(there.unsure.values())} without an answer, {lost} lost"
     )
-    assert sum(counts.values()) == len(there.strikes) == trials
+    assert sum(counts.values()) == trials
+    assert len(there.strikes) == trials or there.dead
     return lost
+
+
+async def _whole_pass(world: World, only: frozenset[str]) -> dict[str, Any] | None:
+    """One that the cluster could answer; where a node has just died, the next one."""
+    report = await world.reconcile(PassOptions(only=only), REACTOR_SWEEP_CONCURRENCY=8)
+    return report if report["error"] is None else None
 
 
 async def _zombie(there: Apart, name: str) -> None:

@@ -21,7 +21,7 @@ from nats.js.api import StreamConfig, StreamSource
 from reactor.cli.embedded import HOST, Server, free_port, running, valkey_server
 from reactor.controller import failpoints
 from reactor.controller.failpoints import Point
-from reactor.controller.reconciler import Order
+from reactor.controller.reconciler import PassOptions
 from reactor.core.model import SECOND, parse_instant
 from reactor.store.ledger import Ledger
 from reactor.store.scripts import Scripts
@@ -467,7 +467,7 @@ async def test_a_pass_that_another_replica_took_over_deletes_nothing_more(world:
     new, _ = await ledger.begin_pass(60)
     assert new
     assert int(new.token) > int(old.token)
-    report = await world.reconcile(Order(under=old))
+    report = await world.reconcile(PassOptions(under=old))
     assert "another replica has taken over the reconcile" in str(report["error"])
     assert await is_whole(world, "job_1", 1)
-    assert (await world.reconcile(Order(under=new)))["fixed"] == 1
+    assert (await world.reconcile(PassOptions(under=new)))["fixed"] == 1

@@ -200,15 +200,15 @@ async def test_a_right_is_never_misread(world: World) -> None:
     async with parts(world.load(REACTOR_NATS_URL=url)) as one:
         for js in (one.reads, one.effects):
             for _ in range(100):
-                assert not await js.lets_through("$JS.API.STREAM.DELETE.none")
-                assert await js.lets_through("$JS.API.STREAM.UPDATE.none")
+                assert not await js.may_publish("$JS.API.STREAM.DELETE.none")
+                assert await js.may_publish("$JS.API.STREAM.UPDATE.none")
 
 
 async def test_rights_may_be_asked_for_at_the_same_time(world: World) -> None:
     """By a pass and by a page, over one connection."""
     url = world.nats_url.replace(f"a{world.number}:", f"d{world.number}:")
     async with parts(world.load(REACTOR_NATS_URL=url)) as one:
-        trials = [one.reads.lets_through(f"$JS.API.STREAM.{verb}.none") for verb in ("DELETE", "UPDATE") * 20]
+        trials = [one.reads.may_publish(f"$JS.API.STREAM.{verb}.none") for verb in ("DELETE", "UPDATE") * 20]
         assert await asyncio.gather(*trials) == [False, True] * 20
 
 

@@ -18,7 +18,7 @@ from reactor.store.audit import Audit
 from reactor.store.ledger import Ledger
 from reactor.store.scripts import Scripts
 from reactor.telemetry.journal import Journal
-from reactor.worker.wiring import nats_options, policy_of, wishes_of
+from reactor.worker.wiring import desired_streams, nats_options, policy_of
 
 Act = Callable[[], Awaitable[object]]
 
@@ -70,7 +70,7 @@ class Bench:
         self.directory: Directory
 
     async def __aenter__(self) -> Self:
-        wishes = wishes_of(self.settings)
+        wishes = desired_streams(self.settings)
         provisioned = await provision(self.reads, wishes)
         template, durable = wishes.events_subject, wishes.durable
         self.directory = Directory(

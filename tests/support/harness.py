@@ -30,13 +30,13 @@ from redis.asyncio import Redis
 from reactor.cli.embedded import HOST, Server, free_port, nats_server, running, valkey_server
 from reactor.cli.passes import one_pass
 from reactor.config.settings import Settings, load_settings
-from reactor.controller.reconciler import Order, no_progress
+from reactor.controller.reconciler import PassOptions, ignore_progress
 from reactor.core.model import Record, Word
 from reactor.store.audit import Audit
 from reactor.store.scripts import Scripts
 
 ACCOUNTS = 400
-EVERYTHING = Order()
+EVERYTHING = PassOptions()
 ROOT = Path(__file__).parents[2]
 
 
@@ -179,7 +179,7 @@ class World:
 
     async def declare(self) -> None:
         """Have reactor declare its streams, so that events published before it runs are kept."""
-        await self.verdicts(Order(dry_run=True))
+        await self.verdicts(PassOptions(dry_run=True))
 
     def env(self, **overrides: object) -> dict[str, str]:
         """For a process of reactor's: this world, short guards, and whatever the test says."""
@@ -208,14 +208,14 @@ class World:
             return load_settings()
 
     async def reconcile(
-        self, order: Order = EVERYTHING, *, assume_missing: bool = False, **overrides: Any
+        self, order: PassOptions = EVERYTHING, *, assume_missing: bool = False, **overrides: Any
     ) -> dict[str, Any]:
         """One pass in this process, as `reactor reconcile` runs it; the report."""
         settings = self.load(**overrides)
-        report = await one_pass(settings, order, no_progress, assume_missing=assume_missing)
+        report = await one_pass(settings, order, ignore_progress, assume_missing=assume_missing)
         return report.as_dict()
 
-    async def verdicts(self, order: Order = EVERYTHING, **overrides: Any) -> dict[str, tuple[str, str]]:
+    async def verdicts(self, order: PassOptions = EVERYTHING, **overrides: Any) -> dict[str, tuple[str, str]]:
         """One pass; verdict and reason by stream."""
         report = await self.reconcile(order, **overrides)
         assert report["error"] is None, report

@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 
 from reactor.config.settings import PolicySettings
 from reactor.controller.drain import Companions, Drainer
-from reactor.controller.reconciler import Order, Reconciler
+from reactor.controller.reconciler import PassOptions, Reconciler
 from reactor.controller.retries import Failures
 from reactor.controller.sweeper import Sweeper
 from reactor.core.events import SubjectTemplate
@@ -359,7 +359,7 @@ class Memory(JetStream):
     def is_connected(self) -> bool:
         return not self.dead
 
-    async def lets_through(self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None) -> bool:
+    async def may_publish(self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None) -> bool:
         """Everything is allowed."""
         del subject, body, headers
         return True
@@ -513,7 +513,7 @@ class Replica:
 
     async def reconcile(self) -> Report:
         """A full pass."""
-        return await self.reconciler.run(Order())
+        return await self.reconciler.run(PassOptions())
 
 
 async def _nobody_listens(_subject: str, _data: bytes) -> None:

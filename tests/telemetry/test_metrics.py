@@ -22,7 +22,7 @@ from reactor.cli.embedded import free_port
 from reactor.controller.intake import KNOWN_LIVE
 from reactor.core.events import SubjectTemplate
 from reactor.core.model import Outcome, Reason, Settlement, Stream
-from reactor.core.observer import Heard
+from reactor.core.observer import EventOutcome
 from reactor.operate.queries import Overview
 from reactor.store.ledger import LedgerError
 from reactor.telemetry.metrics import Metrics, _Bounded
@@ -343,8 +343,8 @@ def test_what_a_deletion_came_to_is_one_count() -> None:
 def test_workers_do_not_share_their_counts() -> None:
     """Nothing is global."""
     one, other = metrics(), metrics()
-    one.heard({("SUCCESS", Heard.APPLIED): 2})
-    one.buried()
+    one.heard({("SUCCESS", EventOutcome.APPLIED): 2})
+    one.dead_lettered()
     assert scrape_of(one).value("reactor_events_total", status="SUCCESS", outcome="applied") == 2
     assert "reactor_events_total" not in scrape_of(other).values
     assert scrape_of(other).value("reactor_dead_letters_total") == 0

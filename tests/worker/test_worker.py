@@ -32,7 +32,7 @@ from reactor.cli.embedded import HOST, free_port
 from reactor.controller.sweeper import Sweeper
 from reactor.core.events import MAX_BYTES
 from reactor.core.model import SECOND, parse_instant
-from reactor.worker.wiring import Crew, parts, provision_safely
+from reactor.worker.wiring import UseCases, parts, provision_safely
 
 
 async def test_ended_jobs_streams_fall_and_running_ones_stay(world: World) -> None:
@@ -121,7 +121,7 @@ async def test_the_sweeper_never_acts_on_absence(world: World) -> None:
     await world.stream("job_1")
     wanted: list[bool] = []
     async with parts(world.load()) as connected:
-        crew = Crew(connected, await provision_safely(connected))
+        crew = UseCases(connected, await provision_safely(connected))
         await connected.ledger.schedule({"1": 0.0})
 
         async def want_pass() -> None:
@@ -143,7 +143,7 @@ async def test_an_event_is_acked_only_after_redis_has_it(world: World, monkeypat
     await world.emit(1, "STARTED")
     pull = await world.js.pull_subscribe_bind(consumer="reactor", stream="JOBS")
     async with parts(world.load()) as connected:
-        crew = Crew(connected, await provision_safely(connected))
+        crew = UseCases(connected, await provision_safely(connected))
         subscriber = await crew.lifecycle_subscriber()
         await world.redis.hset(f"{world.namespace}:ledger", "stream", "another")
         await subscriber.handle(await pull.fetch(1, timeout=5))

@@ -29,9 +29,9 @@ from reactor.jetstream.topology import (
     DEAD_LETTER_SUBJECT,
     DEAD_LETTERS,
     FORMER_ADVISORIES,
+    DesiredStreams,
     ProvisionError,
     Source,
-    Wishes,
     find_durable,
     find_lifecycle_stream,
     is_declared,
@@ -62,7 +62,7 @@ class Doctor:
         health: RedisHealth,
         ledger: Ledger,
         policy: Policy,
-        wishes: Wishes,
+        wishes: DesiredStreams,
         companions: bool,
         domain: str | None,
         interval_s: float,
@@ -162,7 +162,7 @@ class Doctor:
         try:
             names = await self._reads.stream_names()
         except PermissionDenied:  # to ask, which leaves other questions; or to hear the answer, which leaves none
-            self._jetstream_answers = not await self._reads.lets_through(self._reads.api("STREAM.NAMES"))
+            self._jetstream_answers = not await self._reads.may_publish(self._reads.api("STREAM.NAMES"))
             raise
         self._jetstream_answers = True
         where = f"domain {self._domain}" if self._domain else "this account"

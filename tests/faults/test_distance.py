@@ -27,6 +27,7 @@ from nats.aio.client import Client
 from reactor.cli.embedded import HOST, Server
 from reactor.controller import failpoints
 from reactor.controller.failpoints import Point
+from reactor.controller.parallel import each
 from reactor.controller.reconciler import PassOptions
 
 Trouble = Callable[["Apart", str], Awaitable[None]]
@@ -102,7 +103,7 @@ async def raced(
     """
     names = [f"job_{number}" for number in range(trials)]
     await there.world.declare()
-    await asyncio.gather(*(_zombie(there, name) for name in names))
+    await each(names, partial(_zombie, there), 16)
 
     async def hook(point: Point, what: str) -> None:
         if point is Point.FENCE_SENT and what in there.leaders:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import time
 import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from harness import (
     own_nats,
     own_valkey,
     own_world,
+    say,
     served,
     worker,
 )
@@ -558,6 +560,27 @@ async def test_a_flood_of_what_cannot_be_read_is_a_line_a_batch(world: World) ->
         lines = [json.loads(line) for line in process.lines if "malformed, kept" in line]
         assert sum(line.get("messages", 0) for line in lines) <= 3000
         assert len(lines) <= 60
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+async def test_sixty_thousand_unreadable_events_before_a_real_one(world: World) -> None:
+    """A worker finds all of them at its start: each is kept as a dead letter, and the real one is acted on."""
+    await world.declare()
+    await world.stream("job_1")
+    for number in range(60_000):
+        await world.nc.publish(f"jobs.lifecycle.{number}", b"no JSON")
+        if number % 1000 == 0:
+            await world.nc.flush()
+    await world.emit(1, "SUCCESS")
+    async with worker(world.env(REACTOR_LOG_LEVEL="INFO")):
+        start = time.monotonic()
+        await eventually(lambda: gone(world, "job_1"), 120)
+        say(f"60,000 unreadable events: the real one behind them was acted on after {time.monotonic() - start:.1f} s")
+        await eventually(lambda: acked(world), 120)
+    info = await world.info("REACTOR_DEAD_LETTERS")
+    assert info is not None
+    assert info["state"]["messages"] == 60_000
 
 
 async def test_the_same_mistake_has_the_same_exit_code_everywhere(world: World) -> None:

@@ -134,9 +134,12 @@ class Tenure:
     deadline: float
     monotonic: Callable[[], float]
 
-    def check(self, effect: str) -> None:
-        """Raises TenureOver where the lease has run out: somebody else may have taken over by now."""
-        if self.monotonic() >= self.deadline:
+    def check(self, effect: str, *, held: bool = True) -> None:
+        """Raises TenureOver where the lease has run out: somebody else may have taken over by now.
+
+        `held` is what Redis says of it: one that was emptied may have given it to another.
+        """
+        if not held or self.monotonic() >= self.deadline:
             message = f"the lease ran out before the {effect}"
             raise TenureOver(message)
 
@@ -353,8 +356,9 @@ class Drainer:
         """Fence, prove, delete. From the fence on, a missing answer leaves everything as it is."""
         intent = self._intent(look, reason, tenure.lease.token)
         with span("audit"):
-            await self._audit.intend(intent)
+            held = await self._audit.intend(intent)
         try:
+            tenure.check("fence", held=held)
             settlement = await self._fence_and_delete(look, reason, tenure)
         except NotFound:
             settlement = _of(look, Outcome.ALREADY_GONE, reason)
@@ -373,16 +377,15 @@ class Drainer:
         name, job_id = look.stream.name, look.stream.job_id
         fence = self._fence(look, tenure.lease.token)
         with span("fence"):
-            await self._check(tenure, "fence")
             update = self._effects.update_stream(fenced(look.raw["config"], fence))
             fenced_raw = await reach_during(Point.FENCE_SENT, name, update)
         await reach(Point.FENCED, name)
         try:
-            kept = await self._prove(look, fenced_raw, fence)
+            kept = await self._prove(look, fenced_raw, fence, tenure)
             await reach(Point.PROVEN, name)
             if kept is None:
                 with span("delete"):
-                    await self._check(tenure, "deletion")
+                    tenure.check("deletion")
                     await reach_during(Point.DELETE_SENT, name, self._effects.delete_stream(name))
         except (NotFound, Unanswered):  # it is gone; or it may have happened, or may still happen
             raise
@@ -399,20 +402,16 @@ class Drainer:
         await reach(Point.DELETED, name)
         return replace(_of(look, Outcome.DRAINED, reason, await self._delete_companions(job_id)), late_s=late_s)
 
-    async def _check(self, tenure: Tenure, effect: str) -> None:
-        """Whether an effect may begin: Redis says that the lease is ours, and then the clock that it is not over.
+    async def _prove(self, look: Look, fenced_raw: Raw, fence: Fence, tenure: Tenure) -> Look | None:
+        """None where it is proven behind the fence that the stream is what was judged; else the look that keeps it.
 
-        A Redis that was emptied may have given it to another meanwhile. Raises TenureOver and LedgerError.
+        Whoever got our lease from a Redis that was emptied before our fence stood may be at this stream, too: so the
+        lease is asked for once more. Who got it later respects the fence. Raises TenureOver.
         """
-        if not await self._ledger.holds(tenure.lease):
-            message = f"the lease ran out before the {effect}"
-            raise TenureOver(message)
-        tenure.check(effect)
-
-    async def _prove(self, look: Look, fenced_raw: Raw, fence: Fence) -> Look | None:
-        """None where it is proven behind the fence that the stream is what was judged; else the look that keeps it."""
         with span("recheck"):
-            event = await self._directory.last_event(look.stream.job_id)
+            asked = self._directory.last_event(look.stream.job_id), self._ledger.holds(tenure.lease)
+            event, held = await asyncio.gather(*asked)
+        tenure.check("deletion", held=held)
         record = event.merged(look.record) if event else look.record
         again = replace(look, event=event, record=record)
         if event != look.event or instant(fenced_raw.get("created")) != look.stream.created:
@@ -462,7 +461,7 @@ class Drainer:
         try:
             with span("unfence"):
                 with suppress(LedgerError):  # no replica has a lease now: the clock's word will do, the job may live
-                    await self._check(tenure, "unfence")
+                    tenure.check("unfence", held=await self._ledger.holds(tenure.lease))
                 tenure.check("unfence")
                 raw = await self._effects.update_stream(unfenced(raw["config"], fence))
         except Refused as error:

@@ -24,6 +24,7 @@ from reactor.store.scripts import Script, Scripts
 _INTENT = """
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'phase', 'intent', 'evidence', ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+return redis.call('GET', KEYS[3]) == ARGV[4] and 1 or 0
 """
 _OUTCOME = """
 local intent = redis.call('HGET', KEYS[2], ARGV[1])
@@ -92,13 +93,15 @@ class Audit:
         self._redis = redis
         self._trail = f"{namespace}:audit"
         self._intents = f"{namespace}:intents"
+        self._lease_of = f"{namespace}:lease:stream:"
         self._intent = Script(scripts, _INTENT)
         self._outcome = Script(scripts, _OUTCOME)
 
-    async def intend(self, intent: Intent) -> None:
-        """Write down what is about to happen, before it does."""
-        args: list[str | int] = [intent.stream, json.dumps(intent.fields()), AUDIT_ENTRIES]
-        await self._intent(keys=[self._trail, self._intents], args=args)
+    async def intend(self, intent: Intent) -> bool:
+        """Write down what is about to happen, before it does; whether its token holds the stream's lease still."""
+        args: list[str | int] = [intent.stream, json.dumps(intent.fields()), AUDIT_ENTRIES, intent.token]
+        keys = [self._trail, self._intents, f"{self._lease_of}{intent.stream}"]
+        return bool(await self._intent(keys=keys, args=args))
 
     async def conclude(self, stream: str, token: str | None, outcome: str, detail: str) -> bool:
         """Write down what came of a stream's open intent.

@@ -208,7 +208,7 @@ async def test_a_replica_whose_lease_redis_forgot_does_nothing_more(world: World
     """Redis was emptied on the way: somebody else may have the lease by now, and be at the same stream."""
     async with Bench(world) as bench:
         await world.zombie(1)
-        bench.effects.before["barrier"] = lambda: world.redis.delete(f"{world.namespace}:lease:stream:job_1")
+        bench.effects.before["STREAM.UPDATE"] = lambda: world.redis.delete(f"{world.namespace}:lease:stream:job_1")
         settlement = await bench.drain()
         assert (settlement.outcome, settlement.reason) == (Outcome.WAITING, Reason.FENCED)
         assert await bench.fenced()

@@ -54,6 +54,8 @@ class Attempt(NamedTuple):
     incarnation: int = 0
     over: bool = False
     """The lease has run out."""
+    fenced: bool = False
+    """Its own fence has stood."""
     retried_before: bool = False
     """When its fence stood, the job had been started again."""
 
@@ -157,6 +159,9 @@ class Protocol:
                 else:
                     yield f"attempt {i} stops before its {effect}: its time is over", _end(s, i)
             case "recheck":
+                if s.lease != i and Without.LEASE_CHECK not in self.without:
+                    yield f"attempt {i} stops behind its fence: its lease is another's", _end(s, i)
+                    return
                 lives = s.retried and Without.RECHECK not in self.without
                 word = "it lives" if lives else "as before"
                 step = "unfence" if lives else "look again" if Without.BARRIER in self.without else "barrier"
@@ -176,7 +181,7 @@ class Protocol:
         match me.step:
             case "fence!" if s.incarnation:
                 fenced, step = s._replace(subject=i), "recheck" if s.incarnation == me.incarnation else "unfence"
-                yield f"the fence of attempt {i} stands", _at(fenced, i, step, retried_before=s.retried)
+                yield f"the fence of attempt {i} stands", _at(fenced, i, step, fenced=True, retried_before=s.retried)
                 yield f"the fence of attempt {i} stands, its answer is lost", _at(fenced, i, "end")
             case "fence!":
                 yield f"the fence of attempt {i} finds no stream", _end(s, i)
@@ -198,11 +203,12 @@ class Protocol:
         return f"attempt {i} looks: a zombie of {s.last_seq} messages", _attempt(s, i, judged)
 
     def _may(self, s: State, i: int, effect: str) -> bool:
-        """Whether the effect may be begun: the clock, and Redis, say that the lease is still one's own."""
+        """Whether the effect may be begun: by the clock, and before a first effect by Redis, the lease is one's own."""
         checks = Without.CHECK_BEFORE_DELETE if effect == "delete" else Without.CHECKS_BEFORE_FENCE_AND_UNFENCE
         if checks in self.without:
             return True
-        return not s.attempts[i].over and (s.lease == i or Without.LEASE_CHECK in self.without)
+        asked = effect == "fence" or (effect == "unfence" and not s.attempts[i].fenced)
+        return not s.attempts[i].over and (not asked or s.lease == i or Without.LEASE_CHECK in self.without)
 
 
 def _deleted(s: State, i: int) -> State:

@@ -86,18 +86,18 @@ class Distance:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, to its end."""
+        writers, ways = [writer], list[asyncio.Task[None]]()
         try:
-            beyond = await asyncio.open_connection(HOST, self.target)
-        except OSError:
-            writer.close()
-            return
-        ways = [asyncio.create_task(self._carry(*way)) for way in ((reader, beyond[1]), (beyond[0], writer))]
-        try:
+            far_reader, far_writer = await asyncio.open_connection(HOST, self.target)
+            writers.append(far_writer)
+            ways += [asyncio.create_task(self._carry(*way)) for way in ((reader, far_writer), (far_reader, writer))]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        except OSError:
+            pass
         finally:
             for way in ways:
                 way.cancel()
-            for one in (writer, beyond[1]):
+            for one in writers:
                 one.close()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -210,6 +210,11 @@ class Drainer:
         except JetStreamError as error:  # a node away takes its streams along
             self._unseen.append(f"companions on {stream} could not be looked up: {error}")
 
+    @property
+    def sees_companions(self) -> bool:
+        """Whether the last survey found any."""
+        return any(self._companions.job_of(consumer) for consumer in self._homes)
+
     async def sweep_companions(self, standing: Collection[str], now: int) -> None:
         """Delete companions that were left behind: of jobs without a stream that have been over for long enough.
 

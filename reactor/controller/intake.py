@@ -68,7 +68,7 @@ class DeadLetters:
 
     def _headers(self, msg: Msg, malformed: Malformed) -> dict[str, str]:
         """Cut where they would leave no room for what they are about. Odd bytes are escaped."""
-        subject = msg.subject.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        subject = _readable(msg.subject)
         reason = malformed.reason.encode("ascii", "backslashreplace").decode().replace("\n", " ")
         headers = {"Reactor-Subject": subject, "Reactor-Sequence": str(malformed.word.seq), "Reactor-Reason": reason}
         if size_of(headers) <= self._max_payload // 2:
@@ -158,7 +158,7 @@ class LifecycleSubscriber:
             log.warning(
                 "lifecycle events malformed, kept in the dead letters",
                 messages=len(kept),
-                subject=first[0].subject.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+                subject=_readable(first[0].subject),
                 sequence=first[1].word.seq,
                 reason=first[1].reason,
             )
@@ -219,6 +219,11 @@ class AdvisorySubscriber:
         if record is not None and self._policy.is_terminal(record):
             await self._ledger.retire(job_id, record)
         await self._ledger.forget(job_id)
+
+
+def _readable(subject: str) -> str:
+    """With the bytes that were no UTF-8 on the wire escaped."""
+    return subject.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 async def _give_back(messages: Sequence[Msg], error: Exception) -> None:

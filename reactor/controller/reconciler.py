@@ -127,7 +127,7 @@ class Reconciler:
             if not order.dry_run:
                 settlements = await self._report_failures(settlements)
                 await self._drainer.account_for_begun({one.stream.name for one in judged if one.needs_settling})
-                if not order.only:
+                if not order.only and self._drainer.sees_companions:
                     await self._sweep_companions(judged)
                 self._journal.judged(*settlements)
             settlements += self._absent(order, judged)

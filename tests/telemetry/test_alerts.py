@@ -82,6 +82,7 @@ async def test_a_nats_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
         worker(world.env(**EVERY_SECOND)) as process,
     ):
         await eventually(lambda: vouched(world))
+        await eventually(lambda: passes(process))  # so the worker itself has seen that nothing is lacking
         told = await alerts(world)
         nats_one.signal(signal.SIGSTOP)
         await world.redis.flushall()

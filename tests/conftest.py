@@ -1,6 +1,7 @@
 """One nats-server and one Valkey for the whole run; an account and a namespace for each test."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,8 @@ from reactor.core.events import SubjectTemplate
 from reactor.telemetry import logs
 from reactor.web.asyncapi import document
 from reactor.web.server import Endpoint, application
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of hundreds of commands compiles all it imports
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -143,8 +143,10 @@ Spoil = Callable[[World, str], Awaitable[object]]
 
 
 async def _wrong_type(world: World, key: str) -> None:
-    await world.redis.delete(key)
-    await cast("Any", world.redis.lpush(key, "x"))
+    async with world.redis.pipeline() as both:  # in one, lest a worker writes between
+        both.delete(key)
+        both.lpush(key, "x")
+        await both.execute()
 
 
 async def _no_text(world: World, key: str) -> None:

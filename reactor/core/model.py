@@ -37,7 +37,7 @@ def parse_instant(text: str) -> int:
 def format_instant(instant: int) -> str:
     """The RFC 3339 text of an instant, in UTC with `Z`, without trailing zeros in the fraction."""
     seconds, fraction = divmod(instant, SECOND)
-    whole = (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    whole = (_EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
     return f"{whole}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
 
 

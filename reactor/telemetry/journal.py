@@ -29,7 +29,8 @@ class Journal:
 
     def ended(self, settlement: Settlement) -> None:
         """A drain that was begun has come to its end, whatever that is."""
-        log.info(_ENDS.get(settlement.outcome, "drain given up"), **_evidence(settlement), by=self._by)
+        if log.is_enabled_for(logging.INFO):  # the evidence of thousands takes its time
+            log.info(_ENDS.get(settlement.outcome, "drain given up"), **_evidence(settlement), by=self._by)
 
     def judged(self, *settlements: Settlement) -> None:
         """What was found of streams; told where it differs from what was found before."""
@@ -45,7 +46,7 @@ class Journal:
             self._last.popitem(last=False)
         if before != found and settlement.reason is Reason.DISPUTED:
             log.warning("a job's last words disagree, so it lives", **_evidence(settlement))
-        elif before != found and log.is_enabled_for(logging.DEBUG):  # the evidence of thousands takes its time
+        elif before != found and log.is_enabled_for(logging.DEBUG):  # as above
             was_outcome, was_reason = before or (None, None)
             log.debug("verdict changed", **_evidence(settlement), was_outcome=was_outcome, was_reason=was_reason)
 

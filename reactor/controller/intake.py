@@ -166,7 +166,7 @@ class LifecycleSubscriber:
     async def _keep(self, msg: Msg, malformed: Malformed) -> tuple[Msg, Malformed] | None:
         try:
             await self._dead_letters.keep(msg, malformed)
-        except (nats.errors.Error, TimeoutError) as error:
+        except JetStreamError as error:
             await _give_back([msg], error)
             return None
         # With the reason, for the server's MSG_TERMINATED advisory: nats-py's own `term` takes none.

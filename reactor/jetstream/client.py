@@ -139,6 +139,7 @@ class TolerantClient(Client):
 
     In nats-py's own, decoding such a subject ends the task that reads from the connection, and nothing more is heard:
     https://github.com/nats-io/nats.py/blob/v2.16.0/nats/src/nats/aio/client.py (`_build_message`, `_read_loop`).
+    And what uvloop says of a transport that is closed, which asyncio's own loop passes over, is an error of nats-py's.
     """
 
     def _build_message(
@@ -146,6 +147,12 @@ class TolerantClient(Client):
     ) -> Msg:
         text = subject.decode("utf-8", "surrogateescape")
         return Msg(_client=self, subject=text, reply=reply.decode(), data=data, headers=headers, _sid=sid)
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002  # nats-py's signature
+        try:
+            return await super()._flush_pending(force_flush)
+        except RuntimeError as error:
+            raise nats.errors.ConnectionClosedError from error
 
 
 class JetStream:
@@ -191,7 +198,7 @@ class JetStream:
     async def close(self) -> None:
         """Close the connection; no error where there is none, or it is broken."""
         if self._client is not None:
-            with suppress(OSError, nats.errors.Error):
+            with suppress(OSError, RuntimeError, nats.errors.Error):  # see TolerantClient
                 await self._client.close()
 
     @property
@@ -312,9 +319,9 @@ class JetStream:
         """
         return await self._is_allowed(subject, lambda client: client.publish(subject, body, headers=headers))
 
-    async def publish(self, subject: str, body: bytes) -> tuple[str, int]:
+    async def publish(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> tuple[str, int]:
         """Store a message; the stream that took it, and its sequence there. Raises as `call` does."""
-        answer = from_json(await self._request(await self._connected(), subject, body))
+        answer = from_json(await self._request(await self._connected(), subject, body, headers))
         if error := answer.get("error"):
             raise _refusal(error)
         return answer["stream"], answer["seq"]

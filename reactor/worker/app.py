@@ -439,7 +439,7 @@ class _App(FastStream):
     async def stop(self) -> None:
         try:
             await super().stop()
-        except (OSError, nats.errors.Error) as error:  # NATS is away: what it has not been told comes again
+        except (OSError, RuntimeError, nats.errors.Error) as error:  # what it has not been told comes again
             log.info("stopped without NATS", error=str(error))
 
 

@@ -18,6 +18,8 @@ import structlog
 from aiolimiter import AsyncLimiter
 from nats.aio.msg import Msg
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from reactor.config.settings import NatsSettings, Settings
 from reactor.controller.drain import Companions, Drainer
@@ -85,6 +87,7 @@ async def parts(settings: Settings, on_error: Callable[[str], None] = lambda _: 
             socket_timeout=REQUEST_TIMEOUT_S,
             socket_connect_timeout=5.0,
             protocol=2,
+            retry=Retry(NoBackoff(), 1, supported_errors=(RuntimeError,)),  # type: ignore[arg-type]  # as written below
         )
         stack.push_async_callback(redis.aclose)
         stack.push_async_callback(hearing.close)
@@ -278,7 +281,7 @@ class UseCases:
     async def lifecycle_subscriber(self, wake: Callable[[], None] = lambda: None) -> LifecycleSubscriber:
         """Takes lifecycle messages; connects to learn the server's largest payload."""
         client = await self._parts.reads.connect()
-        letters = DeadLetters(self._publish, client.max_payload)
+        letters = DeadLetters(self._parts.reads.publish, client.max_payload)
         return LifecycleSubscriber(
             self.directory(),
             letters,
@@ -362,6 +365,3 @@ class UseCases:
     async def _consume(self, handle: Callable[[Sequence[Msg]], Awaitable[None]]) -> None:
         context = await self._parts.reads.context()
         await consume_pending(context, self._provisioned.events.stream, self._parts.wishes.durable, handle)
-
-    async def _publish(self, subject: str, data: bytes, headers: dict[str, str]) -> object:
-        return await (await self._parts.reads.context()).publish(subject, data, headers=headers)

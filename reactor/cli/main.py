@@ -10,7 +10,7 @@ import sys
 from enum import StrEnum
 from importlib import resources
 from importlib.metadata import version
-from io import TextIOWrapper
+from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -221,6 +221,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows only ASCII is no reason to fail
+    if isinstance(
+        raw := getattr(sys.stdout, "buffer", None), FileIO
+    ):  # else what a write leaves over is lost
+        sys.stdout = TextIOWrapper(BufferedWriter(raw), sys.stdout.encoding, "replace", line_buffering=True)
     try:
         app()
     except BrokenPipeError:  # whoever read our output has had enough

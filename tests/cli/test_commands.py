@@ -1,10 +1,12 @@
 """The other commands: emit, demo, help; and the embedded servers behind them."""
 
+import fcntl
 import json
 import os
 import re
 import signal
 import sys
+import termios
 from asyncio import create_subprocess_exec, subprocess, to_thread, wait_for
 from pathlib import Path
 
@@ -202,3 +204,27 @@ async def complete(asked: dict[str, str]) -> str:
     process = await create_subprocess_exec(script, env=PLAIN | asked, stdout=subprocess.PIPE)
     out, _ = await wait_for(process.communicate(), 30)
     return out.decode()
+
+
+async def test_unbuffered_output_is_whole(tmp_path: Path) -> None:
+    """Where a write is cut short, PYTHONUNBUFFERED lets Python forget the rest: here a signal comes in its midst."""
+    code = "import signal; signal.signal(signal.SIGUSR1, lambda *_: None); from reactor.cli.main import main; main()"
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    writing = os.open(fifo, os.O_WRONLY)
+    room = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    env = PLAIN | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    process = await create_subprocess_exec(sys.executable, "-c", code, "export", "grafana", env=env, stdout=writing)
+    os.close(writing)
+
+    def is_full() -> bool:
+        return int.from_bytes(fcntl.ioctl(reading, termios.FIONREAD, b"\0" * 4), sys.byteorder) == room
+
+    await eventually(is_full, 20)
+    process.send_signal(signal.SIGUSR1)
+    os.set_blocking(reading, True)  # os's signature
+    with open(reading, "rb") as read:  # noqa: ASYNC230, PTH123  # in the thread below
+        out = await to_thread(read.read)
+    assert await process.wait() == 0
+    assert out == (ROOT / "reactor" / "export" / "grafana.json").read_bytes()

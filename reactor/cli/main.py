@@ -221,9 +221,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows only ASCII is no reason to fail
-    if isinstance(
-        raw := getattr(sys.stdout, "buffer", None), FileIO
-    ):  # else what a write leaves over is lost
+    if isinstance(raw := getattr(sys.stdout, "buffer", None), FileIO):  # else what a write leaves over is lost
         sys.stdout = TextIOWrapper(BufferedWriter(raw), sys.stdout.encoding, "replace", line_buffering=True)
     try:
         app()

@@ -24,7 +24,8 @@ from reactor.jetstream.client import JetStreamError
 from reactor.jetstream.topology import ProvisionError
 from reactor.store.ledger import LedgerError
 from reactor.telemetry.traces import tracing
-from reactor.worker.wiring import UseCases, parts, policy_of, provision_safely, utc_now
+from reactor.worker.connections import connections
+from reactor.worker.wiring import UseCases, policy_of, provision_safely, utc_now
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -86,11 +87,11 @@ def _check_streams(settings: Settings, names: list[str]) -> None:
 
 async def one_pass(settings: Settings, order: PassOptions, progress: OnProgress, *, assume_missing: bool) -> Report:
     """One pass, as the command runs it; an outage is in the report."""
-    async with tracing(os.environ), parts(settings) as connected:
+    async with tracing(os.environ), connections(settings) as connected:
         try:
             provisioned = await provision_safely(connected)
-            crew = UseCases(connected, provisioned, assume_missing=assume_missing)
-            reconciler = crew.reconciler(await crew.lifecycle_subscriber())
+            cases = UseCases(connected, provisioned, assume_missing=assume_missing)
+            reconciler = cases.reconciler(await cases.lifecycle_subscriber())
         except (JetStreamError, LedgerError) as error:
             return _broken_off(settings, order, describe_outage(error), away=True)
         except ProvisionError as error:

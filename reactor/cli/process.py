@@ -18,7 +18,8 @@ from reactor.config.fields import parse_duration
 from reactor.config.settings import Settings
 from reactor.telemetry import logs
 from reactor.web.server import HttpError
-from reactor.worker.app import SubscriberDied, build
+from reactor.worker.app import build
+from reactor.worker.watchdog import SubscriberDied
 
 
 def worker(*, embedded: bool, data_dir: Path) -> None:

@@ -14,7 +14,8 @@ from reactor.core.checks import Diagnosis, Level
 from reactor.core.model import AUDIT_ENTRIES, Reason, nanoseconds, parse_instant
 from reactor.operate.emit import emit as emit_event
 from reactor.operate.queries import Json, NoJobStream, Overview
-from reactor.worker.wiring import UseCases, doctor_of, parts, provision_safely, utc_now
+from reactor.worker.connections import connections
+from reactor.worker.wiring import UseCases, desired_streams, doctor_of, provision_safely, utc_now
 
 
 def explain(stream: str, *, as_json: bool) -> None:
@@ -49,9 +50,9 @@ def _ask(question: Callable[[Overview], Awaitable[Json]]) -> Json:
     settings = settings_of_command()
 
     async def ask() -> Json:
-        async with parts(settings) as connected:
-            crew = UseCases(connected, await provision_safely(connected))
-            return await question(crew.overview(await crew.lifecycle_subscriber()))
+        async with connections(settings) as connected:
+            cases = UseCases(connected, await provision_safely(connected))
+            return await question(cases.overview(await cases.lifecycle_subscriber()))
 
     try:
         return run(ask, settings.nats.domain)
@@ -70,7 +71,7 @@ def doctor(*, as_json: bool) -> None:
 
 
 async def _examine(settings: Settings) -> Diagnosis:
-    async with parts(settings) as connected:
+    async with connections(settings) as connected:
         return await doctor_of(connected).examine()
 
 
@@ -79,8 +80,8 @@ def emit(job_id: str, status: str, at: str | None) -> None:
     settings = settings_of_command()
 
     async def publish() -> tuple[str, int]:
-        async with parts(settings) as connected:
-            return await emit_event(connected.reads, connected.wishes, job_id, status, at)
+        async with connections(settings) as connected:
+            return await emit_event(connected.reads, desired_streams(settings), job_id, status, at)
 
     try:
         taken_by, sequence = run(publish, settings.nats.domain)

@@ -6,12 +6,10 @@ it costs nothing but time.
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import nats.errors
-import nats.js.errors
 import structlog
 from nats.aio.msg import Msg
 from nats.js.client import JetStreamContext
@@ -21,11 +19,11 @@ from reactor.core.model import SECOND, Event, Malformed, fold
 from reactor.core.observer import FORGETFUL, Observer
 from reactor.core.policy import Policy
 from reactor.core.stream_info import ADVISORY
-from reactor.directories.events import Directory
+from reactor.directories.events import Directory, Taken
 from reactor.jetstream.client import JetStreamError, read_delivery, size_of
 from reactor.jetstream.topology import DEAD_LETTER_SUBJECT
 from reactor.store.audit import Audit
-from reactor.store.ledger import Ledger, LedgerError
+from reactor.store.ledger import ForeignLedger, Ledger, LedgerError
 from reactor.telemetry.traces import Span, span
 
 RETRY_S = 2.0
@@ -102,6 +100,8 @@ class LifecycleSubscriber:
         self._wake = wake
         self._observer = observer
         self._remarked: set[str] = set()
+        self._identity: str | None = None
+        """The lifecycle stream's, as far as it is known; it may be made anew under us."""
 
     async def handle(self, messages: Sequence[Msg]) -> None:
         """Settle every message of a batch: acked, kept as a dead letter, or given back."""
@@ -110,7 +110,7 @@ class LifecycleSubscriber:
 
     async def _settle(self, messages: Sequence[Msg], traced: Span) -> None:
         try:
-            taken = await self._directory.take([read_delivery(msg).message for msg in messages])
+            taken = await self._take(messages)
         except (LedgerError, JetStreamError) as error:
             traced.set(outcome=GIVEN_BACK)
             await _give_back(messages, error)
@@ -130,6 +130,15 @@ class LifecycleSubscriber:
         if taken.applied.due:
             self._wake()
         await self._keep_malformed(malformed)
+
+    async def _take(self, messages: Sequence[Msg]) -> Taken:
+        if self._identity is None:
+            self._identity = (await self._directory.look_around()).lifecycle.identity
+        try:
+            return await self._directory.take(self._identity, [read_delivery(msg).message for msg in messages])
+        except ForeignLedger:
+            self._identity = None  # the next attempt knows it
+            raise
 
     def _remark(self, event: Event) -> None:
         """What is odd about an event that counts all the same: said once a word, and once a source."""
@@ -178,10 +187,9 @@ class LifecycleSubscriber:
 class AdvisorySubscriber:
     """Takes advisories: hints to look, never proof."""
 
-    def __init__(self, directory: Directory, ledger: Ledger, audit: Audit, policy: Policy) -> None:
+    def __init__(self, ledger: Ledger, audit: Audit, policy: Policy) -> None:
         """Advisories name streams; which of them are job streams, the policy knows."""
         self._audit = audit
-        self._directory = directory
         self._ledger = ledger
         self._policy = policy
 
@@ -214,8 +222,7 @@ class AdvisorySubscriber:
         """There is nothing to look at any more; but a deletion of ours is still to be accounted for by a look."""
         if await self._audit.is_open(stream):
             return
-        _, records = await self._directory.look_up([job_id])
-        record = records.get(job_id)
+        record = (await self._ledger.read("", [job_id])).records.get(job_id)
         if record is not None and self._policy.is_terminal(record):
             await self._ledger.retire(job_id, record)
         await self._ledger.forget(job_id)
@@ -230,46 +237,6 @@ async def _give_back(messages: Sequence[Msg], error: Exception) -> None:
     log.warning("messages given back, tried again soon", messages=len(messages), error=str(error), retry_s=RETRY_S)
     for msg in messages:
         await msg.nak(delay=RETRY_S)
-
-
-class EagerPull:
-    """nats-py's pull subscription, as FastStream's batch subscriber should find it.
-
-    Three measured faults are mended: a batch is handed on as soon as there is one, instead of at the end of the
-    time-out; the bare TimeoutError of an idle fetch no longer kills the task; and a consumer that is gone ends in a
-    pause and a call to `lost` instead of thousands of requests a second.
-    """
-
-    def __init__(
-        self, subscription: JetStreamContext.PullSubscription, batch: int, lost: Callable[[str], None]
-    ) -> None:
-        """`batch` is the subscriber's own batch size: a smaller one means that it has a part in hand."""
-        self._subscription = subscription
-        self._batch = batch
-        self._lost = lost
-        self.asked_at = time.monotonic()
-        """When the subscriber last asked for messages, by the monotonic clock: a sign of life."""
-
-    async def fetch(self, batch: int, timeout: float | None) -> list[Msg]:  # noqa: ASYNC109  # nats-py's signature
-        """Messages, or nats-py's TimeoutError where there are none."""
-        self.asked_at = time.monotonic()
-        if batch < self._batch:
-            raise nats.errors.TimeoutError
-        try:
-            return await self._subscription.fetch(batch, timeout)
-        except TimeoutError:
-            raise nats.errors.TimeoutError from None
-        except (nats.errors.Error, nats.js.errors.Error) as error:
-            self._lost(str(error))
-            await asyncio.sleep(RETRY_S)
-            raise nats.errors.TimeoutError from None
-
-    async def unsubscribe(self) -> None:
-        """Stop receiving; no error where the connection is gone."""
-        try:
-            await self._subscription.unsubscribe()
-        except nats.errors.Error as error:
-            log.debug("unsubscribe failed", error=str(error))
 
 
 async def consume_pending(

@@ -12,18 +12,22 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reactor.controller.drain import Drainer, Target, settlement_of
-from reactor.controller.parallel import each
-from reactor.controller.retries import Failures
+import structlog
+
+from reactor.controller.companions import orphaned
+from reactor.controller.drain import Drainer
+from reactor.controller.look import Judge, Target, settlement_of
+from reactor.controller.resources import Resources
 from reactor.core.backoff import delay_until
 from reactor.core.model import Coverage, Drain, Outcome, Reason, Record, Settlement, Stream, Verdict, Wait
-from reactor.core.policy import Breaker, Policy, decide
+from reactor.core.policy import Breaker, decide
 from reactor.core.report import Report
 from reactor.core.stream_info import instant, read_stream
-from reactor.directories.events import Directory, describe_outage
-from reactor.jetstream.client import JetStream, JetStreamError, Listing, NotFound
-from reactor.store.ledger import Lease, LeaseLost, Ledger, LedgerError
-from reactor.telemetry.journal import Journal
+from reactor.directories.events import Snapshot, describe_outage
+from reactor.jetstream.client import JetStreamError, Listing, NotFound
+from reactor.store.ledger import Lease, LeaseLost, LedgerError
+
+log = structlog.get_logger(__name__)
 
 CATCH_UP_S = 15.0
 """How long events that are on their way to another replica are waited for; after that, absence proves nothing."""
@@ -78,59 +82,55 @@ def ignore_progress(_done: int, _total: int) -> None:
     """For a pass that nobody watches."""
 
 
+@dataclass(frozen=True, slots=True)
+class Review:
+    """Every job stream with its verdict, and what all of them were judged by."""
+
+    snapshot: Snapshot
+    judged: Sequence[Judged]
+
+
 class Reconciler:
-    """One pass at a time; all resources are handed in."""
+    """One pass at a time."""
 
     def __init__(
         self,
-        *,
-        reads: JetStream,
-        directory: Directory,
+        resources: Resources,
+        judge: Judge,
         drainer: Drainer,
-        ledger: Ledger,
-        policy: Policy,
         breaker: Breaker,
-        lifecycle_stream: str,
-        concurrency: int,
         catch_up: Callable[[], Awaitable[object]],
-        failures: Failures,
-        clock: Callable[[], int],
-        pace: Callable[[], Awaitable[None]],
-        journal: Journal,
     ) -> None:
-        """`catch_up` consumes what the durable has pending; `clock` is only for the report; `pace` waits for a turn."""
-        self._reads = reads
-        self._directory = directory
+        """`catch_up` consumes what the durable has pending."""
+        self._reads = resources.reads
+        self._directory = resources.directory
+        self._ledger = resources.ledger
+        self._companions = resources.companions
+        self._rights = resources.rights
+        self._recorder = resources.recorder
+        self._retries = resources.retries
+        self._throttle = resources.throttle
+        self._clock = resources.clock
+        self._judge = judge
+        self._policy = judge.policy
         self._drainer = drainer
-        self._ledger = ledger
-        self._policy = policy
         self._breaker = breaker
-        self._lifecycle_stream = lifecycle_stream
         self._catch_up = catch_up
-        self._concurrency = concurrency
-        self._failures = failures
-        self._clock = clock
-        self._pace = pace
-        self._journal = journal
 
     async def run(self, order: PassOptions, progress: Progress = ignore_progress) -> Report:
         """One pass and its report; an outage is in the report's `error`, never an exception."""
         started_at, start = self._clock(), time.monotonic()
         report = Report((), self._policy, order.dry_run, started_at, 0.0)
         try:
-            judged = await self._unless_stopped(order, self._judge_all(order))
-            breaker = self._check_breaker(judged)
+            review = await self._unless_stopped(order, self._review(order))
+            breaker = self._check_breaker(review.judged)
             held = breaker is not None and not order.override_breaker
             if not order.dry_run:
-                await self._schedule(judged)
-            settlements = await self._settle_all(judged, order, progress, held=held)
+                await self._schedule(review.judged)
+            settlements = await self._settle_all(review, order, progress, held=held)
             if not order.dry_run:
-                settlements = await self._report_failures(settlements)
-                await self._drainer.account_for_begun({one.stream.name for one in judged if one.needs_settling})
-                if not order.only and self._drainer.sees_companions:
-                    await self._sweep_companions(judged)
-                self._journal.judged(*settlements)
-            settlements += self._absent(order, judged)
+                settlements = await self._wrap_up(review, settlements, order)
+            settlements += self._absent(order, review.judged)
             report = replace(report, settlements=settlements, breaker=breaker if held else None)
             if order.is_stopped:
                 report = replace(report, error=INTERRUPTED)
@@ -150,7 +150,17 @@ class Reconciler:
             return report if report.error else replace(report, error=describe_outage(error), away=True)
         return report
 
-    async def _unless_stopped(self, order: PassOptions, work: Coroutine[Any, Any, list[Judged]]) -> list[Judged]:
+    async def _wrap_up(self, review: Review, settlements: Sequence[Settlement], order: PassOptions) -> list[Settlement]:
+        """What follows from the settlements: retries, deletions that others began, companions, the journal."""
+        reported = await self._report_failures(settlements)
+        settled = {one.stream.name for one in review.judged if one.needs_settling}
+        await self._drainer.account_for_begun(review.snapshot, settled)
+        if not order.only:
+            await self._sweep_companions(review)
+        self._recorder.judged(*reported)
+        return reported
+
+    async def _unless_stopped(self, order: PassOptions, work: Coroutine[Any, Any, Review]) -> Review:
         """Nothing is fenced yet, so it may be broken off anywhere. Raises PassAborted."""
         if order.stop is None:
             return await work
@@ -164,66 +174,62 @@ class Reconciler:
             stopped.cancel()
             judging.cancel()
 
-    @property
-    def paused(self) -> str | None:
-        """Why nothing is deleted, where that is so."""
-        return self._drainer.paused
-
-    async def recheck_rights(self) -> None:
-        """Resume deleting where it is allowed again. Raises JetStreamError."""
-        await self._drainer.recheck_rights()
-
-    async def _judge_all(self, order: PassOptions) -> list[Judged]:
-        await self._directory.ensure()
+    async def _review(self, order: PassOptions) -> Review:
+        lifecycle = (await self._directory.ensure()).lifecycle
         await self._catch_up()
-        listing = await self._list(order.only)
-        await self._caught_up_after_list()
-        sourced = listing.sourced()
-        await self._drainer.survey(sourced)
-        streams = self._job_streams(listing, sourced, order)
-        coverage, records = await self._directory.look_up([stream.job_id for stream in streams])
-        await self._drainer.check_rights()
+        listing = await self._list(lifecycle.stream, order.only)
+        snapshot = await self._caught_up_after_list()
+        snapshot = replace(snapshot, topology=await self._companions.survey(listing.sourced()))
+        streams = self._job_streams(listing, order)
+        coverage, records = await self._directory.look_up(snapshot, [stream.job_id for stream in streams])
+        await self._rights.check()
         judged = [
             Judged(stream, record, coverage, decide(stream, record, coverage, self._policy))
             for stream in streams
             for record in [records.get(stream.job_id)]
         ]
-        return await each(judged, self._ask_consumers, self._concurrency)
+        return Review(snapshot, await self._throttle.each(judged, self._ask_consumers))
 
-    async def _sweep_companions(self, judged: Sequence[Judged]) -> None:
+    async def _sweep_companions(self, review: Review) -> None:
         """Of streams that others have deleted. A page may have missed one, so their names are asked for once more."""
-        jobs = {one.stream.job_id for one in judged}
-        names = await self._reads.stream_names()
-        jobs |= {job_id for name in names if (job_id := self._policy.job_id(name)) is not None}
-        now = instant((await self._reads.stream_info(self._lifecycle_stream)).get("ts"))
-        await self._drainer.sweep_companions(jobs, now or 0)
+        topology = review.snapshot.topology
+        if not (jobs := self._companions.jobs(topology)):
+            return
+        jobs -= {one.stream.job_id for one in review.judged}
+        jobs -= {self._policy.job_id(name) or "" for name in await self._reads.stream_names()}
+        now = instant((await self._reads.stream_info(review.snapshot.lifecycle.stream)).get("ts"))
+        known = await self._directory.look_up(review.snapshot, sorted(jobs))
+        for job_id in orphaned(*known, self._policy, now or 0):
+            left = await self._companions.delete(topology, job_id)
+            log.info("companions deleted, their stream is gone", job_id=job_id, left=left)
 
-    async def _list(self, only: frozenset[str]) -> Listing:
+    async def _list(self, lifecycle: str, only: frozenset[str]) -> Listing:
         """All streams; the lifecycle stream among them shows that this is the account it should be."""
         listing = await self._reads.list_streams()
-        if self._lifecycle_stream not in listing.streams.keys() | listing.unreported:
+        if lifecycle not in listing.streams.keys() | listing.unreported:
             try:
-                await self._reads.stream_info(self._lifecycle_stream)
+                await self._reads.stream_info(lifecycle)
             except NotFound as error:
-                message = f"the account has no lifecycle stream {self._lifecycle_stream}: wrong account or domain?"
+                message = f"the account has no lifecycle stream {lifecycle}: wrong account or domain?"
                 raise PassAborted(message) from error
         for name in only - listing.streams.keys() - listing.unreported:
             with suppress(NotFound):  # a page may have missed it; what is gone is told by the report
                 listing.streams[name] = await self._reads.stream_info(name)
         return listing
 
-    async def _caught_up_after_list(self) -> None:
+    async def _caught_up_after_list(self) -> Snapshot:
         """An event published before the list was read must be in the ledger before absence from it counts."""
-        listed_at = (await self._directory.refresh()).last_seq
-        deadline = time.monotonic() + CATCH_UP_S
-        while self._directory.behind and time.monotonic() < deadline:
+        snapshot = await self._directory.look_around()
+        listed_at, deadline = snapshot.lifecycle.last_seq, time.monotonic() + CATCH_UP_S
+        while snapshot.behind and time.monotonic() < deadline:
             await self._catch_up()
             await asyncio.sleep(POLL_S)
-            await self._directory.refresh(caught_up_to=listed_at)
+            snapshot = await self._directory.look_around(caught_up_to=listed_at)
+        return snapshot
 
-    def _job_streams(self, listing: Listing, sourced: frozenset[str], order: PassOptions) -> list[Stream]:
+    def _job_streams(self, listing: Listing, order: PassOptions) -> list[Stream]:
         """Job streams by their exact listed names; one that the server could not report whole is taken as such."""
-        streams = {}
+        streams, sourced = {}, listing.sourced()
         for name in sorted(listing.streams.keys() | listing.unreported):
             job_id = self._policy.job_id(name)
             if job_id is None or (order.only and name not in order.only):
@@ -238,7 +244,7 @@ class Reconciler:
         if one.verdict != Drain(Reason.MISSING):
             return one
         try:
-            stream = await self._drainer.with_consumers(one.stream, absent=True)
+            stream = await self._judge.with_consumers(one.stream, absent=True)
         except NotFound:
             return one  # gone since: for drain_stream to find out
         return replace(one, stream=stream, verdict=decide(stream, one.record, one.coverage, self._policy))
@@ -253,26 +259,27 @@ class Reconciler:
         await self._ledger.schedule({s.job_id: delay_until(until, s.observed_at) for s, until in waits})
 
     async def _settle_all(
-        self, judged: Sequence[Judged], order: PassOptions, progress: Progress, *, held: bool
+        self, review: Review, order: PassOptions, progress: Progress, *, held: bool
     ) -> list[Settlement]:
-        total, done = sum(one.needs_settling for one in judged), 0
+        hands = [one for one in review.judged if one.needs_settling]
+        done = 0
 
         async def settle(one: Judged) -> Settlement:
             nonlocal done
-            settlement = await (self._hold_back(one, order) if held else self._drain(one, order))
+            held_back = held and isinstance(one.verdict, Drain)  # a fence that stands too long goes
+            settlement = _held_back(one, order) if held_back else await self._settle(review.snapshot, one, order)
             done += 1
-            progress(done, total)
+            progress(done, len(hands))
             return settlement
 
-        hands = [one for one in judged if one.needs_settling]
-        settled = dict(zip(map(id, hands), await each(hands, settle, self._concurrency), strict=True))
-        return [settled.get(id(one)) or _as_it_is(one) for one in judged]
+        settled = dict(zip(map(id, hands), await self._throttle.each(hands, settle), strict=True))
+        return [settled.get(id(one)) or _as_it_is(one) for one in review.judged]
 
     async def _report_failures(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         """Unfixable ones with their attempts, and the next one in the due queue. The others begin anew."""
         failed = {id(one): one for one in settlements if one.outcome is Outcome.UNFIXABLE}
         await self._ledger.forgive({one.stream.job_id for one in failed.values()})
-        reported = await each(failed.values(), self._failures.report, self._concurrency)
+        reported = await self._throttle.each(failed.values(), self._retries.report)
         await self._ledger.schedule({one.stream.job_id: one.retry_s for one in reported if one.retry_s is not None})
         told = dict(zip(failed, reported, strict=True))
         return [told.get(id(one), one) for one in settlements]
@@ -283,26 +290,25 @@ class Reconciler:
         streams = [Stream(name, self._policy.job_id(name) or "", 0) for name in gone]
         return [Settlement(Outcome.ALREADY_GONE, Reason.GONE, stream) for stream in streams]
 
-    async def _hold_back(self, one: Judged, order: PassOptions) -> Settlement:
-        if not isinstance(one.verdict, Drain):
-            return await self._drain(one, order)  # no deletion: subjects that a fence has kept too long
-        outcome = Outcome.WOULD_DRAIN if order.dry_run else Outcome.KEPT
-        return replace(_as_it_is(one), outcome=outcome, detail="held back by the breaker")
-
-    async def _drain(self, one: Judged, order: PassOptions) -> Settlement:
+    async def _settle(self, snapshot: Snapshot, one: Judged, order: PassOptions) -> Settlement:
         target = Target(one.stream.name, one.stream.job_id, one.stream.created)
         try:
             if order.dry_run:
-                settlement = await self._drainer.preview(target)
+                settlement = await self._judge.preview(snapshot, target)
             else:
-                await self._pace()
+                await self._throttle.turn()
                 if order.is_stopped:
                     return replace(_as_it_is(one), outcome=Outcome.KEPT, detail=INTERRUPTED)
-                settlement = await self._drainer.drain_stream(target, order.under)
+                settlement = await self._drainer.drain_stream(snapshot, target, order.under)
         except LedgerError as error:
             detail = f"Redis failed on the way: {error}"
             return Settlement(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, one.stream, one.record, detail=detail)
         return settlement if settlement.stream.observed_at else replace(settlement, stream=one.stream)
+
+
+def _held_back(one: Judged, order: PassOptions) -> Settlement:
+    outcome = Outcome.WOULD_DRAIN if order.dry_run else Outcome.KEPT
+    return replace(_as_it_is(one), outcome=outcome, detail="held back by the breaker")
 
 
 def _as_it_is(one: Judged) -> Settlement:

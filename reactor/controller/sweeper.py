@@ -5,104 +5,91 @@ It judges one job at a time, so it never acts on absence: a job that nobody has 
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
-from reactor.controller.drain import Drainer, Target
-from reactor.controller.parallel import each
-from reactor.controller.retries import Failures
+from reactor.controller.drain import Drainer
+from reactor.controller.look import Judge, Target
+from reactor.controller.resources import Resources
 from reactor.core.backoff import delay_until
 from reactor.core.model import Outcome, Reason, Record, Settlement
-from reactor.core.policy import Policy
-from reactor.directories.events import Directory
-from reactor.jetstream.client import JetStream
-from reactor.store.audit import Audit
-from reactor.store.ledger import Claim, Ledger
+from reactor.directories.events import Snapshot
+from reactor.store.ledger import Claim
 
 TOPOLOGY_MAX_AGE_S = 60.0
 """How old the knowledge of which stream sources which may be: it takes a full listing, and hardly ever changes."""
 
 
 class Sweeper:
-    """Settles due jobs; all resources are handed in."""
+    """Settles due jobs."""
 
     def __init__(
         self,
-        *,
-        reads: JetStream,
-        directory: Directory,
+        resources: Resources,
+        judge: Judge,
         drainer: Drainer,
-        ledger: Ledger,
-        audit: Audit,
-        policy: Policy,
-        batch: int,
         lease_s: float,
-        failures: Failures,
-        pace: Callable[[], Awaitable[None]],
         want_pass: Callable[[], Awaitable[None]],
     ) -> None:
-        """`batch` jobs are taken and settled at once; `want_pass` asks for a full pass soon."""
-        self._reads = reads
-        self._directory = directory
+        """Claimed jobs fall due again after `lease_s`; `want_pass` asks for a full pass soon."""
+        self._reads = resources.reads
+        self._directory = resources.directory
+        self._ledger = resources.ledger
+        self._companions = resources.companions
+        self._rights = resources.rights
+        self._recorder = resources.recorder
+        self._retries = resources.retries
+        self._throttle = resources.throttle
+        self._policy = judge.policy
         self._drainer = drainer
-        self._ledger = ledger
-        self._audit = audit
-        self._policy = policy
-        self._batch = batch
         self._lease_s = lease_s
-        self._failures = failures
-        self._pace = pace
         self._want_pass = want_pass
+        self._sourced: frozenset[str] = frozenset()
         self._listed_at = float("-inf")
-
-    @property
-    def paused(self) -> str | None:
-        """Why nothing is deleted, where that is so."""
-        return self._drainer.paused
-
-    async def recheck_rights(self) -> None:
-        """Resume deleting where it is allowed again. Raises JetStreamError."""
-        await self._drainer.recheck_rights()
 
     async def tick(self) -> float | None:
         """Settle one batch of due jobs; seconds until the next one is due, None where none will be.
 
         Raises JetStreamError and LedgerError: the claim then runs out, and its jobs fall due again.
         """
-        claim = await self._ledger.claim(self._batch, self._lease_s)
+        claim = await self._ledger.claim(self._throttle.within(self._lease_s / 2), self._lease_s)
         if claim.jobs:
             await self._sweep(claim)
         return await self._ledger.next_due()
 
     async def _sweep(self, claim: Claim) -> None:
-        await self._directory.ensure()
-        await self._drainer.survey(await self._sourced())
-        await self._drainer.recheck_rights()
+        snapshot = await self._directory.ensure()
+        snapshot = replace(snapshot, topology=await self._companions.survey(await self._sourced_lately()))
+        await self._rights.recheck()
         names = await self._names_by_job()
-        _, records = await self._directory.look_up(claim.jobs)
-        await each(
-            claim.jobs, lambda job: self._settle_job(claim, job, names.get(job, ()), records.get(job)), self._batch
-        )
+        _, records = await self._directory.look_up(snapshot, claim.jobs)
 
-    async def _sourced(self) -> frozenset[str] | None:
-        """Streams that another one mirrors or sources; None where that was looked at a moment ago."""
-        if time.monotonic() - self._listed_at < TOPOLOGY_MAX_AGE_S:
-            return None
-        listing = await self._reads.list_streams()
-        self._listed_at = time.monotonic()
-        return listing.sourced()
+        async def settle(job_id: str) -> None:
+            await self._settle_job(snapshot, claim, job_id, names.get(job_id, ()), records.get(job_id))
+
+        await self._throttle.each(claim.jobs, settle)
+
+    async def _sourced_lately(self) -> frozenset[str]:
+        """Streams that another one mirrors or sources, as they were a moment ago."""
+        if time.monotonic() - self._listed_at > TOPOLOGY_MAX_AGE_S:
+            self._sourced = (await self._reads.list_streams()).sourced()
+            self._listed_at = time.monotonic()
+        return self._sourced
 
     async def _names_by_job(self) -> Mapping[str, Sequence[str]]:
         """Listed job streams by job, and streams whose deletion was begun and never accounted for."""
         names: dict[str, list[str]] = {}
-        for name in await self._reads.stream_names() | (await self._audit.open_intents()).keys():
+        for name in await self._reads.stream_names() | (await self._recorder.begun()).keys():
             if (job_id := self._policy.job_id(name)) is not None:
                 names.setdefault(job_id, []).append(name)
         return names
 
-    async def _settle_job(self, claim: Claim, job_id: str, names: Sequence[str], record: Record | None) -> None:
+    async def _settle_job(
+        self, snapshot: Snapshot, claim: Claim, job_id: str, names: Sequence[str], record: Record | None
+    ) -> None:
         settlements = []
         for name in names:
-            await self._pace()
-            settlements.append(await self._drainer.drain_stream(Target(name, job_id)))
+            await self._throttle.turn()
+            settlements.append(await self._drainer.drain_stream(snapshot, Target(name, job_id)))
         if record is not None and self._policy.is_terminal(record) and not settlements:
             await self._ledger.retire(job_id, record)
         delays = [delay for one in settlements if (delay := await self._next_look(one)) is not None]
@@ -118,7 +105,7 @@ class Sweeper:
             await self._want_pass()
             return None
         if settlement.outcome is Outcome.UNFIXABLE:
-            return (await self._failures.report(settlement)).retry_s
+            return (await self._retries.report(settlement)).retry_s
         if settlement.outcome is Outcome.WAITING or settlement.reason is Reason.UNKNOWN:
-            return (await self._failures.retry(settlement)).retry_s
+            return (await self._retries.count(settlement)).retry_s
         return None

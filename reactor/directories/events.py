@@ -6,7 +6,7 @@ from it; else it is rebuilt from the stream, and until then nobody is called mis
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -15,8 +15,8 @@ from reactor.core.model import UNREADABLE, Coverage, Event, Malformed, Record, f
 from reactor.core.observer import EventOutcome
 from reactor.core.policy import Policy, due_at
 from reactor.jetstream.client import JetStream, NotFound, StoredMessage, Unreachable
-from reactor.jetstream.topology import Lifecycle, Source, read_lifecycle
-from reactor.store.ledger import Applied, ForeignLedger, Lease, Ledger, LedgerError, Reading
+from reactor.jetstream.topology import UNKNOWN, Lifecycle, Source, Topology, read_lifecycle
+from reactor.store.ledger import Applied, Lease, Ledger, LedgerError, Reading
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +54,18 @@ def _heard(one: Event | Malformed, *, stale: bool) -> tuple[str, EventOutcome]:
     return fold(one.word.status), EventOutcome.STALE if stale else EventOutcome.APPLIED
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a pass or a batch knows of all that is not a job's own: looked at once, and handed on."""
+
+    lifecycle: Lifecycle
+    lost: bool
+    """The ledger has lost history: it vouches for nothing."""
+    behind: int
+    """Lifecycle events that were not in the ledger yet."""
+    topology: Topology = UNKNOWN
+
+
 class Directory:
     """The ledger, vouched for. Methods raise JetStreamError and LedgerError."""
 
@@ -79,44 +91,34 @@ class Directory:
         self._source = source
         self._durable = durable
         self._note = note
-        self._lifecycle: Lifecycle | None = None
-        self._lost = True
-        self._behind = 0
 
-    async def refresh(self, caught_up_to: int | None = None) -> Lifecycle:
-        """Look at the lifecycle stream again: once a pass, since all of a pass may share it.
+    async def look_around(self, caught_up_to: int | None = None) -> Snapshot:
+        """Where the lifecycle stream stands, and whether the ledger is whole.
 
         Events after `caught_up_to` need not be read yet: under steady traffic some always are on their way.
         """
         lifecycle = await read_lifecycle(self._js, self._source, self._durable)
         reading = await self._ledger.read(lifecycle.identity)
-        self._lost = not reading.intact or await self._has_missed(lifecycle, reading)
+        lost = not reading.intact or await self._has_missed(lifecycle, reading)
         caught_up = caught_up_to is not None and lifecycle.ack_floor >= caught_up_to
-        self._behind = 0 if caught_up else lifecycle.behind
-        self._lifecycle = lifecycle
-        return lifecycle
+        return Snapshot(lifecycle, lost, 0 if caught_up else lifecycle.behind)
 
-    @property
-    def behind(self) -> int:
-        """Lifecycle events that were not in the ledger yet at the last refresh."""
-        return self._behind
-
-    async def look_up(self, job_ids: Sequence[str]) -> Known:
+    async def look_up(self, snapshot: Snapshot, job_ids: Sequence[str] = ()) -> Known:
         """What is known of these jobs now, and what the absence of one means."""
-        identity = self._lifecycle.identity if self._lifecycle else ""
-        reading = await self._ledger.read(identity, job_ids)
-        return self._coverage(reading), reading.records
+        reading = await self._ledger.read(snapshot.lifecycle.identity, job_ids)
+        return self._coverage(snapshot, reading), reading.records
 
-    async def lease_and_look_up(self, lease: Lease, job_id: str, under: Lease | None = None) -> Known | None:
+    async def lease_and_look_up(
+        self, snapshot: Snapshot, lease: Lease, job_id: str, under: Lease | None = None
+    ) -> Known | None:
         """Take a lease, and what is known of the job, in one round trip; None where somebody else holds it.
 
         Raises LeaseLost where the lease that this one is taken under is held no longer.
         """
-        identity = self._lifecycle.identity if self._lifecycle else ""
-        reading = await self._ledger.lease_and_read(lease, identity, job_id, under)
-        return None if reading is None else (self._coverage(reading), reading.records)
+        reading = await self._ledger.lease_and_read(lease, snapshot.lifecycle.identity, job_id, under)
+        return None if reading is None else (self._coverage(snapshot, reading), reading.records)
 
-    async def last_event(self, job_id: str) -> Record | None:
+    async def last_event(self, snapshot: Snapshot, job_id: str) -> Record | None:
         """The last words on a job in the lifecycle stream itself, asked of its leader; None where there are none.
 
         The message that came last need not be the latest: an event that comes late may stand behind a newer one that
@@ -128,16 +130,16 @@ class Directory:
             return None  # no message can ever have had this subject
         try:
             message = await self._js.last_message(self._source.stream, subject)
-            unread = [] if message is None else await self._unread(subject, message.seq)
+            unread = [] if message is None else await self._unread(snapshot, subject, message.seq)
         except NotFound as error:
             gone = f"lifecycle stream {self._source.stream} is gone"
             raise Unreachable(gone) from error
         return Record.of(*(self._read(one).word for one in (*unread, message))) if message else None
 
-    async def _unread(self, subject: str, end: int) -> list[StoredMessage]:
-        """Messages on a subject before `end` that were not acked at the last refresh. Mostly none, for no request."""
+    async def _unread(self, snapshot: Snapshot, subject: str, end: int) -> list[StoredMessage]:
+        """Messages on a subject before `end` that were not acked at the snapshot. Mostly none, for no request."""
         unread: list[StoredMessage] = []
-        seq = (self._lifecycle.ack_floor if self._lifecycle else 0) + 1
+        seq = snapshot.lifecycle.ack_floor + 1
         while seq < end:
             message = await self._js.next_message(self._source.stream, subject, seq)
             if message is None or message.seq >= end:
@@ -146,49 +148,45 @@ class Directory:
             seq = message.seq + 1
         return unread
 
-    async def take(self, messages: Sequence[StoredMessage]) -> Taken:
-        """Read messages of the lifecycle stream and write them into the ledger, all in one round trip.
+    async def take(self, identity: str, messages: Sequence[StoredMessage]) -> Taken:
+        """Read messages of the lifecycle stream and write them into its ledger, all in one round trip.
 
-        A malformed message still proves that its job exists, and that its last word cannot be read.
+        A malformed message still proves that its job exists, and that its last word cannot be read. Raises
+        ForeignLedger where the ledger is not that of the lifecycle stream with this identity.
         """
-        lifecycle = self._lifecycle or await self.refresh()
         read = tuple(self._read(message) for message in messages)
         entries = [(e.job_id, e.word, due_at(e.word, self._policy)) for e in read if e.job_id is not None]
         readable = sum(isinstance(event, Event) for event in read)
         grace = self._policy.terminal_grace
-        try:
-            return Taken(read, await self._ledger.apply(lifecycle.identity, entries, readable=readable, grace=grace))
-        except ForeignLedger:
-            await self.refresh()  # the stream may have been made anew under us: the next attempt knows it
-            raise
+        return Taken(read, await self._ledger.apply(identity, entries, readable=readable, grace=grace))
 
-    async def ensure(self) -> bool:
-        """Rebuild the ledger where it has lost history. False while it is not whole yet: try again later."""
+    async def ensure(self) -> Snapshot:
+        """Look around, and rebuild the ledger where it has lost history. It may stay lost: try again later."""
         if garbage := await self._ledger.tidy():
             log.warning("Redis held what reactor did not write; it was taken away", keys=garbage)
-        lifecycle = await self.refresh()
-        self._note(LOST if self._lost else None)
-        if not self._lost:
-            return True
+        snapshot = await self.look_around()
+        self._note(LOST if snapshot.lost else None)
+        if snapshot.lost:
+            snapshot = await self._rebuild(snapshot)
+            self._note(LOST if snapshot.lost else None)
+        return snapshot
+
+    async def _rebuild(self, snapshot: Snapshot) -> Snapshot:
+        """Replay the whole lifecycle stream; idempotent, beside events that arrive meanwhile."""
         lease = Lease("rebuild", REBUILD_LEASE_S)
         if not await self._ledger.lease(lease):
-            return False
+            return snapshot
+        lifecycle = snapshot.lifecycle
         try:
-            done = await self._rebuild(lifecycle, lease)
+            await self._ledger.begin_rebuild(lifecycle.identity, lease.token)
+            async for messages in self._js.replay(self._source.stream, self._template.wildcard):
+                await self.take(lifecycle.identity, messages)
+                await self._ledger.renew(lease)
+            done = await self._ledger.complete_rebuild(lease.token, lifecycle.since, lifecycle.last_seq)
         finally:
             await self._ledger.release(lease)
-        await self.refresh()
-        whole = done and not self._lost
-        self._note(None if whole else LOST)
-        return whole
-
-    async def _rebuild(self, lifecycle: Lifecycle, lease: Lease) -> bool:
-        """Replay the whole lifecycle stream; idempotent, beside events that arrive meanwhile."""
-        await self._ledger.begin_rebuild(lifecycle.identity, lease.token)
-        async for messages in self._js.replay(self._source.stream, self._template.wildcard):
-            await self.take(messages)
-            await self._ledger.renew(lease)
-        return await self._ledger.complete_rebuild(lease.token, lifecycle.since, lifecycle.last_seq)
+        after = await self.look_around()
+        return replace(after, lost=after.lost or not done)
 
     def _read(self, message: StoredMessage) -> Event | Malformed:
         return read_event(
@@ -204,14 +202,14 @@ class Directory:
         missed = await self._js.next_message(self._source.stream, self._template.wildcard, reading.applied + 1)
         return missed is not None and missed.seq <= lifecycle.ack_floor
 
-    def _coverage(self, reading: Reading) -> Coverage:
-        if self._lost or not reading.intact:
+    def _coverage(self, snapshot: Snapshot, reading: Reading) -> Coverage:
+        if snapshot.lost or not reading.intact:
             return Coverage(intact=False, gap=LOST)
         if not reading.events:
             gap = f"no lifecycle event was ever heard: does the job system publish on {self._template.template}?"
             return Coverage(intact=True, gap=gap)
-        if self._behind:
-            return Coverage(intact=True, gap=f"{self._behind} lifecycle events are not read yet")
+        if snapshot.behind:
+            return Coverage(intact=True, gap=f"{snapshot.behind} lifecycle events are not read yet")
         if reading.since is None:
             gap = f"stream {self._source.stream} held no event when the ledger was built, so absence proves nothing"
             return Coverage(intact=True, gap=gap)

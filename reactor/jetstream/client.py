@@ -208,7 +208,7 @@ class JetStream:
         return f"{version.major}.{version.minor}.{version.patch}" if version else "unknown"
 
     async def _open(self) -> Client:
-        client, self._refusal, self._refused = TolerantClient(), None, 0
+        client, self._refusal, self._refused = self.make_client(), None, 0
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S) as self._opening:
                 await client.connect(**self._options, **self._lifetime())
@@ -225,6 +225,10 @@ class JetStream:
             message = f"nats-server {version.major}.{version.minor} is too old: reactor needs 2.10 or later"
             raise TooOld(message)
         return client
+
+    def make_client(self) -> Client:
+        """nats-py's client, not connected yet."""
+        return TolerantClient()
 
     def _lifetime(self) -> Raw:
         heard = {"error_cb": self._heard, "disconnected_cb": self._broken, "ping_interval": PING_INTERVAL_S}

@@ -5,8 +5,8 @@ of its own keeps it, and reactor reads there; and reactor makes no stream on the
 NATS, so that a job system may make one at any time. Nothing of others' is ever altered.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from reactor.core.events import SubjectTemplate
 from reactor.core.stream_info import ADVISORY, instant
@@ -46,7 +46,7 @@ class DesiredStreams:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A stream to consume from, the subjects wanted of it, and how its durable differs from the wished one."""
+    """A stream to consume from, the subjects wanted of it, and how its durable differs from the desired one."""
 
     stream: str
     subjects: tuple[str, ...]
@@ -69,6 +69,7 @@ class Provision:
 class Lifecycle:
     """Where the lifecycle stream and its durable stand."""
 
+    stream: str
     identity: str
     """Name and creation time: a stream that was deleted and made again is another one."""
     since: int | None
@@ -80,25 +81,40 @@ class Lifecycle:
     """Messages of the durable that are not acked yet, delivered or not."""
 
 
-async def provision(js: JetStream, wishes: DesiredStreams) -> Provision:
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """How streams hang together. What is not known is in `unseen`, in words."""
+
+    sourced: frozenset[str] = frozenset()
+    """Streams that another one mirrors or sources."""
+    homes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The streams that each companion is on, by its name."""
+    unseen: tuple[str, ...] = ()
+
+
+UNKNOWN = Topology()
+"""Where nobody has looked."""
+
+
+async def provision(js: JetStream, desired: DesiredStreams) -> Provision:
     """Find or declare every stream and durable. Raises ProvisionError and JetStreamError."""
-    events = await _events_source(js, wishes)
-    letters = _config(DEAD_LETTERS, [DEAD_LETTER_SUBJECT], wishes.max_age, wishes.replicas)
-    limits = {"max_msgs": wishes.letters_max_msgs, "max_bytes": await _affordable(js, wishes), "discard": "old"}
+    events = await _events_source(js, desired)
+    letters = _config(DEAD_LETTERS, [DEAD_LETTER_SUBJECT], desired.max_age, desired.replicas)
+    limits = {"max_msgs": desired.letters_max_msgs, "max_bytes": await _affordable(js, desired), "discard": "old"}
     await _declare(js, letters | limits)
     return Provision(events)
 
 
-async def _affordable(js: JetStream, wishes: DesiredStreams) -> int:
+async def _affordable(js: JetStream, desired: DesiredStreams) -> int:
     """Bytes for the dead letters: `max_bytes` is reserved, and must not take the room of the jobs' own streams."""
     try:
         account = await js.call("INFO")
     except PermissionDenied:
-        return wishes.letters_max_bytes
+        return desired.letters_max_bytes
     tiers = account.get("tiers") or {}
-    limits = (tiers.get(f"R{wishes.replicas}") or account).get("limits") or {}
+    limits = (tiers.get(f"R{desired.replicas}") or account).get("limits") or {}
     room = limits.get("max_storage", -1)
-    return min(wishes.letters_max_bytes, max(room // LETTERS_SHARE, 1)) if room > 0 else wishes.letters_max_bytes
+    return min(desired.letters_max_bytes, max(room // LETTERS_SHARE, 1)) if room > 0 else desired.letters_max_bytes
 
 
 async def remove_former_advisories(js: JetStream, durable: str) -> bool:
@@ -121,18 +137,18 @@ async def streams_of_advisories(js: JetStream) -> list[str]:
     return sorted(await js.stream_names(f"{ADVISORY}.>"))
 
 
-def wrong_account(owner: str, wishes: DesiredStreams) -> str:
+def wrong_account(owner: str, desired: DesiredStreams) -> str:
     """What to say where Redis holds the ledger of a lifecycle stream, and the account has none."""
     return (
         f"Redis holds the ledger of lifecycle stream {owner}, and this account has no stream on "
-        f"{wishes.events_subject.wildcard}: wrong account, domain or Redis? "
+        f"{desired.events_subject.wildcard}: wrong account, domain or Redis? "
         "If that stream was deleted on purpose, set a new REACTOR_REDIS_NAMESPACE"
     )
 
 
-async def find_lifecycle_stream(js: JetStream, wishes: DesiredStreams) -> str | None:
+async def find_lifecycle_stream(js: JetStream, desired: DesiredStreams) -> str | None:
     """The stream that captures every job's lifecycle events, or None. Raises ProvisionError where only a part is."""
-    wanted = wishes.events_subject.wildcard
+    wanted = desired.events_subject.wildcard
     found = sorted(await js.stream_names(wanted))
     if not found:
         return None
@@ -149,15 +165,15 @@ async def find_lifecycle_stream(js: JetStream, wishes: DesiredStreams) -> str | 
     raise ProvisionError(message)
 
 
-async def _events_source(js: JetStream, wishes: DesiredStreams) -> Source:
-    wanted = wishes.events_subject.wildcard
-    stream = await find_lifecycle_stream(js, wishes)
+async def _events_source(js: JetStream, desired: DesiredStreams) -> Source:
+    wanted = desired.events_subject.wildcard
+    stream = await find_lifecycle_stream(js, desired)
     if stream is None:
-        stream = wishes.events_stream
-        config = _config(stream, [wanted], wishes.max_age, wishes.replicas)
+        stream = desired.events_stream
+        config = _config(stream, [wanted], desired.max_age, desired.replicas)
         # A compacted table: the last words on each job, more than one since a late publisher's may come last.
         await _declare(js, config | {"max_msgs_per_subject": 8})
-    return await _with_durable(js, wishes.durable, stream, (wanted,))
+    return await _with_durable(js, desired.durable, stream, (wanted,))
 
 
 def _config(name: str, subjects: Sequence[str], max_age: int, replicas: int) -> Raw:
@@ -240,6 +256,7 @@ async def read_lifecycle(js: JetStream, source: Source, durable: str) -> Lifecyc
     consumer = await js.consumer_info(source.stream, durable)
     state = stream["state"]
     return Lifecycle(
+        stream=source.stream,
         identity=f"{source.stream}@{stream['created']}",
         # From `created`, or from the first message that limits have left.
         since=instant(stream["created"]) if state["first_seq"] <= 1 else instant(state.get("first_ts")),

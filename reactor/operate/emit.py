@@ -16,11 +16,11 @@ def payload_of(job_id: str, status: str, at: str | None) -> bytes:
     return json.dumps(payload.model_dump(include={"job_id", "status", "occurred_at"}, exclude_none=True)).encode()
 
 
-async def emit(js: JetStream, wishes: DesiredStreams, job_id: str, status: str, at: str | None) -> tuple[str, int]:
+async def emit(js: JetStream, desired: DesiredStreams, job_id: str, status: str, at: str | None) -> tuple[str, int]:
     """Publish one event; the stream that took it and its sequence there.
 
     Raises ValueError for what a subscriber would refuse, ProvisionError and JetStreamError.
     """
-    subject, body = wishes.events_subject.of(job_id), payload_of(job_id, status, at)
-    await provision(js, wishes)
+    subject, body = desired.events_subject.of(job_id), payload_of(job_id, status, at)
+    await provision(js, desired)
     return await js.publish(subject, body)

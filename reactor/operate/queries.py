@@ -3,20 +3,21 @@
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-from reactor.controller.drain import Drainer, Look, Target, settlement_of
+from reactor.controller.look import Judge, Look, Target
 from reactor.controller.reconciler import PassOptions, Reconciler
+from reactor.controller.resources import Resources
 from reactor.core.explain import changes, deletion_of, sentence
 from reactor.core.model import AUDIT_ENTRIES, SECOND, Outcome, Word, format_instant
-from reactor.core.policy import Policy, fell_due, guards_of
+from reactor.core.policy import fell_due, guards_of
 from reactor.core.report import Report, describe
-from reactor.directories.events import Directory
-from reactor.jetstream.client import JetStream, NotFound
+from reactor.jetstream.client import NotFound
+from reactor.jetstream.topology import DEAD_LETTERS, Topology
 from reactor.store.audit import Audit
-from reactor.store.ledger import Ledger
 
 Json = dict[str, Any]
 FRESH_S = 2.0
@@ -42,30 +43,22 @@ class Overview:
 
     def __init__(
         self,
-        *,
-        reads: JetStream,
-        directory: Directory,
-        drainer: Drainer,
+        resources: Resources,
+        judge: Judge,
         reconciler: Reconciler,
-        ledger: Ledger,
         audit: Audit,
-        policy: Policy,
-        dead_letters: str,
-        clock: Callable[[], int],
-        paused: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`reconciler` judges only; `paused` says why nothing is deleted in this process, where that is so."""
-        self._reads = reads
-        self._directory = directory
-        self._drainer = drainer
+        """`reconciler` judges only."""
+        self._reads = resources.reads
+        self._directory = resources.directory
+        self._ledger = resources.ledger
+        self._clock = resources.clock
+        self._judge = judge
+        self._policy = judge.policy
         self._reconciler = reconciler
-        self._ledger = ledger
         self._audit = audit
-        self._policy = policy
-        self._dead_letters = dead_letters
-        self._clock = clock
-        self._why_paused = paused
-        self._started_at = clock()
+        self._rights = resources.rights
+        self._started_at = self._clock()
         self._judging = asyncio.Lock()
         self._judged: Report | None = None
         self._judged_at = float("-inf")
@@ -74,11 +67,11 @@ class Overview:
     @property
     def paused(self) -> str | None:
         """Why nothing is deleted by this process, where that is so."""
-        return self._why_paused()
+        return self._rights.paused
 
     async def reach(self) -> None:
         """Raises where NATS or Redis is away, or the lifecycle stream or its durable is gone."""
-        await self._directory.refresh()
+        await self._directory.look_around()
 
     async def judged(self) -> Report:
         """A dry pass over all streams, at most a moment old."""
@@ -114,8 +107,8 @@ class Overview:
 
     async def measure(self) -> Json:
         """What all replicas see alike: streams by verdict, ledger, the last full pass."""
-        report, lifecycle = await self.judged(), await self._directory.refresh()
-        coverage, _ = await self._directory.look_up([])
+        report, snapshot = await self.judged(), await self._directory.look_around()
+        coverage, _ = await self._directory.look_up(snapshot)
         last_pass = await self._ledger.last_pass()
         return self._counts(report) | {
             "at": format_instant(self._clock()),
@@ -125,7 +118,7 @@ class Overview:
                 "since": None if coverage.since is None else format_instant(coverage.since),
                 "gap": coverage.gap,
             },
-            "lag": lifecycle.behind,
+            "lag": snapshot.lifecycle.behind,
             "last_reconcile": last_pass,
         }
 
@@ -161,7 +154,7 @@ class Overview:
 
     async def _dead_letter_count(self) -> int:
         try:
-            return int((await self._reads.stream_info(self._dead_letters))["state"]["messages"])
+            return int((await self._reads.stream_info(DEAD_LETTERS))["state"]["messages"])
         except NotFound:
             return 0
 
@@ -210,10 +203,10 @@ class Overview:
         if job_id is None:
             message = f"{name!r} is no job stream: its name does not match {self._policy.pattern.pattern}"
             raise NoJobStream(message)
-        await self._directory.refresh()
-        await self._drainer.survey((await self._reads.list_streams()).sourced())
+        sourced = (await self._reads.list_streams()).sourced()
+        snapshot = replace(await self._directory.look_around(), topology=Topology(sourced))
         try:
-            look = await self._drainer.look(Target(name, job_id))
+            look = await self._judge.look(snapshot, Target(name, job_id))
             consumers = await self._reads.consumers(name)
         except NotFound as error:
             raise NoJobStream(await self._what_became_of(name)) from error
@@ -226,8 +219,7 @@ class Overview:
         return f"there is no stream {name}; {deletion_of(next(deletions, None), trail[-1]['at'] if trail else None)}"
 
     def _told(self, look: Look) -> Json:
-        settlement = settlement_of(look.verdict, look.stream, look.record, look.coverage)
-        row = describe(settlement, self._policy).as_dict()
+        row = describe(look.by_verdict(), self._policy).as_dict()
         guards = guards_of(look.stream, look.record, self._policy)
         return row | {
             "at": format_instant(look.stream.observed_at),

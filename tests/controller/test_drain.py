@@ -10,11 +10,11 @@ from bench import Bench
 from harness import World, eventually, relayed
 
 from reactor.cli.embedded import free_port
-from reactor.controller.drain import Target
+from reactor.controller.look import Target
 from reactor.core.model import Outcome, Reason, Settlement
 from reactor.core.stream_info import FENCE_TOKEN_KEY
 from reactor.jetstream.client import JetStream, Unanswered, Unreachable
-from reactor.worker.wiring import nats_options, parts
+from reactor.worker.connections import connections, nats_options
 
 
 async def test_a_zombie_is_drained(world: World) -> None:
@@ -52,7 +52,7 @@ async def test_a_dry_run_accounts_for_no_deletion(world: World) -> None:
 
         async def look_on() -> None:
             await world.js.delete_stream("job_1")  # as the deletion itself will have done, a moment before its outcome
-            onlooker = await bench.drainer("onlooker").preview(Target("job_1", "1"))
+            onlooker = await bench.preview()
             seen.append(onlooker.outcome)
             assert await bench.audit.is_open("job_1")
 
@@ -145,7 +145,7 @@ async def test_a_stream_made_anew_since_it_was_judged_is_judged_anew(world: Worl
     """The listing spoke of another incarnation."""
     async with Bench(world) as bench:
         await world.zombie(1)
-        settlement = await bench.drainer().drain_stream(Target("job_1", "1", created=1))
+        settlement = await bench.drainer().drain_stream(bench.snapshot, Target("job_1", "1", created=1))
         assert (settlement.outcome, settlement.detail) == (Outcome.KEPT, "made anew since it was judged")
         await bench.whole()
 
@@ -224,9 +224,9 @@ async def test_nothing_is_fenced_while_deleting_is_paused(world: World) -> None:
             touched.append("fence")
 
         bench.effects.before["STREAM.UPDATE"] = touch
-        drainer = bench.drainer()
-        drainer.paused = "no right"
-        settlement = await drainer.drain_stream(Target("job_1", "1"))
+        resources = bench.resources()
+        resources.rights.pause("no right")
+        settlement = await bench.drainer(resources=resources).drain_stream(bench.snapshot, Target("job_1", "1"))
         assert (settlement.outcome, settlement.reason) == (Outcome.UNFIXABLE, Reason.DELETES_PAUSED)
         assert not touched
 
@@ -379,7 +379,7 @@ async def _take_all(bench: Bench) -> None:
     """Have the ledger take what is pending, as a worker would."""
     stored = await bench.reads.last_message("JOBS", "jobs.lifecycle.1")
     assert stored is not None
-    await bench.directory.take([stored])
+    await bench.directory.take(bench.snapshot.lifecycle.identity, [stored])
 
 
 async def test_the_ledger_counts_where_the_last_event_came_late(world: World) -> None:
@@ -389,7 +389,7 @@ async def test_the_ledger_counts_where_the_last_event_came_late(world: World) ->
         await world.emit(1, "STARTED")
         await world.emit(1, "SUCCESS", occurred_at="2020-01-01T00:00:00Z")
         await world.verdicts(REACTOR_POLICY_AGE_GUARD="1h")
-        await bench.directory.ensure()  # both are acked: only the record has the last word
+        await bench.look_around()  # both are acked: only the record has the last word
         settlement = await bench.drain()
         assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.DISPUTED)
 
@@ -436,7 +436,7 @@ async def test_servers_that_refuse_are_tried_once_each(world: World, *, buffered
 
 async def test_deletions_go_over_an_unbuffered_connection(world: World) -> None:
     """Of their own: what is only read may be asked again."""
-    async with parts(world.load()) as connected:
+    async with connections(world.load()) as connected:
         effects, reads = await connected.effects.connect(), await connected.reads.connect()
         assert (effects.options["allow_reconnect"], effects._max_pending_size) == (False, 0)
         assert reads.options["allow_reconnect"]
@@ -460,7 +460,7 @@ async def test_consumers_without_a_time_count_from_the_first_sighting(world: Wor
         pull = await world.js.pull_subscribe_bind(consumer=await world.consumer("job_1"), stream="job_1")
         await pull.fetch(1, timeout=5)
         await world.verdicts(REACTOR_POLICY_AGE_GUARD="1h")
-        await bench.directory.refresh()
+        await bench.look_around()
         bench.policy = replace(bench.policy, idle_guard=10**15)
 
         def forget(verb: str, answer: dict[str, Any]) -> dict[str, Any]:
@@ -482,5 +482,5 @@ async def test_consumers_without_a_time_count_from_the_first_sighting(world: Wor
 
 async def test_parts_close_without_ever_having_been_used(world: World) -> None:
     """A command that fails early leaves no connection behind."""
-    async with parts(world.load()):
+    async with connections(world.load()):
         pass

@@ -29,7 +29,7 @@ from harness import (
     served,
     worker,
 )
-from nats.js.api import ConsumerConfig
+from nats.js.api import AckPolicy, ConsumerConfig
 
 from reactor.cli.embedded import HOST, free_port
 from reactor.controller.failpoints import Point
@@ -87,8 +87,8 @@ async def test_a_subject_that_is_no_text_costs_one_dead_letter(world: World) -> 
 
 
 READER_DIES = """
-import reactor.worker.app, reactor.jetstream.client as js
-reactor.worker.app.STALLED_S = 1.0
+import reactor.worker.watchdog, reactor.jetstream.client as js
+reactor.worker.watchdog.STALLED_S = 1.0
 read, met = js.TolerantClient._build_message, []
 def die_once(self, sid, subject, *rest):
     if subject == b"jobs.lifecycle.999" and not met:
@@ -101,6 +101,10 @@ js.TolerantClient._build_message = die_once
 async def test_who_does_not_hear_any_more_connects_anew(world: World) -> None:
     """Whatever has ended the reading: events wait, and none is acked; until then it is not ready."""
     code = READER_DIES.replace("met.append(1 / 0)", "met.append(1); raise ZeroDivisionError")
+    await world.declare()
+    await world.js.delete_consumer("JOBS", "reactor")  # what the dead reader was given comes again after 2 s, not 30
+    durable = ConsumerConfig(durable_name="reactor", ack_wait=2, ack_policy=AckPolicy.EXPLICIT)
+    await world.js.add_consumer("JOBS", durable)
     port = free_port()
     async with worker(world.env(REACTOR_HTTP_PORT=port), code=code) as process:
         at = Served(f"http://{HOST}:{port}", process)

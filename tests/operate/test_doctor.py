@@ -35,7 +35,8 @@ from reactor.operate.doctor.judges import (
 )
 from reactor.store.health import RedisHealth, judge_eviction, judge_memory, judge_persistence, judge_version
 from reactor.worker import wiring
-from reactor.worker.wiring import doctor_of, parts
+from reactor.worker.connections import connections
+from reactor.worker.wiring import doctor_of
 
 DAY = 86_400 * SECOND
 
@@ -53,7 +54,7 @@ CONFIG = {"name": "JOBS", "subjects": ["jobs.lifecycle.*"], "retention": "limits
 
 async def examined(world: World, **overrides: Any) -> Diagnosis:
     """In this process."""
-    async with parts(world.load(**overrides)) as connected_parts:
+    async with connections(world.load(**overrides)) as connected_parts:
         return await doctor_of(connected_parts).examine()
 
 
@@ -197,7 +198,7 @@ async def test_a_right_that_deleting_lacks_is_said(world: World, user: str, verb
 async def test_a_right_is_never_misread(world: World) -> None:
     """Whatever the client buffers: the complaint comes before the answer that says there is none."""
     url = world.nats_url.replace(f"a{world.number}:", f"d{world.number}:")
-    async with parts(world.load(REACTOR_NATS_URL=url)) as one:
+    async with connections(world.load(REACTOR_NATS_URL=url)) as one:
         for js in (one.reads, one.effects):
             for _ in range(100):
                 assert not await js.may_publish("$JS.API.STREAM.DELETE.none")
@@ -207,7 +208,7 @@ async def test_a_right_is_never_misread(world: World) -> None:
 async def test_rights_may_be_asked_for_at_the_same_time(world: World) -> None:
     """By a pass and by a page, over one connection."""
     url = world.nats_url.replace(f"a{world.number}:", f"d{world.number}:")
-    async with parts(world.load(REACTOR_NATS_URL=url)) as one:
+    async with connections(world.load(REACTOR_NATS_URL=url)) as one:
         trials = [one.reads.may_publish(f"$JS.API.STREAM.{verb}.none") for verb in ("DELETE", "UPDATE") * 20]
         assert await asyncio.gather(*trials) == [False, True] * 20
 

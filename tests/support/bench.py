@@ -6,19 +6,26 @@ from typing import Any, Self
 
 from harness import World
 
-from reactor.controller.drain import Companions, Drainer, Target
+from reactor.controller.companions import Companions
+from reactor.controller.drain import Drainer
+from reactor.controller.look import Judge, Target
+from reactor.controller.recorder import Recorder
+from reactor.controller.resources import Resources
+from reactor.controller.retries import Retries
+from reactor.controller.rights import Rights
+from reactor.controller.throttle import Throttle
 from reactor.core.model import Settlement
 from reactor.core.observer import Observer
 from reactor.core.policy import Policy
 from reactor.core.stream_info import FENCE_TOKEN_KEY
-from reactor.directories.events import Directory
+from reactor.directories.events import Directory, Snapshot
 from reactor.jetstream.client import JetStream, Raw
 from reactor.jetstream.topology import provision
 from reactor.store.audit import Audit
 from reactor.store.ledger import Ledger
 from reactor.store.scripts import Scripts
-from reactor.telemetry.journal import Journal
-from reactor.worker.wiring import desired_streams, nats_options, policy_of
+from reactor.worker.connections import nats_options
+from reactor.worker.wiring import desired_streams, policy_of, utc_now
 
 Act = Callable[[], Awaitable[object]]
 
@@ -68,40 +75,55 @@ class Bench:
         self.ends = Ends()
         self.clock = asyncio.get_running_loop().time
         self.directory: Directory
+        self.snapshot: Snapshot
 
     async def __aenter__(self) -> Self:
-        wishes = desired_streams(self.settings)
-        provisioned = await provision(self.reads, wishes)
-        template, durable = wishes.events_subject, wishes.durable
+        desired = desired_streams(self.settings)
+        provisioned = await provision(self.reads, desired)
+        template, durable = desired.events_subject, desired.durable
         self.directory = Directory(
             self.reads, self.ledger, self.policy, template=template, source=provisioned.events, durable=durable
         )
-        await self.directory.ensure()
+        self.snapshot = await self.directory.ensure()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.reads.close()
         await self.effects.close()
 
-    def drainer(self, by: str = "bench") -> Drainer:
-        return Drainer(
+    async def look_around(self) -> None:
+        """Where the lifecycle stream and the ledger stand now."""
+        self.snapshot = await self.directory.ensure()
+
+    def resources(self, by: str = "bench") -> Resources:
+        recorder = Recorder(self.audit, self._announce, by, self.ends)
+        return Resources(
             reads=self.reads,
             effects=self.effects,
-            directory=self.directory,
             ledger=self.ledger,
-            audit=self.audit,
-            policy=self.policy,
-            companions=Companions(),
-            lease_s=self.lease_s,
-            by=by,
-            announce=self._announce,
-            journal=Journal(by),
-            observer=self.ends,
-            monotonic=lambda: self.clock(),  # noqa: PLW0108  # a test may change the clock on the way
+            directory=self.directory,
+            recorder=recorder,
+            retries=Retries(self.ledger, recorder, utc_now, 8),
+            companions=Companions((), self.reads, self.effects),
+            rights=Rights(self.effects),
+            throttle=Throttle(1),
+            clock=utc_now,
         )
 
+    def drainer(self, by: str = "bench", resources: Resources | None = None) -> Drainer:
+        resources = resources or self.resources(by)
+
+        def monotonic() -> float:
+            return self.clock()  # a test may change the clock on the way
+
+        return Drainer(resources, Judge(resources, self.policy, monotonic), self.lease_s, monotonic)
+
     async def drain(self, name: str = "job_1", *, by: str = "bench") -> Settlement:
-        return await self.drainer(by).drain_stream(Target(name, name.removeprefix("job_")))
+        return await self.drainer(by).drain_stream(self.snapshot, Target(name, name.removeprefix("job_")))
+
+    async def preview(self, name: str = "job_1") -> Settlement:
+        judge = Judge(self.resources("onlooker"), self.policy)
+        return await judge.preview(self.snapshot, Target(name, name.removeprefix("job_")))
 
     async def _announce(self, subject: str, data: bytes) -> None:
         await self.world.nc.publish(subject, data)

@@ -21,10 +21,16 @@ from nats.aio.client import Client
 from redis.asyncio import Redis
 
 from reactor.config.settings import PolicySettings
-from reactor.controller.drain import Companions, Drainer
+from reactor.controller.companions import Companions
+from reactor.controller.drain import Drainer
+from reactor.controller.look import Judge
 from reactor.controller.reconciler import PassOptions, Reconciler
-from reactor.controller.retries import Failures
+from reactor.controller.recorder import Recorder
+from reactor.controller.resources import Resources
+from reactor.controller.retries import Retries
+from reactor.controller.rights import Rights
 from reactor.controller.sweeper import Sweeper
+from reactor.controller.throttle import Throttle
 from reactor.core.events import SubjectTemplate
 from reactor.core.model import SECOND, format_instant
 from reactor.core.policy import Breaker, Policy
@@ -35,7 +41,6 @@ from reactor.jetstream.topology import Source
 from reactor.store.audit import Audit
 from reactor.store.ledger import Ledger
 from reactor.store.scripts import Script, Scripts
-from reactor.telemetry.journal import Journal
 
 Result = TypeVar("Result")
 
@@ -426,7 +431,7 @@ def turned(script: Script, namespace: str) -> None:
 
 
 class Replica:
-    """One reactor: a sweeper and a reconciler, each with a view of its own, and what consumes events."""
+    """One reactor: a sweeper, a reconciler, and what consumes events."""
 
     def __init__(self, server: Server, redis: Redis, namespace: str) -> None:
         self.server, self.js = server, Memory(server)
@@ -445,70 +450,40 @@ class Replica:
             missing_guard=GUARDS["missing_guard"],
             dispute_guard=GUARDS["dispute_guard"],
         )
-        self.consumer = self._directory(policy)
-        self.reconciler = self._reconciler(policy)
-        self.sweeper = self._sweeper(policy)
+        self.resources = self._resources(policy)
+        judge = Judge(self.resources, policy, self.monotonic)
+        self.reconciler = Reconciler(self.resources, judge, self._drainer(judge), Breaker(20, 0.5), self.consume)
+        sweeping = Judge(self.resources, replace(policy, absence_counts=False), self.monotonic)
+        self.sweeper = Sweeper(self.resources, sweeping, self._drainer(sweeping), LEASE_S, _at_once)
 
-    def _directory(self, policy: Policy) -> Directory:
+    def monotonic(self) -> float:
+        return self.server.now / SECOND
+
+    def _resources(self, policy: Policy) -> Resources:
         source = Source(LIFECYCLE, (TEMPLATE.wildcard,))
-        return Directory(self.js, self.ledger, policy, template=TEMPLATE, source=source, durable="reactor")
-
-    def _drainer(self, directory: Directory, policy: Policy) -> Drainer:
-        return Drainer(
+        recorder = Recorder(self.audit, _nobody_listens, "replica")
+        return Resources(
             reads=self.js,
             effects=self.js,
-            directory=directory,
             ledger=self.ledger,
-            audit=self.audit,
-            policy=policy,
-            companions=Companions(),
-            lease_s=LEASE_S,
-            by="replica",
-            announce=_nobody_listens,
-            journal=Journal("replica"),
-            monotonic=lambda: self.server.now / SECOND,
-        )
-
-    def _reconciler(self, policy: Policy) -> Reconciler:
-        directory = self._directory(policy)
-        return Reconciler(
-            reads=self.js,
-            directory=directory,
-            drainer=self._drainer(directory, policy),
-            ledger=self.ledger,
-            policy=policy,
-            breaker=Breaker(20, 0.5),
-            lifecycle_stream=LIFECYCLE,
-            concurrency=2,
-            catch_up=self.consume,
-            failures=Failures(self.ledger, self.audit, max_attempts=8, by="replica", clock=lambda: START),
+            directory=Directory(self.js, self.ledger, policy, template=TEMPLATE, source=source, durable="reactor"),
+            recorder=recorder,
+            retries=Retries(self.ledger, recorder, lambda: START, 8),
+            companions=Companions((), self.js, self.js),
+            rights=Rights(self.js),
+            throttle=Throttle(4),
             clock=lambda: self.server.now,
-            pace=_at_once,
-            journal=Journal("replica"),
         )
 
-    def _sweeper(self, policy: Policy) -> Sweeper:
-        directory = self._directory(policy)
-        policy = replace(policy, absence_counts=False)
-        return Sweeper(
-            reads=self.js,
-            directory=directory,
-            drainer=self._drainer(directory, policy),
-            ledger=self.ledger,
-            audit=self.audit,
-            policy=policy,
-            batch=4,
-            lease_s=LEASE_S,
-            failures=Failures(self.ledger, self.audit, max_attempts=8, by="replica", clock=lambda: START),
-            pace=_at_once,
-            want_pass=_at_once,
-        )
+    def _drainer(self, judge: Judge) -> Drainer:
+        return Drainer(self.resources, judge, LEASE_S, self.monotonic)
 
     async def consume(self) -> None:
         """Take what is pending, and ack it once Redis has it."""
-        await self.consumer.ensure()
+        directory = self.resources.directory
+        identity = (await directory.ensure()).lifecycle.identity
         if pending := self.server.log[self.server.ack_floor :]:
-            await self.consumer.take(pending)
+            await directory.take(identity, pending)
             self.server.ack_floor = max(self.server.ack_floor, pending[-1].seq)
 
     async def reconcile(self) -> Report:

@@ -32,7 +32,8 @@ from reactor.cli.embedded import HOST, free_port
 from reactor.controller.sweeper import Sweeper
 from reactor.core.events import MAX_BYTES
 from reactor.core.model import SECOND, parse_instant
-from reactor.worker.wiring import UseCases, parts, provision_safely
+from reactor.worker.connections import connections
+from reactor.worker.wiring import UseCases, provision_safely
 
 
 async def test_ended_jobs_streams_fall_and_running_ones_stay(world: World) -> None:
@@ -120,7 +121,7 @@ async def test_the_sweeper_never_acts_on_absence(world: World) -> None:
     await world.reconcile()
     await world.stream("job_1")
     wanted: list[bool] = []
-    async with parts(world.load()) as connected:
+    async with connections(world.load()) as connected:
         crew = UseCases(connected, await provision_safely(connected))
         await connected.ledger.schedule({"1": 0.0})
 
@@ -142,7 +143,7 @@ async def test_an_event_is_acked_only_after_redis_has_it(world: World, monkeypat
     await world.declare()
     await world.emit(1, "STARTED")
     pull = await world.js.pull_subscribe_bind(consumer="reactor", stream="JOBS")
-    async with parts(world.load()) as connected:
+    async with connections(world.load()) as connected:
         crew = UseCases(connected, await provision_safely(connected))
         subscriber = await crew.lifecycle_subscriber()
         await world.redis.hset(f"{world.namespace}:ledger", "stream", "another")
@@ -287,7 +288,8 @@ async def test_a_part_of_the_lifecycle_subject_captured_by_others_is_said(world:
 
 async def test_a_subscriber_that_dies_takes_the_process_down(world: World) -> None:
     """Loudly, with a non-zero exit and a clear last line; never a living shell."""
-    code = "import reactor.worker.app as a; a.SILENT_S = -1; a.WATCH_S = 0.1; from reactor.cli.main import main; main()"
+    patched = "import reactor.worker.app as app, reactor.worker.watchdog as w; w.SILENT_S = -1; app.WATCH_S = 0.1"
+    code = f"{patched}; from reactor.cli.main import main; main()"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", code, "worker"),
         env=world.env() | {"PYTHONPATH": str(ROOT)},

@@ -62,7 +62,7 @@ class Doctor:
         health: RedisHealth,
         ledger: Ledger,
         policy: Policy,
-        wishes: DesiredStreams,
+        desired: DesiredStreams,
         companions: bool,
         domain: str | None,
         interval_s: float,
@@ -74,7 +74,7 @@ class Doctor:
         self._health = health
         self._ledger = ledger
         self._policy = policy
-        self._wishes = wishes
+        self._desired = desired
         self._companions = companions
         self._domain = domain
         self._interval_s = interval_s
@@ -180,32 +180,32 @@ class Doctor:
         yield judges.judge_unreported(self._listing.unreported)
 
     async def _lifecycle_stream(self) -> AsyncIterator[Check]:
-        subject = self._wishes.events_subject.wildcard
-        name = await find_lifecycle_stream(self._reads, self._wishes)
+        subject = self._desired.events_subject.wildcard
+        name = await find_lifecycle_stream(self._reads, self._desired)
         if name is None:
             yield await self._no_lifecycle_stream(subject)
             return
         self._lifecycle = info = await self._reads.stream_info(name)
         yield ok("streams.lifecycle", f"stream {name} captures {subject}")
-        yield judges.judge_lifecycle(info, self._wishes.max_age)
+        yield judges.judge_lifecycle(info, self._desired.max_age)
         yield judges.judge_replicas(info)
 
     async def _no_lifecycle_stream(self, subject: str) -> Check:
         """Fine for an account that is new to reactor; not where Redis remembers one. Raises ProvisionError."""
-        self._missing_streams.append(self._wishes.events_stream)
-        await is_declared(self._reads, self._wishes.events_stream, [subject])
+        self._missing_streams.append(self._desired.events_stream)
+        await is_declared(self._reads, self._desired.events_stream, [subject])
         with suppress(LedgerError):  # Redis has checks of its own
             if owner := await self._ledger.owner():
-                raise ProvisionError(wrong_account(owner, self._wishes))
+                raise ProvisionError(wrong_account(owner, self._desired))
         return warning("streams.lifecycle", f"no stream captures {subject} yet", WORKER_DECLARES)
 
     async def _durable(self) -> AsyncIterator[Check]:
-        stream, subject = self._events_stream, self._wishes.events_subject.wildcard
-        self._source = await find_durable(self._reads, self._wishes.durable, stream, (subject,))
+        stream, subject = self._events_stream, self._desired.events_subject.wildcard
+        self._source = await find_durable(self._reads, self._desired.durable, stream, (subject,))
         if self._source is None:
             yield self._no_durable("streams.durable", stream)
             return
-        info = await self._reads.consumer_info(stream, self._wishes.durable)
+        info = await self._reads.consumer_info(stream, self._desired.durable)
         yield judges.judge_durable("streams.durable", stream, info, self._source.difference)
         oldest = await self._reads.next_message(stream, subject, info["ack_floor"]["stream_seq"] + 1)
         behind, now = info["num_pending"] + info["num_ack_pending"], instant(info.get("ts"))
@@ -214,12 +214,12 @@ class Doctor:
 
     def _no_durable(self, name: str, stream: str) -> Check:
         self._missing_durables.append(stream)
-        return warning(name, f"stream {stream} has no durable {self._wishes.durable} yet", WORKER_DECLARES)
+        return warning(name, f"stream {stream} has no durable {self._desired.durable} yet", WORKER_DECLARES)
 
     @property
     def _events_stream(self) -> str:
         """The lifecycle stream; where there is none, the one that will be."""
-        return self._lifecycle["config"]["name"] if self._lifecycle else self._wishes.events_stream
+        return self._lifecycle["config"]["name"] if self._lifecycle else self._desired.events_stream
 
     async def _advisory_streams(self) -> AsyncIterator[Check]:
         self._advisories = await streams_of_advisories(self._reads)
@@ -274,7 +274,7 @@ class Doctor:
             streams=self._missing_streams,
             durables=self._missing_durables,
             companions=self._advisories if self._companions else (),
-            durable=self._wishes.durable,
+            durable=self._desired.durable,
         )
         asked = list(for_the_rest(self._reads, needs))
         yield judges.judge_rights(await lacking(self._reads, asked), len(asked))
@@ -316,12 +316,13 @@ class Doctor:
         if self._source is None:
             yield warning("ledger.coverage", "no lifecycle event was read yet", "start reactor worker")
             return
-        template, durable = self._wishes.events_subject, self._wishes.durable
+        template, durable = self._desired.events_subject, self._desired.durable
         directory = Directory(
             self._reads, self._ledger, self._policy, template=template, source=self._source, durable=durable
         )
-        identity = (await directory.refresh()).identity
-        coverage, _ = await directory.look_up([])
+        snapshot = await directory.look_around()
+        identity = snapshot.lifecycle.identity
+        coverage, _ = await directory.look_up(snapshot)
         if foreign := judges.judge_owner(await self._ledger.owner(), identity):
             yield foreign
         yield judges.judge_coverage(coverage, heard=(await self._ledger.read(identity)).events > 0)
@@ -340,8 +341,8 @@ class Doctor:
             [(one, records[one.job_id]) for one in streams if one.job_id in records], self._policy
         )
         yield judges.judge_early(await self._worked_on(streams, records))
-        last = await self._reads.last_message(self._events_stream, self._wishes.events_subject.wildcard)
-        template = self._wishes.events_subject.template
+        last = await self._reads.last_message(self._events_stream, self._desired.events_subject.wildcard)
+        template = self._desired.events_subject.template
         yield judges.judge_emitter(streams, records.keys(), last.published_at if last else None, template)
 
     async def _worked_on(self, streams: Sequence[Stream], records: Mapping[str, Record]) -> list[str]:

@@ -1,0 +1,64 @@
+"""Companions: consumers that exist for a job outside its stream, such as one for its dead letters on a shared stream.
+
+They are untidy where they stay, no more: whatever fails here is said, and stops nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from reactor.core.model import Coverage, Record
+from reactor.core.policy import Policy, is_over
+from reactor.jetstream.client import JetStream, JetStreamError
+from reactor.jetstream.topology import Topology, streams_of_advisories
+
+
+class Companions:
+    """Companions by their name templates, on whichever streams capture advisories."""
+
+    def __init__(self, templates: Sequence[str], reads: JetStream, effects: JetStream) -> None:
+        """`templates` are names with `{job_id}` in them; without any there are no companions."""
+        self._templates = templates
+        self._reads = reads
+        self._effects = effects
+
+    async def survey(self, sourced: frozenset[str]) -> Topology:
+        """Look once for many streams where companions are. `sourced` is what a listing has shown of the others."""
+        homes: dict[str, list[str]] = {}
+        unseen: list[str] = []
+        try:
+            streams = await streams_of_advisories(self._reads) if self._templates else []
+        except JetStreamError as error:
+            return Topology(sourced, unseen=(f"companions could not be looked for: {error}",))
+        for stream in streams:
+            try:
+                for consumer in await self._reads.consumer_names(stream):
+                    homes.setdefault(consumer, []).append(stream)
+            except JetStreamError as error:  # a node away takes its streams along
+                unseen.append(f"companions on {stream} could not be looked up: {error}")
+        return Topology(sourced, homes, tuple(unseen))
+
+    def jobs(self, topology: Topology) -> set[str]:
+        """The jobs that have companions there."""
+        return {job_id for consumer in topology.homes for job_id in self._jobs_of(consumer)}
+
+    def _jobs_of(self, consumer: str) -> Iterator[str]:
+        for template in self._templates:
+            before, _, after = template.partition("{job_id}")
+            job_id = consumer.removeprefix(before).removesuffix(after)
+            if job_id and before + job_id + after == consumer:
+                yield job_id
+
+    async def delete(self, topology: Topology, job_id: str) -> str | None:
+        """Delete a job's companions. Says what was left behind."""
+        names = [template.replace("{job_id}", job_id) for template in self._templates]
+        left = list(topology.unseen)
+        for stream, consumer in [(stream, name) for name in names for stream in topology.homes.get(name, ())]:
+            try:
+                await self._effects.delete_consumer(stream, consumer)
+            except JetStreamError as error:
+                left.append(f"companion {consumer} on {stream} is left: {error}")
+        return "; ".join(left) or None
+
+
+def orphaned(coverage: Coverage, records: Mapping[str, Record], policy: Policy, now: int) -> list[str]:
+    """Jobs that have been over for long enough, by the server's time: what they left behind may go."""
+    return [job_id for job_id, record in records.items() if coverage.intact and is_over(record, policy, now)]

@@ -1,0 +1,142 @@
+"""Looking: everything that a verdict on one stream needs, read afresh, and the verdict."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from reactor.controller.resources import Resources
+from reactor.core.explain import both_words
+from reactor.core.model import (
+    Coverage,
+    Drain,
+    Keep,
+    Outcome,
+    Reason,
+    Record,
+    Settlement,
+    Stream,
+    Unfixable,
+    Verdict,
+    Wait,
+)
+from reactor.core.policy import Policy, decide
+from reactor.core.stream_info import figures_of, is_silent, read_consumers, read_stream
+from reactor.directories.events import Known, Snapshot
+from reactor.jetstream.client import JetStreamError, NotFound, Raw
+
+ANEW = "made anew since it was judged"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A stream to settle, by the exact name that was listed; `created` where an incarnation was judged already."""
+
+    name: str
+    job_id: str
+    created: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look saw, and the verdict on it."""
+
+    raw: Raw
+    stream: Stream
+    record: Record | None
+    event: Record | None
+    coverage: Coverage
+    verdict: Verdict
+    snapshot: Snapshot
+    """What it was judged by beside what it saw."""
+    asked_at: float
+    """When the server was asked, by this process's monotonic clock."""
+
+    def settled(self, outcome: Outcome, reason: Reason, detail: str | None = None) -> Settlement:
+        """What was seen, with what came of it."""
+        return Settlement(outcome, reason, self.stream, self.record, detail=detail)
+
+    def by_verdict(self) -> Settlement:
+        """What was seen, where nothing comes of it."""
+        return settlement_of(self.verdict, self.stream, self.record, self.coverage)
+
+
+class Judge:
+    """Looks at streams and decides on them, by one policy; without any effect."""
+
+    def __init__(self, resources: Resources, policy: Policy, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """`monotonic` (s) tells how old a look is."""
+        self._reads = resources.reads
+        self._ledger = resources.ledger
+        self._directory = resources.directory
+        self._monotonic = monotonic
+        self.policy = policy
+
+    async def look(self, snapshot: Snapshot, target: Target, known: Known | None = None) -> Look:
+        """Everything a verdict needs, read afresh. Whichever of record and last event is newer counts.
+
+        `known` is what was just read of the job. Raises JetStreamError and LedgerError.
+        """
+        coverage, records = known or await self._directory.look_up(snapshot, [target.job_id])
+        asked_at = self._monotonic()
+        raw = await self._reads.stream_info(target.name)
+        stream = read_stream(raw, target.job_id, sourced=snapshot.topology.sourced)
+        event = await self._directory.last_event(snapshot, target.job_id)
+        record = event.merged(records.get(target.job_id)) if event else records.get(target.job_id)
+        verdict = decide(stream, record, coverage, self.policy)
+        if isinstance(verdict, Drain):
+            stream = await self.with_consumers(stream, absent=record is None)
+            verdict = decide(stream, record, coverage, self.policy)
+        return Look(raw, stream, record, event, coverage, verdict, snapshot, asked_at)
+
+    async def with_consumers(self, stream: Stream, *, absent: bool) -> Stream:
+        """The stream with what its consumers show. Raises JetStreamError.
+
+        When these very figures were seen first matters where the server has forgotten when they came about, and where
+        the job is `absent` from the ledger: then any change is a sign of life.
+        """
+        raws, first_seen = await self._reads.consumers(stream.name), None
+        if absent or is_silent(raws):
+            first_seen = await self._ledger.first_sighting(stream.name, figures_of(raws), stream.observed_at)
+        return replace(stream, consumers=read_consumers(raws, first_seen))
+
+    async def preview(self, snapshot: Snapshot, target: Target) -> Settlement:
+        """What `drain_stream` would do now. Raises LedgerError."""
+        try:
+            look = await self.look(snapshot, target)
+        except NotFound:
+            # Without the lease it may be another's deletion that goes on right now: theirs to account for.
+            return blank(target, Outcome.ALREADY_GONE, Reason.GONE)
+        except JetStreamError as error:
+            return unseen(target, error)
+        return look.by_verdict() if is_same(look, target) else blank(target, Outcome.KEPT, Reason.UNKNOWN, ANEW)
+
+
+def is_same(look: Look, target: Target) -> bool:
+    """Whether it is the incarnation that was judged."""
+    return target.created is None or look.stream.created == target.created
+
+
+def blank(target: Target, outcome: Outcome, reason: Reason, detail: str | None = None) -> Settlement:
+    """A settlement of a stream that could not be seen."""
+    return Settlement(outcome, reason, Stream(target.name, target.job_id, 0, created=target.created), detail=detail)
+
+
+def unseen(target: Target, error: JetStreamError) -> Settlement:
+    """A settlement of a stream that did not answer: it stays."""
+    return blank(target, Outcome.KEPT, Reason.UNKNOWN, f"could not be looked at: {error}")
+
+
+def settlement_of(verdict: Verdict, stream: Stream, record: Record | None, coverage: Coverage) -> Settlement:
+    """A verdict that has no effect, as a settlement."""
+    match verdict:
+        case Keep(reason):
+            detail = coverage.gap if reason is Reason.UNKNOWN else None
+            if record and reason is Reason.DISPUTED:
+                detail = both_words(record)
+            return Settlement(Outcome.KEPT, reason, stream, record, detail=detail)
+        case Wait(reason, until):
+            return Settlement(Outcome.WAITING, reason, stream, record, until=until)
+        case Drain(reason):
+            return Settlement(Outcome.WOULD_DRAIN, reason, stream, record)
+        case Unfixable(reason):
+            return Settlement(Outcome.UNFIXABLE, reason, stream, record)

@@ -1,0 +1,100 @@
+"""Telling: the audit before and after each deletion, the journal, whoever observes, and the outcome event.
+
+One call for each thing that happens, so that none of them can be forgotten.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+
+from reactor.controller.failpoints import Point, reach
+from reactor.core.model import Outcome, Settlement, format_instant
+from reactor.core.observer import FORGETFUL, Observer
+from reactor.store.audit import Audit, Failure, Intent
+from reactor.store.ledger import Lease
+from reactor.telemetry.journal import Journal
+from reactor.telemetry.traces import span
+
+Announce = Callable[[str, bytes], Awaitable[None]]
+
+log = structlog.get_logger(__name__)
+
+LATER = "found so at a later look"
+
+
+class Recorder:
+    """One process's. Methods that write into the audit raise LedgerError."""
+
+    def __init__(self, audit: Audit, announce: Announce, by: str, observer: Observer = FORGETFUL) -> None:
+        """`announce` publishes and never fails; `by` names this process in the audit."""
+        self._audit = audit
+        self._by = by
+        self._observer = observer
+        self._announce = announce
+        self._journal = Journal(by)
+
+    def judged(self, *settlements: Settlement) -> None:
+        """What was found of streams."""
+        self._journal.judged(*settlements)
+
+    async def begin(self, settlement: Settlement, lease: Lease) -> tuple[Intent, bool]:
+        """Say what is going to be deleted and why, before it is; and whether the lease is still held."""
+        stream, record = settlement.stream, settlement.record
+        intent = Intent(
+            stream=stream.name,
+            job_id=stream.job_id,
+            reason=settlement.reason.value,
+            token=lease.token,
+            created=format_instant(stream.created or 0),
+            status=record.status if record else "",
+            messages=stream.messages,
+            by=self._by,
+            at=format_instant(stream.observed_at),
+            size=stream.size,
+        )
+        with span("audit"):
+            return intent, await self._audit.intend(intent)
+
+    async def end(self, intent: Intent, settlement: Settlement) -> None:
+        """Say what came of it, last of all to whoever listens for drained streams."""
+        self._ended(settlement)
+        with span("conclude"):
+            await self._audit.conclude(intent.stream, intent.token, settlement.outcome, settlement.detail or "")
+        await reach(Point.AUDITED, intent.stream)
+        if settlement.outcome is Outcome.DRAINED:
+            await self._announce(f"reactor.drained.{intent.stream}", _outcome_event(intent))
+
+    async def begun(self) -> Mapping[str, Intent]:
+        """Deletions that somebody began, and that are not accounted for yet; by stream."""
+        return await self._audit.open_intents()
+
+    async def account(self, settlement: Settlement) -> None:
+        """Say what came of a deletion that somebody began and did not live to end, where there is one."""
+        if await self._audit.conclude(settlement.stream.name, None, settlement.outcome, LATER):
+            self._ended(settlement)
+
+    async def failed(self, settlement: Settlement, at: int) -> None:
+        """Say that an attempt came to nothing, and that a person should look."""
+        failure = Failure(
+            stream=settlement.stream.name,
+            job_id=settlement.stream.job_id,
+            reason=settlement.reason.value,
+            detail=settlement.detail or "",
+            attempts=settlement.attempts,
+            retry_s=settlement.retry_s,
+            by=self._by,
+            at=format_instant(at),
+        )
+        self._observer.unfixable(settlement)
+        await self._audit.fail(failure)
+        log.warning("unfixable", **failure.fields())
+
+    def _ended(self, settlement: Settlement) -> None:
+        """Once for each."""
+        self._observer.ended(settlement)
+        self._journal.ended(settlement)
+
+
+def _outcome_event(intent: Intent) -> bytes:
+    return json.dumps({name: value for name, value in intent.fields().items() if name not in Intent.PRIVATE}).encode()

@@ -1,0 +1,93 @@
+"""The connection that events and advisories come over, as FastStream should find it: by nats-py's own interface."""
+
+import asyncio
+import time
+from typing import Any
+
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from reactor.jetstream.client import JetStream, TolerantClient
+
+LOST_REST_S = 2.0
+"""How long a subscriber that has lost its consumer waits before it asks again."""
+
+log = structlog.get_logger(__name__)
+
+
+class Hearing(JetStream):
+    """JetStream for one pull subscriber, of which it knows whether it lives and has its consumer."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  # as JetStream's
+        """As JetStream's."""
+        super().__init__(*args, **options)
+        self.lost = asyncio.Event()
+        """Set when the subscriber finds its consumer gone."""
+        self.asked_at: float | None = None
+        """When the subscriber last asked for messages, by the monotonic clock: a sign of life."""
+
+    def make_client(self) -> Client:
+        """One whose pull subscriptions are eager."""
+        return _Client(self)
+
+
+class _Client(TolerantClient):
+    def __init__(self, hearing: Hearing) -> None:
+        super().__init__()
+        self._hearing = hearing
+
+    def jetstream(self, **options: Any) -> JetStreamContext:  # noqa: ANN401  # as nats-py's
+        return _Context(self._hearing, self, **options)
+
+
+class _Context(JetStreamContext):
+    def __init__(self, hearing: Hearing, client: Client, **options: Any) -> None:  # noqa: ANN401  # as nats-py's
+        super().__init__(client, **options)
+        self._hearing = hearing
+
+    async def pull_subscribe(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  # as nats-py's
+        return EagerPull(await super().pull_subscribe(*args, **options), self._hearing)
+
+
+class EagerPull:
+    """nats-py's pull subscription, as FastStream's batch subscriber should find it.
+
+    Three measured faults are mended: a batch is handed on as soon as there is one, instead of at the end of the
+    time-out; the bare TimeoutError of an idle fetch no longer kills the task; and a consumer that is gone ends in a
+    pause and a word to `hearing` instead of thousands of requests a second. What this leans on in FastStream is
+    `BatchPullStreamSubscriber._consume_pull`, whose second fetch asks for the rest of a batch:
+    https://github.com/ag2ai/faststream/blob/main/faststream/nats/subscriber/usecases/stream_pull_subscriber.py
+    """
+
+    def __init__(self, subscription: JetStreamContext.PullSubscription, hearing: Hearing) -> None:
+        """`hearing` is told when messages are asked for, and when the consumer is lost."""
+        self._subscription = subscription
+        self._hearing = hearing
+        self._batch = 0
+
+    async def fetch(self, batch: int, timeout: float | None) -> list[Msg]:  # noqa: ASYNC109  # nats-py's signature
+        """Messages, or nats-py's TimeoutError where there are none."""
+        self._hearing.asked_at = time.monotonic()
+        self._batch = max(self._batch, batch)
+        if batch < self._batch:  # the subscriber has a part in hand
+            raise nats.errors.TimeoutError
+        try:
+            return await self._subscription.fetch(batch, timeout)
+        except TimeoutError:
+            raise nats.errors.TimeoutError from None
+        except (nats.errors.Error, nats.js.errors.Error) as error:
+            log.warning("subscriber lost its consumer", error=str(error))
+            self._hearing.lost.set()
+            await asyncio.sleep(LOST_REST_S)
+            raise nats.errors.TimeoutError from None
+
+    async def unsubscribe(self) -> None:
+        """Stop receiving; no error where the connection is gone."""
+        try:
+            await self._subscription.unsubscribe()
+        except nats.errors.Error as error:
+            log.debug("unsubscribe failed", error=str(error))

@@ -1,0 +1,116 @@
+"""FastStream: the broker whose subscribers hear lifecycle events and advisories, and the application around it.
+
+All that differs from FastStream's own is here and in `reactor.jetstream.hearing`, by subclasses: the connection is ours
+(`_connect` is its own place for that), so credentials are mapped once, and any subject is heard.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import nats.errors
+import structlog
+from faststream import AckPolicy, FastStream
+from faststream.nats import JStream, NatsBroker, PullSub
+from nats.aio.client import Client
+from nats.js.api import ConsumerConfig
+
+from reactor.config.settings import Settings
+from reactor.controller.intake import AdvisorySubscriber, LifecycleSubscriber
+from reactor.jetstream.hearing import Hearing
+from reactor.jetstream.topology import ADVISORY_SUBJECTS, Source
+from reactor.telemetry.logs import FASTSTREAM
+from reactor.telemetry.metrics import Metrics
+
+BATCH = 256
+GRACEFUL_S = 8.0
+
+log = structlog.get_logger(__name__)
+
+
+class Broker(NatsBroker):
+    """FastStream's broker on a connection of ours."""
+
+    def __init__(self, hearing: Hearing, settings: Settings, metrics: Metrics) -> None:
+        """Nothing is connected yet."""
+        super().__init__(
+            js_options={"domain": settings.nats.domain} if settings.nats.domain else {},
+            graceful_timeout=GRACEFUL_S,
+            log_level=logging.DEBUG,  # else two lines a batch
+            apply_types=False,  # injection costs more than the whole of the handling
+            logger=logging.getLogger(FASTSTREAM),
+            middlewares=[metrics.middleware()] if settings.http.port else [],
+        )
+        self.hearing = hearing
+
+    async def _connect(self) -> Client:
+        client = await self.hearing.connect()
+        self.config.connect(client)
+        return client
+
+    def hear(
+        self, source: Source, durable: str, lifecycle: LifecycleSubscriber, advisories: AdvisorySubscriber
+    ) -> None:
+        """Make the subscribers; they start with the broker. Those of advisories are a queue group."""
+        self.subscriber(
+            source.subjects[0],
+            config=ConsumerConfig(filter_subjects=[]),
+            stream=JStream(source.stream, declare=False),
+            durable=durable,
+            pull_sub=PullSub(batch_size=BATCH, timeout=5.0, batch=True),
+            ack_policy=AckPolicy.MANUAL,
+            decoder=_raw,
+        )(lifecycle.handle)
+        for subject in ADVISORY_SUBJECTS:
+            self.subscriber(subject, durable, decoder=_raw)(advisories.handle)
+        if source.difference:
+            log.warning("durable differs from the desired one", stream=source.stream, difference=source.difference)
+
+    async def subscribe_anew(self) -> None:
+        """Stop all subscribers and start them again."""
+        await self._stop_subscribers()
+        await self._start_subscribers()
+
+    async def connect_anew(self) -> None:
+        """The same over a new connection. Raises JetStreamError."""
+        await self._stop_subscribers()
+        await self.hearing.close()
+        self.config.connect(await self.hearing.connect())
+        await self._start_subscribers()
+
+    async def _stop_subscribers(self) -> None:
+        for subscriber in self.subscribers:
+            with suppress(nats.errors.Error):  # of a connection that is gone
+                await subscriber.stop()
+
+    async def _start_subscribers(self) -> None:
+        for subscriber in self.subscribers:
+            await subscriber.start()
+
+
+class App(FastStream):
+    """FastStream's application, whose exit is also heard while it still waits for its servers."""
+
+    def __init__(self, stop: asyncio.Event, broker: Broker, lifespan: Callable[[], Any]) -> None:
+        """`stop` is set when the process is to end."""
+        super().__init__(broker, lifespan=lifespan, logger=logging.getLogger(FASTSTREAM))
+        self._stop = stop
+
+    def exit(self) -> None:
+        """Let the process end."""
+        self._stop.set()
+        super().exit()
+
+    async def stop(self) -> None:
+        """End it, also where NATS is away: what it has not been told comes again."""
+        try:
+            await super().stop()
+        except (OSError, RuntimeError, nats.errors.Error) as error:
+            log.info("stopped without NATS", error=str(error))
+
+
+async def _raw(message: Any) -> Any:  # noqa: ANN401  # FastStream's batch message; its raw form is a list of nats-py's
+    """No decoding: what a message says is read by `reactor.core.events`."""
+    return message.raw_message

@@ -1,0 +1,111 @@
+"""From settings to connections: the one place where credentials and addresses become open sockets, at first use."""
+
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import nats.errors
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from reactor.config.settings import NatsSettings, Settings
+from reactor.jetstream.client import REQUEST_TIMEOUT_S, JetStream, JetStreamError
+from reactor.store.audit import Audit
+from reactor.store.ledger import Ledger
+from reactor.store.scripts import Scripts
+
+RECORD_TTL_S = 7 * 86_400.0
+INSTANCE_ID = f"{socket.gethostname()}:{os.getpid()}"
+"""This process, in the audit."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """What every command works with, not connected yet: connections open at their first use."""
+
+    settings: Settings
+    reads: JetStream
+    effects: JetStream
+    redis: Redis
+    ledger: Ledger
+    audit: Audit
+
+    async def announce(self, subject: str, data: bytes) -> None:
+        """Tell who listens; what is told has happened, so nothing that fails here may look like its failure."""
+        try:
+            await (await self.reads.connect()).publish(subject, data)
+        except (JetStreamError, nats.errors.Error) as error:
+            log.debug("not told", subject=subject, error=str(error))
+
+
+@asynccontextmanager
+async def connections(
+    settings: Settings, on_error: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[Connections]:
+    """The connections, closed at the end. `on_error` hears what the NATS server complains of."""
+    options, domain = nats_options(settings.nats), settings.nats.domain
+    async with AsyncExitStack() as stack:
+        reads = JetStream(options, domain=domain, on_error=on_error)
+        effects = JetStream(options, domain=domain, on_error=on_error, buffered=False)
+        redis = redis_of(settings)
+        stack.push_async_callback(redis.aclose)
+        stack.push_async_callback(effects.close)
+        stack.push_async_callback(reads.close)
+        scripts, namespace = Scripts(redis), settings.redis.namespace
+        ledger, audit = Ledger(redis, scripts, namespace, RECORD_TTL_S), Audit(redis, scripts, namespace)
+        yield Connections(settings, reads, effects, redis, ledger, audit)
+
+
+def redis_of(settings: Settings) -> Redis:
+    """The client of the Redis that holds the ledger."""
+    return Redis.from_url(
+        settings.redis.url.get_secret_value(),
+        decode_responses=True,
+        encoding_errors="surrogateescape",  # what is no text must not break the connection
+        socket_timeout=REQUEST_TIMEOUT_S,
+        socket_connect_timeout=5.0,
+        protocol=2,
+        # uvloop's word for a transport that is closed, which redis-py takes for something else: nothing was written.
+        retry=Retry(NoBackoff(), 1, supported_errors=(RuntimeError,)),  # type: ignore[arg-type]
+    )
+
+
+def nats_options(nats_settings: NatsSettings) -> dict[str, Any]:
+    """nats-py's options for `connect`."""
+    options: dict[str, Any] = {"servers": servers_of(nats_settings), "name": "reactor", "connect_timeout": 5}
+    if nats_settings.creds:
+        options["user_credentials"] = str(nats_settings.creds)
+    if nats_settings.user:
+        options["user"] = nats_settings.user
+    if nats_settings.password:
+        options["password"] = nats_settings.password.get_secret_value()
+    if nats_settings.token:
+        options["token"] = nats_settings.token.get_secret_value()
+    if nats_settings.nkey:
+        options["nkeys_seed_str"] = nats_settings.nkey.get_secret_value()
+    if context := tls_context(nats_settings):
+        options["tls"] = context
+    return options
+
+
+def servers_of(nats_settings: NatsSettings) -> list[str]:
+    """The server URLs, with whatever credentials they hold."""
+    return [url.strip() for url in nats_settings.url.get_secret_value().split(",")]
+
+
+def tls_context(nats_settings: NatsSettings) -> ssl.SSLContext | None:
+    """For a private authority or a client certificate; None leaves it to the URL."""
+    if not (nats_settings.tls_ca or nats_settings.tls_cert):
+        return None
+    context = ssl.create_default_context(cafile=nats_settings.tls_ca and str(nats_settings.tls_ca))
+    if nats_settings.tls_cert:
+        context.load_cert_chain(str(nats_settings.tls_cert), nats_settings.tls_key and str(nats_settings.tls_key))
+    return context

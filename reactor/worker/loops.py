@@ -1,0 +1,64 @@
+"""Loops: what a worker does again and again, and how it goes on through outages."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from reactor.core.backoff import backoff
+from reactor.directories.events import describe_outage
+from reactor.jetstream.client import JetStreamError
+from reactor.store.ledger import LedgerError
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A name, what to do (the answer is when to do it again, in seconds, or None), how long to rest at most."""
+
+    name: str
+    tick: Callable[[], Awaitable[float | None]]
+    rest_s: float
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    """What ends the rest."""
+
+
+async def run(loop: Loop, stop: asyncio.Event) -> None:
+    """Tick until the worker is to stop. A loop that dies stops the others: cancelling them is not enough.
+
+    Python 3.11's `wait_for` swallows a cancellation that arrives together with its answer.
+    """
+    try:
+        await _tick_on(loop, stop)
+    finally:
+        stop.set()
+
+
+async def _tick_on(loop: Loop, stop: asyncio.Event) -> None:
+    """Tick, rest, again. An outage is said, and when it is over; anything else ends the process."""
+    failures = 0
+    while not stop.is_set():
+        loop.wake.clear()
+        try:
+            delay = await loop.tick()
+        except (JetStreamError, LedgerError) as error:
+            failures += 1
+            delay = backoff(failures, first=0.5, last=15.0)
+            log.warning("failed, trying again", loop=loop.name, error=describe_outage(error), failures=failures)
+        else:
+            if failures:
+                log.info("works again", loop=loop.name, after_failures=failures)
+            failures = 0
+        await rest(loop.rest_s if delay is None else min(delay, loop.rest_s), loop.wake, stop)
+
+
+async def rest(seconds: float, *ends: asyncio.Event) -> None:
+    """Until the time is over, or one of the events is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in set(ends)]
+    try:
+        await asyncio.wait(waits, timeout=max(seconds, 0.0), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

@@ -1,0 +1,105 @@
+"""The periodic full pass: one an interval among all replicas, never two at once, and one at each start."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+
+from reactor.controller.reconciler import PassOptions, Reconciler
+from reactor.core.backoff import backoff
+from reactor.core.report import Report
+from reactor.jetstream.client import JetStream
+from reactor.jetstream.topology import FORMER_ADVISORIES, remove_former_advisories
+from reactor.store.ledger import Lease, Ledger, LedgerError
+from reactor.worker.loops import rest
+
+PASS_GAP_S = 5.0
+"""Between two full passes, however many are wanted."""
+PASS_LEASE_S = 30.0
+"""How long after a replica's end another one may begin a pass; renewed as long as it lives."""
+
+log = structlog.get_logger(__name__)
+
+
+class PeriodicPass:
+    """This replica's part in it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        reconciler: Reconciler,
+        interval_s: float,
+        stop: asyncio.Event,
+        before: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`stop` is set when the worker is to stop; `before` is done before each pass."""
+        self._ledger = ledger
+        self._reconciler = reconciler
+        self._interval_s = interval_s
+        self._stop = stop
+        self._before = before
+        self._failures = 0
+        self._is_first = True
+        self.wanted = asyncio.Event()
+        self.passed = asyncio.Event()
+        """Set after each pass of this replica."""
+
+    async def want(self) -> None:
+        """Let one begin soon. Raises LedgerError."""
+        await self._ledger.hasten_pass()
+        self.wanted.set()
+
+    async def tick(self) -> float | None:
+        """A pass, where it is due and nobody else is at it; seconds until the next one is. Raises LedgerError."""
+        if self._is_first:  # settings may be new
+            await self._ledger.hasten_pass()
+        lease, wait_s = await self._ledger.begin_pass(PASS_LEASE_S)
+        if lease is None:
+            return wait_s
+        rest_s, self._is_first = None, False
+        try:
+            async with _renewed(self._ledger, lease):
+                await self._before()
+                report = await self._reconciler.run(PassOptions(under=lease))
+            _log_pass(report)
+            self.passed.set()
+            self._failures = self._failures + 1 if report.error else 0
+            rest_s = self._interval_s
+            if self._failures:
+                rest_s = backoff(self._failures, first=PASS_GAP_S, last=self._interval_s)
+        finally:
+            await self._ledger.end_pass(lease, rest_s)
+        await rest(min(PASS_GAP_S, self._interval_s), self._stop)
+        return rest_s
+
+
+@asynccontextmanager
+async def _renewed(ledger: Ledger, lease: Lease) -> AsyncIterator[None]:
+    """Hold a lease for as long as this takes. Where Redis is away or it is lost, it runs out, and drains find out."""
+
+    async def renew() -> None:
+        held = True
+        while held:
+            await asyncio.sleep(lease.seconds / 4)
+            with suppress(LedgerError):
+                held = await ledger.renew(lease)
+
+    renewing = asyncio.create_task(renew(), name="renew lease")
+    try:
+        yield
+    finally:
+        renewing.cancel()
+
+
+def _log_pass(report: Report) -> None:
+    counts = {key: value for key, value in report.as_dict().items() if key not in {"streams", "started_at"}}
+    log.info("reconcile done", **counts)
+    if why := report.error or report.breaker:
+        log.warning("reconcile incomplete", why=why)
+
+
+async def make_room(js: JetStream, durable: str) -> None:
+    """For a job system's own stream of advisories: remove the one that an old reactor made. Raises JetStreamError."""
+    if await remove_former_advisories(js, durable):
+        log.info("removed the stream that reactor 0.1 made, as advisories need none", stream=FORMER_ADVISORIES)

@@ -1,0 +1,108 @@
+"""The watchdog: what was deleted is made again, what is deaf connects anew, what has lost history is rebuilt."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import structlog
+
+from reactor.controller.resources import Resources
+from reactor.jetstream.client import NotFound
+from reactor.jetstream.topology import DesiredStreams, provision
+from reactor.telemetry.alerts import Alerts, Kind
+from reactor.worker.broker import Broker
+
+WATCH_S = 5.0
+SILENT_S = 120.0
+"""A subscriber that has not asked for messages for so long is dead."""
+STALLED_S = 30.0
+"""Events that wait for so long while none is acked: whoever should hear them is asked to connect anew."""
+
+log = structlog.get_logger(__name__)
+
+
+class SubscriberDied(Exception):
+    """A subscriber has stopped asking for messages, and nothing else would show it."""
+
+
+class Flow:
+    """Whether lifecycle events are heard: some wait, and none is acked, whatever ended or stalls the reading."""
+
+    def __init__(self) -> None:
+        """Nothing has been seen yet."""
+        self._floor = -1
+        self._moved_at = self._mended_at = time.monotonic()
+        self.stalled: str | None = None
+        """What is wrong, in words; None where all is well."""
+
+    def note(self, consumer: Mapping[str, Any]) -> None:
+        """An answer of CONSUMER.INFO."""
+        floor, waiting = consumer["ack_floor"]["stream_seq"], consumer["num_pending"] + consumer["num_ack_pending"]
+        if floor != self._floor or not waiting:
+            self._floor, self._moved_at = floor, time.monotonic()
+        since = time.monotonic() - self._moved_at
+        self.stalled = (
+            f"{waiting} lifecycle events wait, and none was acked for {since:.0f} s" if since > STALLED_S else None
+        )
+
+    def wants_connection(self) -> bool:
+        """Whether to connect anew now: while it is stalled, once in a while."""
+        wants = self.stalled is not None and time.monotonic() - self._mended_at > STALLED_S
+        if wants:
+            self._mended_at = time.monotonic()
+        return wants
+
+
+class Watchdog:
+    """Looks after the worker's own parts."""
+
+    def __init__(
+        self, resources: Resources, broker: Broker, desired: DesiredStreams, stream: str, alerts: Alerts
+    ) -> None:
+        """`desired` is how the streams should be where they are missing; `stream` is the lifecycle stream."""
+        self._reads = resources.reads
+        self._directory = resources.directory
+        self._rights = resources.rights
+        self._ledger = resources.ledger
+        self._broker = broker
+        self._desired = desired
+        self._stream = stream
+        self._alerts = alerts
+        self._flow = Flow()
+
+    def complaints(self) -> Iterator[str]:
+        """Why lifecycle events are not heard; nothing where they are."""
+        if self._is_silent():
+            yield "the subscriber for lifecycle events is stuck"
+        if self._flow.stalled:
+            yield self._flow.stalled
+
+    async def tick(self) -> None:
+        """Look, and mend. Raises SubscriberDied where only a new process helps, JetStreamError and LedgerError."""
+        if self._is_silent():
+            message = f"the subscriber for lifecycle events has asked for no messages in {SILENT_S:g} s"
+            raise SubscriberDied(message)
+        await self._hear()
+        await self._directory.ensure()
+        await self._rights.recheck()
+        self._note_breaker(await self._ledger.last_pass())
+
+    def _is_silent(self) -> bool:
+        asked_at = self._broker.hearing.asked_at
+        return asked_at is not None and time.monotonic() - asked_at > SILENT_S
+
+    async def _hear(self) -> None:
+        try:
+            self._flow.note(await self._reads.consumer_info(self._stream, self._desired.durable))
+        except NotFound as error:
+            log.warning("a stream or durable was deleted; making it again", error=str(error))
+            await provision(self._reads, self._desired)
+            await self._broker.subscribe_anew()
+        if self._flow.wants_connection():
+            log.warning("connecting anew", why=self._flow.stalled)
+            await self._broker.connect_anew()
+
+    def _note_breaker(self, report: Mapping[str, Any] | None) -> None:
+        """Whichever replica or command ran the last full pass. One that broke off says nothing of the breaker."""
+        if report and report["error"] is None:
+            self._alerts.note(Kind.BREAKER_TRIPPED, report["breaker"])

@@ -34,6 +34,7 @@ from reactor.jetstream.topology import (
     wrong_account,
 )
 from reactor.operate.doctor.examine import Doctor
+from reactor.operate.doctor.findings import Patient
 from reactor.operate.queries import Overview
 from reactor.store.health import RedisHealth
 from reactor.telemetry.alerts import Alerts
@@ -89,7 +90,7 @@ def utc_now() -> int:
 def doctor_of(connected: Connections) -> Doctor:
     """Looks at what is there, provisioned or not."""
     settings = connected.settings
-    return Doctor(
+    patient = Patient(
         reads=connected.reads,
         effects=connected.effects,
         health=RedisHealth(connected.redis, settings.redis.namespace),
@@ -101,6 +102,7 @@ def doctor_of(connected: Connections) -> Doctor:
         interval_s=settings.reconcile.interval.total_seconds(),
         clock=utc_now,
     )
+    return Doctor(patient)
 
 
 def alerts_of(connected: Connections) -> Alerts:

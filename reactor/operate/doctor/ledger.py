@@ -1,0 +1,90 @@
+"""What the doctor makes of what Redis knows; and with the lifecycle stream beside it, whether that is all."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from reactor.core.checks import Check, warning
+from reactor.core.model import SECOND, Record, Stream, parse_instant
+from reactor.core.policy import spoke_too_early
+from reactor.core.stream_info import instant, read_consumers
+from reactor.directories.events import Directory
+from reactor.jetstream.client import NotFound
+from reactor.operate.doctor import judges
+from reactor.operate.doctor.findings import Examinations, Findings, Patient
+
+SAMPLE = 20
+"""Streams whose consumers are asked: one request each."""
+
+
+class LedgerSection:
+    """Coverage, jobs, the last full pass."""
+
+    def __init__(self, patient: Patient, found: Findings) -> None:
+        """What is found is kept in `found`."""
+        self._patient = patient
+        self._reads = patient.reads
+        self._ledger = patient.ledger
+        self._policy = patient.policy
+        self._desired = patient.desired
+        self._found = found
+
+    def examinations(self, *, with_nats: bool) -> Examinations:
+        """In their order; `with_nats` those, too, that ask NATS."""
+        both = {"ledger.coverage": self._coverage, "ledger.oldest_live": self._jobs} if with_nats else {}
+        return both | {"ledger.last_pass": self._last_pass}
+
+    async def _coverage(self) -> AsyncIterator[Check]:
+        """What the ledger can vouch for, and for whose jobs."""
+        if self._found.source is None:
+            yield warning("ledger.coverage", "no lifecycle event was read yet", "start reactor worker")
+            return
+        template, durable = self._desired.events_subject, self._desired.durable
+        directory = Directory(
+            self._reads,
+            self._ledger,
+            self._policy,
+            template=template,
+            source=self._found.source,
+            durable=durable,
+        )
+        snapshot = await directory.look_around()
+        identity = snapshot.lifecycle.identity
+        coverage, _ = await directory.look_up(snapshot)
+        if foreign := judges.judge_owner(await self._ledger.owner(), identity):
+            yield foreign
+        yield judges.judge_coverage(coverage, heard=(await self._ledger.read(identity)).events > 0)
+        self._found.whole = coverage.intact
+
+    async def _jobs(self) -> AsyncIterator[Check]:
+        """Jobs that live for long, and those that nobody has spoken of."""
+        if self._found.lifecycle is None or self._found.listing is None or not self._found.whole:
+            return
+        records = await self._ledger.records()
+        streams = [one for one in self._found.job_streams() if one.reported and not self._policy.is_protected(one)]
+        live = {job: record for job, record in records.items() if not self._policy.is_terminal(record)}
+        now = instant(self._found.lifecycle.get("ts")) or 0
+        yield judges.judge_oldest(len(records), live, {one.job_id: one.name for one in streams}, now)
+        yield judges.judge_disputes(
+            [(one, records[one.job_id]) for one in streams if one.job_id in records], self._policy
+        )
+        yield judges.judge_early(await self._worked_on(streams, records))
+        last = await self._reads.last_message(self._found.events_stream, self._desired.events_subject.wildcard)
+        template = self._desired.events_subject.template
+        yield judges.judge_emitter(streams, records.keys(), last.published_at if last else None, template)
+
+    async def _worked_on(self, streams: Sequence[Stream], records: Mapping[str, Record]) -> list[str]:
+        """Streams of jobs that were called done and are worked on; a sample of them is asked."""
+        done = [one for one in streams if one.job_id in records and self._policy.is_terminal(records[one.job_id])]
+        found = []
+        for one in done[:SAMPLE]:
+            with suppress(NotFound):
+                stream = replace(one, consumers=read_consumers(await self._reads.consumers(one.name), None))
+                if spoke_too_early(stream, records[one.job_id], self._policy):
+                    found.append(one.name)
+        return found
+
+    async def _last_pass(self) -> AsyncIterator[Check]:
+        last = await self._ledger.last_pass()
+        age_s = (self._patient.clock() - parse_instant(last["started_at"])) / SECOND if last else None
+        yield judges.judge_pass(last, age_s, self._patient.interval_s)

@@ -1,0 +1,186 @@
+"""What the doctor looks at in NATS."""
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from reactor.core.checks import Check, counted, ok, warning
+from reactor.core.model import SECOND
+from reactor.core.stream_info import FENCES, instant
+from reactor.jetstream.client import NotFound, PermissionDenied
+from reactor.jetstream.permissions import Needs, for_deleting, for_the_rest, lacking, unheard
+from reactor.jetstream.topology import (
+    DEAD_LETTER_SUBJECT,
+    DEAD_LETTERS,
+    FORMER_ADVISORIES,
+    ProvisionError,
+    find_durable,
+    find_lifecycle_stream,
+    is_declared,
+    streams_of_advisories,
+    wrong_account,
+)
+from reactor.operate.doctor import judges
+from reactor.operate.doctor.findings import Examinations, Findings, Patient, judge_clock_of
+from reactor.store.ledger import LedgerError
+
+WORKER_DECLARES = "none needed: the worker declares it (so does reactor reconcile)"
+
+
+class NatsSection:
+    """The server, the streams, the rights."""
+
+    def __init__(self, patient: Patient, found: Findings) -> None:
+        """What is found is kept in `found`."""
+        self._patient = patient
+        self._reads = patient.reads
+        self._effects = patient.effects
+        self._ledger = patient.ledger
+        self._policy = patient.policy
+        self._desired = patient.desired
+        self._found = found
+
+    def examinations(self) -> Examinations:
+        """In their order: later ones build on what earlier ones have found."""
+        return {
+            "nats.limits": self._limits,
+            "streams.reported": self._list,
+            "streams.lifecycle": self._lifecycle_stream,
+            "streams.durable": self._durable,
+            "streams.advisories": self._advisory_streams,
+            "streams.dead_letters": self._dead_letters,
+            "streams.overlap": self._overlap,
+            "streams.pattern": self._job_streams,
+            "nats.rights": self._rights,
+            "nats.deleting": self._deleting,
+            "clocks.nats": self._nats_clock,
+        }
+
+    async def server(self) -> AsyncIterator[Check]:
+        """Without it there is nothing else to look at."""
+        await self._reads.connect()
+        yield ok("nats.server", f"nats-server {self._reads.server_version}")
+
+    async def jetstream(self) -> AsyncIterator[Check]:
+        """As above."""
+        try:
+            names = await self._reads.stream_names()
+        except PermissionDenied:  # to ask, which leaves other questions; or to hear the answer, which leaves none
+            self._found.jetstream_answers = not await self._reads.may_publish(self._reads.api("STREAM.NAMES"))
+            raise
+        self._found.jetstream_answers = True
+        where = f"domain {self._patient.domain}" if self._patient.domain else "this account"
+        yield ok("nats.jetstream", f"JetStream is on in {where}, with {counted(len(names), 'stream')}")
+
+    async def _limits(self) -> AsyncIterator[Check]:
+        try:
+            yield judges.judge_limits(await self._reads.call("INFO"))
+        except PermissionDenied as denied:
+            mend = "allow it to reactor's user (docs/permissions.md): an account that is full makes no streams"
+            yield warning("nats.limits", f"the account's limits could not be found out: {denied}", mend)
+
+    async def _list(self) -> AsyncIterator[Check]:
+        self._found.listing = await self._reads.list_streams()
+        yield judges.judge_unreported(self._found.listing.unreported)
+
+    async def _lifecycle_stream(self) -> AsyncIterator[Check]:
+        subject = self._desired.events_subject.wildcard
+        name = await find_lifecycle_stream(self._reads, self._desired)
+        if name is None:
+            yield await self._no_lifecycle_stream(subject)
+            return
+        self._found.lifecycle = info = await self._reads.stream_info(name)
+        yield ok("streams.lifecycle", f"stream {name} captures {subject}")
+        yield judges.judge_lifecycle(info, self._desired.max_age)
+        yield judges.judge_replicas(info)
+
+    async def _no_lifecycle_stream(self, subject: str) -> Check:
+        """Fine for an account that is new to reactor; not where Redis remembers one. Raises ProvisionError."""
+        self._found.missing_streams.append(self._desired.events_stream)
+        await is_declared(self._reads, self._desired.events_stream, [subject])
+        with suppress(LedgerError):  # Redis has checks of its own
+            if owner := await self._ledger.owner():
+                raise ProvisionError(wrong_account(owner, self._desired))
+        return warning("streams.lifecycle", f"no stream captures {subject} yet", WORKER_DECLARES)
+
+    async def _durable(self) -> AsyncIterator[Check]:
+        stream, subject = self._found.events_stream, self._desired.events_subject.wildcard
+        self._found.source = await find_durable(self._reads, self._desired.durable, stream, (subject,))
+        if self._found.source is None:
+            yield self._no_durable("streams.durable", stream)
+            return
+        info = await self._reads.consumer_info(stream, self._desired.durable)
+        yield judges.judge_durable("streams.durable", stream, info, self._found.source.difference)
+        oldest = await self._reads.next_message(stream, subject, info["ack_floor"]["stream_seq"] + 1)
+        behind, now = info["num_pending"] + info["num_ack_pending"], instant(info.get("ts"))
+        age_s = (now - oldest.published_at) / SECOND if oldest and now else None
+        yield judges.judge_lag(behind, age_s, info.get("num_waiting", 0))
+
+    def _no_durable(self, name: str, stream: str) -> Check:
+        self._found.missing_durables.append(stream)
+        return warning(name, f"stream {stream} has no durable {self._desired.durable} yet", WORKER_DECLARES)
+
+    async def _advisory_streams(self) -> AsyncIterator[Check]:
+        self._found.advisories = await streams_of_advisories(self._reads)
+        yield judges.judge_advisories(self._found.advisories, FORMER_ADVISORIES, await unheard(self._reads))
+
+    async def _dead_letters(self) -> AsyncIterator[Check]:
+        try:
+            letters = await self._reads.stream_info(DEAD_LETTERS)
+        except NotFound:
+            self._found.missing_streams.append(DEAD_LETTERS)
+            yield judges.judge_dead_letters(0, DEAD_LETTERS)
+            return
+        yield judges.judge_dead_letters(letters["state"]["messages"], DEAD_LETTERS)
+        yield judges.judge_dead_letter_limits(letters["config"])
+
+    async def _overlap(self) -> AsyncIterator[Check]:
+        fences, letters = (
+            await self._reads.stream_names(FENCES),
+            await self._reads.stream_names(DEAD_LETTER_SUBJECT),
+        )
+        fenced = {name for name in fences if self._policy.job_id(name) is not None}  # now, or a moment ago
+        read = [name for name in self._found.own_streams if self._policy.job_id(name) is not None]
+        captors = {FENCES: fences - fenced, DEAD_LETTER_SUBJECT: letters - {DEAD_LETTERS}}
+        yield judges.judge_overlap(captors, read)
+
+    async def _job_streams(self) -> AsyncIterator[Check]:
+        if self._found.listing is None:
+            return
+        streams = self._found.job_streams()
+        matching = {one.name for one in streams}
+        others = self._found.listing.streams.keys() - matching - self._found.own_streams
+        yield judges.judge_pattern(matching, others, self._policy.pattern.pattern)
+        yield judges.judge_fences(streams, self._found.listing.captors())
+        yield judges.judge_fenceable(streams)
+
+    async def _rights(self) -> AsyncIterator[Check]:
+        needs = Needs(
+            events=self._found.events_stream,
+            streams=self._found.missing_streams,
+            durables=self._found.missing_durables,
+            companions=self._found.advisories if self._patient.companions else (),
+            durable=self._desired.durable,
+        )
+        asked = list(for_the_rest(self._reads, needs))
+        yield judges.judge_rights(await lacking(self._reads, asked), len(asked))
+
+    async def _deleting(self) -> AsyncIterator[Check]:
+        yield judges.judge_deleting(await lacking(self._effects, for_deleting(self._effects)))
+
+    async def _nats_clock(self) -> AsyncIterator[Check]:
+        name = next(
+            iter(
+                [self._found.events_stream]
+                if self._found.lifecycle
+                else self._found.listing.streams
+                if self._found.listing
+                else ()
+            ),
+            None,
+        )
+        if name is None:
+            yield ok("clocks.nats", "there is no stream yet to ask the time of")
+            return
+        before = self._patient.clock()
+        now = instant((await self._reads.stream_info(name)).get("ts"))
+        yield judge_clock_of(self._patient, "clocks.nats", "the NATS server's", before, now or 0)

@@ -22,7 +22,7 @@ from reactor.core.report import Report
 from reactor.directories.events import describe_outage
 from reactor.jetstream.client import JetStreamError
 from reactor.jetstream.topology import ProvisionError
-from reactor.store.ledger import LedgerError
+from reactor.store.scripts import LedgerError
 from reactor.telemetry.traces import tracing
 from reactor.worker.connections import connections
 from reactor.worker.wiring import UseCases, policy_of, provision_safely, utc_now

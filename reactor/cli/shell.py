@@ -15,7 +15,7 @@ from reactor.directories.events import describe_outage
 from reactor.jetstream.client import JetStreamError
 from reactor.jetstream.topology import ProvisionError
 from reactor.operate.doctor.remedies import mend_of
-from reactor.store.ledger import LedgerError
+from reactor.store.scripts import LedgerError
 from reactor.telemetry import logs
 
 Result = TypeVar("Result")

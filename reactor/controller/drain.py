@@ -35,7 +35,8 @@ from reactor.core.policy import decide, fell_due
 from reactor.core.stream_info import fenced, fenced_subject, instant, lifted_of, read_fence, read_stream, unfenced
 from reactor.directories.events import Known, Snapshot
 from reactor.jetstream.client import JetStreamError, NobodyThere, NotFound, PermissionDenied, Raw, Refused, Unanswered
-from reactor.store.ledger import Lease, LedgerError
+from reactor.store.leases import Lease
+from reactor.store.scripts import LedgerError
 from reactor.telemetry.traces import span
 
 log = structlog.get_logger(__name__)
@@ -131,10 +132,10 @@ class Drainer:
     async def _give_back(self, lease: Lease, settlement: Settlement) -> None:
         """The lease; but where an answer is missing nobody touches the stream until the lease has run out."""
         if settlement.outcome is Outcome.DRAINED:
-            await self._ledger.retire(settlement.stream.job_id, settlement.record, lease)
+            await self._ledger.records.retire(settlement.stream.job_id, settlement.record, lease)
             await reach(Point.FORGOTTEN, settlement.stream.name)
         elif settlement.reason is not Reason.OUTCOME_UNKNOWN:
-            await self._ledger.release(lease)
+            await self._ledger.leases.release(lease)
 
     async def _settle(self, snapshot: Snapshot, target: Target, known: Known, tenure: Tenure) -> Settlement:
         try:
@@ -245,7 +246,7 @@ class Drainer:
         look = behind.look
         with span("recheck"):
             event, held = await asyncio.gather(
-                self._directory.last_event(look.snapshot, look.stream.job_id), self._ledger.holds(tenure.lease)
+                self._directory.last_event(look.snapshot, look.stream.job_id), self._ledger.leases.holds(tenure.lease)
             )
         tenure.check("deletion", held=held)
         record = event.merged(look.record) if event else look.record
@@ -294,7 +295,7 @@ class Drainer:
         try:
             with span("unfence"):
                 with suppress(LedgerError):  # no replica has a lease now: the clock's word will do, the job may live
-                    tenure.check("unfence", held=await self._ledger.holds(tenure.lease))
+                    tenure.check("unfence", held=await self._ledger.leases.holds(tenure.lease))
                 tenure.check("unfence")
                 raw = await self._effects.update_stream(unfenced(behind.raw["config"], fence))
         except Refused as error:
@@ -329,7 +330,7 @@ class Drainer:
         for name, intent in (await self._recorder.begun()).items():
             tenure = Tenure.begin(name, self._lease_s, self._monotonic)
             target = Target(name, intent.job_id)
-            if name in settled or not await self._ledger.lease(tenure.lease):
+            if name in settled or not await self._ledger.leases.take(tenure.lease):
                 continue
             try:
                 look = await self._judge.look(snapshot, target)
@@ -340,4 +341,4 @@ class Drainer:
             except (JetStreamError, TenureOver) as error:
                 log.debug("a deletion that was begun cannot be accounted for yet", stream=name, error=str(error))
             finally:
-                await self._ledger.release(tenure.lease)
+                await self._ledger.leases.release(tenure.lease)

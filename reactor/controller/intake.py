@@ -23,7 +23,9 @@ from reactor.directories.events import Directory, Taken
 from reactor.jetstream.client import JetStreamError, read_delivery, size_of
 from reactor.jetstream.topology import DEAD_LETTER_SUBJECT
 from reactor.store.audit import Audit
-from reactor.store.ledger import ForeignLedger, Ledger, LedgerError
+from reactor.store.ledger import Ledger
+from reactor.store.records import ForeignLedger
+from reactor.store.scripts import LedgerError
 from reactor.telemetry.traces import Span, span
 
 RETRY_S = 2.0
@@ -212,20 +214,20 @@ class AdvisorySubscriber:
             return
         match action:
             case "CREATED":
-                await self._ledger.schedule({job_id: self._policy.age_guard / SECOND})
+                await self._ledger.due.schedule({job_id: self._policy.age_guard / SECOND})
             case "DELETED":
                 await self._forget(stream, job_id)
             case _:
-                await self._ledger.count_delivery(job_id, action.lower())
+                await self._ledger.tallies.count_delivery(job_id, action.lower())
 
     async def _forget(self, stream: str, job_id: str) -> None:
         """There is nothing to look at any more; but a deletion of ours is still to be accounted for by a look."""
         if await self._audit.is_open(stream):
             return
-        record = (await self._ledger.read("", [job_id])).records.get(job_id)
+        record = (await self._ledger.records.read("", [job_id])).records.get(job_id)
         if record is not None and self._policy.is_terminal(record):
-            await self._ledger.retire(job_id, record)
-        await self._ledger.forget(job_id)
+            await self._ledger.records.retire(job_id, record)
+        await self._ledger.due.forget(job_id)
 
 
 def _readable(subject: str) -> str:

@@ -96,7 +96,7 @@ class Judge:
         """
         raws, first_seen = await self._reads.consumers(stream.name), None
         if absent or is_silent(raws):
-            first_seen = await self._ledger.first_sighting(stream.name, figures_of(raws), stream.observed_at)
+            first_seen = await self._ledger.tallies.first_sighting(stream.name, figures_of(raws), stream.observed_at)
         return replace(stream, consumers=read_consumers(raws, first_seen))
 
     async def preview(self, snapshot: Snapshot, target: Target) -> Settlement:

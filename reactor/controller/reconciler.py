@@ -25,7 +25,8 @@ from reactor.core.report import Report
 from reactor.core.stream_info import instant, read_stream
 from reactor.directories.events import Snapshot, describe_outage
 from reactor.jetstream.client import JetStreamError, Listing, NotFound
-from reactor.store.ledger import Lease, LeaseLost, LedgerError
+from reactor.store.leases import Lease, LeaseLost
+from reactor.store.scripts import LedgerError
 
 log = structlog.get_logger(__name__)
 
@@ -145,7 +146,7 @@ class Reconciler:
         if order.dry_run or order.only:
             return report
         try:
-            await self._ledger.remember_pass(json.dumps(report.in_short()))
+            await self._ledger.passes.remember(json.dumps(report.in_short()))
         except LedgerError as error:
             return report if report.error else replace(report, error=describe_outage(error), away=True)
         return report
@@ -256,7 +257,7 @@ class Reconciler:
     async def _schedule(self, judged: Sequence[Judged]) -> None:
         """What waits is looked at on time, by the sweeper."""
         waits = [(one.stream, one.verdict.until) for one in judged if isinstance(one.verdict, Wait)]
-        await self._ledger.schedule({s.job_id: delay_until(until, s.observed_at) for s, until in waits})
+        await self._ledger.due.schedule({s.job_id: delay_until(until, s.observed_at) for s, until in waits})
 
     async def _settle_all(
         self, review: Review, order: PassOptions, progress: Progress, *, held: bool
@@ -278,9 +279,9 @@ class Reconciler:
     async def _report_failures(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         """Unfixable ones with their attempts, and the next one in the due queue. The others begin anew."""
         failed = {id(one): one for one in settlements if one.outcome is Outcome.UNFIXABLE}
-        await self._ledger.forgive({one.stream.job_id for one in failed.values()})
+        await self._ledger.tallies.forgive({one.stream.job_id for one in failed.values()})
         reported = await self._throttle.each(failed.values(), self._retries.report)
-        await self._ledger.schedule({one.stream.job_id: one.retry_s for one in reported if one.retry_s is not None})
+        await self._ledger.due.schedule({one.stream.job_id: one.retry_s for one in reported if one.retry_s is not None})
         told = dict(zip(failed, reported, strict=True))
         return [told.get(id(one), one) for one in settlements]
 

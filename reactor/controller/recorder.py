@@ -12,7 +12,7 @@ from reactor.controller.failpoints import Point, reach
 from reactor.core.model import Outcome, Settlement, format_instant
 from reactor.core.observer import FORGETFUL, Observer
 from reactor.store.audit import Audit, Failure, Intent
-from reactor.store.ledger import Lease
+from reactor.store.leases import Lease
 from reactor.telemetry.journal import Journal
 from reactor.telemetry.traces import span
 

@@ -21,7 +21,7 @@ class Retries:
 
     async def count(self, settlement: Settlement) -> Settlement:
         """Count one more attempt; with its number, and when the next one is."""
-        attempt = await self._ledger.failed(settlement.stream.job_id)
+        attempt = await self._ledger.tallies.failed(settlement.stream.job_id)
         retry_s = backoff(attempt) if attempt < self._max_attempts else None
         return replace(settlement, attempts=attempt, retry_s=retry_s)
 

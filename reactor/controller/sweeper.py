@@ -13,7 +13,7 @@ from reactor.controller.resources import Resources
 from reactor.core.backoff import delay_until
 from reactor.core.model import Outcome, Reason, Record, Settlement
 from reactor.directories.events import Snapshot
-from reactor.store.ledger import Claim
+from reactor.store.due_queue import Claim
 
 TOPOLOGY_MAX_AGE_S = 60.0
 """How old the knowledge of which stream sources which may be: it takes a full listing, and hardly ever changes."""
@@ -51,10 +51,10 @@ class Sweeper:
 
         Raises JetStreamError and LedgerError: the claim then runs out, and its jobs fall due again.
         """
-        claim = await self._ledger.claim(self._throttle.within(self._lease_s / 2), self._lease_s)
+        claim = await self._ledger.due.claim(self._throttle.within(self._lease_s / 2), self._lease_s)
         if claim.jobs:
             await self._sweep(claim)
-        return await self._ledger.next_due()
+        return await self._ledger.due.next_due()
 
     async def _sweep(self, claim: Claim) -> None:
         snapshot = await self._directory.ensure()
@@ -91,11 +91,11 @@ class Sweeper:
             await self._throttle.turn()
             settlements.append(await self._drainer.drain_stream(snapshot, Target(name, job_id)))
         if record is not None and self._policy.is_terminal(record) and not settlements:
-            await self._ledger.retire(job_id, record)
+            await self._ledger.records.retire(job_id, record)
         delays = [delay for one in settlements if (delay := await self._next_look(one)) is not None]
-        await self._ledger.settle(claim, job_id, min(delays, default=None))
+        await self._ledger.due.settle(claim, job_id, min(delays, default=None))
         if delays:  # also where the claim was lost meanwhile: a deletion without an answer may be heard of as done
-            await self._ledger.schedule({job_id: min(delays)})
+            await self._ledger.due.schedule({job_id: min(delays)})
 
     async def _next_look(self, settlement: Settlement) -> float | None:
         """Seconds until the stream should be looked at again; None for never."""

@@ -16,7 +16,10 @@ from reactor.core.observer import EventOutcome
 from reactor.core.policy import Policy, due_at
 from reactor.jetstream.client import JetStream, NotFound, StoredMessage, Unreachable
 from reactor.jetstream.topology import UNKNOWN, Lifecycle, Source, Topology, read_lifecycle
-from reactor.store.ledger import Applied, Lease, Ledger, LedgerError, Reading
+from reactor.store.leases import Lease
+from reactor.store.ledger import Ledger
+from reactor.store.records import Applied, Reading
+from reactor.store.scripts import LedgerError
 
 log = structlog.get_logger(__name__)
 
@@ -98,14 +101,14 @@ class Directory:
         Events after `caught_up_to` need not be read yet: under steady traffic some always are on their way.
         """
         lifecycle = await read_lifecycle(self._js, self._source, self._durable)
-        reading = await self._ledger.read(lifecycle.identity)
+        reading = await self._ledger.records.read(lifecycle.identity)
         lost = not reading.intact or await self._has_missed(lifecycle, reading)
         caught_up = caught_up_to is not None and lifecycle.ack_floor >= caught_up_to
         return Snapshot(lifecycle, lost, 0 if caught_up else lifecycle.behind)
 
     async def look_up(self, snapshot: Snapshot, job_ids: Sequence[str] = ()) -> Known:
         """What is known of these jobs now, and what the absence of one means."""
-        reading = await self._ledger.read(snapshot.lifecycle.identity, job_ids)
+        reading = await self._ledger.records.read(snapshot.lifecycle.identity, job_ids)
         return self._coverage(snapshot, reading), reading.records
 
     async def lease_and_look_up(
@@ -115,7 +118,7 @@ class Directory:
 
         Raises LeaseLost where the lease that this one is taken under is held no longer.
         """
-        reading = await self._ledger.lease_and_read(lease, snapshot.lifecycle.identity, job_id, under)
+        reading = await self._ledger.records.lease_and_read(lease, snapshot.lifecycle.identity, job_id, under)
         return None if reading is None else (self._coverage(snapshot, reading), reading.records)
 
     async def last_event(self, snapshot: Snapshot, job_id: str) -> Record | None:
@@ -158,11 +161,11 @@ class Directory:
         entries = [(e.job_id, e.word, due_at(e.word, self._policy)) for e in read if e.job_id is not None]
         readable = sum(isinstance(event, Event) for event in read)
         grace = self._policy.terminal_grace
-        return Taken(read, await self._ledger.apply(identity, entries, readable=readable, grace=grace))
+        return Taken(read, await self._ledger.records.apply(identity, entries, readable=readable, grace=grace))
 
     async def ensure(self) -> Snapshot:
         """Look around, and rebuild the ledger where it has lost history. It may stay lost: try again later."""
-        if garbage := await self._ledger.tidy():
+        if garbage := await self._ledger.records.tidy():
             log.warning("Redis held what reactor did not write; it was taken away", keys=garbage)
         snapshot = await self.look_around()
         self._note(LOST if snapshot.lost else None)
@@ -174,17 +177,17 @@ class Directory:
     async def _rebuild(self, snapshot: Snapshot) -> Snapshot:
         """Replay the whole lifecycle stream; idempotent, beside events that arrive meanwhile."""
         lease = Lease("rebuild", REBUILD_LEASE_S)
-        if not await self._ledger.lease(lease):
+        if not await self._ledger.leases.take(lease):
             return snapshot
         lifecycle = snapshot.lifecycle
         try:
-            await self._ledger.begin_rebuild(lifecycle.identity, lease.token)
+            await self._ledger.records.begin_rebuild(lifecycle.identity, lease.token)
             async for messages in self._js.replay(self._source.stream, self._template.wildcard):
                 await self.take(lifecycle.identity, messages)
-                await self._ledger.renew(lease)
-            done = await self._ledger.complete_rebuild(lease.token, lifecycle.since, lifecycle.last_seq)
+                await self._ledger.leases.renew(lease)
+            done = await self._ledger.records.complete_rebuild(lease.token, lifecycle.since, lifecycle.last_seq)
         finally:
-            await self._ledger.release(lease)
+            await self._ledger.leases.release(lease)
         after = await self.look_around()
         return replace(after, lost=after.lost or not done)
 

@@ -99,8 +99,8 @@ class Overview:
                 "started_at": format_instant(self._started_at),
                 "deletes_paused": self.paused,
                 "breaker": last["breaker"] if last else None,
-                "due": await self._ledger.due_count(),
-                "next_due_s": await self._ledger.next_due(),
+                "due": await self._ledger.due.count(),
+                "next_due_s": await self._ledger.due.next_due(),
                 "dead_letters": await self._dead_letter_count(),
             }
         )
@@ -109,7 +109,7 @@ class Overview:
         """What all replicas see alike: streams by verdict, ledger, the last full pass."""
         report, snapshot = await self.judged(), await self._directory.look_around()
         coverage, _ = await self._directory.look_up(snapshot)
-        last_pass = await self._ledger.last_pass()
+        last_pass = await self._ledger.passes.last()
         return self._counts(report) | {
             "at": format_instant(self._clock()),
             "error": report.error,
@@ -210,7 +210,8 @@ class Overview:
             consumers = await self._reads.consumers(name)
         except NotFound as error:
             raise NoJobStream(await self._what_became_of(name)) from error
-        return self._told(look) | {"evidence": self._evidence(look, consumers, await self._ledger.deliveries(job_id))}
+        deliveries = await self._ledger.tallies.deliveries(job_id)
+        return self._told(look) | {"evidence": self._evidence(look, consumers, deliveries)}
 
     async def _what_became_of(self, name: str) -> str:
         """For whoever looks for a stream that is not there: whether it was reactor that deleted it."""

@@ -12,6 +12,14 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
+LedgerError = RedisError
+"""Redis is away, full, read-only or otherwise unwilling: nothing was lost, try again later."""
+
+NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
 Argument = str | int
 
 
@@ -89,3 +97,8 @@ class Script:
     async def __call__(self, keys: Sequence[str], args: Sequence[Argument]) -> Any:  # noqa: ANN401  # as above
         """Raises RedisError."""
         return await self._scripts.call(self, keys, args)
+
+
+def key_of(namespace: str, *parts: str) -> str:
+    """A key of that namespace."""
+    return ":".join((namespace, *parts))

@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from reactor.directories.events import describe_outage
 from reactor.jetstream.client import JetStreamError
 from reactor.operate.queries import Json, NoJobStream, Overview
-from reactor.store.ledger import LedgerError
+from reactor.store.scripts import LedgerError
 
 PAGE = Path(__file__).parent / "page"
 TELL_S = 2.0

@@ -23,7 +23,7 @@ from reactor.directories.events import describe_outage
 from reactor.jetstream.client import JetStreamError, TooOld
 from reactor.jetstream.hearing import Hearing
 from reactor.operate.queries import STEP_S, Overview
-from reactor.store.ledger import LedgerError
+from reactor.store.scripts import LedgerError
 from reactor.telemetry.alerts import Kind
 from reactor.telemetry.metrics import Metrics
 from reactor.telemetry.traces import tracing

@@ -60,7 +60,7 @@ async def connections(
         stack.push_async_callback(effects.close)
         stack.push_async_callback(reads.close)
         scripts, namespace = Scripts(redis), settings.redis.namespace
-        ledger, audit = Ledger(redis, scripts, namespace, RECORD_TTL_S), Audit(redis, scripts, namespace)
+        ledger, audit = Ledger.of(redis, scripts, namespace, RECORD_TTL_S), Audit(redis, scripts, namespace)
         yield Connections(settings, reads, effects, redis, ledger, audit)
 
 

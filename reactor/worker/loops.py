@@ -9,7 +9,7 @@ import structlog
 from reactor.core.backoff import backoff
 from reactor.directories.events import describe_outage
 from reactor.jetstream.client import JetStreamError
-from reactor.store.ledger import LedgerError
+from reactor.store.scripts import LedgerError
 
 log = structlog.get_logger(__name__)
 

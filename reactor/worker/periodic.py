@@ -11,7 +11,9 @@ from reactor.core.backoff import backoff
 from reactor.core.report import Report
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.topology import FORMER_ADVISORIES, remove_former_advisories
-from reactor.store.ledger import Lease, Ledger, LedgerError
+from reactor.store.leases import Lease
+from reactor.store.ledger import Ledger
+from reactor.store.scripts import LedgerError
 from reactor.worker.loops import rest
 
 PASS_GAP_S = 5.0
@@ -47,14 +49,14 @@ class PeriodicPass:
 
     async def want(self) -> None:
         """Let one begin soon. Raises LedgerError."""
-        await self._ledger.hasten_pass()
+        await self._ledger.passes.hasten()
         self.wanted.set()
 
     async def tick(self) -> float | None:
         """A pass, where it is due and nobody else is at it; seconds until the next one is. Raises LedgerError."""
         if self._is_first:  # settings may be new
-            await self._ledger.hasten_pass()
-        lease, wait_s = await self._ledger.begin_pass(PASS_LEASE_S)
+            await self._ledger.passes.hasten()
+        lease, wait_s = await self._ledger.passes.begin(PASS_LEASE_S)
         if lease is None:
             return wait_s
         rest_s, self._is_first = None, False
@@ -69,7 +71,7 @@ class PeriodicPass:
             if self._failures:
                 rest_s = backoff(self._failures, first=PASS_GAP_S, last=self._interval_s)
         finally:
-            await self._ledger.end_pass(lease, rest_s)
+            await self._ledger.passes.end(lease, rest_s)
         await rest(min(PASS_GAP_S, self._interval_s), self._stop)
         return rest_s
 
@@ -83,7 +85,7 @@ async def _renewed(ledger: Ledger, lease: Lease) -> AsyncIterator[None]:
         while held:
             await asyncio.sleep(lease.seconds / 4)
             with suppress(LedgerError):
-                held = await ledger.renew(lease)
+                held = await ledger.leases.renew(lease)
 
     renewing = asyncio.create_task(renew(), name="renew lease")
     try:

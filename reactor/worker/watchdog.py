@@ -85,7 +85,7 @@ class Watchdog:
         await self._hear()
         await self._directory.ensure()
         await self._rights.recheck()
-        self._note_breaker(await self._ledger.last_pass())
+        self._note_breaker(await self._ledger.passes.last())
 
     def _is_silent(self) -> bool:
         asked_at = self._broker.hearing.asked_at

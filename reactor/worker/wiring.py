@@ -47,7 +47,8 @@ async def provision_safely(connected: Connections) -> Provision:
     A ledger in Redis was built from a lifecycle stream; an account without any is hardly the same job system.
     """
     desired = desired_streams(connected.settings)
-    if await find_lifecycle_stream(connected.reads, desired) is None and (owner := await connected.ledger.owner()):
+    owner = await connected.ledger.records.owner()
+    if owner and await find_lifecycle_stream(connected.reads, desired) is None:
         raise ProvisionError(wrong_account(owner, desired))
     return await provision(connected.reads, desired)
 

@@ -415,21 +415,21 @@ async def test_five_hundred_zombies_and_two_replicas(world: World) -> None:
 
 async def test_replicas_take_turns_with_the_periodic_pass(world: World) -> None:
     """One at a time, and one an interval among all of them, unless somebody needs it sooner."""
-    ledger = Ledger(world.redis, Scripts(world.redis), world.namespace, 60)
-    mine, _ = await ledger.begin_pass(60)
+    ledger = Ledger.of(world.redis, Scripts(world.redis), world.namespace, 60)
+    mine, _ = await ledger.passes.begin(60)
     assert mine
-    others, wait = await ledger.begin_pass(60)
+    others, wait = await ledger.passes.begin(60)
     assert (others, 50 < wait <= 60) == (None, True)
-    await ledger.end_pass(mine, 900)
-    assert not await ledger.renew(mine)
-    others, wait = await ledger.begin_pass(60)
+    await ledger.passes.end(mine, 900)
+    assert not await ledger.leases.renew(mine)
+    others, wait = await ledger.passes.begin(60)
     assert (others, 890 < wait <= 900) == (None, True)
-    await ledger.hasten_pass()
-    others, _ = await ledger.begin_pass(60)
+    await ledger.passes.hasten()
+    others, _ = await ledger.passes.begin(60)
     assert others
-    assert await ledger.renew(others)
-    await ledger.end_pass(mine, 900)  # not ours any more
-    assert await ledger.renew(others)
+    assert await ledger.leases.renew(others)
+    await ledger.passes.end(mine, 900)  # not ours any more
+    assert await ledger.leases.renew(others)
 
 
 async def unfixable(world: World, least: int) -> list[dict[str, Any]]:
@@ -458,13 +458,13 @@ async def test_what_cannot_be_fixed_is_told_in_full(world: World) -> None:
 
 async def test_a_pass_that_another_replica_took_over_deletes_nothing_more(world: World) -> None:
     """Its number is not the highest any more."""
-    ledger = Ledger(world.redis, Scripts(world.redis), world.namespace, 60)
+    ledger = Ledger.of(world.redis, Scripts(world.redis), world.namespace, 60)
     await world.declare()
     await world.zombie(1)
-    old, _ = await ledger.begin_pass(60)
+    old, _ = await ledger.passes.begin(60)
     assert old
-    await ledger.end_pass(old, None)
-    new, _ = await ledger.begin_pass(60)
+    await ledger.passes.end(old, None)
+    new, _ = await ledger.passes.begin(60)
     assert new
     assert int(new.token) > int(old.token)
     report = await world.reconcile(PassOptions(under=old))

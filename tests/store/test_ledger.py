@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from reactor.core.model import SECOND, Record, Word
 from reactor.store.audit import Audit, Intent
-from reactor.store.ledger import ForeignLedger, Lease, Ledger, LedgerError
-from reactor.store.scripts import Script, Scripts
+from reactor.store.leases import Lease
+from reactor.store.ledger import Ledger
+from reactor.store.records import ForeignLedger
+from reactor.store.scripts import LedgerError, Script, Scripts
 
 MINUTE = 60 * SECOND
 
@@ -23,16 +25,16 @@ def _ledger(world: World) -> Ledger:
 
 
 def ledger_of(world: World) -> Ledger:
-    return Ledger(world.redis, Scripts(world.redis), world.namespace, 60.0)
+    return Ledger.of(world.redis, Scripts(world.redis), world.namespace, 60.0)
 
 
 async def write(ledger: Ledger, *events: tuple[str, Word, int | None], identity: str = "JOBS@1") -> tuple[int, int]:
-    applied = await ledger.apply(identity, events, readable=len(events), grace=MINUTE)
+    applied = await ledger.records.apply(identity, events, readable=len(events), grace=MINUTE)
     return applied.newer, applied.due
 
 
 async def record_of(ledger: Ledger, job_id: str) -> Record | None:
-    return (await ledger.read("JOBS@1", [job_id])).records.get(job_id)
+    return (await ledger.records.read("JOBS@1", [job_id])).records.get(job_id)
 
 
 names = itertools.count()
@@ -62,106 +64,106 @@ async def test_nanoseconds_decide(ledger: Ledger) -> None:
 async def test_due_jobs_are_claimed_once_and_fall_due_again(world: World, ledger: Ledger) -> None:
     """A claim is a lease: whoever dies with it loses it."""
     await write(ledger, *[(str(n), word(n, n, "SUCCESS"), 0) for n in range(1, 6)])
-    first, second = await ledger.claim(3, 0.2), await ledger.claim(3, 0.2)
+    first, second = await ledger.due.claim(3, 0.2), await ledger.due.claim(3, 0.2)
     assert sorted(first.jobs + second.jobs) == ["1", "2", "3", "4", "5"]
-    assert (await ledger.claim(3, 0.2)).jobs == ()
-    assert await ledger.next_due() is not None
+    assert (await ledger.due.claim(3, 0.2)).jobs == ()
+    assert await ledger.due.next_due() is not None
     again = await eventually(lambda: _claimed(ledger))
     assert set(again) <= {"1", "2", "3", "4", "5"}
     assert await world.redis.zcard(f"{world.namespace}:due") == 5
 
 
 async def _claimed(ledger: Ledger) -> tuple[str, ...]:
-    return (await ledger.claim(9, 5.0)).jobs
+    return (await ledger.due.claim(9, 5.0)).jobs
 
 
 async def test_a_settled_job_is_due_again_later_or_never(ledger: Ledger) -> None:
     """Unless somebody has moved it since: a newer event is not forgotten with the claim."""
     await write(ledger, ("1", word(1, 1, "SUCCESS"), 0), ("2", word(1, 2, "SUCCESS"), 0))
-    claim = await ledger.claim(9, 30.0)
-    await ledger.settle(claim, "1", None)
+    claim = await ledger.due.claim(9, 30.0)
+    await ledger.due.settle(claim, "1", None)
     await write(ledger, ("2", word(2, 3, "FAILURE"), 0))
-    await ledger.settle(claim, "2", None)
-    assert (await ledger.claim(9, 30.0)).jobs == ("2",)
-    assert await ledger.due_count() == 1
+    await ledger.due.settle(claim, "2", None)
+    assert (await ledger.due.claim(9, 30.0)).jobs == ("2",)
+    assert await ledger.due.count() == 1
 
 
 async def test_no_look_is_put_off_beyond_the_grace(ledger: Ledger) -> None:
     """However far ahead of Redis's clock the server's may be."""
     await write(ledger, ("1", word(1, 1, "SUCCESS"), 10**19))
-    delay = await ledger.next_due()
+    delay = await ledger.due.next_due()
     assert delay is not None
     assert 59 < delay <= 60
 
 
 async def test_an_earlier_look_is_not_put_off(ledger: Ledger) -> None:
     """Scheduling only ever brings a look forward."""
-    await ledger.schedule({"1": 5.0})
-    await ledger.schedule({"1": 50.0, "2": 9.0})
-    await ledger.schedule({})
-    delay = await ledger.next_due()
+    await ledger.due.schedule({"1": 5.0})
+    await ledger.due.schedule({"1": 50.0, "2": 9.0})
+    await ledger.due.schedule({})
+    delay = await ledger.due.next_due()
     assert delay is not None
     assert 4 < delay <= 5.01
-    await ledger.forget("1")
-    assert await ledger.due_count() == 1
+    await ledger.due.forget("1")
+    assert await ledger.due.count() == 1
 
 
 async def test_it_says_which_events_were_not_newer(ledger: Ledger) -> None:
     """By their place in the batch: an older one, and one that is known already."""
     await write(ledger, ("1", word(5, 5, "SUCCESS"), None))
     batch = [("1", word(4, 4, "STARTED"), None), ("2", word(1, 7, "STARTED"), None)]
-    applied = await ledger.apply("JOBS@1", [*batch, batch[1]], readable=3, grace=MINUTE)
+    applied = await ledger.records.apply("JOBS@1", [*batch, batch[1]], readable=3, grace=MINUTE)
     assert (applied.newer, applied.stale) == (1, (0, 2))
 
 
 async def test_a_lease_is_one_holders(ledger: Ledger) -> None:
     """And is given back by its holder only."""
     ours, theirs = Lease("x", 30.0), Lease("x", 30.0)
-    assert await ledger.lease(ours)
-    assert not await ledger.lease(theirs)
-    assert await ledger.lease_and_read(theirs, "JOBS@1", "1") is None
-    await ledger.release(theirs)
-    assert not await ledger.lease(theirs)
-    await ledger.release(ours)
-    assert await ledger.lease_and_read(theirs, "JOBS@1", "1") is not None
+    assert await ledger.leases.take(ours)
+    assert not await ledger.leases.take(theirs)
+    assert await ledger.records.lease_and_read(theirs, "JOBS@1", "1") is None
+    await ledger.leases.release(theirs)
+    assert not await ledger.leases.take(theirs)
+    await ledger.leases.release(ours)
+    assert await ledger.records.lease_and_read(theirs, "JOBS@1", "1") is not None
 
 
 async def test_a_ledger_is_whole_only_after_a_rebuild(world: World, ledger: Ledger) -> None:
     """In this Redis, of this lifecycle stream; a rebuild that was overtaken does not count."""
-    assert not (await ledger.read("JOBS@1")).intact
-    await ledger.begin_rebuild("JOBS@1", "a")
-    await ledger.begin_rebuild("JOBS@1", "b")
-    assert not await ledger.complete_rebuild("a", 5, 9)
-    assert not (await ledger.read("JOBS@1")).intact
-    assert await ledger.complete_rebuild("b", 5, 9)
-    reading = await ledger.read("JOBS@1")
+    assert not (await ledger.records.read("JOBS@1")).intact
+    await ledger.records.begin_rebuild("JOBS@1", "a")
+    await ledger.records.begin_rebuild("JOBS@1", "b")
+    assert not await ledger.records.complete_rebuild("a", 5, 9)
+    assert not (await ledger.records.read("JOBS@1")).intact
+    assert await ledger.records.complete_rebuild("b", 5, 9)
+    reading = await ledger.records.read("JOBS@1")
     assert (reading.intact, reading.since, reading.applied, reading.events) == (True, 5, 9, 0)
-    assert not (await ledger.read("JOBS@2")).intact
+    assert not (await ledger.records.read("JOBS@2")).intact
     await world.redis.hset(f"{world.namespace}:ledger", "redis", "another")
-    assert not (await ledger.read("JOBS@1")).intact
+    assert not (await ledger.records.read("JOBS@1")).intact
 
 
 async def test_another_lifecycle_streams_events_are_not_mixed_in(ledger: Ledger) -> None:
     """Two job systems on one Redis by mistake: the second is refused until it has rebuilt, and then is alone."""
-    await ledger.begin_rebuild("JOBS@1", "a")
+    await ledger.records.begin_rebuild("JOBS@1", "a")
     await write(ledger, ("1", word(1, 1, "SUCCESS"), 0))
     with pytest.raises(ForeignLedger, match="another lifecycle stream"):
         await write(ledger, ("1", word(2, 2, "STARTED"), None), identity="JOBS@2")
-    assert await ledger.owner() == "JOBS@1"
-    await ledger.begin_rebuild("JOBS@2", "b")
+    assert await ledger.records.owner() == "JOBS@1"
+    await ledger.records.begin_rebuild("JOBS@2", "b")
     assert await record_of(ledger, "1") is None
-    assert await ledger.due_count() == 0
+    assert await ledger.due.count() == 0
 
 
 @pytest.mark.parametrize("odd", ["*", "?", "[a-z]", "\\"])
 async def test_a_namespace_is_taken_literally(world: World, odd: str) -> None:
     """What means something in a glob must not drop another namespace's records, nor miss its own."""
-    ours, theirs = (Ledger(world.redis, Scripts(world.redis), f"{world.namespace}{end}", 60.0) for end in (odd, "x"))
+    ours, theirs = (Ledger.of(world.redis, Scripts(world.redis), f"{world.namespace}{end}", 60.0) for end in (odd, "x"))
     for one in (ours, theirs):
-        await one.begin_rebuild("JOBS@1", "a")
+        await one.records.begin_rebuild("JOBS@1", "a")
         await write(one, ("1", word(1, 1, "STARTED"), None))
-    assert set(await ours.records()) == {"1"}
-    await ours.begin_rebuild("JOBS@2", "b")
+    assert set(await ours.records.all()) == {"1"}
+    await ours.records.begin_rebuild("JOBS@2", "b")
     assert await record_of(ours, "1") is None
     assert await record_of(theirs, "1")
 
@@ -178,14 +180,14 @@ async def test_a_live_job_costs_little(world: World, ledger: Ledger) -> None:
 
 async def test_every_key_expires_but_those_that_must_stay(world: World, ledger: Ledger) -> None:
     """What grows with the jobs of the past is forgotten at last; a live record never is."""
-    await ledger.begin_rebuild("JOBS@1", "a")
+    await ledger.records.begin_rebuild("JOBS@1", "a")
     await write(ledger, ("1", word(1, 1, "SUCCESS"), 0), ("2", word(1, 2, "STARTED"), None))
-    await ledger.lease(Lease("x", 30.0))
-    await ledger.first_sighting("job_1", "figures", 5)
-    await ledger.count_delivery("1", "max_deliveries")
-    await ledger.failed("1")
-    await ledger.retire("1", said(1, 1, "SUCCESS"))
-    await ledger.retire("2", said(9, 9, "SUCCESS"))  # heard of since: not retired
+    await ledger.leases.take(Lease("x", 30.0))
+    await ledger.tallies.first_sighting("job_1", "figures", 5)
+    await ledger.tallies.count_delivery("1", "max_deliveries")
+    await ledger.tallies.failed("1")
+    await ledger.records.retire("1", said(1, 1, "SUCCESS"))
+    await ledger.records.retire("2", said(9, 9, "SUCCESS"))  # heard of since: not retired
     lasting = {
         key.removeprefix(f"{world.namespace}:")
         for key in [key async for key in world.redis.scan_iter(f"{world.namespace}:*")]
@@ -196,9 +198,9 @@ async def test_every_key_expires_but_those_that_must_stay(world: World, ledger: 
 
 async def test_the_first_sighting_of_figures_is_kept(ledger: Ledger) -> None:
     """Until they change."""
-    assert await ledger.first_sighting("job_1", "a", 5) == 5
-    assert await ledger.first_sighting("job_1", "a", 9) == 5
-    assert await ledger.first_sighting("job_1", "b", 9) == 9
+    assert await ledger.tallies.first_sighting("job_1", "a", 5) == 5
+    assert await ledger.tallies.first_sighting("job_1", "a", 9) == 5
+    assert await ledger.tallies.first_sighting("job_1", "b", 9) == 9
 
 
 async def test_an_intent_has_one_outcome(world: World) -> None:

@@ -68,7 +68,7 @@ class Bench:
         self.settings = settings
         self.reads, self.effects = Interrupted(options), Interrupted(options)
         scripts = Scripts(world.redis)
-        self.ledger = Ledger(world.redis, scripts, world.namespace, 60.0)
+        self.ledger = Ledger.of(world.redis, scripts, world.namespace, 60.0)
         self.audit = Audit(world.redis, scripts, world.namespace)
         self.policy: Policy = policy_of(settings)
         self.lease_s = lease_s

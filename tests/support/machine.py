@@ -437,8 +437,10 @@ class Replica:
         self.server, self.js = server, Memory(server)
         scripts = DyingScripts(redis)
         scripts.js = self.js
-        self.ledger, self.audit = Ledger(redis, scripts, namespace, 3600.0), Audit(redis, scripts, namespace)
-        for script in [one for part in (self.ledger, self.audit) for one in vars(part).values()]:
+        self.ledger, self.audit = Ledger.of(redis, scripts, namespace, 3600.0), Audit(redis, scripts, namespace)
+        of = self.ledger
+        parts = (of.records, of.due, of.leases, of.passes, of.tallies)
+        for script in [one for part in (*parts, self.audit) for one in vars(part).values()]:
             if isinstance(script, Script):
                 turned(script, namespace)
         policy = Policy(

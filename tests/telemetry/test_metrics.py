@@ -24,7 +24,7 @@ from reactor.core.events import SubjectTemplate
 from reactor.core.model import Outcome, Reason, Settlement, Stream
 from reactor.core.observer import EventOutcome
 from reactor.operate.queries import Overview
-from reactor.store.ledger import LedgerError
+from reactor.store.scripts import LedgerError
 from reactor.telemetry.metrics import Metrics, _Bounded
 from reactor.worker.app import Gauges, Worker
 

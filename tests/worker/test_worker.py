@@ -123,7 +123,7 @@ async def test_the_sweeper_never_acts_on_absence(world: World) -> None:
     wanted: list[bool] = []
     async with connections(world.load()) as connected:
         crew = UseCases(connected, await provision_safely(connected))
-        await connected.ledger.schedule({"1": 0.0})
+        await connected.ledger.due.schedule({"1": 0.0})
 
         async def want_pass() -> None:
             wanted.append(True)

@@ -15,7 +15,7 @@ from reactor.operate.doctor.ledger import LedgerSection
 from reactor.operate.doctor.nats import NatsSection
 from reactor.operate.doctor.redis import RedisSection
 from reactor.operate.doctor.remedies import NATS, REDIS, away_by, broken_off
-from reactor.store.ledger import LedgerError
+from reactor.store.scripts import LedgerError
 
 PATIENCE = 2
 """Requests without an answer, ten seconds each, until NATS counts as away."""

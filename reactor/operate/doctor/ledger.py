@@ -51,16 +51,16 @@ class LedgerSection:
         snapshot = await directory.look_around()
         identity = snapshot.lifecycle.identity
         coverage, _ = await directory.look_up(snapshot)
-        if foreign := judges.judge_owner(await self._ledger.owner(), identity):
+        if foreign := judges.judge_owner(await self._ledger.records.owner(), identity):
             yield foreign
-        yield judges.judge_coverage(coverage, heard=(await self._ledger.read(identity)).events > 0)
+        yield judges.judge_coverage(coverage, heard=(await self._ledger.records.read(identity)).events > 0)
         self._found.whole = coverage.intact
 
     async def _jobs(self) -> AsyncIterator[Check]:
         """Jobs that live for long, and those that nobody has spoken of."""
         if self._found.lifecycle is None or self._found.listing is None or not self._found.whole:
             return
-        records = await self._ledger.records()
+        records = await self._ledger.records.all()
         streams = [one for one in self._found.job_streams() if one.reported and not self._policy.is_protected(one)]
         live = {job: record for job, record in records.items() if not self._policy.is_terminal(record)}
         now = instant(self._found.lifecycle.get("ts")) or 0
@@ -85,6 +85,6 @@ class LedgerSection:
         return found
 
     async def _last_pass(self) -> AsyncIterator[Check]:
-        last = await self._ledger.last_pass()
+        last = await self._ledger.passes.last()
         age_s = (self._patient.clock() - parse_instant(last["started_at"])) / SECOND if last else None
         yield judges.judge_pass(last, age_s, self._patient.interval_s)

@@ -21,7 +21,7 @@ from reactor.jetstream.topology import (
 )
 from reactor.operate.doctor import judges
 from reactor.operate.doctor.findings import Examinations, Findings, Patient, judge_clock_of
-from reactor.store.ledger import LedgerError
+from reactor.store.scripts import LedgerError
 
 WORKER_DECLARES = "none needed: the worker declares it (so does reactor reconcile)"
 
@@ -98,7 +98,7 @@ class NatsSection:
         self._found.missing_streams.append(self._desired.events_stream)
         await is_declared(self._reads, self._desired.events_stream, [subject])
         with suppress(LedgerError):  # Redis has checks of its own
-            if owner := await self._ledger.owner():
+            if owner := await self._ledger.records.owner():
                 raise ProvisionError(wrong_account(owner, self._desired))
         return warning("streams.lifecycle", f"no stream captures {subject} yet", WORKER_DECLARES)
 

@@ -4,7 +4,7 @@ from reactor.core.checks import Check, error
 from reactor.jetstream.client import JetStreamError, NobodyThere, PermissionDenied, Refused, TooOld, Unreachable
 from reactor.jetstream.topology import ProvisionError
 from reactor.store.health import is_away
-from reactor.store.ledger import LedgerError
+from reactor.store.scripts import LedgerError
 
 NATS, REDIS = "NATS", "Redis"
 JETSTREAM_OFF = 10039

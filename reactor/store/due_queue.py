@@ -1,0 +1,85 @@
+"""The due queue: jobs by when to look at their streams. Key: `due`, a sorted set of due times (ms, Redis's own clock).
+
+Due times are spans added to Redis's clock, so no worker's clock is ever compared with another's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from reactor.store.scripts import NOW, Script, Scripts, key_of
+
+_CLAIM = f"""
+{NOW}
+local jobs = redis.call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])
+for _, job in ipairs(jobs) do redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), job) end
+return {{now + tonumber(ARGV[2]), jobs}}
+"""
+_NEXT_DUE = f"""
+{NOW}
+local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+if #first == 0 then return false end
+return tonumber(first[2]) - now
+"""
+_SETTLE = f"""
+{NOW}
+if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or -1) ~= tonumber(ARGV[2]) then return 0 end
+if ARGV[3] == '' then return redis.call('ZREM', KEYS[1], ARGV[1]) end
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
+return 1
+"""
+_SCHEDULE = f"""
+{NOW}
+for i = 1, #ARGV, 2 do redis.call('ZADD', KEYS[1], 'LT', now + tonumber(ARGV[i + 1]), ARGV[i]) end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Jobs taken from the due queue until `score` (ms, Redis's clock); they fall due again by themselves."""
+
+    score: int
+    jobs: tuple[str, ...]
+
+
+class DueQueue:
+    """The due queue of one namespace. Every method raises LedgerError."""
+
+    def __init__(self, redis: Redis, scripts: Scripts, namespace: str) -> None:
+        """Keys are prefixed by the namespace."""
+        self._redis = redis
+        self._due = key_of(namespace, "due")
+        self._claim = Script(scripts, _CLAIM)
+        self._next_due = Script(scripts, _NEXT_DUE)
+        self._settle = Script(scripts, _SETTLE)
+        self._schedule = Script(scripts, _SCHEDULE)
+
+    async def claim(self, limit: int, lease_s: float) -> Claim:
+        """Take jobs that are due, for the length of the lease."""
+        score, jobs = await self._claim(keys=[self._due], args=[limit, int(lease_s * 1000)])
+        return Claim(score, tuple(jobs))
+
+    async def next_due(self) -> float | None:
+        """Seconds until the next job falls due (negative: overdue); None where none will."""
+        delay = await self._next_due(keys=[self._due], args=[])
+        return None if delay is None else delay / 1000
+
+    async def settle(self, claim: Claim, job_id: str, delay_s: float | None) -> None:
+        """Give a claimed job back: due again after `delay_s`, or never. No effect where somebody has moved it."""
+        delay = "" if delay_s is None else int(delay_s * 1000) + 1
+        await self._settle(keys=[self._due], args=[job_id, claim.score, delay])
+
+    async def schedule(self, delays_s: Mapping[str, float]) -> None:
+        """Look at the streams of each job after its delay, or earlier where it is due earlier already."""
+        args: list[str | int] = [part for job, delay in delays_s.items() for part in (job, int(delay * 1000) + 1)]
+        if args:
+            await self._schedule(keys=[self._due], args=args)
+
+    async def forget(self, job_id: str) -> None:
+        """Take a job out of the due queue: its stream was deleted."""
+        await self._redis.zrem(self._due, job_id)
+
+    async def count(self) -> int:
+        """Jobs in the due queue."""
+        return await self._redis.zcard(self._due)

@@ -644,9 +644,9 @@ EFFECT = (
         "a barrier, not another look: nodes that are apart",
         "controller/drain.py",
         '        with span("recheck"):\n',
-        '        behind = (await self._reads.stream_info(look.stream.name))["state"]["last_seq"]\n'
+        '        end = (await self._reads.stream_info(look.stream.name))["state"]["last_seq"]\n'
         "        event = await self._directory.last_event(look.snapshot, look.stream.job_id)\n"
-        "        if (behind, event) == (look.stream.last_seq, look.event):\n            return Proven(look)\n"
+        "        if (end, event) == (look.stream.last_seq, look.event):\n            return Proven(look)\n"
         '        with span("recheck"):\n',
         "test_distance.py::test_a_slice_with_10_ms_between_nodes",
     ),

@@ -1,6 +1,6 @@
 """Tallies: what is counted or first seen of jobs and streams.
 
-Keys: `attempts` (a hash of failed drains in a row, by job); `sighting:<stream>` and `deliveries:<job_id>`, which expire.
+Keys: `attempts` (failed drains in a row, by job); `sighting:<stream>` and `deliveries:<job_id>`, which expire.
 """
 
 from collections.abc import Collection

@@ -471,9 +471,9 @@ LISTING = (
     Mutation(
         "error-before-streams",
         "an error is read before the streams that come with it",
-        "jetstream/client.py",
-        "            raise _refusal(error)\n        return answer  #",
-        '            if "streams" not in answer:\n                raise _refusal(error)\n        return answer  #',
+        "jetstream/connection.py",
+        "        raise refusal(error)\n    return answer  #",
+        '        if "streams" not in answer:\n            raise refusal(error)\n    return answer  #',
         f"{RECONCILE}test_a_listing_that_fails_deletes_nothing[answer1]",
     ),
     Mutation(
@@ -579,8 +579,8 @@ EFFECT = (
         "barrier-moved",
         "a stream that was published to is given back",
         "jetstream/client.py",
-        "            raise _refusal(error)\n        return False\n",
-        "            raise _refusal(error)\n        return True\n",
+        "            raise refusal(error)\n        return False\n",
+        "            raise refusal(error)\n        return True\n",
         f"{DRAIN}test_a_publisher_before_the_fence_keeps_its_stream",
     ),
     Mutation(
@@ -781,7 +781,7 @@ EFFECT = (
     Mutation(
         "too-old",
         "a server that cannot keep a fence is refused",
-        "jetstream/client.py",
+        "jetstream/connection.py",
         "if (version.major, version.minor) < OLDEST_SERVER:",
         "if False:",
         f"{RECONCILE}test_a_server_that_is_too_old_is_refused",
@@ -789,7 +789,7 @@ EFFECT = (
     Mutation(
         "unbuffered",
         "an unbuffered connection sends nothing later",
-        "jetstream/client.py",
+        "jetstream/connection.py",
         "if self._buffered:",
         "if True:",
         f"{DRAIN}test_an_unbuffered_connection_sends_nothing_later",
@@ -813,7 +813,7 @@ EFFECT = (
     Mutation(
         "permission-heard",
         "a missing permission is heard, though the request just hangs",
-        "jetstream/client.py",
+        "jetstream/connection.py",
         "            asking.cancel()\n",
         "            pass\n",
         f"{ATTACKED}test_a_stream_without_the_right_to_its_barrier_is_not_left_fenced",
@@ -904,7 +904,7 @@ REPLICAS = (
     Mutation(
         "no-answer-can-arrive",
         "a request on a broken connection is unknown at once",
-        "jetstream/client.py",
+        "jetstream/connection.py",
         'self._fail_all("the connection broke',
         'str("the connection broke',
         f"{FAULTS}test_an_answer_to_a_deletion_that_is_lost_is_found_out_by_looking",
@@ -947,7 +947,7 @@ OPERATING = (
     Mutation(
         "odd-subjects",
         "a subject that is no text costs one dead letter",
-        "jetstream/client.py",
+        "jetstream/connection.py",
         'subject.decode("utf-8", "surrogateescape")',
         'subject.decode("utf-8")',
         f"{ATTACKED}test_a_subject_that_is_no_text_costs_one_dead_letter",

@@ -20,7 +20,7 @@ from reactor.controller.reconciler import PassOptions, ignore_progress
 from reactor.controller.reconciler import Progress as OnProgress
 from reactor.core.report import Report
 from reactor.directories.events import describe_outage
-from reactor.jetstream.client import JetStreamError
+from reactor.jetstream.errors import JetStreamError
 from reactor.jetstream.topology import ProvisionError
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.traces import tracing

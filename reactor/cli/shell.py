@@ -12,7 +12,7 @@ from rich.console import Console
 from reactor.cli.exits import SIGNALLED, Exit, fail
 from reactor.config.settings import Settings, SettingsError, load_settings
 from reactor.directories.events import describe_outage
-from reactor.jetstream.client import JetStreamError
+from reactor.jetstream.errors import JetStreamError
 from reactor.jetstream.topology import ProvisionError
 from reactor.operate.doctor.remedies import mend_of
 from reactor.store.scripts import LedgerError

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from reactor.core.model import Coverage, Record
 from reactor.core.policy import Policy, is_over
-from reactor.jetstream.client import JetStream, JetStreamError
+from reactor.jetstream.client import JetStream
+from reactor.jetstream.errors import JetStreamError
 from reactor.jetstream.topology import Topology, streams_of_advisories
 
 

@@ -34,7 +34,8 @@ from reactor.core.model import SECOND, Drain, Fence, Outcome, Reason, Settlement
 from reactor.core.policy import decide, fell_due
 from reactor.core.stream_info import fenced, fenced_subject, instant, lifted_of, read_fence, read_stream, unfenced
 from reactor.directories.events import Known, Snapshot
-from reactor.jetstream.client import JetStreamError, NobodyThere, NotFound, PermissionDenied, Raw, Refused, Unanswered
+from reactor.jetstream.connection import Raw
+from reactor.jetstream.errors import JetStreamError, NobodyThere, NotFound, PermissionDenied, Refused, Unanswered
 from reactor.store.leases import Lease
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.traces import span

@@ -20,7 +20,9 @@ from reactor.core.observer import FORGETFUL, Observer
 from reactor.core.policy import Policy
 from reactor.core.stream_info import ADVISORY
 from reactor.directories.events import Directory, Taken
-from reactor.jetstream.client import JetStreamError, read_delivery, size_of
+from reactor.jetstream.client import read_delivery
+from reactor.jetstream.connection import size_of
+from reactor.jetstream.errors import JetStreamError
 from reactor.jetstream.topology import DEAD_LETTER_SUBJECT
 from reactor.store.audit import Audit
 from reactor.store.ledger import Ledger

@@ -22,7 +22,8 @@ from reactor.core.model import (
 from reactor.core.policy import Policy, decide
 from reactor.core.stream_info import figures_of, is_silent, read_consumers, read_stream
 from reactor.directories.events import Known, Snapshot
-from reactor.jetstream.client import JetStreamError, NotFound, Raw
+from reactor.jetstream.connection import Raw
+from reactor.jetstream.errors import JetStreamError, NotFound
 
 ANEW = "made anew since it was judged"
 

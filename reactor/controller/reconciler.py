@@ -24,7 +24,8 @@ from reactor.core.policy import Breaker, decide
 from reactor.core.report import Report
 from reactor.core.stream_info import instant, read_stream
 from reactor.directories.events import Snapshot, describe_outage
-from reactor.jetstream.client import JetStreamError, Listing, NotFound
+from reactor.jetstream.client import Listing
+from reactor.jetstream.errors import JetStreamError, NotFound
 from reactor.store.leases import Lease, LeaseLost
 from reactor.store.scripts import LedgerError
 

@@ -14,7 +14,8 @@ from reactor.core.events import SubjectTemplate, read_event
 from reactor.core.model import UNREADABLE, Coverage, Event, Malformed, Record, fold
 from reactor.core.observer import EventOutcome
 from reactor.core.policy import Policy, due_at
-from reactor.jetstream.client import JetStream, NotFound, StoredMessage, Unreachable
+from reactor.jetstream.client import JetStream, StoredMessage
+from reactor.jetstream.errors import NotFound, Unreachable
 from reactor.jetstream.topology import UNKNOWN, Lifecycle, Source, Topology, read_lifecycle
 from reactor.store.leases import Lease
 from reactor.store.ledger import Ledger

@@ -11,7 +11,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from reactor.jetstream.client import JetStream, TolerantClient
+from reactor.jetstream.client import JetStream
+from reactor.jetstream.connection import TolerantClient
 
 LOST_REST_S = 2.0
 """How long a subscriber that has lost its consumer waits before it asks again."""

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 from reactor.core.events import SubjectTemplate
 from reactor.core.stream_info import ADVISORY, instant
-from reactor.jetstream.client import JetStream, NotFound, PermissionDenied, Raw, Refused
+from reactor.jetstream.client import JetStream
+from reactor.jetstream.connection import Raw
+from reactor.jetstream.errors import NotFound, PermissionDenied, Refused
 
 DEAD_LETTERS = "REACTOR_DEAD_LETTERS"
 DEAD_LETTER_SUBJECT = "reactor.dead_letters"

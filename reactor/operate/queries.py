@@ -15,7 +15,7 @@ from reactor.core.explain import changes, deletion_of, sentence
 from reactor.core.model import AUDIT_ENTRIES, SECOND, Outcome, Word, format_instant
 from reactor.core.policy import fell_due, guards_of
 from reactor.core.report import Report, describe
-from reactor.jetstream.client import NotFound
+from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import DEAD_LETTERS, Topology
 from reactor.store.audit import Audit
 

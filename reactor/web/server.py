@@ -28,7 +28,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reactor.directories.events import describe_outage
-from reactor.jetstream.client import JetStreamError
+from reactor.jetstream.errors import JetStreamError
 from reactor.operate.queries import Json, NoJobStream, Overview
 from reactor.store.scripts import LedgerError
 

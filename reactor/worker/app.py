@@ -20,7 +20,7 @@ from reactor.controller.intake import KNOWN_LIVE
 from reactor.core.backoff import backoff
 from reactor.core.events import SubjectTemplate
 from reactor.directories.events import describe_outage
-from reactor.jetstream.client import JetStreamError, TooOld
+from reactor.jetstream.errors import JetStreamError, TooOld
 from reactor.jetstream.hearing import Hearing
 from reactor.operate.queries import STEP_S, Overview
 from reactor.store.scripts import LedgerError

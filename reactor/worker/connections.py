@@ -15,7 +15,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from reactor.config.settings import NatsSettings, Settings
-from reactor.jetstream.client import REQUEST_TIMEOUT_S, JetStream, JetStreamError
+from reactor.jetstream.client import JetStream
+from reactor.jetstream.connection import REQUEST_TIMEOUT_S
+from reactor.jetstream.errors import JetStreamError
 from reactor.store.audit import Audit
 from reactor.store.ledger import Ledger
 from reactor.store.scripts import Scripts

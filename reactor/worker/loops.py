@@ -8,7 +8,7 @@ import structlog
 
 from reactor.core.backoff import backoff
 from reactor.directories.events import describe_outage
-from reactor.jetstream.client import JetStreamError
+from reactor.jetstream.errors import JetStreamError
 from reactor.store.scripts import LedgerError
 
 log = structlog.get_logger(__name__)

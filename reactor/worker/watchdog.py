@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from reactor.controller.resources import Resources
-from reactor.jetstream.client import NotFound
+from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import DesiredStreams, provision
 from reactor.telemetry.alerts import Alerts, Kind
 from reactor.worker.broker import Broker

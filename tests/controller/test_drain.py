@@ -13,7 +13,8 @@ from reactor.cli.embedded import free_port
 from reactor.controller.look import Target
 from reactor.core.model import Outcome, Reason, Settlement
 from reactor.core.stream_info import FENCE_TOKEN_KEY
-from reactor.jetstream.client import JetStream, Unanswered, Unreachable
+from reactor.jetstream.client import JetStream
+from reactor.jetstream.errors import Unanswered, Unreachable
 from reactor.worker.connections import connections, nats_options
 
 

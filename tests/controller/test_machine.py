@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from reactor.cli.embedded import HOST, free_port, nats_server, valkey_server
 from reactor.core.model import SECOND
-from reactor.jetstream.client import JetStreamError
+from reactor.jetstream.errors import JetStreamError
 from reactor.store.audit import Audit
 from reactor.store.scripts import Scripts
 

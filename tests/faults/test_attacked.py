@@ -87,7 +87,7 @@ async def test_a_subject_that_is_no_text_costs_one_dead_letter(world: World) -> 
 
 
 READER_DIES = """
-import reactor.worker.watchdog, reactor.jetstream.client as js
+import reactor.worker.watchdog, reactor.jetstream.connection as js
 reactor.worker.watchdog.STALLED_S = 1.0
 read, met = js.TolerantClient._build_message, []
 def die_once(self, sid, subject, *rest):

@@ -7,7 +7,8 @@ import pytest
 import uvloop
 from harness import World
 
-from reactor.jetstream.client import JetStream, JetStreamError
+from reactor.jetstream.client import JetStream
+from reactor.jetstream.errors import JetStreamError
 
 
 @pytest.mark.parametrize("buffered", [True, False])

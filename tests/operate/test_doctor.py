@@ -22,7 +22,8 @@ from reactor.cli.embedded import HOST, Server
 from reactor.cli.render import show_diagnosis
 from reactor.core.checks import Check, Diagnosis, Level, size
 from reactor.core.model import SECOND, Stream, format_instant, parse_instant
-from reactor.jetstream.client import JetStream, Listing, Unreachable
+from reactor.jetstream.client import JetStream, Listing
+from reactor.jetstream.errors import Unreachable
 from reactor.operate.doctor import judges
 from reactor.operate.doctor.judges import (
     judge_clock,

@@ -19,7 +19,8 @@ from reactor.core.observer import Observer
 from reactor.core.policy import Policy
 from reactor.core.stream_info import FENCE_TOKEN_KEY
 from reactor.directories.events import Directory, Snapshot
-from reactor.jetstream.client import JetStream, Raw
+from reactor.jetstream.client import JetStream
+from reactor.jetstream.connection import Raw
 from reactor.jetstream.topology import provision
 from reactor.store.audit import Audit
 from reactor.store.ledger import Ledger

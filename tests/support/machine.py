@@ -36,7 +36,8 @@ from reactor.core.model import SECOND, format_instant
 from reactor.core.policy import Breaker, Policy
 from reactor.core.report import Report
 from reactor.directories.events import Directory
-from reactor.jetstream.client import JetStream, NobodyThere, StoredMessage, Unanswered
+from reactor.jetstream.client import JetStream, StoredMessage
+from reactor.jetstream.errors import NobodyThere, Unanswered
 from reactor.jetstream.topology import Source
 from reactor.store.audit import Audit
 from reactor.store.ledger import Ledger

@@ -8,7 +8,7 @@ be made is a check, too: it says why, and the others go on.
 import asyncio
 
 from reactor.core.checks import Check, Diagnosis, Level, error
-from reactor.jetstream.client import JetStreamError, Unanswered
+from reactor.jetstream.errors import JetStreamError, Unanswered
 from reactor.jetstream.topology import ProvisionError
 from reactor.operate.doctor.findings import Examination, Examinations, Findings, Patient
 from reactor.operate.doctor.ledger import LedgerSection

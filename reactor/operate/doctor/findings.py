@@ -7,7 +7,8 @@ from reactor.core.checks import Check
 from reactor.core.model import SECOND, Stream
 from reactor.core.policy import Policy
 from reactor.core.stream_info import read_stream
-from reactor.jetstream.client import JetStream, Listing, Raw
+from reactor.jetstream.client import JetStream, Listing
+from reactor.jetstream.connection import Raw
 from reactor.jetstream.topology import DEAD_LETTERS, DesiredStreams, Source
 from reactor.operate.doctor import judges
 from reactor.store.health import RedisHealth

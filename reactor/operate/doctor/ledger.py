@@ -9,7 +9,7 @@ from reactor.core.model import SECOND, Record, Stream, parse_instant
 from reactor.core.policy import spoke_too_early
 from reactor.core.stream_info import instant, read_consumers
 from reactor.directories.events import Directory
-from reactor.jetstream.client import NotFound
+from reactor.jetstream.errors import NotFound
 from reactor.operate.doctor import judges
 from reactor.operate.doctor.findings import Examinations, Findings, Patient
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from reactor.core.checks import Check, counted, ok, warning
 from reactor.core.model import SECOND
 from reactor.core.stream_info import FENCES, instant
-from reactor.jetstream.client import NotFound, PermissionDenied
+from reactor.jetstream.errors import NotFound, PermissionDenied
 from reactor.jetstream.permissions import Needs, for_deleting, for_the_rest, lacking, unheard
 from reactor.jetstream.topology import (
     DEAD_LETTER_SUBJECT,

@@ -1,7 +1,7 @@
 """A check that could not be made: what it ran into, and what to do about that."""
 
 from reactor.core.checks import Check, error
-from reactor.jetstream.client import JetStreamError, NobodyThere, PermissionDenied, Refused, TooOld, Unreachable
+from reactor.jetstream.errors import JetStreamError, NobodyThere, PermissionDenied, Refused, TooOld, Unreachable
 from reactor.jetstream.topology import ProvisionError
 from reactor.store.health import is_away
 from reactor.store.scripts import LedgerError

@@ -1,31 +1,34 @@
 """What an operator asks: explain, status, history, doctor, and an event to emit by hand."""
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import typer
 from pydantic import ValidationError
 
 from reactor.cli.exits import Exit, fail
 from reactor.cli.render import show_diagnosis, show_explanation, show_history, show_status
-from reactor.cli.shell import console, print_told, run, settings_of_command
+from reactor.cli.shell import console, print_answer, run, settings_of_command
 from reactor.config.fields import parse_duration
 from reactor.config.settings import Settings
 from reactor.core.checks import Diagnosis, Level
 from reactor.core.model import AUDIT_ENTRIES, Reason, nanoseconds, parse_instant
 from reactor.operate.emit import emit as emit_event
-from reactor.operate.queries import Json, NoJobStream, Overview
+from reactor.operate.queries import NoJobStream, Overview
 from reactor.worker.connections import connections
 from reactor.worker.wiring import UseCases, desired_streams, doctor_of, provision_safely, utc_now
+
+Answer = TypeVar("Answer")
 
 
 def explain(stream: str, *, as_json: bool) -> None:
     """The verdict on one stream now."""
-    print_told(_ask(lambda overview: overview.explain(stream)), as_json, show_explanation)
+    print_answer(_ask(lambda overview: overview.explain(stream)), as_json, show_explanation)
 
 
 def status(*, as_json: bool) -> None:
     """Counts, ledger, queue, the last full pass."""
-    print_told(_ask(lambda overview: overview.status()), as_json, show_status)
+    print_answer(_ask(lambda overview: overview.status()), as_json, show_status)
 
 
 def history(*, limit: int, stream: str | None, reason: Reason | None, since: str | None, as_json: bool) -> None:
@@ -42,14 +45,14 @@ def history(*, limit: int, stream: str | None, reason: Reason | None, since: str
         and reason in {None, entry["reason"]}
         and parse_instant(entry["at"]) >= earliest
     ]
-    print_told({"entries": chosen[:limit]}, as_json, show_history)
+    print_answer({"entries": chosen[:limit]}, as_json, show_history)
 
 
-def _ask(question: Callable[[Overview], Awaitable[Json]]) -> Json:
+def _ask(question: Callable[[Overview], Awaitable[Answer]]) -> Answer:
     """An overview's answer; reactor's own streams must be there already."""
     settings = settings_of_command()
 
-    async def ask() -> Json:
+    async def ask() -> Answer:
         async with connections(settings) as connected:
             cases = UseCases(connected, await provision_safely(connected))
             return await question(cases.overview(await cases.lifecycle_subscriber()))
@@ -64,7 +67,7 @@ def doctor(*, as_json: bool) -> None:
     """Is everything in order? Exits with a code."""
     settings = settings_of_command()
     diagnosis = run(lambda: _examine(settings))
-    print_told(diagnosis.as_dict(), as_json, lambda _, __: show_diagnosis(console(), diagnosis))
+    print_answer(diagnosis.as_dict(), as_json, lambda _, __: show_diagnosis(console(), diagnosis))
     if diagnosis.unreachable:
         raise typer.Exit(Exit.UNREACHABLE)
     raise typer.Exit(Exit.UNFIXABLE if diagnosis.count(Level.ERROR) else Exit.DONE)

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -16,6 +15,7 @@ from reactor.core.checks import Diagnosis, Level, counted, size
 from reactor.core.explain import span
 from reactor.core.model import SECOND, Outcome, Settlement, parse_instant
 from reactor.core.report import Report, in_full
+from reactor.core.shapes import Explanation, History, PassInShort, Status
 
 STYLES = {
     Outcome.DRAINED: "green",
@@ -26,7 +26,6 @@ STYLES = {
     Outcome.UNFIXABLE: "bold red",
 }
 MARKS = {Level.OK: "[green]✓[/]", Level.WARNING: "[yellow]![/]", Level.ERROR: "[bold red]✗[/]"}
-Json = dict[str, Any]
 BOX = box.SIMPLE_HEAD
 EXAMPLES = 5
 WORTH_A_BAR = 20
@@ -74,13 +73,13 @@ def _examples(report: Report, outcome: Outcome, reason: str) -> str:
 
 
 def _summary(report: Report) -> str:
-    counts = report.as_dict()
+    counts = dict(report.in_short())
     words = [f"{key.replace('_', ' ')} {counts[key]}" for key in ("checked", "fixed", "unfixable", "already_gone")]
     words += [f"{key} {counts[key]}" for key in ("kept", "waiting")]
     return f"{', '.join(words)} in {report.duration_s:.2f} s" + (" (dry run)" if report.dry_run else "")
 
 
-def show_explanation(console: Console, told: Json) -> None:
+def show_explanation(console: Console, told: Explanation) -> None:
     """The sentence, what would change it, the guards and the evidence."""
     console.print(f"[bold]{visible(told['sentence'])}[/]", soft_wrap=True)
     console.print(f"[dim]What would change it:[/] {visible(told['changes'])}", soft_wrap=True)
@@ -131,7 +130,7 @@ def _plain(instant: str) -> str:
     return _INSTANT.sub(r"\1 \2 UTC", instant)
 
 
-def show_status(console: Console, told: Json) -> None:
+def show_status(console: Console, told: Status) -> None:
     """One line a fact."""
     verdicts = ", ".join(f"{count} {word}" for word, count in told["verdicts"].items())
     coverage, due_s, oldest = told["coverage"], told["next_due_s"], told["oldest_zombie_s"]
@@ -139,7 +138,7 @@ def show_status(console: Console, told: Json) -> None:
         "job streams": f"{told['job_streams']} ({verdicts})",
         "oldest zombie": "none" if oldest is None else f"due for {span(oldest)}",
         "drained today": f"{told['drained_today']} ({size(told['bytes_reclaimed'])} given back in all)",
-        "ledger": f"covers jobs since {_plain(coverage['since'])}" if coverage["complete"] else str(coverage["gap"]),
+        "ledger": coverage["gap"] or f"covers jobs since {_plain(coverage['since'] or '')}",
         "events not read yet": str(told["lag"]),
         "dead letters": str(told["dead_letters"]),
         "due queue": f"{told['due']} jobs" + ("" if due_s is None else f", the next in {span(max(0.0, due_s))}"),
@@ -153,14 +152,15 @@ def show_status(console: Console, told: Json) -> None:
     console.print(table)
 
 
-def _last_pass(last: Json | None, now: str) -> str:
+def _last_pass(last: PassInShort | None, now: str) -> str:
     if last is None:
         return "none yet"
-    counts = ", ".join(f"{word} {last[word]}" for word in ("checked", "fixed", "unfixable", "kept", "waiting"))
+    of = dict(last)
+    counts = ", ".join(f"{word} {of[word]}" for word in ("checked", "fixed", "unfixable", "kept", "waiting"))
     return f"{_moment(last['started_at'], now)}: {counts}"
 
 
-def show_history(console: Console, told: Json) -> None:
+def show_history(console: Console, told: History) -> None:
     """A line an entry."""
     if not told["entries"]:
         console.print("nothing yet")

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import typer
 from rich.console import Console
@@ -19,6 +19,7 @@ from reactor.store.scripts import LedgerError
 from reactor.telemetry import logs
 
 Result = TypeVar("Result")
+Answer = TypeVar("Answer")
 PIPED_WIDTH = 200
 """Columns where nobody says how many there are: enough not to cut a name."""
 
@@ -64,12 +65,12 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def print_told(told: Any, as_json: bool, show: Callable[[Console, Any], None]) -> None:  # noqa: ANN401, FBT001  # JSON, and a flag of theirs
+def print_answer(answer: Answer, as_json: bool, show: Callable[[Console, Answer], None]) -> None:  # noqa: FBT001  # a flag of theirs
     """As one JSON object on standard output, or for people."""
     if as_json:
-        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.write(json.dumps(answer) + "\n")
     else:
-        show(console(), told)
+        show(console(), answer)
 
 
 def console() -> Console:

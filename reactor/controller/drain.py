@@ -32,9 +32,8 @@ from reactor.controller.look import ANEW, Judge, Look, Target, blank, is_same, u
 from reactor.controller.resources import Resources
 from reactor.core.model import SECOND, Drain, Fence, Outcome, Reason, Settlement, Stream, Unfixable, Wait
 from reactor.core.policy import decide, fell_due
-from reactor.core.stream_info import fenced, fenced_subject, instant, lifted_of, read_fence, read_stream, unfenced
+from reactor.core.stream_info import Raw, fenced, fenced_subject, instant, lifted_of, read_fence, read_stream, unfenced
 from reactor.directories.events import Known, Snapshot
-from reactor.jetstream.connection import Raw
 from reactor.jetstream.errors import JetStreamError, NobodyThere, NotFound, PermissionDenied, Refused, Unanswered
 from reactor.store.leases import Lease
 from reactor.store.scripts import LedgerError

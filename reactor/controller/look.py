@@ -20,9 +20,8 @@ from reactor.core.model import (
     Wait,
 )
 from reactor.core.policy import Policy, decide
-from reactor.core.stream_info import figures_of, is_silent, read_consumers, read_stream
+from reactor.core.stream_info import Raw, figures_of, is_silent, read_consumers, read_stream
 from reactor.directories.events import Known, Snapshot
-from reactor.jetstream.connection import Raw
 from reactor.jetstream.errors import JetStreamError, NotFound
 
 ANEW = "made anew since it was judged"

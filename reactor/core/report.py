@@ -3,31 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from reactor.core.model import SECOND, Outcome, Settlement, format_instant
 from reactor.core.policy import Policy
-
-
-@dataclass(frozen=True, slots=True)
-class StreamReport:
-    """One job stream. Times are RFC 3339 in UTC, ages in seconds; None is "not known" or "not asked"."""
-
-    stream: str
-    job_id: str
-    verdict: str
-    reason: str
-    status: str | None
-    age_s: float | None
-    terminal_at: str | None
-    until: str | None
-    messages: int
-    redelivered: int | None
-    detail: str | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The contract's object."""
-        return {name: getattr(self, name) for name in self.__slots__}
+from reactor.core.shapes import Pass, PassInShort, StreamRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +37,8 @@ class Report:
         """How many streams by outcome and reason."""
         return Counter((settlement.outcome, settlement.reason.value) for settlement in self.settlements)
 
-    def in_short(self) -> dict[str, Any]:
+    def in_short(self) -> PassInShort:
         """The contract's object without its streams."""
-        return {key: value for key, value in self.as_dict().items() if key != "streams"}
-
-    def as_dict(self) -> dict[str, Any]:
-        """The contract's object."""
         return {
             "checked": len(self.settlements),
             "fixed": self.count(Outcome.DRAINED, Outcome.WOULD_DRAIN) if not self.breaker else 0,
@@ -76,16 +51,19 @@ class Report:
             "error": self.error,
             "started_at": format_instant(self.started_at),
             "duration_s": round(self.duration_s, 3),
-            "streams": [describe(settlement, self.policy).as_dict() for settlement in self.settlements],
         }
 
+    def as_dict(self) -> Pass:
+        """The contract's object."""
+        return {**self.in_short(), "streams": [describe(one, self.policy) for one in self.settlements]}
 
-def describe(settlement: Settlement, policy: Policy) -> StreamReport:
+
+def describe(settlement: Settlement, policy: Policy) -> StreamRow:
     """One stream's line of the report."""
     stream, record = settlement.stream, settlement.record
     terminal = record is not None and policy.is_terminal(record)
     age = (stream.observed_at - stream.created) / SECOND if stream.created and stream.observed_at else None
-    return StreamReport(
+    return StreamRow(
         stream=stream.name,
         job_id=stream.job_id,
         verdict=settlement.outcome.value,

@@ -13,7 +13,8 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from pydantic_core import from_json
 
 from reactor.core.model import parse_instant
-from reactor.jetstream.connection import Connection, Raw, answered
+from reactor.core.stream_info import Raw
+from reactor.jetstream.connection import Connection, answered
 from reactor.jetstream.errors import NO_MESSAGE, NotFound, Unreachable, refusal
 
 SHORT_ACK_TOKENS = 9

@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from pydantic_core import from_json
 
+from reactor.core.stream_info import Raw
 from reactor.jetstream.errors import (
     JetStreamError,
     NobodyThere,
@@ -44,7 +45,6 @@ _NOT_FOUND_CODES = frozenset({10014, NO_MESSAGE, 10059})  # consumer, message, s
 _VIOLATION = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 _DEAF = re.compile(r'permissions violation for subscription to "([^"]+)"', re.IGNORECASE)
 
-Raw = dict[str, Any]
 ErrorCallback = Callable[[str], None]
 
 

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reactor.core.events import SubjectTemplate
-from reactor.core.stream_info import ADVISORY, instant
+from reactor.core.stream_info import ADVISORY, Raw, instant
 from reactor.jetstream.client import JetStream
-from reactor.jetstream.connection import Raw
 from reactor.jetstream.errors import NotFound, PermissionDenied, Refused
 
 DEAD_LETTERS = "REACTOR_DEAD_LETTERS"

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from typing import cast
 
 from reactor.controller.look import Judge, Look, Target
 from reactor.controller.reconciler import PassOptions, Reconciler
@@ -15,11 +15,27 @@ from reactor.core.explain import changes, deletion_of, sentence
 from reactor.core.model import AUDIT_ENTRIES, SECOND, Outcome, Word, format_instant
 from reactor.core.policy import fell_due, guards_of
 from reactor.core.report import Report, describe
+from reactor.core.shapes import (
+    ConsumerEvidence,
+    Counts,
+    Entry,
+    Evidence,
+    Explanation,
+    History,
+    LeakRow,
+    Leaks,
+    Measures,
+    Point,
+    Status,
+    Streams,
+    Timeline,
+    WordTold,
+)
+from reactor.core.stream_info import Raw
 from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import DEAD_LETTERS, Topology
 from reactor.store.audit import Audit
 
-Json = dict[str, Any]
 FRESH_S = 2.0
 """How old a judgement of all streams may be: many may look at once."""
 STEP_S = 60.0
@@ -62,7 +78,7 @@ class Overview:
         self._judging = asyncio.Lock()
         self._judged: Report | None = None
         self._judged_at = float("-inf")
-        self._points: deque[Json] = deque(maxlen=STEPS)
+        self._points: deque[Point] = deque(maxlen=STEPS)
 
     @property
     def paused(self) -> str | None:
@@ -81,36 +97,36 @@ class Overview:
                 self._judged_at = time.monotonic()
             return self._judged
 
-    async def streams(self) -> Json:
+    async def streams(self) -> Streams:
         """Every job stream with its verdict."""
         report = await self.judged()
-        rows = [describe(settlement, self._policy).as_dict() for settlement in report.settlements]
+        rows = [describe(settlement, self._policy) for settlement in report.settlements]
         return {"at": format_instant(self._clock()), "error": report.error, "streams": rows}
 
-    async def status(self) -> Json:
+    async def status(self) -> Status:
         """One screen's worth: counts, ledger, queue, the last full pass."""
-        measures = await self.measure()
+        measures, today, drained = await self.measure(), format_instant(self._clock())[:DAY_CHARS], await self._drains()
         last = measures["last_reconcile"]
-        return (
-            measures
-            | await self._drained()
-            | {
-                "version": version("jetstream-reactor"),
-                "started_at": format_instant(self._started_at),
-                "deletes_paused": self.paused,
-                "breaker": last["breaker"] if last else None,
-                "due": await self._ledger.due.count(),
-                "next_due_s": await self._ledger.due.next_due(),
-                "dead_letters": await self._dead_letter_count(),
-            }
-        )
+        return {
+            **measures,
+            "drained_today": sum(entry["at"].startswith(today) for entry in drained),
+            "bytes_reclaimed": sum(entry.get("size", 0) for entry in drained),
+            "version": version("jetstream-reactor"),
+            "started_at": format_instant(self._started_at),
+            "deletes_paused": self.paused,
+            "breaker": last["breaker"] if last else None,
+            "due": await self._ledger.due.count(),
+            "next_due_s": await self._ledger.due.next_due(),
+            "dead_letters": await self._dead_letter_count(),
+        }
 
-    async def measure(self) -> Json:
+    async def measure(self) -> Measures:
         """What all replicas see alike: streams by verdict, ledger, the last full pass."""
         report, snapshot = await self.judged(), await self._directory.look_around()
         coverage, _ = await self._directory.look_up(snapshot)
         last_pass = await self._ledger.passes.last()
-        return self._counts(report) | {
+        return {
+            **self._counts(report),
             "at": format_instant(self._clock()),
             "error": report.error,
             "coverage": {
@@ -122,7 +138,7 @@ class Overview:
             "last_reconcile": last_pass,
         }
 
-    def _counts(self, report: Report) -> Json:
+    def _counts(self, report: Report) -> Counts:
         verdicts = {word: report.count(outcome) for outcome, word in _VERDICTS.items()}
         reasons = Counter(settlement.reason.value for settlement in report.settlements)
         ages = [
@@ -140,15 +156,7 @@ class Overview:
             "oldest_zombie_s": max(ages, default=None),
         }
 
-    async def _drained(self) -> Json:
-        today = format_instant(self._clock())[:DAY_CHARS]
-        drained = await self._drains()
-        return {
-            "drained_today": sum(entry["at"].startswith(today) for entry in drained),
-            "bytes_reclaimed": sum(entry.get("size", 0) for entry in drained),
-        }
-
-    async def _drains(self) -> list[Json]:
+    async def _drains(self) -> list[Entry]:
         entries = await self._audit.newest(AUDIT_ENTRIES)
         return [entry for entry in entries if entry.get("outcome") == Outcome.DRAINED.value]
 
@@ -158,28 +166,32 @@ class Overview:
         except NotFound:
             return 0
 
-    async def history(self, limit: int) -> Json:
+    async def history(self, limit: int) -> History:
         """What came of deletions, and what failed; newest first."""
         entries = await self._audit.newest(min(2 * limit, AUDIT_ENTRIES))
         return {"entries": [_public(entry) for entry in entries if entry["phase"] != "intent"][:limit]}
 
-    async def news(self, key: str) -> list[Json]:
-        """History since an entry's key, oldest first; an empty key stands for from now on."""
+    async def news(self, key: str) -> tuple[str, list[Entry]]:
+        """History since an entry's key, oldest first, and the key to ask with next; an empty one stands for now."""
         if not key:
-            return (await self._audit.newest(1)) or [{"key": "0", "phase": "none"}]
-        return [_public(entry) for entry in await self._audit.since(key, 100)]
+            newest = await self._audit.newest(1)
+            return (newest[0]["key"] if newest else "0"), []
+        entries = await self._audit.since(key, 100)
+        return (entries[-1]["key"] if entries else key), [_public(one) for one in entries if one["phase"] != "intent"]
 
-    async def leaks(self) -> Json:
+    async def leaks(self) -> Leaks:
         """Which ends of jobs leave streams behind most, by status and hour of the day (UTC)."""
         drained = await self._drains()
         statuses: dict[str, list[int]] = {}
         for entry in drained:
             hour = int(entry["at"][DAY_CHARS + 1 : DAY_CHARS + 3])
             statuses.setdefault(entry["status"] or entry["reason"], [0] * 24)[hour] += 1
-        rows = [{"status": word, "drained": sum(hours), "hours": hours} for word, hours in statuses.items()]
+        rows: list[LeakRow] = [
+            {"status": word, "drained": sum(hours), "hours": hours} for word, hours in statuses.items()
+        ]
         return {"total": len(drained), "statuses": sorted(rows, key=lambda row: -sum(row["hours"]))}
 
-    def timeline(self) -> Json:
+    def timeline(self) -> Timeline:
         """Counts over time, as far back as this process remembers (a day at most)."""
         return {"step_s": STEP_S, "points": list(self._points)}
 
@@ -189,7 +201,7 @@ class Overview:
         drained = Counter(entry["reason"] for entry in await self._drains() if entry["at"] > before)
         report = await self.judged()
         if report.error is None:  # else there is nothing to draw: an outage is no empty list
-            point = {
+            point: Point = {
                 "at": format_instant(self._clock()),
                 "verdicts": self._counts(report)["verdicts"],
                 "drained": dict(drained) if before else {},
@@ -197,7 +209,7 @@ class Overview:
             self._points.append(point)
         return STEP_S
 
-    async def explain(self, name: str) -> Json:
+    async def explain(self, name: str) -> Explanation:
         """The verdict on one stream now, with the evidence. Raises NoJobStream."""
         job_id = self._policy.job_id(name)
         if job_id is None:
@@ -211,7 +223,18 @@ class Overview:
         except NotFound as error:
             raise NoJobStream(await self._what_became_of(name)) from error
         deliveries = await self._ledger.tallies.deliveries(job_id)
-        return self._told(look) | {"evidence": self._evidence(look, consumers, deliveries)}
+        guards = guards_of(look.stream, look.record, self._policy)
+        return {
+            **describe(look.by_verdict(), self._policy),
+            "at": format_instant(look.stream.observed_at),
+            "sentence": sentence(name, look.verdict, look.record, look.coverage),
+            "changes": changes(look.verdict),
+            "guards": [
+                {"guard": guard.name, "passes_at": format_instant(guard.passes_at), "passed": guard.passed}
+                for guard in guards
+            ],
+            "evidence": self._evidence(look, consumers, deliveries),
+        }
 
     async def _what_became_of(self, name: str) -> str:
         """For whoever looks for a stream that is not there: whether it was reactor that deleted it."""
@@ -219,26 +242,15 @@ class Overview:
         deletions = (one for one in trail if one["stream"] == name and one.get("outcome") in _GONE)
         return f"there is no stream {name}; {deletion_of(next(deletions, None), trail[-1]['at'] if trail else None)}"
 
-    def _told(self, look: Look) -> Json:
-        row = describe(look.by_verdict(), self._policy).as_dict()
-        guards = guards_of(look.stream, look.record, self._policy)
-        return row | {
-            "at": format_instant(look.stream.observed_at),
-            "sentence": sentence(look.stream.name, look.verdict, look.record, look.coverage),
-            "changes": changes(look.verdict),
-            "guards": [
-                {"guard": guard.name, "passes_at": format_instant(guard.passes_at), "passed": guard.passed}
-                for guard in guards
-            ],
-        }
-
-    def _evidence(self, look: Look, consumers: Sequence[Json], deliveries: Json) -> Json:
+    def _evidence(self, look: Look, consumers: Sequence[Raw], deliveries: dict[str, int]) -> Evidence:
         coverage, record, event = look.coverage, look.record, look.event
         disputed = record if record is not None and self._policy.is_disputed(record) else None
         return {
-            "record": record and _word(record.latest),
-            "last_event": event and _word(event.last),
-            "disputed": disputed and {"by_time": _word(disputed.latest), "by_sequence": _word(disputed.last)},
+            "record": _word(record.latest) if record else None,
+            "last_event": _word(event.last) if event else None,
+            "disputed": (
+                {"by_time": _word(disputed.latest), "by_sequence": _word(disputed.last)} if disputed else None
+            ),
             "coverage": {
                 "intact": coverage.intact,
                 "since": None if coverage.since is None else format_instant(coverage.since),
@@ -257,7 +269,7 @@ class Overview:
         }
 
 
-def _word(word: Word) -> Json:
+def _word(word: Word) -> WordTold:
     return {
         "status": word.status,
         "occurred_at": format_instant(word.occurred_at),
@@ -266,12 +278,12 @@ def _word(word: Word) -> Json:
     }
 
 
-def _public(entry: Json) -> Json:
+def _public(entry: Entry) -> Entry:
     """Without the token, which is between replicas."""
-    return {name: value for name, value in entry.items() if name != "token"}
+    return cast("Entry", {name: value for name, value in entry.items() if name != "token"})
 
 
-def _consumer(raw: Json) -> Json:
+def _consumer(raw: Raw) -> ConsumerEvidence:
     delivered, floor = raw.get("delivered") or {}, raw.get("ack_floor") or {}
     return {
         "name": raw.get("name"),

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, cast
 from redis.asyncio import Redis
 
 from reactor.core.model import AUDIT_ENTRIES, Reason
+from reactor.core.shapes import Entry
 from reactor.store.scripts import Script, Scripts
 
 _INTENT = """
@@ -37,7 +38,8 @@ redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*',
 return 1
 """
 
-Entry = dict[str, Any]
+_Raw = tuple[str, dict[str, str]]
+"""A key of the stream and its fields."""
 _ALWAYS = {"phase", "stream", "job_id", "reason", "by", "at"}
 """What every entry tells."""
 
@@ -130,23 +132,23 @@ class Audit:
 
     async def newest(self, limit: int) -> list[Entry]:
         """The last entries, newest first: phase, the intent's fields, and of an outcome `outcome` and `detail`."""
-        entries = cast("list[tuple[str, Entry]]", await self._redis.xrevrange(self._trail, count=limit))
+        entries = cast("list[_Raw]", await self._redis.xrevrange(self._trail, count=limit))
         return list(_readable(entries))
 
     async def since(self, key: str, limit: int) -> list[Entry]:
         """Entries after that key (`0` for all), oldest first, each with its own `key`."""
-        entries = cast("list[tuple[str, Entry]]", await self._redis.xrange(self._trail, min=f"({key}", count=limit))
+        entries = cast("list[_Raw]", await self._redis.xrange(self._trail, min=f"({key}", count=limit))
         return list(_readable(entries))
 
 
-def _readable(entries: Iterable[tuple[str, Entry]]) -> Iterator[Entry]:
+def _readable(entries: Iterable[_Raw]) -> Iterator[Entry]:
     """Without what was not written here."""
     for key, fields in entries:
         with suppress(KeyError, ValueError, TypeError):
-            evidence: Entry = json.loads(fields.pop("evidence"))
-            entry = {"key": key} | fields | evidence
+            entry = {"key": key, **fields, **json.loads(fields["evidence"])}
+            del entry["evidence"]
             if entry.keys() >= _ALWAYS:
-                yield entry
+                yield cast("Entry", entry)
 
 
 def _read_intent(text: str) -> Intent | None:

@@ -9,14 +9,15 @@ the next one is due; `last_pass` is the report of the last full one, without its
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 from uuid import uuid4
 
 from redis.asyncio import Redis
 
+from reactor.core.shapes import PassInShort
 from reactor.store.scripts import NOW, Script, Scripts, key_of
 
-_REPORTED = {"started_at", "error", "breaker", "unfixable", "checked"}
+_REPORTED = PassInShort.__required_keys__
 RECONCILE = "reconcile"
 """What the lease of a periodic pass is on."""
 
@@ -127,10 +128,10 @@ class Passes:
         """Keep the report of the last full pass."""
         await self._redis.set(self._key("last_pass"), report)
 
-    async def last(self) -> dict[str, Any] | None:
+    async def last(self) -> PassInShort | None:
         """The report of the last full pass, by whichever replica."""
         with suppress(ValueError):
             report = json.loads(await self._redis.get(self._key("last_pass")) or "null")
             if isinstance(report, dict) and report.keys() >= _REPORTED:
-                return report
+                return cast("PassInShort", report)
         return None

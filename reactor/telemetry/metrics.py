@@ -22,6 +22,7 @@ from prometheus_client.exposition import choose_encoder
 from reactor.core.events import SubjectTemplate
 from reactor.core.model import SECOND, UNREADABLE, Outcome, Reason, Settlement, parse_instant
 from reactor.core.observer import EventOutcome, Observer
+from reactor.core.shapes import Measures, PassInShort
 from reactor.core.stream_info import ADVISORY
 
 OTHER = "other"
@@ -36,9 +37,6 @@ ABORTED = (
     *(Reason.RUNNING, Reason.DISPUTED, Reason.GRACE, Reason.ACTIVE, Reason.FENCED, Reason.UNKNOWN),
     *(Reason.DELETES_PAUSED, Reason.REFUSED),
 )
-
-Measures = Mapping[str, Any]
-"""What `Overview.measure` tells."""
 
 
 class Metrics(Observer):
@@ -138,7 +136,7 @@ class Metrics(Observer):
         if told["error"] is None:
             for verdict, count in told["verdicts"].items():
                 self._streams.labels(verdict).set(count)
-            self._disputed.set(told.get("reasons", {}).get(Reason.DISPUTED.value, 0))
+            self._disputed.set(told["reasons"].get(Reason.DISPUTED.value, 0))
             self._oldest.set(told["oldest_zombie_s"] or 0.0)
             self._judged.set(_seconds(told["at"]))
         self._lag.set(told["lag"])
@@ -146,7 +144,7 @@ class Metrics(Observer):
         if told["last_reconcile"]:
             self._passed(told["last_reconcile"])
 
-    def _passed(self, report: Measures) -> None:
+    def _passed(self, report: PassInShort) -> None:
         self._breaker.set(report["breaker"] is not None)
         if report["error"] is None:
             self._took.set(report["duration_s"])

@@ -11,10 +11,11 @@ import asyncio
 import json
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -27,9 +28,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from reactor.core.shapes import Explanation, History, Leaks, Status, Streams, Timeline
 from reactor.directories.events import describe_outage
 from reactor.jetstream.errors import JetStreamError
-from reactor.operate.queries import Json, NoJobStream, Overview
+from reactor.operate.queries import NoJobStream, Overview
 from reactor.store.scripts import LedgerError
 
 PAGE = Path(__file__).parent / "page"
@@ -65,7 +67,7 @@ def application(
     watched: Callable[[], Overview | None],
     not_ready: Readiness,
     exposition: Exposition,
-    contract: Json,
+    contract: Mapping[str, Any],
     *,
     token: str | None,
     hosts: Collection[str],
@@ -136,26 +138,26 @@ class _Answers:
         content, content_type = self._exposition(request.headers.get("accept", ""))
         return Response(content, headers={"Content-Type": content_type})
 
-    async def status(self, _request: Request) -> Json:
+    async def status(self, _request: Request) -> Status:
         return await self._overview().status()
 
-    async def streams(self, _request: Request) -> Json:
+    async def streams(self, _request: Request) -> Streams:
         return await self._overview().streams()
 
-    async def explain(self, request: Request) -> Json:
+    async def explain(self, request: Request) -> Explanation:
         return await self._overview().explain(request.path_params["name"])
 
-    async def history(self, request: Request) -> Json:
+    async def history(self, request: Request) -> History:
         limit = request.query_params.get("limit", "200")
         if not limit.isascii() or not limit.isdigit() or not int(limit[:20]):
             message = f"limit must be a number from 1 on, not {limit[:20]!r}"
             raise ValueError(message)
         return await self._overview().history(min(int(limit[:20]), MOST_ENTRIES))
 
-    async def timeline(self, _request: Request) -> Json:
+    async def timeline(self, _request: Request) -> Timeline:
         return self._overview().timeline()
 
-    async def leaks(self, _request: Request) -> Json:
+    async def leaks(self, _request: Request) -> Leaks:
         return await self._overview().leaks()
 
     async def events(self, _request: Request) -> Response:
@@ -169,7 +171,7 @@ def _waiting() -> Response:
     return JSONResponse({"error": "waiting for NATS and Redis"}, status_code=503)
 
 
-def _answering(ask: Callable[[Request], Awaitable[Json]]) -> Callable[[Request], Awaitable[Response]]:
+def _answering(ask: Callable[[Request], Awaitable[object]]) -> Callable[[Request], Awaitable[Response]]:
     """JSON, also where it goes wrong."""
 
     async def answer(request: Request) -> Response:
@@ -197,10 +199,9 @@ async def _told(overview: Overview, stopping: asyncio.Event) -> AsyncIterator[st
             if (now := json.dumps([status["reasons"], status["job_streams"]])) != seen:
                 seen = now
                 yield _event("streams", {"at": status["at"]})
-            for entry in await overview.news(key):
-                if key and entry["phase"] != "intent":
-                    yield _event("settled", entry)
-                key = entry["key"]
+            key, entries = await overview.news(key)
+            for entry in entries:
+                yield _event("settled", entry)
             points = overview.timeline()["points"]
             if points and points[-1]["at"] != point:
                 if point:
@@ -212,7 +213,7 @@ async def _told(overview: Overview, stopping: asyncio.Event) -> AsyncIterator[st
             await asyncio.wait_for(stopping.wait(), TELL_S)
 
 
-def _event(kind: str, data: Json) -> str:
+def _event(kind: str, data: object) -> str:
     return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
 
 

@@ -95,7 +95,7 @@ async def _renewed(ledger: Ledger, lease: Lease) -> AsyncIterator[None]:
 
 
 def _log_pass(report: Report) -> None:
-    counts = {key: value for key, value in report.as_dict().items() if key not in {"streams", "started_at"}}
+    counts = {key: value for key, value in report.in_short().items() if key != "started_at"}
     log.info("reconcile done", **counts)
     if why := report.error or report.breaker:
         log.warning("reconcile incomplete", why=why)

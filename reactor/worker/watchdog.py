@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 
 from reactor.controller.resources import Resources
+from reactor.core.shapes import PassInShort
 from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import DesiredStreams, provision
 from reactor.telemetry.alerts import Alerts, Kind
@@ -102,7 +103,7 @@ class Watchdog:
             log.warning("connecting anew", why=self._flow.stalled)
             await self._broker.connect_anew()
 
-    def _note_breaker(self, report: Mapping[str, Any] | None) -> None:
+    def _note_breaker(self, report: PassInShort | None) -> None:
         """Whichever replica or command ran the last full pass. One that broke off says nothing of the breaker."""
         if report and report["error"] is None:
             self._alerts.note(Kind.BREAKER_TRIPPED, report["breaker"])

@@ -17,10 +17,9 @@ from reactor.controller.throttle import Throttle
 from reactor.core.model import Settlement
 from reactor.core.observer import Observer
 from reactor.core.policy import Policy
-from reactor.core.stream_info import FENCE_TOKEN_KEY
+from reactor.core.stream_info import FENCE_TOKEN_KEY, Raw
 from reactor.directories.events import Directory, Snapshot
 from reactor.jetstream.client import JetStream
-from reactor.jetstream.connection import Raw
 from reactor.jetstream.topology import provision
 from reactor.store.audit import Audit
 from reactor.store.ledger import Ledger

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import nats
@@ -213,7 +213,7 @@ class World:
         """One pass in this process, as `reactor reconcile` runs it; the report."""
         settings = self.load(**overrides)
         report = await one_pass(settings, order, ignore_progress, assume_missing=assume_missing)
-        return report.as_dict()
+        return cast("dict[str, Any]", report.as_dict())
 
     async def verdicts(self, order: PassOptions = EVERYTHING, **overrides: Any) -> dict[str, tuple[str, str]]:
         """One pass; verdict and reason by stream."""
@@ -223,7 +223,8 @@ class World:
 
     async def trail(self) -> list[dict[str, Any]]:
         """The audit, oldest first."""
-        return (await Audit(self.redis, Scripts(self.redis), self.namespace).newest(1000))[::-1]
+        newest = await Audit(self.redis, Scripts(self.redis), self.namespace).newest(1000)
+        return cast("list[dict[str, Any]]", newest[::-1])
 
 
 @dataclass(frozen=True)

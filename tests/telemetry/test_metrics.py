@@ -23,6 +23,7 @@ from reactor.controller.intake import KNOWN_LIVE
 from reactor.core.events import SubjectTemplate
 from reactor.core.model import Outcome, Reason, Settlement, Stream
 from reactor.core.observer import EventOutcome
+from reactor.core.shapes import Measures
 from reactor.operate.queries import Overview
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.metrics import Metrics, _Bounded
@@ -269,7 +270,7 @@ async def test_an_outage_vouches_for_nothing(tmp_path: Path) -> None:
         one = Worker(world.load())
 
         class Looking:
-            async def measure(self) -> dict[str, Any]:
+            async def measure(self) -> Measures:
                 await world.redis.ping()
                 return told(verdicts={"kept": 7})
 
@@ -284,17 +285,19 @@ async def test_an_outage_vouches_for_nothing(tmp_path: Path) -> None:
         assert found.by("reactor_streams", "verdict") == {"kept": 7}
 
 
-def told(**more: Any) -> dict[str, Any]:
+def told(**more: Any) -> Measures:
     """What `Overview.measure` would tell."""
-    return {
+    usual = {
         "at": "2026-01-31T12:00:00Z",
         "error": None,
         "verdicts": {"kept": 0},
+        "reasons": {},
         "oldest_zombie_s": None,
         "coverage": {"complete": True},
         "lag": 0,
         "last_reconcile": None,
-    } | more
+    }
+    return cast("Measures", usual | more)
 
 
 def test_a_listing_that_failed_is_no_empty_account() -> None:

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field, replace
 from reactor.core.checks import Check
 from reactor.core.model import SECOND, Stream
 from reactor.core.policy import Policy
-from reactor.core.stream_info import read_stream
+from reactor.core.stream_info import Raw, read_stream
 from reactor.jetstream.client import JetStream, Listing
-from reactor.jetstream.connection import Raw
 from reactor.jetstream.topology import DEAD_LETTERS, DesiredStreams, Source
 from reactor.operate.doctor import judges
 from reactor.store.health import RedisHealth

@@ -1,0 +1,233 @@
+"""The JSON that leaves the process, by `--json`, the HTTP API and the audit: each shape once.
+
+Times are RFC 3339 in UTC. Keys are the contract's: none is renamed or taken away.
+"""
+
+from typing import NotRequired, TypedDict
+
+
+class StreamRow(TypedDict):
+    """One job stream with its verdict; None is "not known" or "not asked"."""
+
+    stream: str
+    job_id: str
+    verdict: str
+    reason: str
+    status: str | None
+    age_s: float | None
+    terminal_at: str | None
+    until: str | None
+    messages: int
+    redelivered: int | None
+    detail: str | None
+
+
+class PassInShort(TypedDict):
+    """A pass without its streams."""
+
+    checked: int
+    fixed: int
+    unfixable: int
+    already_gone: int
+    kept: int
+    waiting: int
+    dry_run: bool
+    breaker: str | None
+    error: str | None
+    started_at: str
+    duration_s: float
+
+
+class Pass(PassInShort):
+    """A pass: what `reconcile --json` prints."""
+
+    streams: list[StreamRow]
+
+
+class Streams(TypedDict):
+    """Every job stream."""
+
+    at: str
+    error: str | None
+    streams: list[StreamRow]
+
+
+class CoverageTold(TypedDict):
+    """For whose jobs the ledger can vouch."""
+
+    since: str | None
+    gap: str | None
+
+
+class CoverageOfAll(CoverageTold):
+    """Where `complete`, absence from the ledger means something."""
+
+    complete: bool
+
+
+class CoverageOfOne(CoverageTold):
+    """Where not `intact`, history was lost."""
+
+    intact: bool
+
+
+class Counts(TypedDict):
+    """Job streams, counted."""
+
+    job_streams: int
+    verdicts: dict[str, int]
+    reasons: dict[str, int]
+    live: int
+    waiting: int
+    zombies: int
+    oldest_zombie_s: float | None
+
+
+class Measures(Counts):
+    """What all replicas see alike."""
+
+    at: str
+    error: str | None
+    coverage: CoverageOfAll
+    lag: int
+    last_reconcile: PassInShort | None
+
+
+class Status(Measures):
+    """One screen's worth."""
+
+    drained_today: int
+    bytes_reclaimed: int
+    version: str
+    started_at: str
+    deletes_paused: str | None
+    breaker: str | None
+    due: int
+    next_due_s: float | None
+    dead_letters: int
+
+
+class Entry(TypedDict):
+    """One of the audit. Which keys there are depends on its phase: `intent`, `outcome` or `unfixable`."""
+
+    key: str
+    phase: str
+    stream: str
+    job_id: str
+    reason: str
+    by: str
+    at: str
+    token: NotRequired[str]
+    created: NotRequired[str]
+    status: NotRequired[str]
+    messages: NotRequired[int]
+    size: NotRequired[int]
+    outcome: NotRequired[str]
+    detail: NotRequired[str]
+    attempts: NotRequired[int]
+    retry_s: NotRequired[float | None]
+
+
+class History(TypedDict):
+    """What came of deletions, newest first."""
+
+    entries: list[Entry]
+
+
+class LeakRow(TypedDict):
+    """How many streams the ends of jobs with this status left behind, by the hour of the day (UTC)."""
+
+    status: str
+    drained: int
+    hours: list[int]
+
+
+class Leaks(TypedDict):
+    """Where zombies come from."""
+
+    total: int
+    statuses: list[LeakRow]
+
+
+class Point(TypedDict):
+    """Counts at a time, and drains by reason since the point before."""
+
+    at: str
+    verdicts: dict[str, int]
+    drained: dict[str, int]
+
+
+class Timeline(TypedDict):
+    """Counts over time, one point every `step_s`."""
+
+    step_s: float
+    points: list[Point]
+
+
+class GuardTold(TypedDict):
+    """A guard of the policy on this stream."""
+
+    guard: str
+    passes_at: str
+    passed: bool
+
+
+class WordTold(TypedDict):
+    """One lifecycle event."""
+
+    status: str
+    occurred_at: str
+    published_at: str
+    seq: int
+
+
+class Dispute(TypedDict):
+    """The last events by either order, where they disagree."""
+
+    by_time: WordTold
+    by_sequence: WordTold
+
+
+class StreamEvidence(TypedDict):
+    """What the server says of the stream."""
+
+    created: str | None
+    subjects: list[str] | None
+    messages: int
+    bytes: int
+    last_publish: str | None
+    fenced: bool
+
+
+class ConsumerEvidence(TypedDict):
+    """What the server says of a consumer."""
+
+    name: str | None
+    pending: int | None
+    ack_pending: int | None
+    redelivered: int | None
+    delivered: int | None
+    ack_floor: int | None
+    last_active: str | None
+
+
+class Evidence(TypedDict):
+    """All that a verdict was made of."""
+
+    record: WordTold | None
+    last_event: WordTold | None
+    disputed: Dispute | None
+    coverage: CoverageOfOne
+    stream: StreamEvidence
+    consumers: list[ConsumerEvidence]
+    advisories: dict[str, int]
+
+
+class Explanation(StreamRow):
+    """The verdict on one stream, and why."""
+
+    at: str
+    sentence: str
+    changes: str
+    guards: list[GuardTold]
+    evidence: Evidence

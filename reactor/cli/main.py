@@ -93,8 +93,8 @@ def reconcile(
     from reactor.cli import passes
     from reactor.controller.reconciler import PassOptions
 
-    order = PassOptions(dry_run=dry_run, override_breaker=yes, only=frozenset(stream or ()))
-    passes.reconcile(order, as_json=as_json, assume_missing=assume_missing, age_guard=age_guard)
+    options = PassOptions(dry_run=dry_run, override_breaker=yes, only=frozenset(stream or ()))
+    passes.reconcile(options, as_json=as_json, assume_missing=assume_missing, age_guard=age_guard)
 
 
 @app.command(epilog=_examples("reactor explain job_42", "reactor explain job_42 --json | jq -r .sentence"))

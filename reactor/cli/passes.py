@@ -30,25 +30,25 @@ from reactor.worker.wiring import UseCases, policy_of, provision_safely, utc_now
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
-def reconcile(order: PassOptions, *, as_json: bool, assume_missing: bool, age_guard: str | None) -> None:
+def reconcile(options: PassOptions, *, as_json: bool, assume_missing: bool, age_guard: str | None) -> None:
     """One full sweep and its report. Exits with a code."""
     settings = settings_of_command()
     if age_guard is not None:
         settings = _with_age_guard(settings, age_guard)
-    _check_streams(settings, sorted(order.only))
+    _check_streams(settings, sorted(options.only))
     console = Console(highlight=False)
     if as_json:
-        report, caught = run(lambda: _until_stopped(settings, order, ignore_progress, assume_missing=assume_missing))
+        report, caught = run(lambda: _until_stopped(settings, options, ignore_progress, assume_missing=assume_missing))
         sys.stdout.write(json.dumps(report.as_dict()) + "\n")
     else:
         with progress_bar(console) as progress:
-            report, caught = run(lambda: _until_stopped(settings, order, progress, assume_missing=assume_missing))
+            report, caught = run(lambda: _until_stopped(settings, options, progress, assume_missing=assume_missing))
         show_report(console, report)
     raise typer.Exit(SIGNALLED + caught if caught else _exit_code(report))
 
 
 async def _until_stopped(
-    settings: Settings, order: PassOptions, progress: OnProgress, *, assume_missing: bool
+    settings: Settings, options: PassOptions, progress: OnProgress, *, assume_missing: bool
 ) -> tuple[Report, int]:
     """The report, and the number of the signal that ended it, or 0. A second signal ends the process at once."""
     loop, stop, caught = asyncio.get_running_loop(), asyncio.Event(), [0]
@@ -63,7 +63,7 @@ async def _until_stopped(
     for one in STOPPING:
         loop.add_signal_handler(one, heard, one)
     try:
-        report = await one_pass(settings, replace(order, stop=stop), progress, assume_missing=assume_missing)
+        report = await one_pass(settings, replace(options, stop=stop), progress, assume_missing=assume_missing)
     finally:
         for one in STOPPING:
             loop.remove_signal_handler(one)
@@ -85,7 +85,7 @@ def _check_streams(settings: Settings, names: list[str]) -> None:
             fail(Exit.USAGE, f"--stream: {name!r} is no job stream: its name does not match {pattern}")
 
 
-async def one_pass(settings: Settings, order: PassOptions, progress: OnProgress, *, assume_missing: bool) -> Report:
+async def one_pass(settings: Settings, options: PassOptions, progress: OnProgress, *, assume_missing: bool) -> Report:
     """One pass, as the command runs it; an outage is in the report."""
     async with tracing(os.environ), connections(settings) as connected:
         try:
@@ -93,14 +93,14 @@ async def one_pass(settings: Settings, order: PassOptions, progress: OnProgress,
             cases = UseCases(connected, provisioned, assume_missing=assume_missing)
             reconciler = cases.reconciler(await cases.lifecycle_subscriber())
         except (JetStreamError, LedgerError) as error:
-            return _broken_off(settings, order, describe_outage(error), away=True)
+            return _broken_off(settings, options, describe_outage(error), away=True)
         except ProvisionError as error:
-            return _broken_off(settings, order, str(error), away=False)
-        return await reconciler.run(order, progress)
+            return _broken_off(settings, options, str(error), away=False)
+        return await reconciler.run(options, progress)
 
 
-def _broken_off(settings: Settings, order: PassOptions, error: str, *, away: bool) -> Report:
-    return Report((), policy_of(settings), order.dry_run, utc_now(), 0.0, error=error, away=away)
+def _broken_off(settings: Settings, options: PassOptions, error: str, *, away: bool) -> Report:
+    return Report((), policy_of(settings), options.dry_run, utc_now(), 0.0, error=error, away=away)
 
 
 def _exit_code(report: Report) -> Exit:

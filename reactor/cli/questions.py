@@ -13,6 +13,7 @@ from reactor.config.fields import parse_duration
 from reactor.config.settings import Settings
 from reactor.core.checks import Diagnosis, Level
 from reactor.core.model import AUDIT_ENTRIES, Reason, nanoseconds, parse_instant
+from reactor.core.shapes import History
 from reactor.operate.emit import emit as emit_event
 from reactor.operate.queries import NoJobStream, Overview
 from reactor.worker.connections import connections
@@ -37,15 +38,15 @@ def history(*, limit: int, stream: str | None, reason: Reason | None, since: str
         earliest = utc_now() - nanoseconds(parse_duration(since)) if since else 0
     except ValueError as error:
         fail(Exit.USAGE, f"--since: {error}")
-    told = _ask(lambda overview: overview.history(AUDIT_ENTRIES))
+    trail = _ask(lambda overview: overview.history(AUDIT_ENTRIES))
     chosen = [
         entry
-        for entry in told["entries"]
+        for entry in trail["entries"]
         if stream in {None, entry["stream"]}
         and reason in {None, entry["reason"]}
         and parse_instant(entry["at"]) >= earliest
     ]
-    print_answer({"entries": chosen[:limit]}, as_json, show_history)
+    print_answer(History(entries=chosen[:limit]), as_json, show_history)
 
 
 def _ask(question: Callable[[Overview], Awaitable[Answer]]) -> Answer:

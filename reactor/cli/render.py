@@ -43,8 +43,8 @@ def show_report(console: Console, report: Report) -> None:
         console.print(_table(report))
     for settlement in report.settlements:
         if settlement.outcome is Outcome.UNFIXABLE:
-            told = in_full(settlement)
-            detail = f": {visible(told)}" if told else ""
+            why = in_full(settlement)
+            detail = f": {visible(why)}" if why else ""
             name = visible(settlement.stream.name)
             console.print(f"[red]unfixable[/] {name} ({settlement.reason}){detail}", soft_wrap=True)
     for gap in sorted({one.detail for one in report.settlements if one.outcome is Outcome.KEPT and one.detail}):
@@ -79,17 +79,17 @@ def _summary(report: Report) -> str:
     return f"{', '.join(words)} in {report.duration_s:.2f} s" + (" (dry run)" if report.dry_run else "")
 
 
-def show_explanation(console: Console, told: Explanation) -> None:
+def show_explanation(console: Console, explanation: Explanation) -> None:
     """The sentence, what would change it, the guards and the evidence."""
-    console.print(f"[bold]{visible(told['sentence'])}[/]", soft_wrap=True)
-    console.print(f"[dim]What would change it:[/] {visible(told['changes'])}", soft_wrap=True)
+    console.print(f"[bold]{visible(explanation['sentence'])}[/]", soft_wrap=True)
+    console.print(f"[dim]What would change it:[/] {visible(explanation['changes'])}", soft_wrap=True)
     table = Table("", "", "", "", show_header=False, box=None)
-    for guard in told["guards"]:
+    for guard in explanation["guards"]:
         sign, word = ("[green]✓[/]", "passed") if guard["passed"] else ("[cyan]…[/]", "passes")
-        table.add_row(sign, guard["guard"].replace("_", " "), word, _moment(guard["passes_at"], told["at"]))
+        table.add_row(sign, guard["guard"].replace("_", " "), word, _moment(guard["passes_at"], explanation["at"]))
     console.print(table)
-    for name, part in told["evidence"].items():
-        _show_evidence(console, name, part, told["at"])
+    for name, part in explanation["evidence"].items():
+        _show_evidence(console, name, part, explanation["at"])
 
 
 def _show_evidence(console: Console, name: str, part: object, now: str) -> None:
@@ -130,21 +130,21 @@ def _plain(instant: str) -> str:
     return _INSTANT.sub(r"\1 \2 UTC", instant)
 
 
-def show_status(console: Console, told: Status) -> None:
+def show_status(console: Console, status: Status) -> None:
     """One line a fact."""
-    verdicts = ", ".join(f"{count} {word}" for word, count in told["verdicts"].items())
-    coverage, due_s, oldest = told["coverage"], told["next_due_s"], told["oldest_zombie_s"]
+    verdicts = ", ".join(f"{count} {word}" for word, count in status["verdicts"].items())
+    coverage, due_s, oldest = status["coverage"], status["next_due_s"], status["oldest_zombie_s"]
     rows = {
-        "job streams": f"{told['job_streams']} ({verdicts})",
+        "job streams": f"{status['job_streams']} ({verdicts})",
         "oldest zombie": "none" if oldest is None else f"due for {span(oldest)}",
-        "drained today": f"{told['drained_today']} ({size(told['bytes_reclaimed'])} given back in all)",
+        "drained today": f"{status['drained_today']} ({size(status['bytes_reclaimed'])} given back in all)",
         "ledger": coverage["gap"] or f"covers jobs since {_plain(coverage['since'] or '')}",
-        "events not read yet": str(told["lag"]),
-        "dead letters": str(told["dead_letters"]),
-        "due queue": f"{told['due']} jobs" + ("" if due_s is None else f", the next in {span(max(0.0, due_s))}"),
-        "last full pass": _last_pass(told["last_reconcile"], told["at"]),
-        "breaker": told["breaker"] or "not tripped",
-        "error": told["error"] or "none",
+        "events not read yet": str(status["lag"]),
+        "dead letters": str(status["dead_letters"]),
+        "due queue": f"{status['due']} jobs" + ("" if due_s is None else f", the next in {span(max(0.0, due_s))}"),
+        "last full pass": _last_pass(status["last_reconcile"], status["at"]),
+        "breaker": status["breaker"] or "not tripped",
+        "error": status["error"] or "none",
     }
     table = Table("", "", show_header=False, box=None)
     for name, value in rows.items():
@@ -160,13 +160,13 @@ def _last_pass(last: PassInShort | None, now: str) -> str:
     return f"{_moment(last['started_at'], now)}: {counts}"
 
 
-def show_history(console: Console, told: History) -> None:
+def show_history(console: Console, history: History) -> None:
     """A line an entry."""
-    if not told["entries"]:
+    if not history["entries"]:
         console.print("nothing yet")
         return
     table = Table("at", "stream", "outcome", "reason", "status", "messages", "by", "detail", box=BOX)
-    for entry in told["entries"]:
+    for entry in history["entries"]:
         words = [_plain(entry["at"]), entry["stream"], entry.get("outcome", entry["phase"]), entry["reason"]]
         words += [entry.get("status") or "", str(entry.get("messages", "")), entry["by"], entry.get("detail") or ""]
         table.add_row(*map(visible, words))

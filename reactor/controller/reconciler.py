@@ -119,32 +119,32 @@ class Reconciler:
         self._breaker = breaker
         self._catch_up = catch_up
 
-    async def run(self, order: PassOptions, progress: Progress = ignore_progress) -> Report:
+    async def run(self, options: PassOptions, progress: Progress = ignore_progress) -> Report:
         """One pass and its report; an outage is in the report's `error`, never an exception."""
         started_at, start = self._clock(), time.monotonic()
-        report = Report((), self._policy, order.dry_run, started_at, 0.0)
+        report = Report((), self._policy, options.dry_run, started_at, 0.0)
         try:
-            review = await self._unless_stopped(order, self._review(order))
+            review = await self._unless_stopped(options, self._review(options))
             breaker = self._check_breaker(review.judged)
-            held = breaker is not None and not order.override_breaker
-            if not order.dry_run:
+            held = breaker is not None and not options.override_breaker
+            if not options.dry_run:
                 await self._schedule(review.judged)
-            settlements = await self._settle_all(review, order, progress, held=held)
-            if not order.dry_run:
-                settlements = await self._wrap_up(review, settlements, order)
-            settlements += self._absent(order, review.judged)
+            settlements = await self._settle_all(review, options, progress, held=held)
+            if not options.dry_run:
+                settlements = await self._wrap_up(review, settlements, options)
+            settlements += self._absent(options, review.judged)
             report = replace(report, settlements=settlements, breaker=breaker if held else None)
-            if order.is_stopped:
+            if options.is_stopped:
                 report = replace(report, error=INTERRUPTED)
         except (JetStreamError, LedgerError) as error:
             report = replace(report, error=describe_outage(error), away=True)
         except (PassAborted, LeaseLost) as error:
-            report = replace(report, error=str(error), away=not order.is_stopped)
-        return await self._remember(replace(report, duration_s=time.monotonic() - start), order)
+            report = replace(report, error=str(error), away=not options.is_stopped)
+        return await self._remember(replace(report, duration_s=time.monotonic() - start), options)
 
-    async def _remember(self, report: Report, order: PassOptions) -> Report:
+    async def _remember(self, report: Report, options: PassOptions) -> Report:
         """For whoever looks on. A Redis that takes nothing is an outage, also where there was nothing to delete."""
-        if order.dry_run or order.only:
+        if options.dry_run or options.only:
             return report
         try:
             await self._ledger.passes.remember(json.dumps(report.in_short()))
@@ -152,21 +152,23 @@ class Reconciler:
             return report if report.error else replace(report, error=describe_outage(error), away=True)
         return report
 
-    async def _wrap_up(self, review: Review, settlements: Sequence[Settlement], order: PassOptions) -> list[Settlement]:
+    async def _wrap_up(
+        self, review: Review, settlements: Sequence[Settlement], options: PassOptions
+    ) -> list[Settlement]:
         """What follows from the settlements: retries, deletions that others began, companions, the journal."""
         reported = await self._report_failures(settlements)
         settled = {one.stream.name for one in review.judged if one.needs_settling}
         await self._drainer.account_for_begun(review.snapshot, settled)
-        if not order.only:
+        if not options.only:
             await self._sweep_companions(review)
         self._recorder.judged(*reported)
         return reported
 
-    async def _unless_stopped(self, order: PassOptions, work: Coroutine[Any, Any, Review]) -> Review:
+    async def _unless_stopped(self, options: PassOptions, work: Coroutine[Any, Any, Review]) -> Review:
         """Nothing is fenced yet, so it may be broken off anywhere. Raises PassAborted."""
-        if order.stop is None:
+        if options.stop is None:
             return await work
-        judging, stopped = asyncio.create_task(work), asyncio.create_task(order.stop.wait())
+        judging, stopped = asyncio.create_task(work), asyncio.create_task(options.stop.wait())
         try:
             await asyncio.wait({judging, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if judging.done():
@@ -176,13 +178,13 @@ class Reconciler:
             stopped.cancel()
             judging.cancel()
 
-    async def _review(self, order: PassOptions) -> Review:
+    async def _review(self, options: PassOptions) -> Review:
         lifecycle = (await self._directory.ensure()).lifecycle
         await self._catch_up()
-        listing = await self._list(lifecycle.stream, order.only)
+        listing = await self._list(lifecycle.stream, options.only)
         snapshot = await self._caught_up_after_list()
         snapshot = replace(snapshot, topology=await self._companions.survey(listing.sourced()))
-        streams = self._job_streams(listing, order)
+        streams = self._job_streams(listing, options)
         coverage, records = await self._directory.look_up(snapshot, [stream.job_id for stream in streams])
         await self._rights.check()
         judged = [
@@ -229,12 +231,12 @@ class Reconciler:
             snapshot = await self._directory.look_around(caught_up_to=listed_at)
         return snapshot
 
-    def _job_streams(self, listing: Listing, order: PassOptions) -> list[Stream]:
+    def _job_streams(self, listing: Listing, options: PassOptions) -> list[Stream]:
         """Job streams by their exact listed names; one that the server could not report whole is taken as such."""
         streams, sourced = {}, listing.sourced()
         for name in sorted(listing.streams.keys() | listing.unreported):
             job_id = self._policy.job_id(name)
-            if job_id is None or (order.only and name not in order.only):
+            if job_id is None or (options.only and name not in options.only):
                 continue
             raw = listing.streams.get(name, {"config": {"name": name}})
             whole = name not in listing.unreported
@@ -261,7 +263,7 @@ class Reconciler:
         await self._ledger.due.schedule({s.job_id: delay_until(until, s.observed_at) for s, until in waits})
 
     async def _settle_all(
-        self, review: Review, order: PassOptions, progress: Progress, *, held: bool
+        self, review: Review, options: PassOptions, progress: Progress, *, held: bool
     ) -> list[Settlement]:
         hands = [one for one in review.judged if one.needs_settling]
         done = 0
@@ -269,7 +271,7 @@ class Reconciler:
         async def settle(one: Judged) -> Settlement:
             nonlocal done
             held_back = held and isinstance(one.verdict, Drain)  # a fence that stands too long goes
-            settlement = _held_back(one, order) if held_back else await self._settle(review.snapshot, one, order)
+            settlement = _held_back(one, options) if held_back else await self._settle(review.snapshot, one, options)
             done += 1
             progress(done, len(hands))
             return settlement
@@ -286,30 +288,30 @@ class Reconciler:
         told = dict(zip(failed, reported, strict=True))
         return [told.get(id(one), one) for one in settlements]
 
-    def _absent(self, order: PassOptions, judged: Sequence[Judged]) -> list[Settlement]:
+    def _absent(self, options: PassOptions, judged: Sequence[Judged]) -> list[Settlement]:
         """Streams that were named and are not there."""
-        gone = sorted(order.only - {one.stream.name for one in judged})
+        gone = sorted(options.only - {one.stream.name for one in judged})
         streams = [Stream(name, self._policy.job_id(name) or "", 0) for name in gone]
         return [Settlement(Outcome.ALREADY_GONE, Reason.GONE, stream) for stream in streams]
 
-    async def _settle(self, snapshot: Snapshot, one: Judged, order: PassOptions) -> Settlement:
+    async def _settle(self, snapshot: Snapshot, one: Judged, options: PassOptions) -> Settlement:
         target = Target(one.stream.name, one.stream.job_id, one.stream.created)
         try:
-            if order.dry_run:
+            if options.dry_run:
                 settlement = await self._judge.preview(snapshot, target)
             else:
                 await self._throttle.turn()
-                if order.is_stopped:
+                if options.is_stopped:
                     return replace(_as_it_is(one), outcome=Outcome.KEPT, detail=INTERRUPTED)
-                settlement = await self._drainer.drain_stream(snapshot, target, order.under)
+                settlement = await self._drainer.drain_stream(snapshot, target, options.under)
         except LedgerError as error:
             detail = f"Redis failed on the way: {error}"
             return Settlement(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, one.stream, one.record, detail=detail)
         return settlement if settlement.stream.observed_at else replace(settlement, stream=one.stream)
 
 
-def _held_back(one: Judged, order: PassOptions) -> Settlement:
-    outcome = Outcome.WOULD_DRAIN if order.dry_run else Outcome.KEPT
+def _held_back(one: Judged, options: PassOptions) -> Settlement:
+    outcome = Outcome.WOULD_DRAIN if options.dry_run else Outcome.KEPT
     return replace(_as_it_is(one), outcome=outcome, detail="held back by the breaker")
 
 

@@ -74,7 +74,7 @@ class Repeats:
         """`monotonic` gives seconds; `kinds` bounds how many are remembered."""
         self._monotonic = monotonic
         self._kinds = kinds
-        self._told: OrderedDict[int, tuple[float, int]] = OrderedDict()
+        self._recent: OrderedDict[int, tuple[float, int]] = OrderedDict()
 
     def __call__(self, _logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
         """The event, with `repeated` where others went before it unsaid. Raises DropEvent."""
@@ -83,13 +83,13 @@ class Repeats:
         varying = _VARYING | _INTERNAL
         alike = hash(tuple(sorted((key, repr(value)) for key, value in event.items() if key not in varying)))
         now = self._monotonic()
-        told_at, repeated = self._told.pop(alike, (now - SUMMARY_S, 0))
+        told_at, repeated = self._recent.pop(alike, (now - SUMMARY_S, 0))
         if now - told_at < SUMMARY_S:
-            self._told[alike] = told_at, repeated + 1
+            self._recent[alike] = told_at, repeated + 1
             raise structlog.DropEvent
-        self._told[alike] = now, 0
-        if len(self._told) > self._kinds:
-            self._told.popitem(last=False)
+        self._recent[alike] = now, 0
+        if len(self._recent) > self._kinds:
+            self._recent.popitem(last=False)
         return {**event, "repeated": repeated} if repeated else event
 
 

@@ -131,18 +131,18 @@ class Metrics(Observer):
         """From now on each scrape says whether deletes are paused."""
         self._paused.set_function(lambda: paused() is not None)
 
-    def measured(self, told: Measures) -> None:
+    def measured(self, measures: Measures) -> None:
         """What streams, ledger and passes look like now. Where a listing failed its streams stay as last seen."""
-        if told["error"] is None:
-            for verdict, count in told["verdicts"].items():
+        if measures["error"] is None:
+            for verdict, count in measures["verdicts"].items():
                 self._streams.labels(verdict).set(count)
-            self._disputed.set(told["reasons"].get(Reason.DISPUTED.value, 0))
-            self._oldest.set(told["oldest_zombie_s"] or 0.0)
-            self._judged.set(_seconds(told["at"]))
-        self._lag.set(told["lag"])
-        self._covered.set(told["coverage"]["complete"])
-        if told["last_reconcile"]:
-            self._passed(told["last_reconcile"])
+            self._disputed.set(measures["reasons"].get(Reason.DISPUTED.value, 0))
+            self._oldest.set(measures["oldest_zombie_s"] or 0.0)
+            self._judged.set(_seconds(measures["at"]))
+        self._lag.set(measures["lag"])
+        self._covered.set(measures["coverage"]["complete"])
+        if measures["last_reconcile"]:
+            self._passed(measures["last_reconcile"])
 
     def _passed(self, report: PassInShort) -> None:
         self._breaker.set(report["breaker"] is not None)

@@ -86,10 +86,10 @@ def _operation(action: str, channel: str, summary: str) -> Json:
 
 
 def _outcome_schema() -> Json:
-    """Of what is told of an intent that was carried out."""
+    """Of what is public of an intent that was carried out."""
     schema = TypeAdapter(Intent).json_schema()
-    told = {name: rule for name, rule in schema["properties"].items() if name not in Intent.PRIVATE}
-    return schema | {"title": "Drained", "properties": told, "required": list(told)}
+    public = {name: rule for name, rule in schema["properties"].items() if name not in Intent.PRIVATE}
+    return schema | {"title": "Drained", "properties": public, "required": list(public)}
 
 
 def _alert_schema() -> Json:

@@ -164,7 +164,7 @@ class _Answers:
         overview = self._watched()
         if overview is None:
             return _waiting()
-        return StreamingResponse(_told(overview, self._stopping), media_type="text/event-stream")
+        return StreamingResponse(_news(overview, self._stopping), media_type="text/event-stream")
 
 
 def _waiting() -> Response:
@@ -189,7 +189,7 @@ def _answering(ask: Callable[[Request], Awaitable[object]]) -> Callable[[Request
     return answer
 
 
-async def _told(overview: Overview, stopping: asyncio.Event) -> AsyncIterator[str]:
+async def _news(overview: Overview, stopping: asyncio.Event) -> AsyncIterator[str]:
     """Server-sent events: what is new, for as long as somebody listens."""
     key, seen, point = "", "", ""
     while not stopping.is_set():

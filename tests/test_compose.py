@@ -10,7 +10,8 @@ import typer.main
 import yaml
 
 from reactor.cli.main import app
-from reactor.config.settings import describe, load_settings
+from reactor.config.catalogue import describe
+from reactor.config.settings import load_settings
 
 ROOT = Path(__file__).parent.parent
 SERVICE_KEYS = {

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reactor.cli.shell import PIPED_WIDTH, read_settings
-from reactor.config.settings import describe, present
+from reactor.config.catalogue import describe, present
 
 
 def show_settings() -> None:

@@ -8,7 +8,6 @@ import difflib
 import os
 import re
 import ssl
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -268,12 +267,14 @@ class Settings(BaseModel):
     log: LogSettings
 
 
-def _groups() -> dict[str, type[BaseSettings]]:
+def groups() -> dict[str, type[BaseSettings]]:
+    """The groups, by name."""
     return {name: cast("type[BaseSettings]", field.annotation) for name, field in Settings.model_fields.items()}
 
 
-def _variables() -> Iterator[tuple[str, FieldInfo]]:
-    for group in _groups().values():
+def variables() -> Iterator[tuple[str, FieldInfo]]:
+    """Every variable, and what it is."""
+    for group in groups().values():
         for name, field in group.model_fields.items():
             yield f"{group.model_config['env_prefix']}{name}".upper(), field
 
@@ -285,20 +286,20 @@ def load_settings() -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError([f"{ENV_FILE}: cannot be read: save it as UTF-8 text that this user may read"]) from error
     problems = list(_strangers())
-    groups: dict[str, Any] = {}
-    for name, group in _groups().items():
+    loaded: dict[str, Any] = {}
+    for name, group in groups().items():
         try:
-            groups[name] = group()
+            loaded[name] = group()
         except ValidationError as error:
             problems += [_describe(group, dict(part)) for part in error.errors(include_input=False)]
     if problems:
         raise SettingsError(problems)
-    return Settings.model_construct(**groups)
+    return Settings.model_construct(**loaded)
 
 
 def _strangers() -> Iterator[str]:
     """Names with our prefix that are no setting."""
-    known = [name for name, _ in _variables()]
+    known = [name for name, _ in variables()]
     given = {*os.environ, *_env_file()}
     for name in sorted(given):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
@@ -316,65 +317,3 @@ def _describe(group: type[BaseSettings], error: dict[str, Any]) -> str:
     field = str(error["loc"][0])
     variable = field if field.isupper() else f"{group.model_config['env_prefix']}{field}".upper()
     return f"{variable}: {str(error['msg']).removeprefix('Value error, ')}"
-
-
-def describe() -> list[tuple[str, str, str]]:
-    """(variable, default, help) of every setting."""
-    return [(name, _shown(field.default), field.description or "") for name, field in _variables()]
-
-
-def table() -> str:
-    """The table of docs/settings.md."""
-    rows = [
-        f"| `{name}` | {f'`{_cell(default)}`' if default else '-'} | {_cell(text)} |"
-        for name, default, text in describe()
-    ]
-    return "\n".join(["| variable | default | |", "|---|---|---|", *rows])
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", r"\|")
-
-
-def present(settings: Settings) -> dict[str, str]:
-    """What each variable is now, as it would be written; a secret is masked."""
-    values = {}
-    for group_name, group in _groups().items():
-        for name in group.model_fields:
-            value = getattr(getattr(settings, group_name), name)
-            shown = _masked(value.get_secret_value()) if isinstance(value, SecretStr) else _shown(value)
-            values[f"{group.model_config['env_prefix']}{name}".upper()] = shown
-    return values
-
-
-def _masked(secret: str) -> str:
-    """A URL without its credentials; anything else is hidden whole."""
-    return re.sub(r"//[^/@]*@", "//***@", secret) if "://" in secret else "***"
-
-
-def _shown(default: object) -> str:
-    match default:
-        case None | ():
-            return ""
-        case SecretStr():
-            return default.get_secret_value()
-        case tuple():
-            return ",".join(map(str, default))
-        case timedelta():
-            return _short(default)
-        case ByteSize():
-            return default.human_readable(separator="").replace(".0", "")
-        case _:
-            return str(default)
-
-
-def _short(span: timedelta) -> str:
-    """A whole number of the largest unit that fits."""
-    milliseconds = span // timedelta(milliseconds=1)
-    whole = (unit for unit, size in fields.UNITS.items() if milliseconds % size == 0)
-    unit = next(unit for unit in whole if unit != "d" or milliseconds > fields.UNITS["d"])  # 24h, then 2d
-    return f"{milliseconds // fields.UNITS[unit]}{unit}"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(f"{table()}\n")

@@ -1,9 +1,9 @@
-"""How the Redis behind the ledger fares: what INFO, CONFIG and TIME say of it, and what that means for reactor.
+"""How the Redis behind the ledger fares: what INFO, CONFIG and TIME say of it, and whether it takes what is written.
 
 Names and values as in https://redis.io/docs/latest/commands/info/; Valkey answers the same.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 from uuid import uuid4
 
@@ -12,13 +12,10 @@ from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as NoAnswer
 
-from reactor.core.checks import Check, error, ok, size, warning
+from reactor.core.checks import Check, error, ok
 
 Info = Mapping[str, Any]
-
-OLDEST_REDIS = (6, 2)
-"""The first with ZADD LT and ZRANGE BYSCORE, which the due queue is made of."""
-NEARLY_FULL = 0.8
+"""What Redis says of itself, by the names of INFO."""
 PROBE_MS = 10_000
 """How long a key of ours may outlive us."""
 
@@ -76,83 +73,3 @@ def _mend_of(refused: RedisError) -> str:
             return "raise its maxmemory, or free some; until then no event is acked and nothing is drained"
         case _:
             return "see Redis's own log; until it writes again no event is acked and nothing is drained"
-
-
-def judge_info(info: Info, save_rules: str | None) -> Iterator[Check]:
-    """Everything that INFO tells."""
-    yield judge_version(info)
-    yield judge_role(info)
-    yield judge_eviction(info.get("maxmemory_policy"), info.get("maxmemory"))
-    yield judge_memory(info.get("used_memory"), info.get("maxmemory"))
-    yield judge_persistence(info, save_rules)
-
-
-def judge_version(info: Info) -> Check:
-    """Redis 6.2 or later, or Valkey, and no cluster."""
-    version = str(info.get("redis_version", "unknown"))
-    name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
-    if info.get("cluster_enabled") or info.get("redis_mode") == "cluster":
-        mend = "give reactor a Redis that is no cluster: its scripts touch several keys at once"
-        return error("redis.server", f"{name} is a Redis Cluster, which is not supported", mend)
-    parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    if parts and parts < OLDEST_REDIS:
-        return error("redis.server", f"{name} is too old", "upgrade to Redis 6.2 or later, or to Valkey")
-    return ok("redis.server", name)
-
-
-def judge_role(info: Info) -> Check:
-    """A replica takes no writes, and lags behind."""
-    if (role := info.get("role", "unknown")) != "master":
-        mend = "point REACTOR_REDIS_URL at the primary"
-        return error("redis.role", f"this Redis is a {role}: what it knows may be old, and it takes no writes", mend)
-    return ok("redis.role", "it is the primary")
-
-
-def judge_eviction(policy: str | None, maxmemory: int | None) -> Check:
-    """Whether Redis may throw away a live record to make room: its job would look as if it did not exist."""
-    mend = "set maxmemory-policy noeviction"
-    match policy, maxmemory:
-        case (None, _) | (_, None):
-            found = "maxmemory-policy could not be found out; an evicted record looks like a job that does not exist"
-            return warning("redis.eviction", found, "see to it that it is noeviction")
-        case "noeviction", _:
-            return ok("redis.eviction", "maxmemory-policy is noeviction")
-        case str(), 0:
-            found = f"maxmemory-policy is {policy}; nothing is evicted as long as maxmemory is not set"
-            return warning("redis.eviction", found, mend)
-        case str(), _ if policy.startswith("volatile-"):
-            found = f"maxmemory-policy is {policy}: leases and records of ended jobs may be evicted; live ones not"
-            return warning("redis.eviction", found, mend)
-        case _:
-            found = f"maxmemory-policy is {policy}: records of live jobs may be evicted, as if the jobs did not exist"
-            return error("redis.eviction", found, mend)
-
-
-def judge_memory(used: int | None, maxmemory: int | None) -> Check:
-    """Bytes used of those that may be; 0 is no limit."""
-    if used is None or maxmemory is None:
-        found = "memory could not be found out; a full Redis takes no events"
-        return warning("redis.memory", found, "allow INFO to reactor's Redis user, or see your provider's figures")
-    if not maxmemory:
-        return ok("redis.memory", f"{size(used)} used, no limit")
-    found = f"{size(used)} of {size(maxmemory)} used"
-    if used >= NEARLY_FULL * maxmemory:
-        mend = "raise maxmemory, or give reactor a Redis of its own: a full one takes no events"
-        return warning("redis.memory", found, mend)
-    return ok("redis.memory", found)
-
-
-def judge_persistence(info: Info, save_rules: str | None) -> Check:
-    """Whether a restart empties the ledger. That loses nothing, and holds up deleting until it is rebuilt."""
-    if info.get("aof_enabled"):
-        if info.get("aof_last_write_status", "ok") != "ok":
-            return error("redis.persistence", "its append-only file cannot be written", "free disk space for Redis")
-        return ok("redis.persistence", "append-only file")
-    if save_rules:
-        return ok("redis.persistence", f"snapshots (save {save_rules})")
-    rebuilt = "without any, the ledger is rebuilt from the lifecycle stream after each restart"
-    mend = "set appendonly yes, or save rules"
-    if save_rules is None:
-        found = f"no append-only file, and whether there are snapshots could not be found out; {rebuilt}"
-        return warning("redis.persistence", found, f"allow CONFIG GET for once, or ask your provider; {mend}")
-    return warning("redis.persistence", f"no persistence: {rebuilt}", mend)

@@ -17,7 +17,7 @@ from harness import ROOT, World, _get, eventually, reactor
 from reactor.cli import embedded
 from reactor.cli.embedded import EmbeddedError, free_port, nats_server, running, valkey_server
 from reactor.cli.main import app
-from reactor.config.settings import describe
+from reactor.config.catalogue import describe
 
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
 

@@ -11,8 +11,9 @@ from harness import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reactor.config.catalogue import describe, table
 from reactor.config.fields import parse_duration
-from reactor.config.settings import Settings, SettingsError, describe, load_settings, table
+from reactor.config.settings import Settings, SettingsError, load_settings
 
 CONTRACT = {
     "REACTOR_NATS_URL": "nats://127.0.0.1:4222",

@@ -34,7 +34,8 @@ from reactor.operate.doctor.judges import (
     judge_oldest,
     judge_pass,
 )
-from reactor.store.health import RedisHealth, judge_eviction, judge_memory, judge_persistence, judge_version
+from reactor.operate.doctor.redis_judges import judge_eviction, judge_memory, judge_persistence, judge_version
+from reactor.store.health import RedisHealth
 from reactor.worker import wiring
 from reactor.worker.connections import connections
 from reactor.worker.wiring import doctor_of

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from reactor.core.checks import Check
 from reactor.operate.doctor.findings import Examinations, Patient, judge_clock_of
-from reactor.store.health import judge_info
+from reactor.operate.doctor.redis_judges import judge_info
 
 
 class RedisSection:

@@ -1,0 +1,72 @@
+"""The settings, listed: for `reactor settings`, and for docs/settings.md (`python -m reactor.config.catalogue`)."""
+
+import re
+import sys
+from datetime import timedelta
+
+from pydantic import ByteSize, SecretStr
+
+from reactor.config import fields
+from reactor.config.settings import Settings, groups, variables
+
+
+def describe() -> list[tuple[str, str, str]]:
+    """(variable, default, help) of every setting."""
+    return [(name, _shown(field.default), field.description or "") for name, field in variables()]
+
+
+def table() -> str:
+    """The table of docs/settings.md."""
+    rows = [
+        f"| `{name}` | {f'`{_cell(default)}`' if default else '-'} | {_cell(text)} |"
+        for name, default, text in describe()
+    ]
+    return "\n".join(["| variable | default | |", "|---|---|---|", *rows])
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")
+
+
+def present(settings: Settings) -> dict[str, str]:
+    """What each variable is now, as it would be written; a secret is masked."""
+    values = {}
+    for group_name, group in groups().items():
+        for name in group.model_fields:
+            value = getattr(getattr(settings, group_name), name)
+            shown = _masked(value.get_secret_value()) if isinstance(value, SecretStr) else _shown(value)
+            values[f"{group.model_config['env_prefix']}{name}".upper()] = shown
+    return values
+
+
+def _masked(secret: str) -> str:
+    """A URL without its credentials; anything else is hidden whole."""
+    return re.sub(r"//[^/@]*@", "//***@", secret) if "://" in secret else "***"
+
+
+def _shown(default: object) -> str:
+    match default:
+        case None | ():
+            return ""
+        case SecretStr():
+            return default.get_secret_value()
+        case tuple():
+            return ",".join(map(str, default))
+        case timedelta():
+            return _short(default)
+        case ByteSize():
+            return default.human_readable(separator="").replace(".0", "")
+        case _:
+            return str(default)
+
+
+def _short(span: timedelta) -> str:
+    """A whole number of the largest unit that fits."""
+    milliseconds = span // timedelta(milliseconds=1)
+    whole = (unit for unit, size in fields.UNITS.items() if milliseconds % size == 0)
+    unit = next(unit for unit in whole if unit != "d" or milliseconds > fields.UNITS["d"])  # 24h, then 2d
+    return f"{milliseconds // fields.UNITS[unit]}{unit}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{table()}\n")

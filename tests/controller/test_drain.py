@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import nats.js.errors
+import psutil
 import pytest
 from bench import Bench
 from harness import World, eventually, relayed
@@ -482,6 +483,8 @@ async def test_consumers_without_a_time_count_from_the_first_sighting(world: Wor
 
 
 async def test_parts_close_without_ever_having_been_used(world: World) -> None:
-    """A command that fails early leaves no connection behind."""
+    """A command that fails early leaves no connection behind, and has opened none."""
+    before = psutil.Process().net_connections()
     async with connections(world.load()):
-        pass
+        assert len(psutil.Process().net_connections()) == len(before)
+    assert len(psutil.Process().net_connections()) == len(before)

@@ -205,6 +205,7 @@ async def test_a_deaf_nats_is_waited_out(tmp_path: Path) -> None:
         await world.zombie(1)
         await world.stream("job_2", messages=1)
         await world.emit(2, "STARTED")
+        await eventually(lambda: proxy.swallowed, 20)
         proxy.cut()
         proxy.deaf = False
         await eventually(lambda: gone(world, "job_1"), 60)  # what a dead line swallowed comes again after 30 s
@@ -221,6 +222,8 @@ async def test_slow_lines_change_nothing(tmp_path: Path) -> None:
             await world.emit(2, "STARTED")
             await eventually(lambda: gone(world, "job_1"), 30)
             assert await is_whole(world, "job_2", 1)
+        assert nats_proxy.delayed > 10
+        assert redis_proxy.delayed > 10
 
 
 async def flush(world: World, _valkey: Server, _folder: Path) -> None:

@@ -28,6 +28,10 @@ class Proxy:
     """Once a client sends this, it is swallowed and the connection broken."""
     hits: int = 0
     """How often one of these was met."""
+    delayed: int = 0
+    """Chunks that were held back."""
+    swallowed: int = 0
+    """Bytes that arrived nowhere."""
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -57,10 +61,13 @@ class Proxy:
             while chunk := await reader.read(65536):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
+                    self.delayed += 1
                 if client and self.drop_at and self.drop_at in chunk:
                     self.drop_at, self.hits = None, self.hits + 1
                     return
-                if not self.deaf and not writer.is_closing():
+                if self.deaf:
+                    self.swallowed += len(chunk)
+                elif not writer.is_closing():
                     writer.write(chunk)
                     await writer.drain()
                 if client and self.cut_at and self.cut_at in chunk:

@@ -49,6 +49,7 @@ class Scripts:
 
     async def _send(self) -> None:
         while self._waiting:
+            await asyncio.sleep(0)  # whoever else is about to call comes along
             calls, self._waiting = self._waiting, []
             try:
                 answers = await self._pipelined(calls)

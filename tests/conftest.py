@@ -18,6 +18,11 @@ from reactor.web.server import Endpoint, application
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of hundreds of commands compiles all it imports
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Two tests a core: they wait for servers far more than they compute."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _quiet() -> None:
     """As the one-shot commands log, which some tests run in this process."""

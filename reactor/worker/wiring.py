@@ -47,8 +47,8 @@ async def provision_safely(connected: Connections) -> Provision:
     A ledger in Redis was built from a lifecycle stream; an account without any is hardly the same job system.
     """
     desired = desired_streams(connected.settings)
-    owner = await connected.ledger.records.owner()
-    if owner and await find_lifecycle_stream(connected.reads, desired) is None:
+    theirs = await find_lifecycle_stream(connected.reads, desired)
+    if theirs is None and (owner := await connected.ledger.records.owner()):
         raise ProvisionError(wrong_account(owner, desired))
     return await provision(connected.reads, desired)
 

@@ -511,7 +511,7 @@ LISTING = (
     Mutation(
         "listing-sentinel",
         "a list without the lifecycle stream is of the wrong account",
-        "controller/reconciler.py",
+        "controller/review.py",
         "if lifecycle not in listing.streams.keys() | listing.unreported:",
         "if False:",
         f"{RECONCILE}test_a_list_from_another_account_is_refused",
@@ -562,7 +562,7 @@ EFFECT = (
     Mutation(
         "verify-created",
         "behind the fence: the same incarnation",
-        "controller/drain.py",
+        "controller/fencing.py",
         ' or instant(behind.raw.get("created")) != look.stream.created:',
         ":",
         f"{DRAIN}test_a_stream_made_anew_before_the_fence_survives",
@@ -570,7 +570,7 @@ EFFECT = (
     Mutation(
         "barrier",
         "the barrier proves the end of the stream",
-        "controller/drain.py",
+        "controller/fencing.py",
         "            proven = await self._barrier(look.stream, fenced_subject(look.stream.name, behind.fence.token))\n",
         "            proven = True\n",
         f"{DRAIN}test_a_publisher_before_the_fence_keeps_its_stream",
@@ -586,7 +586,7 @@ EFFECT = (
     Mutation(
         "barrier-unheard",
         "a barrier that nobody answers proves nothing",
-        "controller/drain.py",
+        "controller/fencing.py",
         "        return await self._effects.barrier(stream.name, subject, stream.last_seq)\n\n",
         "        return True\n\n",
         f"{DRAIN}test_subjects_given_back_by_another_hand_are_respected",
@@ -595,14 +595,14 @@ EFFECT = (
         "hands-off",
         "another's fence is not ours to lift",
         "controller/drain.py",
-        "isinstance(error, NobodyThere) and not await self._is_ours(look.stream, behind.fence)",
+        "isinstance(error, NobodyThere) and not await self._fencing.is_ours(look.stream, behind.fence)",
         "False",
         f"{DRAIN}test_a_fence_that_another_has_taken_over_is_not_ours_to_lift",
     ),
     Mutation(
         "barrier-lifted",
         "what would keep the barrier from being answered is lifted",
-        "controller/drain.py",
+        "controller/fencing.py",
         'lifted = lifted_of(config, look.raw.get("state") or {})',
         "lifted: Raw = {}",
         f"{ATTACKED}test_what_would_keep_the_barrier_from_being_answered_is_lifted[no_ack-False]",
@@ -634,7 +634,7 @@ EFFECT = (
     Mutation(
         "unfence-refused",
         "subjects that another stream has taken are said",
-        "controller/drain.py",
+        "controller/fencing.py",
         'detail = f"stays fenced, since it cannot get {subjects} back: ',
         'detail = f"{subjects}: ',
         f"{ATTACKED}test_subjects_that_another_stream_has_taken_are_a_persons_business",
@@ -642,7 +642,7 @@ EFFECT = (
     Mutation(
         "barrier-not-a-look",
         "a barrier, not another look: nodes that are apart",
-        "controller/drain.py",
+        "controller/fencing.py",
         '        with span("recheck"):\n',
         '        end = (await self._reads.stream_info(look.stream.name))["state"]["last_seq"]\n'
         "        event = await self._directory.last_event(look.snapshot, look.stream.job_id)\n"
@@ -653,7 +653,7 @@ EFFECT = (
     Mutation(
         "verify-last-event",
         "behind the fence: nobody has spoken for the job since",
-        "controller/drain.py",
+        "controller/fencing.py",
         "if event != look.event or",
         "if",
         RETRIED,
@@ -693,7 +693,7 @@ EFFECT = (
     Mutation(
         "fence-keeps-the-subjects",
         "a fence taken over keeps the first subjects",
-        "controller/drain.py",
+        "controller/fencing.py",
         "subjects, lifted = standing.subjects, lifted | standing.lifted",
         "pass",
         f"{DRAIN}test_a_fence_that_was_taken_over_keeps_the_first_subjects",
@@ -702,14 +702,14 @@ EFFECT = (
         "stale-fence",
         "a stream is never left fenced",
         "controller/drain.py",
-        "settlement = await self._unfence(Fenced(look, look.raw, fence), tenure)\n        else",
+        "settlement = await self._fencing.unfence(Fenced(look, look.raw, fence), tenure)\n        else",
         "settlement = look.by_verdict()\n        else",
         f"{DRAIN}test_the_fence_of_a_killed_replica_is_lifted_where_the_job_lives",
     ),
     Mutation(
         "stale-fence-in-a-pass",
         "a full pass lifts a forgotten fence",
-        "controller/reconciler.py",
+        "controller/review.py",
         " or (stale and bool(self.stream.fence and self.stream.fence.subjects))",
         "",
         f"{DRAIN}test_a_full_pass_lifts_a_forgotten_fence",
@@ -717,7 +717,7 @@ EFFECT = (
     Mutation(
         "lease-deadline",
         "no deletion after the lease has run out",
-        "controller/drain.py",
+        "controller/fencing.py",
         "if not held or self.monotonic() >= self.deadline:",
         "if not held:",
         f"{DRAIN}test_a_replica_whose_lease_ran_out_does_not_delete",
@@ -725,7 +725,7 @@ EFFECT = (
     Mutation(
         "lease-forgotten",
         "nothing is begun once Redis has forgotten the lease",
-        "controller/drain.py",
+        "controller/fencing.py",
         "if not held or self.monotonic() >= self.deadline:",
         "if self.monotonic() >= self.deadline:",
         f"{DRAIN}test_a_replica_whose_lease_redis_forgot_does_nothing_more",
@@ -888,7 +888,7 @@ REPLICAS = (
     Mutation(
         "retried-between-two-steps",
         "a job retried between two steps keeps its stream",
-        "controller/drain.py",
+        "controller/fencing.py",
         "if event != look.event or",
         "if",
         f"{FAULTS}test_a_job_retried_between_two_steps_keeps_its_stream[fenced-retry_same]",
@@ -896,7 +896,7 @@ REPLICAS = (
     Mutation(
         "stopped-past-its-lease",
         "a replica stopped past its lease deletes nothing",
-        "controller/drain.py",
+        "controller/fencing.py",
         '            tenure.check("deletion")\n            await reach_during(Point.DELETE_SENT',
         "            await reach_during(Point.DELETE_SENT",
         f"{FAULTS}test_a_replica_stopped_past_its_lease_deletes_nothing",
@@ -995,7 +995,7 @@ OPERATING = (
     Mutation(
         "who-deleted-it",
         "only a stream that reactor deleted is said to be",
-        "operate/queries.py",
+        "operate/history.py",
         'if one["stream"] == name and one.get("outcome") in _GONE',
         'if one.get("outcome") in _GONE',
         f"{HTTP}test_it_says_who_deleted_a_stream",

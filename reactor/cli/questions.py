@@ -38,7 +38,7 @@ def history(*, limit: int, stream: str | None, reason: Reason | None, since: str
         earliest = utc_now() - nanoseconds(parse_duration(since)) if since else 0
     except ValueError as error:
         fail(Exit.USAGE, f"--since: {error}")
-    trail = _ask(lambda overview: overview.history(AUDIT_ENTRIES))
+    trail = _ask(lambda overview: overview.trail.history(AUDIT_ENTRIES))
     chosen = [
         entry
         for entry in trail["entries"]

@@ -19,74 +19,25 @@ or taken away. A request without an answer may still happen: its stream is left 
 looked at again. docs/safety.md has the argument.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
-from reactor.controller.failpoints import Point, reach, reach_during
+from reactor.controller.failpoints import Point, reach
+from reactor.controller.fencing import Fenced, Fencing, Proven, Tenure, TenureOver
 from reactor.controller.look import ANEW, Judge, Look, Target, blank, is_same, unseen
 from reactor.controller.resources import Resources
-from reactor.core.model import SECOND, Drain, Fence, Outcome, Reason, Settlement, Stream, Unfixable, Wait
-from reactor.core.policy import decide, fell_due
-from reactor.core.stream_info import Raw, fenced, fenced_subject, instant, lifted_of, read_fence, read_stream, unfenced
+from reactor.core.model import SECOND, Drain, Outcome, Reason, Settlement, Unfixable, Wait
+from reactor.core.policy import fell_due
 from reactor.directories.events import Known, Snapshot
-from reactor.jetstream.errors import JetStreamError, NobodyThere, NotFound, PermissionDenied, Refused, Unanswered
+from reactor.jetstream.errors import JetStreamError, NobodyThere, NotFound, PermissionDenied, Unanswered
 from reactor.store.leases import Lease
-from reactor.store.scripts import LedgerError
 from reactor.telemetry.traces import span
 
 log = structlog.get_logger(__name__)
-
-_PATIENCE_S = (0.005, 0.02, 0.1, 0.4)
-"""Pauses between barriers that nobody heard; four are more than any cluster needs to tell its nodes of a subject."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tenure:
-    """The time for which a stream is ours to work on: a lease, and when it ends by our own monotonic clock."""
-
-    lease: Lease
-    deadline: float
-    monotonic: Callable[[], float]
-
-    @classmethod
-    def begin(cls, stream: str, seconds: float, monotonic: Callable[[], float]) -> "Tenure":
-        """Begun before the lease is taken, so that it ends before that does."""
-        return cls(Lease(f"stream:{stream}", seconds), monotonic() + seconds, monotonic)
-
-    def check(self, effect: str, *, held: bool = True) -> None:
-        """Raises TenureOver where the lease has run out: somebody else may have taken over by now.
-
-        `held` is what Redis says of it: one that was emptied may have given it to another.
-        """
-        if not held or self.monotonic() >= self.deadline:
-            message = f"the lease ran out before the {effect}"
-            raise TenureOver(message)
-
-
-class TenureOver(Exception):
-    """Nothing more of this stream is ours to do; the next look goes on from what stands there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fenced:
-    """The state behind a fence of ours. It is left by a proof, or by giving back what the fence took."""
-
-    look: Look
-    raw: Raw
-    """The stream as the server has it now."""
-    fence: Fence
-
-
-@dataclass(frozen=True, slots=True)
-class Proven:
-    """The state behind the barrier: the stream ends where the look saw its end. Only this one may be deleted."""
-
-    look: Look
 
 
 class Drainer:
@@ -100,14 +51,13 @@ class Drainer:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`lease_s` is the time for one stream."""
-        self._reads = resources.reads
-        self._effects = resources.effects
         self._ledger = resources.ledger
         self._directory = resources.directory
         self._companions = resources.companions
         self._rights = resources.rights
         self._recorder = resources.recorder
         self._judge = judge
+        self._fencing = Fencing(resources, judge.policy, lease_s)
         self._lease_s = lease_s
         self._monotonic = monotonic
 
@@ -165,7 +115,7 @@ class Drainer:
         if fence and look.verdict == Wait(Reason.FENCED, fence.until):
             return look.by_verdict()
         if fence and fence.subjects and not isinstance(look.verdict, Unfixable):
-            settlement = await self._unfence(Fenced(look, look.raw, fence), tenure)
+            settlement = await self._fencing.unfence(Fenced(look, look.raw, fence), tenure)
         else:
             settlement = look.by_verdict()
         await self._recorder.account(settlement)
@@ -175,7 +125,7 @@ class Drainer:
         """A zombie that may not be deleted now; no stream stays fenced for that."""
         if look.stream.fence:
             with suppress(PermissionDenied):  # then it is this very right that is missing
-                await self._unfence(Fenced(look, look.raw, look.stream.fence), tenure)
+                await self._fencing.unfence(Fenced(look, look.raw, look.stream.fence), tenure)
         return look.settled(Outcome.UNFIXABLE, Reason.DELETES_PAUSED, why)
 
     async def _drain(self, look: Look, reason: Reason, tenure: Tenure) -> Settlement:
@@ -200,87 +150,27 @@ class Drainer:
         return settlement
 
     async def _fence_and_delete(self, look: Look, reason: Reason, tenure: Tenure) -> Settlement:
-        behind = await self._fence(look, tenure)
+        behind = await self._fencing.fence(look, tenure)
         try:
-            proof = await self._prove(behind, tenure)
+            proof = await self._fencing.prove(behind, tenure)
             await reach(Point.PROVEN, look.stream.name)
             if isinstance(proof, Proven):
-                await self._delete(proof, tenure)
+                await self._fencing.delete(proof, tenure)
         except (NotFound, Unanswered):  # it is gone; or it may have happened, or may still happen
             raise
         except JetStreamError as error:  # nothing is proven, and nothing has happened
-            if isinstance(error, NobodyThere) and not await self._is_ours(look.stream, behind.fence):
+            if isinstance(error, NobodyThere) and not await self._fencing.is_ours(look.stream, behind.fence):
                 return look.settled(Outcome.WAITING, Reason.FENCED, "the fence is not ours any more")
-            settlement = await self._unfence(behind, tenure)
+            settlement = await self._fencing.unfence(behind, tenure)
             if settlement.outcome is Outcome.UNFIXABLE:
                 return settlement
             raise
         if isinstance(proof, Look):
-            return await self._unfence(behind, tenure, because=proof)
+            return await self._fencing.unfence(behind, tenure, because=proof)
         late_s = self._late_s(look)
         await reach(Point.DELETED, look.stream.name)
         left = await self._companions.delete(look.snapshot.topology, look.stream.job_id)
         return replace(look.settled(Outcome.DRAINED, reason, left), late_s=late_s)
-
-    async def _fence(self, look: Look, tenure: Tenure) -> Fenced:
-        """Take the stream's subjects away; or take a fence over that has outlived its lease, with all it gives back."""
-        config, standing, stream = look.raw["config"], look.stream.fence, look.stream
-        until = stream.observed_at + int(self._lease_s * SECOND)
-        lifted = lifted_of(config, look.raw.get("state") or {})
-        subjects = tuple(config["subjects"])
-        if standing:
-            subjects, lifted = standing.subjects, lifted | standing.lifted
-        fence = Fence(tenure.lease.token, until, subjects, lifted)
-        with span("fence"):
-            update = self._effects.update_stream(fenced(config, fence))
-            raw = await reach_during(Point.FENCE_SENT, stream.name, update)
-        await reach(Point.FENCED, stream.name)
-        return Fenced(look, raw, fence)
-
-    async def _prove(self, behind: Fenced, tenure: Tenure) -> Proven | Look:
-        """A proof behind the fence that the stream is what was judged; or the look that keeps it.
-
-        Whoever got our lease from a Redis that was emptied before our fence stood may be at this stream, too: so the
-        lease is asked for once more. Who got it later respects the fence. Raises TenureOver.
-        """
-        look = behind.look
-        with span("recheck"):
-            event, held = await asyncio.gather(
-                self._directory.last_event(look.snapshot, look.stream.job_id), self._ledger.leases.holds(tenure.lease)
-            )
-        tenure.check("deletion", held=held)
-        record = event.merged(look.record) if event else look.record
-        again = replace(look, event=event, record=record)
-        if event != look.event or instant(behind.raw.get("created")) != look.stream.created:
-            return again
-        with span("barrier"):
-            proven = await self._barrier(look.stream, fenced_subject(look.stream.name, behind.fence.token))
-        return Proven(look) if proven else again
-
-    async def _barrier(self, stream: Stream, subject: str) -> bool:
-        """Whether the stream ends where the look saw its end. Raises NobodyThere where the fence is not ours.
-
-        The server that we are connected to may hear a moment later that somebody listens to the new subject.
-        """
-        for pause_s in _PATIENCE_S:
-            try:
-                return await self._effects.barrier(stream.name, subject, stream.last_seq)
-            except NobodyThere:
-                await asyncio.sleep(pause_s)
-        return await self._effects.barrier(stream.name, subject, stream.last_seq)
-
-    async def _delete(self, proven: Proven, tenure: Tenure) -> None:
-        """The deletion: what all of this is about."""
-        name = proven.look.stream.name
-        with span("delete"):
-            tenure.check("deletion")
-            await reach_during(Point.DELETE_SENT, name, self._effects.delete_stream(name))
-
-    async def _is_ours(self, stream: Stream, fence: Fence) -> bool:
-        """Whether the fence that stands now is this one."""
-        raw = await self._reads.stream_info(stream.name)
-        standing = read_fence(raw["config"], stream.observed_at)
-        return standing is not None and standing.token == fence.token
 
     def _late_s(self, look: Look) -> float | None:
         """Seconds from due to now: up to the look by the server's clock, from there on by our monotonic one."""
@@ -288,30 +178,6 @@ class Drainer:
         if due is None:
             return None
         return (look.stream.observed_at - due) / SECOND + self._monotonic() - look.asked_at
-
-    async def _unfence(self, behind: Fenced, tenure: Tenure, because: Look | None = None) -> Settlement:
-        """Give a stream back what its fence has taken, and judge it without; `because` of what was seen behind it."""
-        look, fence = behind.look, behind.fence
-        try:
-            with span("unfence"):
-                with suppress(LedgerError):  # no replica has a lease now: the clock's word will do, the job may live
-                    tenure.check("unfence", held=await self._ledger.leases.holds(tenure.lease))
-                tenure.check("unfence")
-                raw = await self._effects.update_stream(unfenced(behind.raw["config"], fence))
-        except Refused as error:
-            if isinstance(error, NotFound):
-                raise
-            subjects = ", ".join(fence.subjects)
-            detail = f"stays fenced, since it cannot get {subjects} back: {error}; free them, then it is tried again"
-            return look.settled(Outcome.UNFIXABLE, Reason.REFUSED, detail)
-        look = because or look
-        sourced = look.snapshot.topology.sourced
-        stream = replace(read_stream(raw, look.stream.job_id, sourced=sourced), consumers=look.stream.consumers)
-        verdict = decide(stream, look.record, look.coverage, self._judge.policy)
-        if isinstance(verdict, Drain):
-            detail = "it changed on the way; it is looked at again later"
-            return look.settled(Outcome.WAITING, Reason.ACTIVE, detail)
-        return replace(look, raw=raw, stream=stream, verdict=verdict).by_verdict()
 
     async def _gone(self, snapshot: Snapshot, target: Target) -> Settlement:
         """Already gone is success. A deletion that was begun and never accounted for is accounted for now."""

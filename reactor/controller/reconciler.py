@@ -8,7 +8,6 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,44 +17,20 @@ from reactor.controller.companions import orphaned
 from reactor.controller.drain import Drainer
 from reactor.controller.look import Judge, Target, settlement_of
 from reactor.controller.resources import Resources
+from reactor.controller.review import Judged, PassAborted, Review, Reviewer
 from reactor.core.backoff import delay_until
-from reactor.core.model import Coverage, Drain, Outcome, Reason, Record, Settlement, Stream, Verdict, Wait
-from reactor.core.policy import Breaker, decide
+from reactor.core.model import Drain, Outcome, Reason, Settlement, Stream, Wait
+from reactor.core.policy import Breaker
 from reactor.core.report import Report
-from reactor.core.stream_info import instant, read_stream
+from reactor.core.stream_info import instant
 from reactor.directories.events import Snapshot, describe_outage
-from reactor.jetstream.client import Listing
-from reactor.jetstream.errors import JetStreamError, NotFound
+from reactor.jetstream.errors import JetStreamError
 from reactor.store.leases import Lease, LeaseLost
 from reactor.store.scripts import LedgerError
 
 log = structlog.get_logger(__name__)
 
-CATCH_UP_S = 15.0
-"""How long events that are on their way to another replica are waited for; after that, absence proves nothing."""
-
-POLL_S = 0.05
 INTERRUPTED = "interrupted; what was begun is finished"
-
-
-class PassAborted(Exception):
-    """The pass ended before the first deletion: says why, and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A stream with the verdict from the listing."""
-
-    stream: Stream
-    record: Record | None
-    coverage: Coverage
-    verdict: Verdict
-
-    @property
-    def needs_settling(self) -> bool:
-        """Whether `drain_stream` should settle it: a zombie, or a fence that has outlived its lease."""
-        stale = self.stream.fence is not None and self.stream.fence.until <= self.stream.observed_at
-        return isinstance(self.verdict, Drain) or (stale and bool(self.stream.fence and self.stream.fence.subjects))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +59,6 @@ def ignore_progress(_done: int, _total: int) -> None:
     """For a pass that nobody watches."""
 
 
-@dataclass(frozen=True, slots=True)
-class Review:
-    """Every job stream with its verdict, and what all of them were judged by."""
-
-    snapshot: Snapshot
-    judged: Sequence[Judged]
-
-
 class Reconciler:
     """One pass at a time."""
 
@@ -117,14 +84,14 @@ class Reconciler:
         self._policy = judge.policy
         self._drainer = drainer
         self._breaker = breaker
-        self._catch_up = catch_up
+        self._reviewer = Reviewer(resources, judge, catch_up)
 
     async def run(self, options: PassOptions, progress: Progress = ignore_progress) -> Report:
         """One pass and its report; an outage is in the report's `error`, never an exception."""
         started_at, start = self._clock(), time.monotonic()
         report = Report((), self._policy, options.dry_run, started_at, 0.0)
         try:
-            review = await self._unless_stopped(options, self._review(options))
+            review = await self._unless_stopped(options, self._review(options.only))
             breaker = self._check_breaker(review.judged)
             held = breaker is not None and not options.override_breaker
             if not options.dry_run:
@@ -178,21 +145,10 @@ class Reconciler:
             stopped.cancel()
             judging.cancel()
 
-    async def _review(self, options: PassOptions) -> Review:
-        lifecycle = (await self._directory.ensure()).lifecycle
-        await self._catch_up()
-        listing = await self._list(lifecycle.stream, options.only)
-        snapshot = await self._caught_up_after_list()
-        snapshot = replace(snapshot, topology=await self._companions.survey(listing.sourced()))
-        streams = self._job_streams(listing, options)
-        coverage, records = await self._directory.look_up(snapshot, [stream.job_id for stream in streams])
+    async def _review(self, only: frozenset[str]) -> Review:
+        review = await self._reviewer.review(only)
         await self._rights.check()
-        judged = [
-            Judged(stream, record, coverage, decide(stream, record, coverage, self._policy))
-            for stream in streams
-            for record in [records.get(stream.job_id)]
-        ]
-        return Review(snapshot, await self._throttle.each(judged, self._ask_consumers))
+        return review
 
     async def _sweep_companions(self, review: Review) -> None:
         """Of streams that others have deleted. A page may have missed one, so their names are asked for once more."""
@@ -206,52 +162,6 @@ class Reconciler:
         for job_id in orphaned(*known, self._policy, now or 0):
             left = await self._companions.delete(topology, job_id)
             log.info("companions deleted, their stream is gone", job_id=job_id, left=left)
-
-    async def _list(self, lifecycle: str, only: frozenset[str]) -> Listing:
-        """All streams; the lifecycle stream among them shows that this is the account it should be."""
-        listing = await self._reads.list_streams()
-        if lifecycle not in listing.streams.keys() | listing.unreported:
-            try:
-                await self._reads.stream_info(lifecycle)
-            except NotFound as error:
-                message = f"the account has no lifecycle stream {lifecycle}: wrong account or domain?"
-                raise PassAborted(message) from error
-        for name in only - listing.streams.keys() - listing.unreported:
-            with suppress(NotFound):  # a page may have missed it; what is gone is told by the report
-                listing.streams[name] = await self._reads.stream_info(name)
-        return listing
-
-    async def _caught_up_after_list(self) -> Snapshot:
-        """An event published before the list was read must be in the ledger before absence from it counts."""
-        snapshot = await self._directory.look_around()
-        listed_at, deadline = snapshot.lifecycle.last_seq, time.monotonic() + CATCH_UP_S
-        while snapshot.behind and time.monotonic() < deadline:
-            await self._catch_up()
-            await asyncio.sleep(POLL_S)
-            snapshot = await self._directory.look_around(caught_up_to=listed_at)
-        return snapshot
-
-    def _job_streams(self, listing: Listing, options: PassOptions) -> list[Stream]:
-        """Job streams by their exact listed names; one that the server could not report whole is taken as such."""
-        streams, sourced = {}, listing.sourced()
-        for name in sorted(listing.streams.keys() | listing.unreported):
-            job_id = self._policy.job_id(name)
-            if job_id is None or (options.only and name not in options.only):
-                continue
-            raw = listing.streams.get(name, {"config": {"name": name}})
-            whole = name not in listing.unreported
-            streams[name] = read_stream(raw, job_id, sourced=sourced, reported=whole)
-        return list(streams.values())
-
-    async def _ask_consumers(self, one: Judged) -> Judged:
-        """Of a missing job's stream: they say whether anybody still works on its messages."""
-        if one.verdict != Drain(Reason.MISSING):
-            return one
-        try:
-            stream = await self._judge.with_consumers(one.stream, absent=True)
-        except NotFound:
-            return one  # gone since: for drain_stream to find out
-        return replace(one, stream=stream, verdict=decide(stream, one.record, one.coverage, self._policy))
 
     def _check_breaker(self, judged: Sequence[Judged]) -> str | None:
         missing = sum(one.verdict == Drain(Reason.MISSING) for one in judged)

@@ -6,24 +6,19 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from typing import cast
 
 from reactor.controller.look import Judge, Look, Target
 from reactor.controller.reconciler import PassOptions, Reconciler
 from reactor.controller.resources import Resources
-from reactor.core.explain import changes, deletion_of, sentence
-from reactor.core.model import AUDIT_ENTRIES, SECOND, Outcome, Word, format_instant
+from reactor.core.explain import changes, sentence
+from reactor.core.model import SECOND, Outcome, Word, format_instant
 from reactor.core.policy import fell_due, guards_of
 from reactor.core.report import Report, describe
 from reactor.core.shapes import (
     ConsumerEvidence,
     Counts,
-    Entry,
     Evidence,
     Explanation,
-    History,
-    LeakRow,
-    Leaks,
     Measures,
     Point,
     Status,
@@ -34,20 +29,19 @@ from reactor.core.shapes import (
 from reactor.core.stream_info import Raw
 from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import DEAD_LETTERS, Topology
+from reactor.operate.history import DAY_CHARS, Trail
 from reactor.store.audit import Audit
 
 FRESH_S = 2.0
 """How old a judgement of all streams may be: many may look at once."""
 STEP_S = 60.0
 STEPS = 24 * 60
-DAY_CHARS = len("2026-01-31")
 _VERDICTS = {
     Outcome.KEPT: "kept",
     Outcome.WAITING: "waiting",
     Outcome.WOULD_DRAIN: "zombie",
     Outcome.UNFIXABLE: "unfixable",
 }
-_GONE = {Outcome.DRAINED.value, Outcome.ALREADY_GONE.value}
 
 
 class NoJobStream(Exception):
@@ -72,7 +66,7 @@ class Overview:
         self._judge = judge
         self._policy = judge.policy
         self._reconciler = reconciler
-        self._audit = audit
+        self.trail = Trail(audit)
         self._rights = resources.rights
         self._started_at = self._clock()
         self._judging = asyncio.Lock()
@@ -105,7 +99,11 @@ class Overview:
 
     async def status(self) -> Status:
         """One screen's worth: counts, ledger, queue, the last full pass."""
-        measures, today, drained = await self.measure(), format_instant(self._clock())[:DAY_CHARS], await self._drains()
+        measures, today, drained = (
+            await self.measure(),
+            format_instant(self._clock())[:DAY_CHARS],
+            await self.trail.drains(),
+        )
         last = measures["last_reconcile"]
         return {
             **measures,
@@ -156,40 +154,11 @@ class Overview:
             "oldest_zombie_s": max(ages, default=None),
         }
 
-    async def _drains(self) -> list[Entry]:
-        entries = await self._audit.newest(AUDIT_ENTRIES)
-        return [entry for entry in entries if entry.get("outcome") == Outcome.DRAINED.value]
-
     async def _dead_letter_count(self) -> int:
         try:
             return int((await self._reads.stream_info(DEAD_LETTERS))["state"]["messages"])
         except NotFound:
             return 0
-
-    async def history(self, limit: int) -> History:
-        """What came of deletions, and what failed; newest first."""
-        entries = await self._audit.newest(min(2 * limit, AUDIT_ENTRIES))
-        return {"entries": [_public(entry) for entry in entries if entry["phase"] != "intent"][:limit]}
-
-    async def news(self, key: str) -> tuple[str, list[Entry]]:
-        """History since an entry's key, oldest first, and the key to ask with next; an empty one stands for now."""
-        if not key:
-            newest = await self._audit.newest(1)
-            return (newest[0]["key"] if newest else "0"), []
-        entries = await self._audit.since(key, 100)
-        return (entries[-1]["key"] if entries else key), [_public(one) for one in entries if one["phase"] != "intent"]
-
-    async def leaks(self) -> Leaks:
-        """Which ends of jobs leave streams behind most, by status and hour of the day (UTC)."""
-        drained = await self._drains()
-        statuses: dict[str, list[int]] = {}
-        for entry in drained:
-            hour = int(entry["at"][DAY_CHARS + 1 : DAY_CHARS + 3])
-            statuses.setdefault(entry["status"] or entry["reason"], [0] * 24)[hour] += 1
-        rows: list[LeakRow] = [
-            {"status": word, "drained": sum(hours), "hours": hours} for word, hours in statuses.items()
-        ]
-        return {"total": len(drained), "statuses": sorted(rows, key=lambda row: -sum(row["hours"]))}
 
     def timeline(self) -> Timeline:
         """Counts over time, as far back as this process remembers (a day at most)."""
@@ -198,7 +167,7 @@ class Overview:
     async def sample(self) -> float:
         """Remember one point; seconds until the next one."""
         before = self._points[-1]["at"] if self._points else ""
-        drained = Counter(entry["reason"] for entry in await self._drains() if entry["at"] > before)
+        drained = Counter(entry["reason"] for entry in await self.trail.drains() if entry["at"] > before)
         report = await self.judged()
         if report.error is None:  # else there is nothing to draw: an outage is no empty list
             point: Point = {
@@ -221,7 +190,7 @@ class Overview:
             look = await self._judge.look(snapshot, Target(name, job_id))
             consumers = await self._reads.consumers(name)
         except NotFound as error:
-            raise NoJobStream(await self._what_became_of(name)) from error
+            raise NoJobStream(await self.trail.what_became_of(name)) from error
         deliveries = await self._ledger.tallies.deliveries(job_id)
         guards = guards_of(look.stream, look.record, self._policy)
         return {
@@ -235,12 +204,6 @@ class Overview:
             ],
             "evidence": self._evidence(look, consumers, deliveries),
         }
-
-    async def _what_became_of(self, name: str) -> str:
-        """For whoever looks for a stream that is not there: whether it was reactor that deleted it."""
-        trail = await self._audit.newest(AUDIT_ENTRIES)
-        deletions = (one for one in trail if one["stream"] == name and one.get("outcome") in _GONE)
-        return f"there is no stream {name}; {deletion_of(next(deletions, None), trail[-1]['at'] if trail else None)}"
 
     def _evidence(self, look: Look, consumers: Sequence[Raw], deliveries: dict[str, int]) -> Evidence:
         coverage, record, event = look.coverage, look.record, look.event
@@ -276,11 +239,6 @@ def _word(word: Word) -> WordTold:
         "published_at": format_instant(word.published_at),
         "seq": word.seq,
     }
-
-
-def _public(entry: Entry) -> Entry:
-    """Without the token, which is between replicas."""
-    return cast("Entry", {name: value for name, value in entry.items() if name != "token"})
 
 
 def _consumer(raw: Raw) -> ConsumerEvidence:

@@ -152,13 +152,13 @@ class _Answers:
         if not limit.isascii() or not limit.isdigit() or not int(limit[:20]):
             message = f"limit must be a number from 1 on, not {limit[:20]!r}"
             raise ValueError(message)
-        return await self._overview().history(min(int(limit[:20]), MOST_ENTRIES))
+        return await self._overview().trail.history(min(int(limit[:20]), MOST_ENTRIES))
 
     async def timeline(self, _request: Request) -> Timeline:
         return self._overview().timeline()
 
     async def leaks(self, _request: Request) -> Leaks:
-        return await self._overview().leaks()
+        return await self._overview().trail.leaks()
 
     async def events(self, _request: Request) -> Response:
         overview = self._watched()
@@ -199,7 +199,7 @@ async def _news(overview: Overview, stopping: asyncio.Event) -> AsyncIterator[st
             if (now := json.dumps([status["reasons"], status["job_streams"]])) != seen:
                 seen = now
                 yield _event("streams", {"at": status["at"]})
-            key, entries = await overview.news(key)
+            key, entries = await overview.trail.news(key)
             for entry in entries:
                 yield _event("settled", entry)
             points = overview.timeline()["points"]

@@ -1,0 +1,125 @@
+"""The review: every job stream with a verdict from one listing, read so that absence can mean something."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from reactor.controller.look import Judge
+from reactor.controller.resources import Resources
+from reactor.core.model import Coverage, Drain, Reason, Record, Stream, Verdict
+from reactor.core.policy import decide
+from reactor.core.stream_info import read_stream
+from reactor.directories.events import Snapshot
+from reactor.jetstream.client import Listing
+from reactor.jetstream.errors import NotFound
+
+CATCH_UP_S = 15.0
+"""How long events that are on their way to another replica are waited for; after that, absence proves nothing."""
+
+POLL_S = 0.05
+
+
+class PassAborted(Exception):
+    """The pass ended before the first deletion: says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A stream with the verdict from the listing."""
+
+    stream: Stream
+    record: Record | None
+    coverage: Coverage
+    verdict: Verdict
+
+    @property
+    def needs_settling(self) -> bool:
+        """Whether `drain_stream` should settle it: a zombie, or a fence that has outlived its lease."""
+        stale = self.stream.fence is not None and self.stream.fence.until <= self.stream.observed_at
+        return isinstance(self.verdict, Drain) or (stale and bool(self.stream.fence and self.stream.fence.subjects))
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """Every job stream with its verdict, and what all of them were judged by."""
+
+    snapshot: Snapshot
+    judged: Sequence[Judged]
+
+
+class Reviewer:
+    """Lists and judges; without any effect on streams."""
+
+    def __init__(self, resources: Resources, judge: Judge, catch_up: Callable[[], Awaitable[object]]) -> None:
+        """`catch_up` consumes what the durable has pending."""
+        self._reads = resources.reads
+        self._directory = resources.directory
+        self._companions = resources.companions
+        self._throttle = resources.throttle
+        self._judge = judge
+        self._policy = judge.policy
+        self._catch_up = catch_up
+
+    async def review(self, only: frozenset[str]) -> Review:
+        """All job streams, or `only` those. Raises PassAborted, JetStreamError and LedgerError."""
+        lifecycle = (await self._directory.ensure()).lifecycle
+        await self._catch_up()
+        listing = await self._list(lifecycle.stream, only)
+        snapshot = await self._caught_up_after_list()
+        snapshot = replace(snapshot, topology=await self._companions.survey(listing.sourced()))
+        streams = self._job_streams(listing, only)
+        coverage, records = await self._directory.look_up(snapshot, [stream.job_id for stream in streams])
+        judged = [
+            Judged(stream, record, coverage, decide(stream, record, coverage, self._policy))
+            for stream in streams
+            for record in [records.get(stream.job_id)]
+        ]
+        return Review(snapshot, await self._throttle.each(judged, self._ask_consumers))
+
+    async def _list(self, lifecycle: str, only: frozenset[str]) -> Listing:
+        """All streams; the lifecycle stream among them shows that this is the account it should be."""
+        listing = await self._reads.list_streams()
+        if lifecycle not in listing.streams.keys() | listing.unreported:
+            try:
+                await self._reads.stream_info(lifecycle)
+            except NotFound as error:
+                message = f"the account has no lifecycle stream {lifecycle}: wrong account or domain?"
+                raise PassAborted(message) from error
+        for name in only - listing.streams.keys() - listing.unreported:
+            with suppress(NotFound):  # a page may have missed it; what is gone is told by the report
+                listing.streams[name] = await self._reads.stream_info(name)
+        return listing
+
+    async def _caught_up_after_list(self) -> Snapshot:
+        """An event published before the list was read must be in the ledger before absence from it counts."""
+        snapshot = await self._directory.look_around()
+        listed_at, deadline = snapshot.lifecycle.last_seq, time.monotonic() + CATCH_UP_S
+        while snapshot.behind and time.monotonic() < deadline:
+            await self._catch_up()
+            await asyncio.sleep(POLL_S)
+            snapshot = await self._directory.look_around(caught_up_to=listed_at)
+        return snapshot
+
+    def _job_streams(self, listing: Listing, only: frozenset[str]) -> list[Stream]:
+        """Job streams by their exact listed names; one that the server could not report whole is taken as such."""
+        streams, sourced = {}, listing.sourced()
+        for name in sorted(listing.streams.keys() | listing.unreported):
+            job_id = self._policy.job_id(name)
+            if job_id is None or (only and name not in only):
+                continue
+            raw = listing.streams.get(name, {"config": {"name": name}})
+            whole = name not in listing.unreported
+            streams[name] = read_stream(raw, job_id, sourced=sourced, reported=whole)
+        return list(streams.values())
+
+    async def _ask_consumers(self, one: Judged) -> Judged:
+        """Of a missing job's stream: they say whether anybody still works on its messages."""
+        if one.verdict != Drain(Reason.MISSING):
+            return one
+        try:
+            stream = await self._judge.with_consumers(one.stream, absent=True)
+        except NotFound:
+            return one  # gone since: for drain_stream to find out
+        return replace(one, stream=stream, verdict=decide(stream, one.record, one.coverage, self._policy))

@@ -1,0 +1,60 @@
+"""What reactor did, from the audit: for the commands, the HTTP endpoint and the page."""
+
+from typing import cast
+
+from reactor.core.explain import deletion_of
+from reactor.core.model import AUDIT_ENTRIES, Outcome
+from reactor.core.shapes import Entry, History, LeakRow, Leaks
+from reactor.store.audit import Audit
+
+DAY_CHARS = len("2026-01-31")
+_GONE = {Outcome.DRAINED.value, Outcome.ALREADY_GONE.value}
+
+
+class Trail:
+    """The audit trail, asked. Methods raise LedgerError."""
+
+    def __init__(self, audit: Audit) -> None:
+        """Nothing is written here."""
+        self._audit = audit
+
+    async def history(self, limit: int) -> History:
+        """What came of deletions, and what failed; newest first."""
+        entries = await self._audit.newest(min(2 * limit, AUDIT_ENTRIES))
+        return {"entries": [_public(entry) for entry in entries if entry["phase"] != "intent"][:limit]}
+
+    async def news(self, key: str) -> tuple[str, list[Entry]]:
+        """History since an entry's key, oldest first, and the key to ask with next; an empty one stands for now."""
+        if not key:
+            newest = await self._audit.newest(1)
+            return (newest[0]["key"] if newest else "0"), []
+        entries = await self._audit.since(key, 100)
+        return (entries[-1]["key"] if entries else key), [_public(one) for one in entries if one["phase"] != "intent"]
+
+    async def leaks(self) -> Leaks:
+        """Which ends of jobs leave streams behind most, by status and hour of the day (UTC)."""
+        drained = await self.drains()
+        statuses: dict[str, list[int]] = {}
+        for entry in drained:
+            hour = int(entry["at"][DAY_CHARS + 1 : DAY_CHARS + 3])
+            statuses.setdefault(entry["status"] or entry["reason"], [0] * 24)[hour] += 1
+        rows: list[LeakRow] = [
+            {"status": word, "drained": sum(hours), "hours": hours} for word, hours in statuses.items()
+        ]
+        return {"total": len(drained), "statuses": sorted(rows, key=lambda row: -sum(row["hours"]))}
+
+    async def drains(self) -> list[Entry]:
+        """Every deletion that is still in it, newest first."""
+        entries = await self._audit.newest(AUDIT_ENTRIES)
+        return [entry for entry in entries if entry.get("outcome") == Outcome.DRAINED.value]
+
+    async def what_became_of(self, name: str) -> str:
+        """For whoever looks for a stream that is not there: whether it was reactor that deleted it."""
+        trail = await self._audit.newest(AUDIT_ENTRIES)
+        deletions = (one for one in trail if one["stream"] == name and one.get("outcome") in _GONE)
+        return f"there is no stream {name}; {deletion_of(next(deletions, None), trail[-1]['at'] if trail else None)}"
+
+
+def _public(entry: Entry) -> Entry:
+    """Without the token, which is between replicas."""
+    return cast("Entry", {name: value for name, value in entry.items() if name != "token"})

@@ -27,6 +27,7 @@ from reactor.core.shapes import (
     WordTold,
 )
 from reactor.core.stream_info import Raw
+from reactor.directories.events import Snapshot
 from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import DEAD_LETTERS, Topology
 from reactor.operate.history import DAY_CHARS, Trail
@@ -73,6 +74,9 @@ class Overview:
         self._judged: Report | None = None
         self._judged_at = float("-inf")
         self._points: deque[Point] = deque(maxlen=STEPS)
+        self._last_seqs: deque[int] = deque(maxlen=2)
+        """Where the lifecycle stream ended when it was looked at, the older one first."""
+        self._looked_at = float("-inf")
 
     @property
     def paused(self) -> str | None:
@@ -120,7 +124,7 @@ class Overview:
 
     async def measure(self) -> Measures:
         """What all replicas see alike: streams by verdict, ledger, the last full pass."""
-        report, snapshot = await self.judged(), await self._directory.look_around()
+        report, snapshot = await self.judged(), await self._look_around()
         coverage, _ = await self._directory.look_up(snapshot)
         last_pass = await self._ledger.passes.last()
         return {
@@ -135,6 +139,14 @@ class Overview:
             "lag": snapshot.lifecycle.behind,
             "last_reconcile": last_pass,
         }
+
+    async def _look_around(self) -> Snapshot:
+        """Events of the last moment need not be read yet: under steady traffic some always are on their way."""
+        snapshot = await self._directory.look_around(self._last_seqs[0] if self._last_seqs else None)
+        if time.monotonic() - self._looked_at > FRESH_S:
+            self._last_seqs.append(snapshot.lifecycle.last_seq)
+            self._looked_at = time.monotonic()
+        return snapshot
 
     def _counts(self, report: Report) -> Counts:
         verdicts = {word: report.count(outcome) for outcome, word in _VERDICTS.items()}

@@ -244,6 +244,22 @@ POLICY = (
         f"{WORKER}test_the_sweeper_never_acts_on_absence",
     ),
     Mutation(
+        "begun-to-read",
+        "a stream that another has begun to mirror or source is not fenced",
+        "controller/intake.py",
+        "await self._ledger.surroundings.add(sorted(topology.sourced), topology.captors)",
+        "pass",
+        f"{WORKER}test_a_stream_that_another_has_begun_to_read_stays",
+    ),
+    Mutation(
+        "listed-in-our-time",
+        "what was listed before anybody heard advisories is not trusted",
+        "store/surroundings.py",
+        " or tonumber(at) < tonumber(ARGV[2])",
+        "",
+        f"{WORKER}test_what_was_listed_before_its_time_is_listed_anew",
+    ),
+    Mutation(
         "sweeper-leaves-the-missing",
         "the sweeper never acts on absence",
         "worker/wiring.py",

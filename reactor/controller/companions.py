@@ -4,12 +4,13 @@ They are untidy where they stay, no more: whatever fails here is said, and stops
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from reactor.core.model import Coverage, Record
 from reactor.core.policy import Policy, is_over
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import JetStreamError
-from reactor.jetstream.topology import Topology, streams_of_advisories
+from reactor.jetstream.topology import Topology
 
 
 class Companions:
@@ -21,25 +22,21 @@ class Companions:
         self._reads = reads
         self._effects = effects
 
-    async def survey(self, sourced: frozenset[str]) -> Topology:
-        """Look once for many streams where companions are. `sourced` is what a listing has shown of the others."""
+    async def survey(self, topology: Topology) -> Topology:
+        """Look once for many streams which companions there are. What could not be seen is in `unseen`."""
         homes: dict[str, list[str]] = {}
         unseen: list[str] = []
-        try:
-            streams = await streams_of_advisories(self._reads) if self._templates else []
-        except JetStreamError as error:
-            return Topology(sourced, unseen=(f"companions could not be looked for: {error}",))
-        for stream in streams:
+        for stream in topology.captors if self._templates else ():
             try:
                 for consumer in await self._reads.consumer_names(stream):
                     homes.setdefault(consumer, []).append(stream)
             except JetStreamError as error:  # a node away takes its streams along
                 unseen.append(f"companions on {stream} could not be looked up: {error}")
-        return Topology(sourced, homes, tuple(unseen))
+        return replace(topology, homes=homes, unseen=tuple(unseen))
 
     def jobs(self, topology: Topology) -> set[str]:
         """The jobs that have companions there."""
-        return {job_id for consumer in topology.homes for job_id in self._jobs_of(consumer)}
+        return {job_id for consumer in topology.homes or () for job_id in self._jobs_of(consumer)}
 
     def _jobs_of(self, consumer: str) -> Iterator[str]:
         for template in self._templates:
@@ -52,12 +49,16 @@ class Companions:
         """Delete a job's companions. Says what was left behind."""
         names = [template.replace("{job_id}", job_id) for template in self._templates]
         left = list(topology.unseen)
-        for stream, consumer in [(stream, name) for name in names for stream in topology.homes.get(name, ())]:
+        for stream, consumer in [(stream, name) for name in names for stream in _homes_of(name, topology)]:
             try:
                 await self._effects.delete_consumer(stream, consumer)
             except JetStreamError as error:
                 left.append(f"companion {consumer} on {stream} is left: {error}")
         return "; ".join(left) or None
+
+
+def _homes_of(consumer: str, topology: Topology) -> Sequence[str]:
+    return topology.captors if topology.homes is None else topology.homes.get(consumer, ())
 
 
 def orphaned(coverage: Coverage, records: Mapping[str, Record], policy: Policy, now: int) -> list[str]:

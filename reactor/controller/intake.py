@@ -8,6 +8,7 @@ it costs nothing but time.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 
 import nats.errors
 import structlog
@@ -20,10 +21,10 @@ from reactor.core.observer import FORGETFUL, Observer
 from reactor.core.policy import Policy
 from reactor.core.stream_info import ADVISORY
 from reactor.directories.events import Directory, Taken
-from reactor.jetstream.client import read_delivery
+from reactor.jetstream.client import JetStream, read_delivery
 from reactor.jetstream.connection import size_of
-from reactor.jetstream.errors import JetStreamError
-from reactor.jetstream.topology import DEAD_LETTER_SUBJECT
+from reactor.jetstream.errors import JetStreamError, NotFound
+from reactor.jetstream.topology import DEAD_LETTER_SUBJECT, topology_of
 from reactor.store.audit import Audit
 from reactor.store.ledger import Ledger
 from reactor.store.records import ForeignLedger
@@ -191,8 +192,9 @@ class LifecycleSubscriber:
 class AdvisorySubscriber:
     """Takes advisories: hints to look, never proof."""
 
-    def __init__(self, ledger: Ledger, audit: Audit, policy: Policy) -> None:
+    def __init__(self, reads: JetStream, ledger: Ledger, audit: Audit, policy: Policy) -> None:
         """Advisories name streams; which of them are job streams, the policy knows."""
+        self._reads = reads
         self._audit = audit
         self._ledger = ledger
         self._policy = policy
@@ -213,14 +215,24 @@ class AdvisorySubscriber:
         _, action, stream, *_ = subject.removeprefix(f"{ADVISORY}.").split(".")
         job_id = self._policy.job_id(stream)
         if job_id is None:
+            if action in {"CREATED", "UPDATED"}:
+                await self._look_at_another(stream)
             return
         match action:
             case "CREATED":
-                await self._ledger.due.schedule({job_id: self._policy.age_guard / SECOND})
+                await self._ledger.due.hint(job_id, self._policy.age_guard / SECOND)
+            case "UPDATED":
+                pass
             case "DELETED":
                 await self._forget(stream, job_id)
             case _:
                 await self._ledger.tallies.count_delivery(job_id, action.lower())
+
+    async def _look_at_another(self, stream: str) -> None:
+        """A stream that is nobody's job's: it may mirror or source one, or capture advisories."""
+        with suppress(NotFound):
+            topology = topology_of([(await self._reads.stream_info(stream))["config"]])
+            await self._ledger.surroundings.add(sorted(topology.sourced), topology.captors)
 
     async def _forget(self, stream: str, job_id: str) -> None:
         """There is nothing to look at any more; but a deletion of ours is still to be accounted for by a look."""

@@ -14,6 +14,7 @@ from reactor.core.stream_info import read_stream
 from reactor.directories.events import Snapshot
 from reactor.jetstream.client import Listing
 from reactor.jetstream.errors import NotFound
+from reactor.jetstream.topology import topology_of
 
 CATCH_UP_S = 15.0
 """How long events that are on their way to another replica are waited for; after that, absence proves nothing."""
@@ -56,6 +57,7 @@ class Reviewer:
         """`catch_up` consumes what the durable has pending."""
         self._reads = resources.reads
         self._directory = resources.directory
+        self._ledger = resources.ledger
         self._companions = resources.companions
         self._throttle = resources.throttle
         self._judge = judge
@@ -68,8 +70,10 @@ class Reviewer:
         await self._catch_up()
         listing = await self._list(lifecycle.stream, only)
         snapshot = await self._caught_up_after_list()
-        snapshot = replace(snapshot, topology=await self._companions.survey(listing.sourced()))
-        streams = self._job_streams(listing, only)
+        topology = topology_of(listing.configs())
+        await self._ledger.surroundings.remember(lifecycle.identity, topology.sourced, topology.captors)
+        snapshot = replace(snapshot, topology=await self._companions.survey(topology))
+        streams = self._job_streams(listing, topology.sourced, only)
         coverage, records = await self._directory.look_up(snapshot, [stream.job_id for stream in streams])
         judged = [
             Judged(stream, record, coverage, decide(stream, record, coverage, self._policy))
@@ -102,9 +106,9 @@ class Reviewer:
             snapshot = await self._directory.look_around(caught_up_to=listed_at)
         return snapshot
 
-    def _job_streams(self, listing: Listing, only: frozenset[str]) -> list[Stream]:
+    def _job_streams(self, listing: Listing, sourced: frozenset[str], only: frozenset[str]) -> list[Stream]:
         """Job streams by their exact listed names; one that the server could not report whole is taken as such."""
-        streams, sourced = {}, listing.sourced()
+        streams = {}
         for name in sorted(listing.streams.keys() | listing.unreported):
             job_id = self._policy.job_id(name)
             if job_id is None or (only and name not in only):

@@ -3,8 +3,7 @@
 It judges one job at a time, so it never acts on absence: a job that nobody has heard of is left to the full pass.
 """
 
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from reactor.controller.drain import Drainer
@@ -13,10 +12,11 @@ from reactor.controller.resources import Resources
 from reactor.core.backoff import delay_until
 from reactor.core.model import Outcome, Reason, Record, Settlement
 from reactor.directories.events import Snapshot
+from reactor.jetstream.topology import Topology, topology_of
 from reactor.store.due_queue import Claim
 
-TOPOLOGY_MAX_AGE_S = 60.0
-"""How old the knowledge of which stream sources which may be: it takes a full listing, and hardly ever changes."""
+HINTS = 1_000
+"""Hints that are asked about at once."""
 
 
 class Sweeper:
@@ -34,7 +34,6 @@ class Sweeper:
         self._reads = resources.reads
         self._directory = resources.directory
         self._ledger = resources.ledger
-        self._companions = resources.companions
         self._rights = resources.rights
         self._recorder = resources.recorder
         self._retries = resources.retries
@@ -43,24 +42,41 @@ class Sweeper:
         self._drainer = drainer
         self._lease_s = lease_s
         self._want_pass = want_pass
-        self._sourced: frozenset[str] = frozenset()
-        self._listed_at = float("-inf")
+        self._here_since: int | None = None
+        """By Redis's clock (ms)."""
 
     async def tick(self) -> float | None:
-        """Settle one batch of due jobs; seconds until the next one is due, None where none will be.
+        """Settle one batch of due jobs, or of hints where none is due; seconds until the next one is, None for never.
 
         Raises JetStreamError and LedgerError: the claim then runs out, and its jobs fall due again.
         """
+        if self._here_since is None:
+            self._here_since = await self._ledger.surroundings.now()
         claim = await self._ledger.due.claim(self._throttle.within(self._lease_s / 2), self._lease_s)
         if claim.jobs:
             await self._sweep(claim)
+        else:
+            await self._take_hints()
         return await self._ledger.due.next_due()
+
+    async def _take_hints(self) -> None:
+        """Of streams that were made: whose job lives needs no look, whose is over is due, and absence wants a pass."""
+        claim = await self._ledger.due.claim_hints(HINTS, self._lease_s)
+        if not claim.jobs:
+            return
+        records = (await self._ledger.records.read("", claim.jobs)).records
+        over = [job_id for job_id, record in records.items() if self._policy.is_terminal(record)]
+        await self._ledger.due.schedule(dict.fromkeys(over, 0.0))
+        if len(records) < len(claim.jobs):
+            await self._want_pass()
+        await self._ledger.due.drop_hints(claim)
 
     async def _sweep(self, claim: Claim) -> None:
         snapshot = await self._directory.ensure()
-        snapshot = replace(snapshot, topology=await self._companions.survey(await self._sourced_lately()))
+        names = await self._names_by_job(claim.jobs)
+        topology = await self._topology(snapshot, [name for some in names.values() for name in some])
+        snapshot = replace(snapshot, topology=topology)
         await self._rights.recheck()
-        names = await self._names_by_job()
         _, records = await self._directory.look_up(snapshot, claim.jobs)
 
         async def settle(job_id: str) -> None:
@@ -68,29 +84,38 @@ class Sweeper:
 
         await self._throttle.each(claim.jobs, settle)
 
-    async def _sourced_lately(self) -> frozenset[str]:
-        """Streams that another one mirrors or sources, as they were a moment ago."""
-        if time.monotonic() - self._listed_at > TOPOLOGY_MAX_AGE_S:
-            self._sourced = (await self._reads.list_streams()).sourced()
-            self._listed_at = time.monotonic()
-        return self._sourced
+    async def _topology(self, snapshot: Snapshot, names: Sequence[str]) -> Topology:
+        """As a listing of our time has shown it, and advisories since: before, nobody may have heard them."""
+        surroundings, identity = self._ledger.surroundings, snapshot.lifecycle.identity
+        if known := await surroundings.among(identity, names, self._here_since or 0):
+            return Topology(*known)
+        topology = topology_of((await self._reads.list_streams()).configs())
+        await surroundings.remember(identity, topology.sourced, topology.captors)
+        return topology
 
-    async def _names_by_job(self) -> Mapping[str, Sequence[str]]:
-        """Listed job streams by job, and streams whose deletion was begun and never accounted for."""
-        names: dict[str, list[str]] = {}
-        for name in await self._reads.stream_names() | (await self._recorder.begun()).keys():
+    async def _names_by_job(self, jobs: Sequence[str]) -> Mapping[str, Collection[str]]:
+        """The names that the jobs' streams can have, and streams whose deletion was begun and never accounted for.
+
+        Where the pattern leaves several names open, those that there are.
+        """
+        names = {job_id: {name} for job_id in jobs if (name := self._policy.name_of(job_id)) is not None}
+        others = set(await self._recorder.begun())
+        if len(names) < len(jobs):
+            others |= await self._reads.stream_names()
+        for name in others:
             if (job_id := self._policy.job_id(name)) is not None:
-                names.setdefault(job_id, []).append(name)
+                names.setdefault(job_id, set()).add(name)
         return names
 
     async def _settle_job(
-        self, snapshot: Snapshot, claim: Claim, job_id: str, names: Sequence[str], record: Record | None
+        self, snapshot: Snapshot, claim: Claim, job_id: str, names: Collection[str], record: Record | None
     ) -> None:
         settlements = []
         for name in names:
             await self._throttle.turn()
             settlements.append(await self._drainer.drain_stream(snapshot, Target(name, job_id)))
-        if record is not None and self._policy.is_terminal(record) and not settlements:
+        there = [one for one in settlements if one.reason is not Reason.GONE]
+        if record is not None and self._policy.is_terminal(record) and not there:
             await self._ledger.records.retire(job_id, record)
         delays = [delay for one in settlements if (delay := await self._next_look(one)) is not None]
         await self._ledger.due.settle(claim, job_id, min(delays, default=None))

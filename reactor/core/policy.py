@@ -16,6 +16,7 @@ lost, then the guards of a terminal or of a missing job, and last whether the st
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 
 from reactor.core.model import Coverage, Drain, Keep, Reason, Record, Stream, Unfixable, Verdict, Wait, Word, fold
 
@@ -52,6 +53,12 @@ class Policy:
         match = self.pattern.fullmatch(stream_name)
         return None if match is None or stream_name in self.own_streams else match["job_id"]
 
+    def name_of(self, job_id: str) -> str | None:
+        """The only name that a stream of this job can have; None where the pattern leaves several open."""
+        ends = _ends_of(self.pattern.pattern)
+        name = None if ends is None else f"{ends[0]}{job_id}{ends[1]}"
+        return name if name is not None and self.job_id(name) == job_id else None
+
     def is_protected(self, stream: Stream) -> bool:
         """By its own metadata or by a glob in the settings."""
         return stream.protected or any(fnmatchcase(stream.name, glob) for glob in self.protect)
@@ -67,6 +74,25 @@ class Policy:
     def is_disputed(self, record: Record) -> bool:
         """Whether one of its last words is terminal and the other is not."""
         return self.ends(record.latest) != self.ends(record.last)
+
+
+@cache
+def _ends_of(pattern: str) -> tuple[str, str] | None:
+    """What stands before the job's id and after it, where the pattern says so to the letter."""
+    before, group, rest = pattern.partition("(?P<job_id>")
+    depth, end = 1, 0
+    for part in re.finditer(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[()]", rest):
+        depth += {"(": 1, ")": -1}.get(part[0], 0)
+        if not depth:
+            end = part.end()
+            break
+    if not group or not end:
+        return None
+    before, after = re.sub(r"^(?:\^|\\A)", "", before), re.sub(r"(?:\$|\\Z)$", "", rest[end:])
+    literal = re.compile(r"(?:[^\\.^$*+?{}\[\]|()]|\\[^\w\s])*")
+    if not (literal.fullmatch(before) and literal.fullmatch(after)):
+        return None
+    return re.sub(r"\\(.)", r"\1", before), re.sub(r"\\(.)", r"\1", after)
 
 
 def decide(stream: Stream, record: Record | None, coverage: Coverage, policy: Policy) -> Verdict:

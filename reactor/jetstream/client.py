@@ -1,7 +1,7 @@
 """JetStream's API, request by request, and what its answers amount to."""
 
 from base64 import b64decode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import uuid4
@@ -51,11 +51,9 @@ class Listing:
         """Which stream has each subject, as streams spell them."""
         return {subject: name for name, raw in self.streams.items() for subject in raw["config"].get("subjects") or ()}
 
-    def sourced(self) -> frozenset[str]:
-        """Streams that another one mirrors or sources."""
-        configs = [raw["config"] for raw in self.streams.values()]
-        origins = [origin for c in configs for origin in (c.get("mirror"), *(c.get("sources") or ())) if origin]
-        return frozenset(origin["name"] for origin in origins)
+    def configs(self) -> Iterator[Raw]:
+        """Of every stream that the pages showed."""
+        return (raw["config"] for raw in self.streams.values())
 
 
 class JetStream(Connection):

@@ -5,8 +5,8 @@ of its own keeps it, and reactor reads there; and reactor makes no stream on the
 NATS, so that a job system may make one at any time. Nothing of others' is ever altered.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from reactor.core.events import SubjectTemplate
 from reactor.core.stream_info import ADVISORY, Raw, instant
@@ -17,6 +17,7 @@ DEAD_LETTERS = "REACTOR_DEAD_LETTERS"
 DEAD_LETTER_SUBJECT = "reactor.dead_letters"
 ADVISORY_SUBJECTS = (
     f"{ADVISORY}.STREAM.CREATED.*",
+    f"{ADVISORY}.STREAM.UPDATED.*",
     f"{ADVISORY}.STREAM.DELETED.*",
     f"{ADVISORY}.CONSUMER.MAX_DELIVERIES.*.*",
     f"{ADVISORY}.CONSUMER.MSG_TERMINATED.*.*",
@@ -88,8 +89,10 @@ class Topology:
 
     sourced: frozenset[str] = frozenset()
     """Streams that another one mirrors or sources."""
-    homes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """The streams that each companion is on, by its name."""
+    captors: Sequence[str] = ()
+    """Streams that capture advisories: companions may be on them."""
+    homes: Mapping[str, Sequence[str]] | None = None
+    """The streams that each consumer there is on, by its name; None where only the streams are known."""
     unseen: tuple[str, ...] = ()
 
 
@@ -131,6 +134,17 @@ async def remove_former_advisories(js: JetStream, durable: str) -> bool:
     except NotFound:
         return False
     return True
+
+
+def topology_of(configs: Iterable[Raw]) -> Topology:
+    """How streams with these configs hang together."""
+    sourced, captors = set[str](), []
+    for config in configs:
+        origins = (config.get("mirror"), *(config.get("sources") or ()))
+        sourced |= {origin["name"] for origin in origins if origin}
+        if any(overlaps(subject, f"{ADVISORY}.>") for subject in config.get("subjects") or ()):
+            captors.append(config["name"])
+    return Topology(frozenset(sourced), captors=sorted(captors))
 
 
 async def streams_of_advisories(js: JetStream) -> list[str]:
@@ -277,3 +291,14 @@ def covers(pattern: str, subject: str) -> bool:
         if index >= len(has) or has[index] == ">" or want not in {"*", has[index]}:
             return False
     return len(wants) == len(has)
+
+
+def overlaps(one: str, other: str) -> bool:
+    """Whether some subject is captured by both (wildcards allowed)."""
+    left, right = one.split("."), other.split(".")
+    for mine, theirs in zip(left, right, strict=False):
+        if ">" in {mine, theirs}:
+            return True
+        if "*" not in {mine, theirs} and mine != theirs:
+            return False
+    return len(left) == len(right)

@@ -29,7 +29,7 @@ from reactor.core.shapes import (
 from reactor.core.stream_info import Raw
 from reactor.directories.events import Snapshot
 from reactor.jetstream.errors import NotFound
-from reactor.jetstream.topology import DEAD_LETTERS, Topology
+from reactor.jetstream.topology import DEAD_LETTERS, topology_of
 from reactor.operate.history import DAY_CHARS, Trail
 from reactor.store.audit import Audit
 
@@ -196,8 +196,8 @@ class Overview:
         if job_id is None:
             message = f"{name!r} is no job stream: its name does not match {self._policy.pattern.pattern}"
             raise NoJobStream(message)
-        sourced = (await self._reads.list_streams()).sourced()
-        snapshot = replace(await self._directory.look_around(), topology=Topology(sourced))
+        topology = topology_of((await self._reads.list_streams()).configs())
+        snapshot = replace(await self._directory.look_around(), topology=topology)
         try:
             look = await self._judge.look(snapshot, Target(name, job_id))
             consumers = await self._reads.consumers(name)

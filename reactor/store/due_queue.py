@@ -1,6 +1,8 @@
-"""The due queue: jobs by when to look at their streams. Key: `due`, a sorted set of due times (ms, Redis's own clock).
+"""The due queue: jobs by when to look at their streams.
 
-Due times are spans added to Redis's clock, so no worker's clock is ever compared with another's.
+Keys: `due` and `hints`, sorted sets of times (ms, Redis's own clock). A hint says no more than that a stream was made:
+it is asked about in bulk, when nothing is due. Due times are spans added to Redis's clock, so no worker's clock is ever
+compared with another's.
 """
 
 from collections.abc import Mapping
@@ -18,9 +20,12 @@ return {{now + tonumber(ARGV[2]), jobs}}
 """
 _NEXT_DUE = f"""
 {NOW}
-local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-if #first == 0 then return false end
-return tonumber(first[2]) - now
+local next = nil
+for _, key in ipairs(KEYS) do
+  local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  if #first > 0 then next = math.min(next or tonumber(first[2]), tonumber(first[2])) end
+end
+return next and next - now or false
 """
 _SETTLE = f"""
 {NOW}
@@ -32,6 +37,13 @@ return 1
 _SCHEDULE = f"""
 {NOW}
 for i = 1, #ARGV, 2 do redis.call('ZADD', KEYS[1], 'LT', now + tonumber(ARGV[i + 1]), ARGV[i]) end
+"""
+_DROP = """
+for i = 2, #ARGV do
+  if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[i]) or -1) == tonumber(ARGV[1]) then
+    redis.call('ZREM', KEYS[1], ARGV[i])
+  end
+end
 """
 
 
@@ -50,19 +62,30 @@ class DueQueue:
         """Keys are prefixed by the namespace."""
         self._redis = redis
         self._due = key_of(namespace, "due")
+        self._hints = key_of(namespace, "hints")
         self._claim = Script(scripts, _CLAIM)
         self._next_due = Script(scripts, _NEXT_DUE)
         self._settle = Script(scripts, _SETTLE)
         self._schedule = Script(scripts, _SCHEDULE)
+        self._drop = Script(scripts, _DROP)
 
     async def claim(self, limit: int, lease_s: float) -> Claim:
         """Take jobs that are due, for the length of the lease."""
         score, jobs = await self._claim(keys=[self._due], args=[limit, int(lease_s * 1000)])
         return Claim(score, tuple(jobs))
 
+    async def claim_hints(self, limit: int, lease_s: float) -> Claim:
+        """The same of hints."""
+        score, jobs = await self._claim(keys=[self._hints], args=[limit, int(lease_s * 1000)])
+        return Claim(score, tuple(jobs))
+
+    async def drop_hints(self, claim: Claim) -> None:
+        """Claimed hints are seen to, but for those that have come anew."""
+        await self._drop(keys=[self._hints], args=[claim.score, *claim.jobs])
+
     async def next_due(self) -> float | None:
-        """Seconds until the next job falls due (negative: overdue); None where none will."""
-        delay = await self._next_due(keys=[self._due], args=[])
+        """Seconds until the next job or hint falls due (negative: overdue); None where none will."""
+        delay = await self._next_due(keys=[self._due, self._hints], args=[])
         return None if delay is None else delay / 1000
 
     async def settle(self, claim: Claim, job_id: str, delay_s: float | None) -> None:
@@ -76,9 +99,14 @@ class DueQueue:
         if args:
             await self._schedule(keys=[self._due], args=args)
 
+    async def hint(self, job_id: str, delay_s: float) -> None:
+        """A stream of the job was made: ask after the delay whether it is anybody's."""
+        await self._schedule(keys=[self._hints], args=[job_id, int(delay_s * 1000) + 1])
+
     async def forget(self, job_id: str) -> None:
-        """Take a job out of the due queue: its stream was deleted."""
+        """Take a job out of the queue: its stream was deleted."""
         await self._redis.zrem(self._due, job_id)
+        await self._redis.zrem(self._hints, job_id)
 
     async def count(self) -> int:
         """Jobs in the due queue."""

@@ -12,6 +12,9 @@ Keys, each under the namespace:
     attempts            hash    failed drains in a row, by job
     sighting:<stream>   string  when these consumer figures were first seen; expires
     deliveries:<job_id> hash    advisories counted on the job; expires
+    hints               zset    jobs whose streams were made, by when it may be asked whether they are anybody's
+    sourced, captors    set     how streams hang together (see `surroundings`)
+    surveyed            string  when a listing last showed that, and of whose account; expires
 
 Everything here can be rebuilt from the lifecycle stream.
 """
@@ -24,6 +27,7 @@ from reactor.store.due_queue import DueQueue
 from reactor.store.leases import Leases, Passes
 from reactor.store.records import Records
 from reactor.store.scripts import Scripts
+from reactor.store.surroundings import Surroundings
 from reactor.store.tallies import Tallies
 
 
@@ -36,6 +40,7 @@ class Ledger:
     leases: Leases
     passes: Passes
     tallies: Tallies
+    surroundings: Surroundings
 
     @classmethod
     def of(cls, redis: Redis, scripts: Scripts, namespace: str, ttl_s: float) -> "Ledger":
@@ -46,4 +51,5 @@ class Ledger:
             Leases(scripts, namespace),
             Passes(redis, scripts, namespace),
             Tallies(redis, scripts, namespace, ttl_s),
+            Surroundings(scripts, namespace),
         )

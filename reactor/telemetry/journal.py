@@ -36,7 +36,7 @@ class Journal:
         """What was found of streams; told where it differs from what was found before."""
         for settlement in settlements:
             before = self._last.pop(settlement.stream.name, None)
-            if settlement.outcome is not Outcome.DRAINED:  # whose end has been told
+            if settlement.outcome is not Outcome.DRAINED and settlement.reason is not Reason.GONE:  # their end was told
                 self._compare(settlement, before)
 
     def _compare(self, settlement: Settlement, before: Found | None) -> None:

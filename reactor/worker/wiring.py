@@ -175,7 +175,7 @@ class UseCases:
 
     def advisory_subscriber(self) -> AdvisorySubscriber:
         """Takes advisories."""
-        return AdvisorySubscriber(self._connected.ledger, self._connected.audit, self.policy)
+        return AdvisorySubscriber(self._connected.reads, self._connected.ledger, self._connected.audit, self.policy)
 
     def reconciler(self, subscriber: LifecycleSubscriber) -> Reconciler:
         """The full pass, which consumes what is pending through the given subscriber."""

@@ -189,6 +189,54 @@ async def test_from_due_to_deleted(world: World) -> None:
     record("from due to deleted", ordered[396], words)
 
 
+@pytest.mark.parametrize("live", [100, 5_000, 20_000])
+async def test_from_due_to_deleted_beside_live_streams(world: World, live: int) -> None:
+    """All of them made a moment ago, so each is hinted at while the zombies fall due."""
+    heard = await world.nc.subscribe("reactor.drained.*")
+    ended: dict[str, float] = {}
+    delays: list[float] = []
+    env = world.env(
+        REACTOR_LOG_LEVEL="INFO",
+        REACTOR_POLICY_TERMINAL_GRACE="1s",
+        REACTOR_POLICY_AGE_GUARD="20s",
+        REACTOR_RECONCILE_INTERVAL="1h",
+        REACTOR_BREAKER_MAX_MISSING="100000",
+    )
+    async with worker(env) as process:
+        for number in range(150):
+            await world.stream(f"job_{number}", messages=1)
+            await world.emit(number, "STARTED")
+        await each(range(150, 150 + live), lambda number: _live(world, number), 16)
+        await asyncio.sleep(21)  # the age guard of the youngest: hints are due, and were for a while
+        one = psutil.Process(process.process.pid)
+        before, start = one.cpu_times(), time.monotonic()
+
+        async def listen() -> None:
+            while len(delays) < 150:
+                msg = await heard.next_msg(timeout=100)
+                delays.append(time.monotonic() - ended[json.loads(msg.data)["stream"]] - 1.0)
+
+        listening = asyncio.create_task(listen())
+        for number in range(150):
+            ended[f"job_{number}"] = time.monotonic()
+            await world.emit(number, "SUCCESS")
+            await asyncio.sleep(0.02)
+        await listening
+        after = one.cpu_times()
+    ordered, spent = sorted(delays), after.user + after.system - before.user - before.system
+    words = f"median {ordered[75] * 1000:.0f} ms, p99 {ordered[148] * 1000:.0f} ms (wished: under 250)"
+    record(
+        "from due to deleted",
+        ordered[148],
+        f"beside {live:,} live streams made a moment ago: {words}, {spent / (time.monotonic() - start):.0%} of a core",
+    )
+
+
+async def _live(world: World, number: int) -> None:
+    await world.stream(f"job_{number}")
+    await world.nc.publish(f"jobs.lifecycle.{number}", json.dumps({"job_id": number, "status": "STARTED"}).encode())
+
+
 async def test_at_rest(world: World) -> None:
     """With 2,000 live jobs known and nothing to do."""
     await world.declare()

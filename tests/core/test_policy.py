@@ -420,6 +420,30 @@ def test_job_streams_are_known_by_name() -> None:
     assert replace(POLICY, own_streams=frozenset({"job_1"})).job_id("job_1") is None
 
 
+@pytest.mark.parametrize(
+    ("pattern", "job_id", "name"),
+    [
+        (r"^job_(?P<job_id>0|[1-9][0-9]*)$", "7", "job_7"),
+        (r"^job_(?P<job_id>0|[1-9][0-9]*)$", "07", None),
+        (r"job-(?P<job_id>[0-9]+)-queue", "7", "job-7-queue"),
+        (r"\Aa\.b\-(?P<job_id>(?:x|[)(]|\)y)+)z\Z", ")y", "a.b-)yz"),
+        (r"(?P<job_id>[a-z]+)", "x", "x"),
+        (r"(?:job|task)_(?P<job_id>[0-9]+)", "7", None),
+        (r"job_(?P<job_id>[0-9]+)(?:_retry)?", "7", None),
+        (r"job_?(?P<job_id>[0-9]+)", "7", None),
+        (r"[jJ]ob_(?P<job_id>[0-9]+)", "7", None),
+        (r"job.(?P<job_id>[0-9]+)", "7", None),
+        (r"\w(?P<job_id>[0-9]+)", "7", None),
+        (r"x|job_(?P<job_id>[0-9]+)", "7", None),
+        (r"(?i)job_(?P<job_id>[0-9]+)", "7", None),
+    ],
+)
+def test_a_pattern_is_turned_round_where_it_leaves_no_choice(pattern: str, job_id: str, name: str | None) -> None:
+    """A name is made of what stands around the id to the letter, and of nothing else."""
+    policy = replace(POLICY, pattern=re.compile(pattern, re.ASCII))
+    assert policy.name_of(job_id) == name
+
+
 def test_a_job_is_due_when_its_grace_has_passed() -> None:
     """A live one never is."""
     assert due_at(word(NOW, 1, "success"), POLICY) == NOW + 5 * MINUTE

@@ -104,6 +104,75 @@ async def test_a_stream_made_after_its_job_ended_falls_too(world: World) -> None
         await eventually(lambda: gone(world, "job_1"))
 
 
+@pytest.mark.parametrize("by", ["mirror", "source", "update"])
+async def test_a_stream_that_another_has_begun_to_read_stays(world: World, by: str) -> None:
+    """Under a running worker: the advisory tells, no listing; it is a person's business then."""
+    env = world.env(REACTOR_POLICY_TERMINAL_GRACE="1s", REACTOR_RECONCILE_INTERVAL="1h")
+    async with worker(env) as process:
+        await world.zombie(2)  # after the first pass, so what it listed is trusted from here on
+        await eventually(lambda: gone(world, "job_2"))
+        await world.stream("job_1", messages=1)
+        await world.emit(1, "SUCCESS")
+        origins = {"mirror": {"name": "job_1"}} if by == "mirror" else {"sources": [{"name": "job_1"}]}
+        if by == "update":
+            await world.api("STREAM.CREATE.copy", {"name": "copy", "storage": "file", "subjects": ["copy"]})
+            await world.api("STREAM.UPDATE.copy", {"name": "copy", "storage": "file", "subjects": ["copy"]} | origins)
+        else:
+            await world.api("STREAM.CREATE.copy", {"name": "copy", "storage": "file"} | origins)
+        await eventually(lambda: process.said("not-fenceable"))
+        assert "job_1" in await world.names()
+
+
+async def test_what_was_listed_before_its_time_is_listed_anew(world: World) -> None:
+    """Nobody may have heard what became of streams between that listing and a sweeper's start."""
+    await world.declare()
+    await world.zombie(1)
+    await world.reconcile(REACTOR_POLICY_AGE_GUARD="1h")
+    await world.api("STREAM.CREATE.copy", {"name": "copy", "storage": "file", "mirror": {"name": "job_1"}})
+    async with connections(world.load()) as connected:
+        cases = UseCases(connected, await provision_safely(connected))
+        await connected.ledger.due.schedule({"1": 0.0})
+        sweeper = cases.sweeper(_nobody_wants_it)
+        await eventually(lambda: _unfixable(world, sweeper))
+    assert "job_1" in await world.names()
+
+
+async def _nobody_wants_it() -> None:
+    """A full pass."""
+
+
+async def _unfixable(world: World, sweeper: Sweeper) -> bool:
+    await sweeper.tick()
+    return "not-fenceable" in [entry["reason"] for entry in await world.trail()]
+
+
+async def test_hints_of_live_jobs_are_forgotten_without_a_look(world: World) -> None:
+    """And none of them waits in the queue of what is due."""
+    async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1h")):
+        for number in range(20):
+            await world.emit(number, "STARTED")
+            await world.stream(f"job_{number}")
+        await eventually(lambda: heard(world, 19))
+        await eventually(lambda: nothing_hinted(world))
+        assert not await world.redis.exists(f"{world.namespace}:due")
+        assert len(await world.names()) == 20
+
+
+async def nothing_hinted(world: World) -> bool:
+    return not await world.redis.zcard(f"{world.namespace}:hints")
+
+
+async def test_a_pattern_that_leaves_names_open_is_swept_by_those_there_are(world: World) -> None:
+    """Two streams of a job; neither name follows from its number alone."""
+    pattern = r"^(?:job|task)_(?P<job_id>[0-9]+)$"
+    async with worker(world.env(REACTOR_POLICY_STREAM_PATTERN=pattern)):
+        await world.stream("job_1")
+        await world.stream("task_1", subjects=["task.1"])
+        await world.emit(1, "SUCCESS")
+        await eventually(lambda: gone(world, "job_1"))
+        await eventually(lambda: gone(world, "task_1"))
+
+
 async def test_a_missing_jobs_stream_falls_by_the_next_pass(world: World) -> None:
     """The sweeper leaves it to the pass, which it asks for as soon as the guards have passed."""
     env = world.env(REACTOR_POLICY_AGE_GUARD="1s", REACTOR_RECONCILE_INTERVAL="1h")

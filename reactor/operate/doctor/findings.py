@@ -8,7 +8,7 @@ from reactor.core.model import SECOND, Stream
 from reactor.core.policy import Policy
 from reactor.core.stream_info import Raw, read_stream
 from reactor.jetstream.client import JetStream, Listing
-from reactor.jetstream.topology import DEAD_LETTERS, DesiredStreams, Source
+from reactor.jetstream.topology import DEAD_LETTERS, DesiredStreams, Source, topology_of
 from reactor.operate.doctor import judges
 from reactor.store.health import RedisHealth
 from reactor.store.ledger import Ledger
@@ -66,7 +66,7 @@ class Findings:
         """What the listing shows of job streams."""
         listing, policy = self.listing or Listing(), replace(self.patient.policy, own_streams=self.own_streams)
         jobs = {name: policy.job_id(name) for name in listing.streams}
-        sourced = listing.sourced()
+        sourced = topology_of(listing.configs()).sourced
         return [
             read_stream(listing.streams[name], job_id, sourced=sourced, reported=name not in listing.unreported)
             for name, job_id in jobs.items()

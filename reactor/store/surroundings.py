@@ -1,0 +1,72 @@
+"""Surroundings: how streams hang together, as the last listing showed it and advisories have added since.
+
+Keys: `sourced` and `captors`, sets of stream names (another stream mirrors or sources them; they capture advisories,
+so companions may be on them), and `surveyed`, when that listing was made (ms, Redis's clock) and of the account of
+which lifecycle stream.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from reactor.store.scripts import NOW, Script, Scripts, key_of
+
+KEPT_MS = 3_600_000
+"""A full pass renews them; where none comes, somebody has to look again."""
+
+_REMEMBER = f"""
+{NOW}
+redis.call('DEL', KEYS[1], KEYS[2])
+for i = 3, #ARGV do redis.call('SADD', KEYS[i - 2 <= tonumber(ARGV[2]) and 1 or 2], ARGV[i]) end
+redis.call('SET', KEYS[3], string.format('%.0f ', now) .. ARGV[1], 'PX', {KEPT_MS})
+"""
+_ADD = "redis.pcall('SADD', KEYS[1], unpack(ARGV))"
+_AMONG = """
+local surveyed = redis.pcall('GET', KEYS[3])
+local at, whose = string.match(type(surveyed) == 'string' and surveyed or '', '^(%d+) (.*)$')
+if whose ~= ARGV[1] or tonumber(at) < tonumber(ARGV[2]) then return false end
+local sourced = {}
+for i = 3, #ARGV do
+  if redis.call('SISMEMBER', KEYS[1], ARGV[i]) == 1 then sourced[#sourced + 1] = ARGV[i] end
+end
+return {sourced, redis.call('SMEMBERS', KEYS[2])}
+"""
+_NOW = f"{NOW} return now"
+
+
+class Surroundings:
+    """The surroundings of one namespace. Every method raises LedgerError."""
+
+    def __init__(self, scripts: Scripts, namespace: str) -> None:
+        """Keys are prefixed by the namespace."""
+        self._keys = [key_of(namespace, name) for name in ("sourced", "captors", "surveyed")]
+        self._remember = Script(scripts, _REMEMBER)
+        self._add = Script(scripts, _ADD)
+        self._among = Script(scripts, _AMONG)
+        self._now = Script(scripts, _NOW)
+
+    async def now(self) -> int:
+        """Redis's clock (ms)."""
+        return cast("int", await self._now(keys=[], args=[]))
+
+    async def remember(self, identity: str, sourced: Iterable[str], captors: Iterable[str]) -> None:
+        """What a full listing has shown, of the account with that lifecycle stream."""
+        origins = list(sourced)
+        args: list[str | int] = [identity, len(origins), *origins, *captors]
+        await self._remember(keys=self._keys, args=args)
+
+    async def add(self, sourced: Sequence[str] = (), captors: Sequence[str] = ()) -> None:
+        """What was made since."""
+        for key, names in zip(self._keys, (sourced, captors), strict=False):
+            if names:
+                await self._add(keys=[key], args=list(names))
+
+    async def among(self, identity: str, names: Sequence[str], since: int) -> tuple[frozenset[str], list[str]] | None:
+        """Which of these are mirrored or sourced, and the streams that capture advisories.
+
+        None where nobody has listed that account `since` then (ms, Redis's clock).
+        """
+        answer = await self._among(keys=self._keys, args=[identity, since, *names])
+        if answer is None:
+            return None
+        sourced, captors = cast("tuple[list[str], list[str]]", answer)
+        return frozenset(sourced), sorted(captors)

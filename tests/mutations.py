@@ -260,6 +260,14 @@ POLICY = (
         f"{WORKER}test_what_was_listed_before_its_time_is_listed_anew",
     ),
     Mutation(
+        "wake-up",
+        "what others make due wakes the sweeper",
+        "store/scripts.py",
+        "if head_of(key) < before then redis.call('PUBLISH', channel, '') end",
+        "",
+        f"{WORKER}test_a_stream_made_after_its_job_ended_falls_too",
+    ),
+    Mutation(
         "sweeper-leaves-the-missing",
         "the sweeper never acts on absence",
         "worker/wiring.py",

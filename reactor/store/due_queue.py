@@ -6,11 +6,13 @@ compared with another's.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 
-from reactor.store.scripts import NOW, Script, Scripts, key_of
+from reactor.store.scripts import NOW, WAKE, LedgerError, Script, Scripts, key_of
 
 _CLAIM = f"""
 {NOW}
@@ -36,7 +38,10 @@ return 1
 """
 _SCHEDULE = f"""
 {NOW}
-for i = 1, #ARGV, 2 do redis.call('ZADD', KEYS[1], 'LT', now + tonumber(ARGV[i + 1]), ARGV[i]) end
+{WAKE}
+local head = head_of(KEYS[1])
+for i = 2, #ARGV, 2 do redis.call('ZADD', KEYS[1], 'LT', now + tonumber(ARGV[i + 1]), ARGV[i]) end
+wake(ARGV[1], KEYS[1], head)
 """
 _DROP = """
 for i = 2, #ARGV do
@@ -63,6 +68,7 @@ class DueQueue:
         self._redis = redis
         self._due = key_of(namespace, "due")
         self._hints = key_of(namespace, "hints")
+        self._wake = key_of(namespace, "wake")
         self._claim = Script(scripts, _CLAIM)
         self._next_due = Script(scripts, _NEXT_DUE)
         self._settle = Script(scripts, _SETTLE)
@@ -97,11 +103,11 @@ class DueQueue:
         """Look at the streams of each job after its delay, or earlier where it is due earlier already."""
         args: list[str | int] = [part for job, delay in delays_s.items() for part in (job, int(delay * 1000) + 1)]
         if args:
-            await self._schedule(keys=[self._due], args=args)
+            await self._schedule(keys=[self._due], args=[self._wake, *args])
 
     async def hint(self, job_id: str, delay_s: float) -> None:
         """A stream of the job was made: ask after the delay whether it is anybody's."""
-        await self._schedule(keys=[self._hints], args=[job_id, int(delay_s * 1000) + 1])
+        await self._schedule(keys=[self._hints], args=[self._wake, job_id, int(delay_s * 1000) + 1])
 
     async def forget(self, job_id: str) -> None:
         """Take a job out of the queue: its stream was deleted."""
@@ -111,3 +117,35 @@ class DueQueue:
     async def count(self) -> int:
         """Jobs in the due queue."""
         return await self._redis.zcard(self._due)
+
+
+class WakeUps:
+    """Hears on the channel `wake` that something falls due earlier than what was first before, whoever has said so."""
+
+    def __init__(self, redis: Redis, namespace: str) -> None:
+        """Nothing is heard before `wait`."""
+        self._redis = redis
+        self._channel = key_of(namespace, "wake")
+        self._listening: PubSub | None = None
+
+    async def wait(self, seconds: float) -> bool:
+        """Whether to look now: somebody has said so within that time, or nobody has listened until now.
+
+        Raises LedgerError; then nothing is heard until the next call.
+        """
+        try:
+            if self._listening is None:
+                self._listening = self._redis.pubsub(ignore_subscribe_messages=True)
+                await self._listening.subscribe(self._channel)
+                return True
+            return await self._listening.get_message(timeout=seconds) is not None
+        except LedgerError:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Listen no more; no error where the connection is gone."""
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            with suppress(LedgerError, OSError):
+                await listening.aclose()  # type: ignore[no-untyped-call]

@@ -16,6 +16,8 @@ Keys, each under the namespace:
     sourced, captors    set     how streams hang together (see `surroundings`)
     surveyed            string  when a listing last showed that, and of whose account; expires
 
+And a channel, `wake`: something falls due earlier than what was first before.
+
 Everything here can be rebuilt from the lifecycle stream.
 """
 

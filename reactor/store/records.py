@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from reactor.core.model import Record, Word
 from reactor.store.leases import TAKE, Lease, LeaseLost
-from reactor.store.scripts import NOW, LedgerError, Script, Scripts, key_of
+from reactor.store.scripts import NOW, WAKE, LedgerError, Script, Scripts, key_of
 
 _HEAD = 51
 _WORDS = f"""
@@ -48,11 +48,12 @@ local identity = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 """
 _APPLY = f"""
 {NOW}
+{WAKE}
 {_WORDS}
 local owner = redis.call('HGET', KEYS[2], 'stream')
 if owner and owner ~= ARGV[2] then return {{-1, 0, {{}}}} end
-local newer, due, stale = 0, 0, {{}}
-for i = 6, #ARGV, 3 do
+local newer, due, stale, head = 0, 0, {{}}, head_of(KEYS[1])
+for i = 7, #ARGV, 3 do
   local key, word, at = ARGV[1] .. ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local old = record_of(key, KEYS[2])
   local latest, last = words_of(old or word)
@@ -68,7 +69,7 @@ for i = 6, #ARGV, 3 do
       due = due + 1
     end
   else
-    stale[#stale + 1] = (i - 6) / 3
+    stale[#stale + 1] = (i - 7) / 3
   end
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then
@@ -77,6 +78,7 @@ if redis.call('EXISTS', KEYS[2]) == 1 then
     redis.call('HSET', KEYS[2], 'applied', ARGV[4])
   end
 end
+wake(ARGV[6], KEYS[1], head)
 return {{newer, due, stale}}
 """
 _READ = f"""
@@ -211,7 +213,14 @@ class Records:
         further off than `grace` (ns) from now, however Redis's clock stands. Raises ForeignLedger.
         """
         highest = max((word.seq for _, word, _ in events), default=0)
-        args: list[str | int] = [self._key("job", ""), identity, grace // 1_000_000, highest, readable]
+        args: list[str | int] = [
+            self._key("job", ""),
+            identity,
+            grace // 1_000_000,
+            highest,
+            readable,
+            self._key("wake"),
+        ]
         for job_id, word, due in events:
             args += [job_id, _pack_word(word), "" if due is None else -(-due // 1_000_000)]
         newer, due_count, stale = await self._apply(keys=[self._key("due"), self._key("ledger")], args=args)

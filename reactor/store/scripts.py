@@ -20,6 +20,17 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
+WAKE = """
+local function head_of(key)
+  local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  return tonumber(first[2]) or math.huge
+end
+local function wake(channel, key, before)
+  if head_of(key) < before then redis.call('PUBLISH', channel, '') end
+end
+"""
+"""To let whoever rests until a queue's head know that there is an earlier one."""
+
 Argument = str | int
 
 

@@ -23,6 +23,7 @@ from reactor.directories.events import describe_outage
 from reactor.jetstream.errors import JetStreamError, TooOld
 from reactor.jetstream.hearing import Hearing
 from reactor.operate.queries import STEP_S, Overview
+from reactor.store.due_queue import WakeUps
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.alerts import Kind
 from reactor.telemetry.metrics import Metrics
@@ -36,8 +37,8 @@ from reactor.worker.periodic import PeriodicPass, make_room
 from reactor.worker.watchdog import WATCH_S, Watchdog
 from reactor.worker.wiring import UseCases, alerts_of, desired_streams, provision_safely
 
-POLL_S = 2.0
-"""How long the sweeper rests at most: jobs that other replicas left behind wake nobody here."""
+POLL_S = 30.0
+"""How long the sweeper rests at most, where a wake-up was lost."""
 
 log = structlog.get_logger(__name__)
 
@@ -161,6 +162,7 @@ class Worker:
         self._watchdog = Watchdog(cases.resources, self.broker, desired, source.stream, alerts)
         loops = [
             Loop("sweep", cases.sweeper(periodic.want).tick, POLL_S, self._due),
+            Loop("wake", partial(self._wake, WakeUps(connected.redis, self._settings.redis.namespace)), 0.0),
             Loop("reconcile", periodic.tick, interval_s, periodic.wanted),
             Loop("watch", self._watchdog.tick, WATCH_S, self.broker.hearing.lost),
             Loop("alerts", alerts.tell, WATCH_S, alerts.changed),
@@ -169,6 +171,11 @@ class Worker:
             loops += self._loops_of_endpoint(cases.overview(lifecycle), periodic.passed)
         rights.on_change = partial(alerts.note, Kind.DELETES_PAUSED)
         return loops
+
+    async def _wake(self, wake_ups: WakeUps) -> None:
+        """Let the sweeper look at once where any replica, command or rebuild has made something due."""
+        if await self._or_stop(wake_ups.wait(POLL_S)):
+            self._due.set()
 
     def _loops_of_endpoint(self, overview: Overview, passed: asyncio.Event) -> Iterable[Loop]:
         """What the page and the gauges show is sampled, so that a scrape need ask nobody."""
@@ -190,12 +197,13 @@ class Worker:
     async def _or_stop(self, work: Coroutine[Any, Any, Result]) -> Result | None:
         """The result, or None where the worker is to stop first."""
         task, stop = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
-        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if task.done():
-            return task.result()
-        task.cancel()
-        return None
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            for one in (task, stop):
+                one.cancel()
+            await asyncio.gather(task, stop, return_exceptions=True)
 
 
 class Gauges:

@@ -109,6 +109,7 @@ async def test_who_does_not_hear_any_more_connects_anew(world: World) -> None:
     async with worker(world.env(REACTOR_HTTP_PORT=port), code=code) as process:
         at = Served(f"http://{HOST}:{port}", process)
         await eventually(at.is_ready)
+        await eventually(lambda: process.said("reconcile done"))  # which reads, too, over a connection of its own
         await world.emit(999, "STARTED")
         await eventually(lambda: process.said("encountered error"))
         await world.zombie(1)

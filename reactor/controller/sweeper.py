@@ -12,6 +12,7 @@ from reactor.controller.resources import Resources
 from reactor.core.backoff import delay_until
 from reactor.core.model import Outcome, Reason, Record, Settlement
 from reactor.directories.events import Snapshot
+from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import Topology, topology_of
 from reactor.store.due_queue import Claim
 
@@ -98,7 +99,7 @@ class Sweeper:
 
         Where the pattern leaves several names open, those that there are.
         """
-        names = {job_id: {name} for job_id in jobs if (name := self._policy.name_of(job_id)) is not None}
+        names = {job_id: set(some) for job_id in jobs if (some := self._policy.names_of(job_id)) is not None}
         others = set(await self._recorder.begun())
         if len(names) < len(jobs):
             others |= await self._reads.stream_names()
@@ -112,7 +113,8 @@ class Sweeper:
     ) -> None:
         settlements = []
         for name in names:
-            await self._throttle.turn()
+            if self._throttle.is_limited and await self._is_there(name):
+                await self._throttle.turn()
             settlements.append(await self._drainer.drain_stream(snapshot, Target(name, job_id)))
         there = [one for one in settlements if one.reason is not Reason.GONE]
         if record is not None and self._policy.is_terminal(record) and not there:
@@ -121,6 +123,14 @@ class Sweeper:
         await self._ledger.due.settle(claim, job_id, min(delays, default=None))
         if delays:  # also where the claim was lost meanwhile: a deletion without an answer may be heard of as done
             await self._ledger.due.schedule({job_id: min(delays)})
+
+    async def _is_there(self, name: str) -> bool:
+        """Most jobs clean up after themselves: what is not there takes nobody's turn."""
+        try:
+            await self._reads.stream_info(name)
+        except NotFound:
+            return False
+        return True
 
     async def _next_look(self, settlement: Settlement) -> float | None:
         """Seconds until the stream should be looked at again; None for never."""

@@ -16,6 +16,11 @@ class Throttle:
         self._max_rate = max_rate
         self._limiter = AsyncLimiter(1, 1 / max_rate) if max_rate else None
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether a turn may have to be waited for."""
+        return self._limiter is not None
+
     async def turn(self) -> None:
         """Wait until one more may begin."""
         if self._limiter:

@@ -20,6 +20,8 @@ from functools import cache
 
 from reactor.core.model import Coverage, Drain, Keep, Reason, Record, Stream, Unfixable, Verdict, Wait, Word, fold
 
+_NEVER_IN_A_NAME = re.compile(r"[ \t\r\n\f.*>/\\]")
+"""What nats-server refuses in the name of a stream."""
 DONE = frozenset({"SUCCESS"})
 """Terminal words that say that the work was done: what is worked on after them was announced too early."""
 
@@ -53,11 +55,14 @@ class Policy:
         match = self.pattern.fullmatch(stream_name)
         return None if match is None or stream_name in self.own_streams else match["job_id"]
 
-    def name_of(self, job_id: str) -> str | None:
-        """The only name that a stream of this job can have; None where the pattern leaves several open."""
+    def names_of(self, job_id: str) -> frozenset[str] | None:
+        """The names that a stream of this job can have, one or none; None where the pattern leaves several open."""
         ends = _ends_of(self.pattern.pattern)
-        name = None if ends is None else f"{ends[0]}{job_id}{ends[1]}"
-        return name if name is not None and self.job_id(name) == job_id else None
+        if ends is None:
+            return None
+        name = f"{ends[0]}{job_id}{ends[1]}"
+        possible = self.job_id(name) == job_id and not _NEVER_IN_A_NAME.search(name)
+        return frozenset({name} if possible else ())
 
     def is_protected(self, stream: Stream) -> bool:
         """By its own metadata or by a glob in the settings."""

@@ -421,13 +421,17 @@ def test_job_streams_are_known_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "job_id", "name"),
+    ("pattern", "job_id", "names"),
     [
-        (r"^job_(?P<job_id>0|[1-9][0-9]*)$", "7", "job_7"),
-        (r"^job_(?P<job_id>0|[1-9][0-9]*)$", "07", None),
-        (r"job-(?P<job_id>[0-9]+)-queue", "7", "job-7-queue"),
-        (r"\Aa\.b\-(?P<job_id>(?:x|[)(]|\)y)+)z\Z", ")y", "a.b-)yz"),
-        (r"(?P<job_id>[a-z]+)", "x", "x"),
+        (r"^job_(?P<job_id>0|[1-9][0-9]*)$", "7", {"job_7"}),
+        (r"^job_(?P<job_id>0|[1-9][0-9]*)$", "07", set()),
+        (r"^job_(?P<job_id>0|[1-9][0-9]*)$", "abc", set()),
+        (r"job-(?P<job_id>[0-9]+)-queue", "7", {"job-7-queue"}),
+        (r"\Aa_b\-(?P<job_id>(?:x|[)(]|\)y)+)z\Z", ")y", {"a_b-)yz"}),
+        (r"(?P<job_id>[a-z]+)", "x", {"x"}),
+        (r"job_(?P<job_id>.+)", "a.b", set()),
+        (r"job_(?P<job_id>.+)", "*", set()),
+        (r"job_(?P<job_id>.+)", "a b", set()),
         (r"(?:job|task)_(?P<job_id>[0-9]+)", "7", None),
         (r"job_(?P<job_id>[0-9]+)(?:_retry)?", "7", None),
         (r"job_?(?P<job_id>[0-9]+)", "7", None),
@@ -438,10 +442,10 @@ def test_job_streams_are_known_by_name() -> None:
         (r"(?i)job_(?P<job_id>[0-9]+)", "7", None),
     ],
 )
-def test_a_pattern_is_turned_round_where_it_leaves_no_choice(pattern: str, job_id: str, name: str | None) -> None:
+def test_a_pattern_is_turned_round_where_it_leaves_no_choice(pattern: str, job_id: str, names: set[str] | None) -> None:
     """A name is made of what stands around the id to the letter, and of nothing else."""
     policy = replace(POLICY, pattern=re.compile(pattern, re.ASCII))
-    assert policy.name_of(job_id) == name
+    assert policy.names_of(job_id) == names
 
 
 def test_a_job_is_due_when_its_grace_has_passed() -> None:

@@ -162,6 +162,19 @@ async def nothing_hinted(world: World) -> bool:
     return not await world.redis.zcard(f"{world.namespace}:hints")
 
 
+async def test_jobs_that_clean_up_take_nobodys_turn(world: World) -> None:
+    """One deletion every ten minutes, and twenty healthy jobs before the zombie."""
+    await world.declare()
+    for number in range(20):
+        await world.emit(number, "SUCCESS")
+    await world.zombie(99)
+    rate = f"{1 / 600:.6f}"
+    async with worker(
+        world.env(REACTOR_SWEEP_MAX_RATE=rate, REACTOR_SWEEP_CONCURRENCY=4, REACTOR_RECONCILE_INTERVAL="1h")
+    ):
+        await eventually(lambda: gone(world, "job_99"))
+
+
 async def test_a_pattern_that_leaves_names_open_is_swept_by_those_there_are(world: World) -> None:
     """Two streams of a job; neither name follows from its number alone."""
     pattern = r"^(?:job|task)_(?P<job_id>[0-9]+)$"

@@ -154,7 +154,9 @@ class PolicySettings(BaseSettings):
     model_config = _group("POLICY")
 
     stream_pattern: fields.Pattern = r"^job_(?P<job_id>0|[1-9][0-9]*)$"
-    """Job streams: the whole name must match; group job_id is the job."""
+    """Job streams: the whole name must match; group job_id is the job.
+
+    Where a job could have streams of several names, each sweep lists the names of all streams."""
     age_guard: fields.Duration = timedelta(hours=1)
     """Minimum age of a stream, by the server's own times."""
     terminal_grace: fields.Duration = timedelta(minutes=5)

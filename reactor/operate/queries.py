@@ -34,8 +34,11 @@ from reactor.operate.history import DAY_CHARS, Trail
 from reactor.store.audit import Audit
 
 FRESH_S = 2.0
-"""How old a judgement of all streams may be: many may look at once."""
+"""How old a judgement of all streams may be at least: many may look at once."""
 STEP_S = 60.0
+SLOWEST_S = 900.0
+WATCHED, UNWATCHED = 20, 100
+"""A judgement costs the server a listing: it takes at most a twentieth of the time while somebody looks, else 1%."""
 STEPS = 24 * 60
 _VERDICTS = {
     Outcome.KEPT: "kept",
@@ -90,10 +93,19 @@ class Overview:
     async def judged(self) -> Report:
         """A dry pass over all streams, at most a moment old."""
         async with self._judging:
-            if self._judged is None or time.monotonic() - self._judged_at > FRESH_S:
+            if self._judged is None or time.monotonic() - self._judged_at > self._pace_s(FRESH_S, WATCHED, STEP_S):
                 self._judged = await self._reconciler.run(PassOptions(dry_run=True))
                 self._judged_at = time.monotonic()
             return self._judged
+
+    @property
+    def step_s(self) -> float:
+        """How long to wait until judging anew where nobody looks."""
+        return self._pace_s(STEP_S, UNWATCHED, SLOWEST_S)
+
+    def _pace_s(self, least: float, times: int, most: float) -> float:
+        took = self._judged.duration_s if self._judged else 0.0
+        return min(max(least, times * took), most)
 
     async def streams(self) -> Streams:
         """Every job stream with its verdict."""
@@ -188,7 +200,7 @@ class Overview:
                 "drained": dict(drained) if before else {},
             }
             self._points.append(point)
-        return STEP_S
+        return self.step_s
 
     async def explain(self, name: str) -> Explanation:
         """The verdict on one stream now, with the evidence. Raises NoJobStream."""

@@ -1,5 +1,7 @@
 """What is told to whoever looks on."""
 
+from dataclasses import replace
+
 import pytest
 from harness import World
 
@@ -24,5 +26,21 @@ async def test_events_of_the_last_moment_are_no_gap(world: World, monkeypatch: p
         gaps = [(await overview.measure())["coverage"]["gap"] for _ in range(4)]
         assert gaps[0] is None
         assert gaps[-1] == "1 lifecycle events are not read yet"
-        await unread.ack()
-        assert (await overview.measure())["coverage"]["gap"] is None
+        await unread.nak()
+
+
+async def test_judging_for_onlookers_takes_a_bounded_share_of_the_time(world: World) -> None:
+    """However long a listing takes: a twentieth while somebody looks, else a hundredth; within limits."""
+    async with connections(world.load()) as connected:
+        cases = UseCases(connected, await provision_safely(connected))
+        overview = cases.overview(await cases.lifecycle_subscriber())
+        report = await overview.judged()
+        for took, step in ((0.001, 60.0), (2.0, 200.0), (60.0, 900.0)):
+            overview._judged = replace(report, duration_s=took)
+            assert overview.step_s == step
+            assert (await overview.judged()) is overview._judged  # looked at again at once
+        overview._judged_at -= 3  # a listing that takes 0.1 s is fresh for two seconds, one of 1 s for twenty
+        overview._judged = replace(report, duration_s=1.0)
+        assert (await overview.judged()).duration_s == 1.0
+        overview._judged = replace(report, duration_s=0.1)
+        assert (await overview.judged()).duration_s != 0.1

@@ -270,6 +270,8 @@ async def test_an_outage_vouches_for_nothing(tmp_path: Path) -> None:
         one = Worker(world.load())
 
         class Looking:
+            step_s = 1.0
+
             async def measure(self) -> Measures:
                 await world.redis.ping()
                 return told(verdicts={"kept": 7})

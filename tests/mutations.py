@@ -268,6 +268,14 @@ POLICY = (
         f"{WORKER}test_a_stream_made_after_its_job_ended_falls_too",
     ),
     Mutation(
+        "rate-of-all",
+        "all replicas together keep the rate",
+        "store/turns.py",
+        "if free > now and free <= now + interval then return free - now end",
+        "",
+        f"{WORKER}test_all_replicas_together_keep_the_rate",
+    ),
+    Mutation(
         "sweeper-leaves-the-missing",
         "the sweeper never acts on absence",
         "worker/wiring.py",

@@ -201,7 +201,7 @@ class SweepSettings(BaseSettings):
     lease: Annotated[fields.Span, Field(le=timedelta(hours=1))] = timedelta(seconds=30)
     """How long a stream is one replica's; a killed one's streams are taken over after that."""
     max_rate: fields.Rate = None
-    """Deletions a second, or none for no limit."""
+    """Deletions a second that may begin, among all replicas together; none for no limit."""
     max_attempts: Annotated[int, Field(ge=1)] = 8
     """Failed drains of a job in a row before it is left to the next reconcile."""
 

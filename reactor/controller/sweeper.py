@@ -53,7 +53,7 @@ class Sweeper:
         """
         if self._here_since is None:
             self._here_since = await self._ledger.surroundings.now()
-        claim = await self._ledger.due.claim(self._throttle.within(self._lease_s / 2), self._lease_s)
+        claim = await self._ledger.due.claim(self._throttle.within(self._lease_s / 4), self._lease_s)
         if claim.jobs:
             await self._sweep(claim)
         else:

@@ -1,30 +1,34 @@
-"""How much is done at once, and how many begin in a second."""
+"""How much is done at once, and how many drains begin in a second."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
-from aiolimiter import AsyncLimiter
-
 from reactor.controller.parallel import Item, Result, each
+from reactor.store.turns import Turns
 
 
 class Throttle:
-    """The bounds of one process."""
+    """The bounds of one process; the rate is one for all replicas."""
 
-    def __init__(self, at_once: int, max_rate: float | None = None) -> None:
-        """No more than `max_rate` drains a second begin."""
+    def __init__(self, at_once: int, turns: Turns | None = None, max_rate: float | None = None) -> None:
+        """No more than `max_rate` drains a second begin, wherever they do."""
         self.at_once = at_once
+        self._turns = turns
         self._max_rate = max_rate
-        self._limiter = AsyncLimiter(1, 1 / max_rate) if max_rate else None
+        self._asking = asyncio.Lock()
 
     @property
     def is_limited(self) -> bool:
         """Whether a turn may have to be waited for."""
-        return self._limiter is not None
+        return self._max_rate is not None
 
     async def turn(self) -> None:
-        """Wait until one more may begin."""
-        if self._limiter:
-            await self._limiter.acquire()
+        """Wait until one more may begin. Raises LedgerError."""
+        if self._turns is None or self._max_rate is None:
+            return
+        async with self._asking:
+            while wait_s := await self._turns.take(self._max_rate):  # noqa: ASYNC110  # other processes take turns, too
+                await asyncio.sleep(wait_s)
 
     def within(self, seconds: float) -> int:
         """How many may be taken, so that all of them begin in so much time."""

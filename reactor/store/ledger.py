@@ -14,6 +14,7 @@ Keys, each under the namespace:
     deliveries:<job_id> hash    advisories counted on the job; expires
     hints               zset    jobs whose streams were made, by when it may be asked whether they are anybody's
     sourced, captors    set     how streams hang together (see `surroundings`)
+    turn                string  when the next drain may begin, where their rate is limited; expires
     surveyed            string  when a listing last showed that, and of whose account; expires
 
 And a channel, `wake`: something falls due earlier than what was first before.
@@ -31,6 +32,7 @@ from reactor.store.records import Records
 from reactor.store.scripts import Scripts
 from reactor.store.surroundings import Surroundings
 from reactor.store.tallies import Tallies
+from reactor.store.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Ledger:
     passes: Passes
     tallies: Tallies
     surroundings: Surroundings
+    turns: Turns
 
     @classmethod
     def of(cls, redis: Redis, scripts: Scripts, namespace: str, ttl_s: float) -> "Ledger":
@@ -54,4 +57,5 @@ class Ledger:
             Passes(redis, scripts, namespace),
             Tallies(redis, scripts, namespace, ttl_s),
             Surroundings(scripts, namespace),
+            Turns(scripts, namespace),
         )

@@ -129,6 +129,7 @@ _KINDS = {
     "sourced": "set",
     "captors": "set",
     "surveyed": "string",
+    "turn": "string",
     "passed": "string",
     "last_pass": "string",
     "audit": "stream",

@@ -145,7 +145,7 @@ class UseCases:
             retries=Retries(connected.ledger, recorder, utc_now, settings.sweep.max_attempts),
             companions=Companions(settings.policy.companions, connected.reads, connected.effects),
             rights=Rights(connected.effects),
-            throttle=Throttle(settings.sweep.concurrency, settings.sweep.max_rate),
+            throttle=Throttle(settings.sweep.concurrency, connected.ledger.turns, settings.sweep.max_rate),
             clock=utc_now,
         )
 

@@ -158,7 +158,10 @@ async def _no_text(world: World, key: str) -> None:
     await world.redis.set(key, b"\xff\xfe\x00 no text")
 
 
-KEYS = ("due", "ledger", "job:1", "attempts", "intents", "audit", "last_pass", "passed", "deliveries:1")
+KEYS = (
+    *("due", "hints", "ledger", "job:1", "attempts", "intents", "audit", "last_pass", "passed", "deliveries:1"),
+    *("sourced", "captors", "surveyed"),
+)
 LEASES = ("lease:stream:job_1", "lease:reconcile", "lease:rebuild")
 TEXTS = ("job:1", "job:2", "last_pass", "pass", *LEASES)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,20 @@ async def test_hints_of_live_jobs_are_forgotten_without_a_look(world: World) -> 
 
 async def nothing_hinted(world: World) -> bool:
     return not await world.redis.zcard(f"{world.namespace}:hints")
+
+
+async def test_all_replicas_together_keep_the_rate(world: World) -> None:
+    """Three of them, and twenty zombies at ten a second: the last falls no sooner than 1.9 s after the first."""
+    env = world.env(REACTOR_SWEEP_MAX_RATE="10", REACTOR_POLICY_TERMINAL_GRACE="1s")
+    heard = await world.nc.subscribe("reactor.drained.*")
+    async with worker(env), worker(env), worker(env):
+        for number in range(20):
+            await world.zombie(number)
+        at = []
+        for _ in range(20):
+            await heard.next_msg(timeout=30)
+            at.append(time.monotonic())
+    assert at[-1] - at[0] >= 1.8  # nineteen spans, and what the way of a message may differ by
 
 
 async def test_jobs_that_clean_up_take_nobodys_turn(world: World) -> None:

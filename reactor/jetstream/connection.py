@@ -187,8 +187,7 @@ class Connection:
 
     async def call(self, verb: str, payload: Raw | None = None) -> Raw:
         """One request, such as `STREAM.INFO.job_1`. Raises the errors at the top of this module."""
-        client = await self._connected()
-        subject = self.api(verb)
+        client, subject = await self._connected(), self.api(verb)
         body = json.dumps(payload).encode() if payload is not None else b""
         return answered(await self._request(client, subject, body))
 

@@ -115,11 +115,8 @@ class Overview:
 
     async def status(self) -> Status:
         """One screen's worth: counts, ledger, queue, the last full pass."""
-        measures, today, drained = (
-            await self.measure(),
-            format_instant(self._clock())[:DAY_CHARS],
-            await self.trail.drains(),
-        )
+        measures, drained = await self.measure(), await self.trail.drains()
+        today = format_instant(self._clock())[:DAY_CHARS]
         last = measures["last_reconcile"]
         return {
             **measures,

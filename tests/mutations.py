@@ -899,7 +899,7 @@ REPLICAS = (
         "controller/intake.py",
         "if await self._audit.is_open(stream):",
         "if False:",
-        f"{FAULTS}test_an_answer_to_a_deletion_that_is_lost_is_found_out_by_looking",
+        f"{WORKER}test_news_of_a_deletion_forgets_nothing_that_is_to_be_accounted_for",
     ),
     Mutation(
         "begun-and-live-again",

@@ -1,5 +1,8 @@
 """What reactor did, from the audit: for the commands, the HTTP endpoint and the page."""
 
+import asyncio
+from collections import deque
+from collections.abc import Collection
 from typing import cast
 
 from reactor.core.explain import deletion_of
@@ -7,6 +10,7 @@ from reactor.core.model import AUDIT_ENTRIES, Outcome
 from reactor.core.shapes import Entry, History, LeakRow, Leaks
 from reactor.store.audit import Audit
 
+BATCH = 1_000
 DAY_CHARS = len("2026-01-31")
 _GONE = {Outcome.DRAINED.value, Outcome.ALREADY_GONE.value}
 
@@ -17,6 +21,9 @@ class Trail:
     def __init__(self, audit: Audit) -> None:
         """Nothing is written here."""
         self._audit = audit
+        self._reading = asyncio.Lock()
+        self._key = "0"
+        self._drained: deque[Entry] = deque(maxlen=AUDIT_ENTRIES)
 
     async def history(self, limit: int) -> History:
         """What came of deletions, and what failed; newest first."""
@@ -28,8 +35,8 @@ class Trail:
         if not key:
             newest = await self._audit.newest(1)
             return (newest[0]["key"] if newest else "0"), []
-        entries = await self._audit.since(key, 100)
-        return (entries[-1]["key"] if entries else key), [_public(one) for one in entries if one["phase"] != "intent"]
+        entries, last = await self._audit.since(key, 100)
+        return last, [_public(one) for one in entries if one["phase"] != "intent"]
 
     async def leaks(self) -> Leaks:
         """Which ends of jobs leave streams behind most, by status and hour of the day (UTC)."""
@@ -43,10 +50,18 @@ class Trail:
         ]
         return {"total": len(drained), "statuses": sorted(rows, key=lambda row: -sum(row["hours"]))}
 
-    async def drains(self) -> list[Entry]:
-        """Every deletion that is still in it, newest first."""
-        entries = await self._audit.newest(AUDIT_ENTRIES)
-        return [entry for entry in entries if entry.get("outcome") == Outcome.DRAINED.value]
+    async def drains(self) -> Collection[Entry]:
+        """Every deletion that is still in it, oldest first. What was read once is not read again."""
+        async with self._reading:
+            if not await self._audit.holds(self._key):  # nothing was read yet, or it is another trail
+                self._key = "0"
+                self._drained.clear()
+            entries, last = await self._audit.since(self._key, BATCH)
+            while last != self._key:
+                self._drained.extend(one for one in entries if one.get("outcome") == Outcome.DRAINED.value)
+                self._key = last
+                entries, last = await self._audit.since(self._key, BATCH)
+            return tuple(self._drained)
 
     async def what_became_of(self, name: str) -> str:
         """For whoever looks for a stream that is not there: whether it was reactor that deleted it."""

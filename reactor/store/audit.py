@@ -135,10 +135,14 @@ class Audit:
         entries = cast("list[_Raw]", await self._redis.xrevrange(self._trail, count=limit))
         return list(_readable(entries))
 
-    async def since(self, key: str, limit: int) -> list[Entry]:
-        """Entries after that key (`0` for all), oldest first, each with its own `key`."""
+    async def since(self, key: str, limit: int) -> tuple[list[Entry], str]:
+        """Entries after that key (`0` for all), oldest first, each with its own `key`; and the key to go on from."""
         entries = cast("list[_Raw]", await self._redis.xrange(self._trail, min=f"({key}", count=limit))
-        return list(_readable(entries))
+        return list(_readable(entries)), entries[-1][0] if entries else key
+
+    async def holds(self, key: str) -> bool:
+        """Whether the entry with that key is still there."""
+        return bool(await self._redis.xrange(self._trail, min=key, max=key))
 
 
 def _readable(entries: Iterable[_Raw]) -> Iterator[Entry]:

@@ -8,10 +8,9 @@
 """
 
 import asyncio
-import json
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -33,9 +32,9 @@ from reactor.directories.events import describe_outage
 from reactor.jetstream.errors import JetStreamError
 from reactor.operate.queries import NoJobStream, Overview
 from reactor.store.scripts import LedgerError
+from reactor.web.feed import Feed
 
 PAGE = Path(__file__).parent / "page"
-TELL_S = 2.0
 MOST_ENTRIES = 10_000
 SAFE = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
@@ -116,7 +115,7 @@ class _Answers:
         exposition: Exposition,
         stopping: asyncio.Event,
     ) -> None:
-        self._stopping = stopping
+        self._feed = Feed(stopping)
         self._watched = watched
         self._not_ready = not_ready
         self._exposition = exposition
@@ -164,7 +163,7 @@ class _Answers:
         overview = self._watched()
         if overview is None:
             return _waiting()
-        return StreamingResponse(_news(overview, self._stopping), media_type="text/event-stream")
+        return StreamingResponse(self._feed.listen(overview), media_type="text/event-stream")
 
 
 def _waiting() -> Response:
@@ -187,34 +186,6 @@ def _answering(ask: Callable[[Request], Awaitable[object]]) -> Callable[[Request
             return JSONResponse({"error": describe_outage(error)}, status_code=503)
 
     return answer
-
-
-async def _news(overview: Overview, stopping: asyncio.Event) -> AsyncIterator[str]:
-    """Server-sent events: what is new, for as long as somebody listens."""
-    key, seen, point = "", "", ""
-    while not stopping.is_set():
-        try:
-            status = await overview.status()
-            yield _event("status", status)
-            if (now := json.dumps([status["reasons"], status["job_streams"]])) != seen:
-                seen = now
-                yield _event("streams", {"at": status["at"]})
-            key, entries = await overview.trail.news(key)
-            for entry in entries:
-                yield _event("settled", entry)
-            points = overview.timeline()["points"]
-            if points and points[-1]["at"] != point:
-                if point:
-                    yield _event("point", points[-1])
-                point = points[-1]["at"]
-        except (JetStreamError, LedgerError) as error:
-            yield _event("trouble", {"error": describe_outage(error)})
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), TELL_S)
-
-
-def _event(kind: str, data: object) -> str:
-    return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
 
 
 class _Guard:

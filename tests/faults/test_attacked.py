@@ -352,9 +352,8 @@ async def test_a_paused_replica_does_not_lift_anothers_fence(world: World) -> No
         await world.zombie(1)
         await eventually(lambda: _is_held(first))
         await eventually(lambda: _free(world))
-        async with worker(
-            world.env(**SHORT_LEASE | {"REACTOR_SWEEP_LEASE": "30s"}), armed=(Point.PROVEN, "stop")
-        ) as second:
+        patient = world.env(**SHORT_LEASE | {"REACTOR_SWEEP_LEASE": "30s"})
+        async with worker(patient, armed=(Point.PROVEN, "stop"), until="worker starting") as second:
             await eventually(lambda: _is_held(second), 20)
             before = await world.info("job_1")
             first.process.send_signal(signal.SIGCONT)

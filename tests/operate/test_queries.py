@@ -7,6 +7,9 @@ from harness import World
 
 from reactor.controller import review
 from reactor.operate import queries
+from reactor.operate.history import Trail
+from reactor.store.audit import Audit
+from reactor.store.scripts import Scripts
 from reactor.worker.connections import connections
 from reactor.worker.wiring import UseCases, provision_safely
 
@@ -44,3 +47,19 @@ async def test_judging_for_onlookers_takes_a_bounded_share_of_the_time(world: Wo
         assert (await overview.judged()).duration_s == 1.0
         overview._judged = replace(report, duration_s=0.1)
         assert (await overview.judged()).duration_s != 0.1
+
+
+async def test_deletions_are_read_once_and_anew_where_the_trail_is_another(world: World) -> None:
+    """New ones are added; an emptied Redis forgets them all."""
+    await world.declare()
+    trail = Trail(Audit(world.redis, Scripts(world.redis), world.namespace))
+    for number in (1, 2):
+        await world.zombie(number)
+        await world.reconcile()
+        assert [one["stream"] for one in await trail.drains()] == [f"job_{n}" for n in range(1, number + 1)]
+    await world.redis.delete(f"{world.namespace}:audit")
+    await world.zombie(3)
+    await world.reconcile()
+    assert [one["stream"] for one in await trail.drains()] == ["job_3"]
+    await world.redis.delete(f"{world.namespace}:audit")
+    assert not await trail.drains()

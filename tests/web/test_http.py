@@ -124,6 +124,36 @@ async def test_events_tell_of_a_drain(world: World) -> None:
         writer.close()
 
 
+async def test_all_open_pages_hear_what_is_read_once(world: World) -> None:
+    """Twenty of them, and one that comes later; the audit is read no oftener than for one."""
+    async with served(world) as at:
+        pages = [await _listening(at) for _ in range(20)]
+        for reader, _ in pages:
+            await asyncio.wait_for(reader.readuntil(b"event: status"), 10)
+        before = await _read_audit(world)
+        for _ in range(2):
+            await asyncio.wait_for(pages[0][0].readuntil(b"event: status"), 10)
+        assert 0 < await _read_audit(world) - before < 20
+        late = await _listening(at)
+        await asyncio.wait_for(late[0].readuntil(b"event: status"), 1.5)  # it need not wait for the next reading
+        await world.zombie(1)
+        for reader, writer in (*pages, late):
+            await asyncio.wait_for(reader.readuntil(b"event: settled"), 20)
+            assert b"job_1" in await asyncio.wait_for(reader.readuntil(b"\n\n"), 10)
+            writer.close()
+
+
+async def _listening(at: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(at.base.rsplit(":", 1)[1]))
+    writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return reader, writer
+
+
+async def _read_audit(world: World) -> int:
+    stats = await world.redis.info("commandstats")
+    return sum(int(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"]) for name in ("xrange", "xrevrange"))
+
+
 async def test_a_token_guards_what_tells_of_jobs(world: World) -> None:
     """Not the health checks and the page, which tell of none."""
     async with served(world, REACTOR_HTTP_TOKEN="hunter2") as at:

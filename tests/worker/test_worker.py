@@ -27,12 +27,14 @@ from harness import (
     relayed,
     worker,
 )
+from nats.aio.msg import Msg
 from nats.js.api import AckPolicy
 
 from reactor.cli.embedded import HOST, free_port
 from reactor.controller.sweeper import Sweeper
 from reactor.core.events import MAX_BYTES
 from reactor.core.model import SECOND, parse_instant
+from reactor.store.audit import Intent
 from reactor.worker.connections import connections
 from reactor.worker.wiring import UseCases, provision_safely
 
@@ -122,6 +124,22 @@ async def test_a_stream_that_another_has_begun_to_read_stays(world: World, by: s
             await world.api("STREAM.CREATE.copy", {"name": "copy", "storage": "file"} | origins)
         await eventually(lambda: process.said("not-fenceable"))
         assert "job_1" in await world.names()
+
+
+async def test_news_of_a_deletion_forgets_nothing_that_is_to_be_accounted_for(world: World) -> None:
+    """Whoever deletes may not live to say so: the job stays due until somebody has looked."""
+    subject = "$JS.EVENT.ADVISORY.STREAM.DELETED.job_1"
+    async with connections(world.load()) as connected:
+        cases = UseCases(connected, await provision_safely(connected))
+        advisories = cases.advisory_subscriber()
+        intent = Intent("job_1", "1", "terminal", "token", "", "SUCCESS", 0, "another", "2026-01-31T12:00:00Z")
+        await connected.audit.intend(intent)
+        await connected.ledger.due.schedule({"1": 60.0})
+        await advisories.handle(Msg(_client=world.nc, subject=subject))
+        assert await connected.ledger.due.count() == 1
+        await connected.audit.conclude("job_1", "token", "drained", "")
+        await advisories.handle(Msg(_client=world.nc, subject=subject))
+        assert await connected.ledger.due.count() == 0
 
 
 async def test_what_was_listed_before_its_time_is_listed_anew(world: World) -> None:

@@ -1,0 +1,87 @@
+"""Server-sent events: what is new, read once for all pages that are open."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from reactor.directories.events import describe_outage
+from reactor.jetstream.errors import JetStreamError
+from reactor.operate.queries import Overview
+from reactor.store.scripts import LedgerError
+
+TELL_S = 2.0
+MOST = 1_000
+"""Events that may wait for a page; one that reads more slowly is let go, and connects anew."""
+
+
+class Feed:
+    """It reads for as long as somebody listens."""
+
+    def __init__(self, stopping: asyncio.Event) -> None:
+        """`stopping` ends it."""
+        self._stopping = stopping
+        self._listeners: set[asyncio.Queue[str | None]] = set()
+        self._reading: asyncio.Task[None] | None = None
+        self._last: dict[str, str] = {}
+        self._key = self._seen = self._point = ""
+
+    async def listen(self, overview: Overview) -> AsyncIterator[str]:
+        """Every event from now on, and at first how things stand."""
+        queue = asyncio.Queue[str | None](MOST)
+        for stands in self._last.values():
+            queue.put_nowait(stands)
+        self._listeners.add(queue)
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read(overview), name="feed")
+        try:
+            while (text := await queue.get()) is not None:
+                yield text
+        finally:
+            self._listeners.discard(queue)
+
+    async def _read(self, overview: Overview) -> None:
+        try:
+            while self._listeners and not self._stopping.is_set():
+                await self._round(overview)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), TELL_S)
+        finally:
+            self._reading = None
+            self._last, self._key, self._seen, self._point = {}, "", "", ""
+            for queue in list(self._listeners):
+                self._let_go(queue)
+
+    async def _round(self, overview: Overview) -> None:
+        try:
+            status = await overview.status()
+            self._tell("status", status, keep=True)
+            if (now := json.dumps([status["reasons"], status["job_streams"]])) != self._seen:
+                self._seen = now
+                self._tell("streams", {"at": status["at"]}, keep=True)
+            self._key, entries = await overview.trail.news(self._key)
+            for entry in entries:
+                self._tell("settled", entry)
+            points = overview.timeline()["points"]
+            if points and points[-1]["at"] != self._point:
+                if self._point:
+                    self._tell("point", points[-1])
+                self._point = points[-1]["at"]
+        except (JetStreamError, LedgerError) as error:
+            self._tell("trouble", {"error": describe_outage(error)})
+
+    def _tell(self, kind: str, data: object, *, keep: bool = False) -> None:
+        text = f"event: {kind}\ndata: {json.dumps(data)}\n\n"
+        if keep:
+            self._last[kind] = text
+        for queue in list(self._listeners):
+            if queue.full():
+                self._let_go(queue)
+            else:
+                queue.put_nowait(text)
+
+    def _let_go(self, queue: asyncio.Queue[str | None]) -> None:
+        self._listeners.discard(queue)
+        while not queue.empty():
+            queue.get_nowait()
+        queue.put_nowait(None)

@@ -53,7 +53,18 @@ async def test_a_lifecycle_stream_made_anew_under_a_worker_is_heard(world: World
         await world.api("CONSUMER.DURABLE.CREATE.JOBS.reactor", request)
         await world.zombie(2)
         await eventually(lambda: gone(world, "job_2"), 30)
-        await eventually(lambda: acked(world), 30)
+        await eventually(
+            lambda: _is_of_another(world, stream["created"]), 30
+        )  # from here on the old one's word is refused
+        await world.emit(3, "STARTED")
+        await eventually(lambda: heard(world, 3), 20)
+        await eventually(lambda: acked(world), 20)
+
+
+async def _is_of_another(world: World, former: str) -> bool:
+    """Whether the ledger is of the stream that was made anew."""
+    owner = await cast("Any", world.redis.hget(f"{world.namespace}:ledger", "stream"))
+    return bool(owner) and former not in owner
 
 
 async def raw_publish(world: World, subject: bytes, body: bytes) -> None:

@@ -364,7 +364,7 @@ async def test_a_paused_replica_does_not_lift_anothers_fence(world: World) -> No
         await eventually(lambda: _is_held(first))
         await eventually(lambda: _free(world))
         patient = world.env(**SHORT_LEASE | {"REACTOR_SWEEP_LEASE": "30s"})
-        async with worker(patient, armed=(Point.PROVEN, "stop"), until="worker starting") as second:
+        async with worker(patient, armed=(Point.PROVEN, "stop")) as second:
             await eventually(lambda: _is_held(second), 20)
             before = await world.info("job_1")
             first.process.send_signal(signal.SIGCONT)

@@ -276,14 +276,17 @@ class WorkerProcess:
 async def worker(
     env: dict[str, str],
     *args: str,
-    until: str = "worker started",
+    until: str | None = None,
     armed: tuple[str, str] | None = None,
     code: str | None = None,
 ) -> AsyncIterator[WorkerProcess]:
-    """A worker process that has said `until`, stopped at the end. What `armed` means stands in armed.py.
+    """A worker process that has said `until` (that it has started), stopped at the end.
+
+    What `armed` means stands in armed.py: one that is armed may meet its point before it has started.
 
     `code` is run before its own, in the same process.
     """
+    until = until or ("worker starting" if armed and armed[0] != "clock" else "worker started")
     how = (str(ROOT / "tests" / "support" / "armed.py"), *armed) if armed else ("-m", "reactor")
     if code:
         how = ("-c", f"{code}\nfrom reactor.cli.main import main\nmain()")

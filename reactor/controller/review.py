@@ -68,10 +68,11 @@ class Reviewer:
         """All job streams, or `only` those. Raises PassAborted, JetStreamError and LedgerError."""
         lifecycle = (await self._directory.ensure()).lifecycle
         await self._catch_up()
+        began = await self._ledger.surroundings.now()
         listing = await self._list(lifecycle.stream, only)
         snapshot = await self._caught_up_after_list()
         topology = topology_of(listing.configs())
-        await self._ledger.surroundings.remember(lifecycle.identity, topology.sourced, topology.captors)
+        await self._ledger.surroundings.remember(lifecycle.identity, began, topology.sourced, topology.captors)
         snapshot = replace(snapshot, topology=await self._companions.survey(topology))
         streams = self._job_streams(listing, topology.sourced, only)
         coverage, records = await self._directory.look_up(snapshot, [stream.job_id for stream in streams])

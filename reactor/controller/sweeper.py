@@ -90,8 +90,9 @@ class Sweeper:
         surroundings, identity = self._ledger.surroundings, snapshot.lifecycle.identity
         if known := await surroundings.among(identity, names, self._here_since or 0):
             return Topology(*known)
+        began = await surroundings.now()
         topology = topology_of((await self._reads.list_streams()).configs())
-        await surroundings.remember(identity, topology.sourced, topology.captors)
+        await surroundings.remember(identity, began, topology.sourced, topology.captors)
         return topology
 
     async def _names_by_job(self, jobs: Sequence[str]) -> Mapping[str, Collection[str]]:

@@ -13,9 +13,9 @@ Keys, each under the namespace:
     sighting:<stream>   string  when these consumer figures were first seen; expires
     deliveries:<job_id> hash    advisories counted on the job; expires
     hints               zset    jobs whose streams were made, by when it may be asked whether they are anybody's
-    sourced, captors    set     how streams hang together (see `surroundings`)
+    sourced, captors    zset    how streams hang together (see `surroundings`)
     turn                string  when the next drain may begin, where their rate is limited; expires
-    surveyed            string  when a listing last showed that, and of whose account; expires
+    surveyed            string  when a listing that showed that was begun, and of whose account; expires
 
 And a channel, `wake`: something falls due earlier than what was first before.
 

@@ -1,8 +1,8 @@
 """Surroundings: how streams hang together, as the last listing showed it and advisories have added since.
 
-Keys: `sourced` and `captors`, sets of stream names (another stream mirrors or sources them; they capture advisories,
-so companions may be on them), and `surveyed`, when that listing was made (ms, Redis's clock) and of the account of
-which lifecycle stream.
+Keys: `sourced` and `captors`, sorted sets of stream names by when they were found (ms, Redis's clock): another stream
+mirrors or sources them; they capture advisories, so companions may be on them. `surveyed`: when the listing was begun,
+and of the account of which lifecycle stream. What an advisory adds while a listing goes on outlives that listing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,21 +14,26 @@ KEPT_MS = 3_600_000
 """A full pass renews them; where none comes, somebody has to look again."""
 
 _REMEMBER = f"""
-{NOW}
-redis.call('DEL', KEYS[1], KEYS[2])
-for i = 3, #ARGV do redis.call('SADD', KEYS[i - 2 <= tonumber(ARGV[2]) and 1 or 2], ARGV[i]) end
-redis.call('SET', KEYS[3], string.format('%.0f ', now) .. ARGV[1], 'PX', {KEPT_MS})
+local began, sourced = ARGV[2], tonumber(ARGV[3])
+for i = 1, 2 do
+  if redis.call('TYPE', KEYS[i]).ok ~= 'zset' then redis.call('DEL', KEYS[i]) end
+  for _, name in ipairs(redis.call('ZRANGE', KEYS[i], '-inf', '(' .. began, 'BYSCORE')) do
+    redis.call('ZREM', KEYS[i], name)
+  end
+end
+for i = 4, #ARGV do redis.call('ZADD', KEYS[i - 3 <= sourced and 1 or 2], began, ARGV[i]) end
+redis.call('SET', KEYS[3], began .. ' ' .. ARGV[1], 'PX', {KEPT_MS})
 """
-_ADD = "redis.pcall('SADD', KEYS[1], unpack(ARGV))"
+_ADD = f"{NOW} for _, name in ipairs(ARGV) do redis.pcall('ZADD', KEYS[1], now, name) end"
 _AMONG = """
 local surveyed = redis.pcall('GET', KEYS[3])
 local at, whose = string.match(type(surveyed) == 'string' and surveyed or '', '^(%d+) (.*)$')
 if whose ~= ARGV[1] or tonumber(at) < tonumber(ARGV[2]) then return false end
 local sourced = {}
 for i = 3, #ARGV do
-  if redis.call('SISMEMBER', KEYS[1], ARGV[i]) == 1 then sourced[#sourced + 1] = ARGV[i] end
+  if redis.call('ZSCORE', KEYS[1], ARGV[i]) then sourced[#sourced + 1] = ARGV[i] end
 end
-return {sourced, redis.call('SMEMBERS', KEYS[2])}
+return {sourced, redis.call('ZRANGE', KEYS[2], 0, -1)}
 """
 _NOW = f"{NOW} return now"
 
@@ -48,10 +53,10 @@ class Surroundings:
         """Redis's clock (ms)."""
         return cast("int", await self._now(keys=[], args=[]))
 
-    async def remember(self, identity: str, sourced: Iterable[str], captors: Iterable[str]) -> None:
-        """What a full listing has shown, of the account with that lifecycle stream."""
+    async def remember(self, identity: str, began: int, sourced: Iterable[str], captors: Iterable[str]) -> None:
+        """What a full listing has shown that was `began` then (`now`), of the account with that lifecycle stream."""
         origins = list(sourced)
-        args: list[str | int] = [identity, len(origins), *origins, *captors]
+        args: list[str | int] = [identity, began, len(origins), *origins, *captors]
         await self._remember(keys=self._keys, args=args)
 
     async def add(self, sourced: Sequence[str] = (), captors: Sequence[str] = ()) -> None:
@@ -63,7 +68,7 @@ class Surroundings:
     async def among(self, identity: str, names: Sequence[str], since: int) -> tuple[frozenset[str], list[str]] | None:
         """Which of these are mirrored or sourced, and the streams that capture advisories.
 
-        None where nobody has listed that account `since` then (ms, Redis's clock).
+        None where nobody has begun to list that account `since` then (ms, Redis's clock).
         """
         answer = await self._among(keys=self._keys, args=[identity, since, *names])
         if answer is None:

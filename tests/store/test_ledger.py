@@ -235,3 +235,16 @@ async def test_a_cancelled_caller_leaves_the_others_alone(world: World) -> None:
     await asyncio.sleep(0)
     one.cancel()
     assert await two == 4
+
+
+async def test_what_is_heard_while_a_listing_goes_on_outlives_it(ledger: Ledger) -> None:
+    """The listing may have been read before; what stood there before it and is in it no more is forgotten."""
+    surroundings = ledger.surroundings
+    await surroundings.remember("JOBS@1", await surroundings.now() - 1_000, ["job_1"], ["former"])
+    began = await surroundings.now()
+    await surroundings.add(["job_2"], ["advisories"])
+    await surroundings.remember("JOBS@1", began, ["job_3"], [])
+    among = await surroundings.among("JOBS@1", ["job_1", "job_2", "job_3"], began)
+    assert among == (frozenset({"job_2", "job_3"}), ["advisories"])
+    assert await surroundings.among("JOBS@1", [], began + 1) is None
+    assert await surroundings.among("JOBS@2", [], began) is None

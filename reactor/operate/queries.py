@@ -37,6 +37,8 @@ FRESH_S = 2.0
 """How old a judgement of all streams may be at least: many may look at once."""
 STEP_S = 60.0
 SLOWEST_S = 900.0
+STALEST_S = 8.0
+"""For whoever looks: a pass may also have been slow because it waited for events."""
 WATCHED, UNWATCHED = 20, 100
 """A judgement costs the server a listing: it takes at most a twentieth of the time while somebody looks, else 1%."""
 STEPS = 24 * 60
@@ -93,7 +95,7 @@ class Overview:
     async def judged(self) -> Report:
         """A dry pass over all streams, at most a moment old."""
         async with self._judging:
-            if self._judged is None or time.monotonic() - self._judged_at > self._pace_s(FRESH_S, WATCHED, STEP_S):
+            if self._judged is None or time.monotonic() - self._judged_at > self._pace_s(FRESH_S, WATCHED, STALEST_S):
                 self._judged = await self._reconciler.run(PassOptions(dry_run=True))
                 self._judged_at = time.monotonic()
             return self._judged

@@ -23,6 +23,8 @@ TAIL_BYTES = 600
 HIGHEST_PORT = 65535
 PORTS = range(20_000, 32_000)
 """Below those that Linux, macOS and Windows give to outgoing connections."""
+_given = set[int]()
+"""Ports handed out already: whoever has one may not listen on it yet."""
 
 
 class EmbeddedError(Exception):
@@ -162,8 +164,11 @@ def free_port() -> int:
     """A port that nobody listens on now; none that the system would give to a connection the moment after."""
     while True:
         port = secrets.choice(PORTS)
+        if port in _given:
+            continue
         with suppress(OSError), socket.socket() as probe:
             probe.bind((HOST, port))
+            _given.add(port)
             return port
 
 

@@ -44,6 +44,7 @@ class Broker(NatsBroker):
             middlewares=[metrics.middleware()] if settings.http.port else [],
         )
         self.hearing = hearing
+        self._deaf = False
 
     async def _connect(self) -> Client:
         client = await self.hearing.connect()
@@ -68,26 +69,26 @@ class Broker(NatsBroker):
         if source.difference:
             log.warning("durable differs from the desired one", stream=source.stream, difference=source.difference)
 
-    async def subscribe_anew(self) -> None:
-        """Stop all subscribers and start them again."""
-        await self._stop_subscribers()
-        await self._start_subscribers()
-
-    async def connect_anew(self) -> None:
-        """The same over a new connection. Raises JetStreamError."""
-        await self._stop_subscribers()
-        await self.hearing.close()
-        self.config.connect(await self.hearing.connect())
-        await self._start_subscribers()
-
-    async def _stop_subscribers(self) -> None:
+    async def stop_hearing(self) -> None:
+        """Stop all subscribers, whatever has become of their connection or consumer."""
+        self._deaf = True
         for subscriber in self.subscribers:
             with suppress(nats.errors.Error):  # of a connection that is gone
                 await subscriber.stop()
 
-    async def _start_subscribers(self) -> None:
-        for subscriber in self.subscribers:
-            await subscriber.start()
+    async def hear_again(self) -> None:
+        """Start the subscribers where they were stopped. Raises JetStreamError where NATS is away."""
+        if self._deaf:
+            self.config.connect(await self.hearing.connect())
+            for subscriber in self.subscribers:
+                await subscriber.start()
+            self._deaf = False
+
+    async def connect_anew(self) -> None:
+        """Hear over a new connection. Raises JetStreamError."""
+        await self.stop_hearing()
+        await self.hearing.close()
+        await self.hear_again()
 
 
 class App(FastStream):

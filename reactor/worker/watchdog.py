@@ -97,11 +97,12 @@ class Watchdog:
             self._flow.note(await self._reads.consumer_info(self._stream, self._desired.durable))
         except NotFound as error:
             log.warning("a stream or durable was deleted; making it again", error=str(error))
+            await self._broker.stop_hearing()  # or it takes from the new durable, stops, and nobody acks until ack_wait
             await provision(self._reads, self._desired)
-            await self._broker.subscribe_anew()
         if self._flow.wants_connection():
             log.warning("connecting anew", why=self._flow.stalled)
             await self._broker.connect_anew()
+        await self._broker.hear_again()
 
     def _note_breaker(self, report: PassInShort | None) -> None:
         """Whichever replica or command ran the last full pass. One that broke off says nothing of the breaker."""

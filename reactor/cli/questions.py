@@ -56,7 +56,7 @@ def _ask(question: Callable[[Overview], Awaitable[Answer]]) -> Answer:
     async def ask() -> Answer:
         async with connections(settings) as connected:
             cases = UseCases(connected, await provision_safely(connected))
-            return await question(cases.overview(await cases.lifecycle_subscriber()))
+            return await question(cases.overview())
 
     try:
         return run(ask, settings.nats.domain)

@@ -135,7 +135,7 @@ def show_status(console: Console, status: Status) -> None:
     verdicts = ", ".join(f"{count} {word}" for word, count in status["verdicts"].items())
     coverage, due_s, oldest = status["coverage"], status["next_due_s"], status["oldest_zombie_s"]
     rows = {
-        "job streams": f"{status['job_streams']} ({verdicts})",
+        "job streams": f"{status['job_streams']} ({verdicts})" if verdicts else "not known before the first full pass",
         "oldest zombie": "none" if oldest is None else f"due for {span(oldest)}",
         "drained today": f"{status['drained_today']} ({size(status['bytes_reclaimed'])} given back in all)",
         "ledger": coverage["gap"] or f"covers jobs since {_plain(coverage['since'] or '')}",

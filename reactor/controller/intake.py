@@ -14,19 +14,21 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 from nats.js.client import JetStreamContext
+from pydantic_core import from_json
 
 from reactor.controller.failpoints import Point, reach
+from reactor.controller.resources import Resources
+from reactor.controller.standing import Standing
 from reactor.core.model import SECOND, Event, Malformed, fold
 from reactor.core.observer import FORGETFUL, Observer
 from reactor.core.policy import Policy
-from reactor.core.stream_info import ADVISORY
+from reactor.core.stream_info import ADVISORY, instant
 from reactor.directories.events import Directory, Taken
-from reactor.jetstream.client import JetStream, read_delivery
+from reactor.jetstream.client import read_delivery
 from reactor.jetstream.connection import size_of
 from reactor.jetstream.errors import JetStreamError, NotFound
 from reactor.jetstream.topology import DEAD_LETTER_SUBJECT, topology_of
 from reactor.store.audit import Audit
-from reactor.store.ledger import Ledger
 from reactor.store.records import ForeignLedger
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.traces import Span, span
@@ -91,6 +93,7 @@ class LifecycleSubscriber:
         self,
         directory: Directory,
         dead_letters: DeadLetters,
+        standing: Standing,
         reply: Callable[[str, bytes], Awaitable[object]],
         *,
         terminal_statuses: frozenset[str],
@@ -104,6 +107,7 @@ class LifecycleSubscriber:
         self._dead_letters = dead_letters
         self._wake = wake
         self._observer = observer
+        self._standing = standing
         self._remarked: set[str] = set()
         self._identity: str | None = None
         """The lifecycle stream's, as far as it is known; it may be made anew under us."""
@@ -134,6 +138,8 @@ class LifecycleSubscriber:
                     malformed.append((msg, read))
         if taken.applied.due:
             self._wake()
+        with suppress(LedgerError):  # what onlookers miss, the next pass makes up for
+            await self._standing.told(taken.read)
         await self._keep_malformed(malformed)
 
     async def _take(self, messages: Sequence[Msg]) -> Taken:
@@ -192,27 +198,28 @@ class LifecycleSubscriber:
 class AdvisorySubscriber:
     """Takes advisories: hints to look, never proof."""
 
-    def __init__(self, reads: JetStream, ledger: Ledger, audit: Audit, policy: Policy) -> None:
+    def __init__(self, resources: Resources, audit: Audit, policy: Policy) -> None:
         """Advisories name streams; which of them are job streams, the policy knows."""
-        self._reads = reads
+        self._reads = resources.reads
+        self._ledger = resources.ledger
+        self._standing = resources.standing
         self._audit = audit
-        self._ledger = ledger
         self._policy = policy
 
     async def handle(self, msg: Msg) -> None:
         """Take a hint. Where Redis or JetStream fails it is forgotten: the full pass makes up for it."""
         with span("advisory", subject=msg.subject) as traced:
             try:
-                await self._hint(msg.subject)
+                await self._hint(msg)
             except (LedgerError, JetStreamError) as error:
                 log.debug("an advisory is forgotten", subject=msg.subject, error=str(error))
                 traced.set(outcome=FORGOTTEN)
             else:
                 traced.set(outcome=TAKEN)
 
-    async def _hint(self, subject: str) -> None:
+    async def _hint(self, msg: Msg) -> None:
         """`$JS.EVENT.ADVISORY.<STREAM|CONSUMER>.<action>.<stream>[.<consumer>]`."""
-        _, action, stream, *_ = subject.removeprefix(f"{ADVISORY}.").split(".")
+        _, action, stream, *_ = msg.subject.removeprefix(f"{ADVISORY}.").split(".")
         job_id = self._policy.job_id(stream)
         if job_id is None:
             if action in {"CREATED", "UPDATED"}:
@@ -221,9 +228,11 @@ class AdvisorySubscriber:
         match action:
             case "CREATED":
                 await self._ledger.due.hint(job_id, self._policy.age_guard / SECOND)
+                await self._standing.made(stream, job_id, _told_at(msg))
             case "UPDATED":
                 pass
             case "DELETED":
+                await self._standing.deleted(stream)
                 await self._forget(stream, job_id)
             case _:
                 await self._ledger.tallies.count_delivery(job_id, action.lower())
@@ -242,6 +251,14 @@ class AdvisorySubscriber:
         if record is not None and self._policy.is_terminal(record):
             await self._ledger.records.retire(job_id, record)
         await self._ledger.due.forget(job_id)
+
+
+def _told_at(advisory: Msg) -> int | None:
+    """By the server's own clock."""
+    with suppress(ValueError):
+        told = from_json(advisory.data)
+        return instant(told.get("timestamp")) if isinstance(told, dict) else None
+    return None
 
 
 def _readable(subject: str) -> str:

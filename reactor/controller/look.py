@@ -5,21 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from reactor.controller.resources import Resources
-from reactor.core.explain import both_words
 from reactor.core.model import (
     Coverage,
     Drain,
-    Keep,
     Outcome,
     Reason,
     Record,
     Settlement,
     Stream,
-    Unfixable,
     Verdict,
-    Wait,
 )
 from reactor.core.policy import Policy, decide
+from reactor.core.report import settlement_of
 from reactor.core.stream_info import Raw, figures_of, is_silent, read_consumers, read_stream
 from reactor.directories.events import Known, Snapshot
 from reactor.jetstream.errors import JetStreamError, NotFound
@@ -124,19 +121,3 @@ def blank(target: Target, outcome: Outcome, reason: Reason, detail: str | None =
 def unseen(target: Target, error: JetStreamError) -> Settlement:
     """A settlement of a stream that did not answer: it stays."""
     return blank(target, Outcome.KEPT, Reason.UNKNOWN, f"could not be looked at: {error}")
-
-
-def settlement_of(verdict: Verdict, stream: Stream, record: Record | None, coverage: Coverage) -> Settlement:
-    """A verdict that has no effect, as a settlement."""
-    match verdict:
-        case Keep(reason):
-            detail = coverage.gap if reason is Reason.UNKNOWN else None
-            if record and reason is Reason.DISPUTED:
-                detail = both_words(record)
-            return Settlement(Outcome.KEPT, reason, stream, record, detail=detail)
-        case Wait(reason, until):
-            return Settlement(Outcome.WAITING, reason, stream, record, until=until)
-        case Drain(reason):
-            return Settlement(Outcome.WOULD_DRAIN, reason, stream, record)
-        case Unfixable(reason):
-            return Settlement(Outcome.UNFIXABLE, reason, stream, record)

@@ -15,13 +15,13 @@ import structlog
 
 from reactor.controller.companions import orphaned
 from reactor.controller.drain import Drainer
-from reactor.controller.look import Judge, Target, settlement_of
+from reactor.controller.look import Judge, Target
 from reactor.controller.resources import Resources
 from reactor.controller.review import Judged, PassAborted, Review, Reviewer
 from reactor.core.backoff import delay_until
 from reactor.core.model import Drain, Outcome, Reason, Settlement, Stream, Wait
 from reactor.core.policy import Breaker
-from reactor.core.report import Report
+from reactor.core.report import Report, settlement_of
 from reactor.core.stream_info import instant
 from reactor.directories.events import Snapshot, describe_outage
 from reactor.jetstream.errors import JetStreamError
@@ -30,6 +30,8 @@ from reactor.store.scripts import LedgerError
 
 log = structlog.get_logger(__name__)
 
+TOLD_TOGETHER = 100
+"""Settlements that onlookers are told of at once."""
 INTERRUPTED = "interrupted; what was begun is finished"
 
 
@@ -78,6 +80,7 @@ class Reconciler:
         self._rights = resources.rights
         self._recorder = resources.recorder
         self._retries = resources.retries
+        self._standing = resources.standing
         self._throttle = resources.throttle
         self._clock = resources.clock
         self._judge = judge
@@ -96,6 +99,7 @@ class Reconciler:
             held = breaker is not None and not options.override_breaker
             if not options.dry_run:
                 await self._schedule(review.judged)
+                await self._leave_word(review, options)
             settlements = await self._settle_all(review, options, progress, held=held)
             if not options.dry_run:
                 settlements = await self._wrap_up(review, settlements, options)
@@ -172,21 +176,39 @@ class Reconciler:
         waits = [(one.stream, one.verdict.until) for one in judged if isinstance(one.verdict, Wait)]
         await self._ledger.due.schedule({s.job_id: delay_until(until, s.observed_at) for s, until in waits})
 
+    async def _leave_word(self, review: Review, options: PassOptions) -> None:
+        """For whoever looks on, before zombies begin to fall: how every stream was found."""
+        await self._standing.found(map(_as_it_is, review.judged), review.began)
+        if not options.only:
+            await self._ledger.standings.forget_older(review.began)
+
     async def _settle_all(
         self, review: Review, options: PassOptions, progress: Progress, *, held: bool
     ) -> list[Settlement]:
         hands = [one for one in review.judged if one.needs_settling]
-        done = 0
+        done, untold = 0, list[Settlement]()
+
+        async def tell() -> None:
+            some, untold[:] = untold[:], []
+            if not options.dry_run:
+                await self._standing.found(some)
 
         async def settle(one: Judged) -> Settlement:
             nonlocal done
             held_back = held and isinstance(one.verdict, Drain)  # a fence that stands too long goes
-            settlement = _held_back(one, options) if held_back else await self._settle(review.snapshot, one, options)
+            if held_back:
+                settlement = _held_back(one, options)
+            else:
+                settlement = await self._settle(review.snapshot, one, options)
+                untold.append(settlement)
+            if len(untold) >= TOLD_TOGETHER:
+                await tell()
             done += 1
             progress(done, len(hands))
             return settlement
 
         settled = dict(zip(map(id, hands), await self._throttle.each(hands, settle), strict=True))
+        await tell()
         return [settled.get(id(one)) or _as_it_is(one) for one in review.judged]
 
     async def _report_failures(self, settlements: Sequence[Settlement]) -> list[Settlement]:

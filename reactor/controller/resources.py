@@ -7,6 +7,7 @@ from reactor.controller.companions import Companions
 from reactor.controller.recorder import Recorder
 from reactor.controller.retries import Retries
 from reactor.controller.rights import Rights
+from reactor.controller.standing import Standing
 from reactor.controller.throttle import Throttle
 from reactor.directories.events import Directory
 from reactor.jetstream.client import JetStream
@@ -28,5 +29,6 @@ class Resources:
     companions: Companions
     rights: Rights
     throttle: Throttle
+    standing: Standing
     clock: Callable[[], int]
     """The time (ns) for reports and the audit; no decision sees it."""

@@ -48,6 +48,8 @@ class Review:
 
     snapshot: Snapshot
     judged: Sequence[Judged]
+    began: int
+    """When the listing was (ms, Redis's clock)."""
 
 
 class Reviewer:
@@ -81,7 +83,7 @@ class Reviewer:
             for stream in streams
             for record in [records.get(stream.job_id)]
         ]
-        return Review(snapshot, await self._throttle.each(judged, self._ask_consumers))
+        return Review(snapshot, await self._throttle.each(judged, self._ask_consumers), began)
 
     async def _list(self, lifecycle: str, only: frozenset[str]) -> Listing:
         """All streams; the lifecycle stream among them shows that this is the account it should be."""

@@ -38,6 +38,7 @@ class Sweeper:
         self._rights = resources.rights
         self._recorder = resources.recorder
         self._retries = resources.retries
+        self._standing = resources.standing
         self._throttle = resources.throttle
         self._policy = judge.policy
         self._drainer = drainer
@@ -80,10 +81,11 @@ class Sweeper:
         await self._rights.recheck()
         _, records = await self._directory.look_up(snapshot, claim.jobs)
 
-        async def settle(job_id: str) -> None:
-            await self._settle_job(snapshot, claim, job_id, names.get(job_id, ()), records.get(job_id))
+        async def settle(job_id: str) -> Sequence[Settlement]:
+            return await self._settle_job(snapshot, claim, job_id, names.get(job_id, ()), records.get(job_id))
 
-        await self._throttle.each(claim.jobs, settle)
+        settled = await self._throttle.each(claim.jobs, settle)
+        await self._standing.found(one for some in settled for one in some)
 
     async def _topology(self, snapshot: Snapshot, names: Sequence[str]) -> Topology:
         """As a listing of our time has shown it, and advisories since: before, nobody may have heard them."""
@@ -111,7 +113,7 @@ class Sweeper:
 
     async def _settle_job(
         self, snapshot: Snapshot, claim: Claim, job_id: str, names: Collection[str], record: Record | None
-    ) -> None:
+    ) -> Sequence[Settlement]:
         settlements = []
         for name in names:
             if self._throttle.is_limited and await self._is_there(name):
@@ -124,6 +126,7 @@ class Sweeper:
         await self._ledger.due.settle(claim, job_id, min(delays, default=None))
         if delays:  # also where the claim was lost meanwhile: a deletion without an answer may be heard of as done
             await self._ledger.due.schedule({job_id: min(delays)})
+        return settlements
 
     async def _is_there(self, name: str) -> bool:
         """Most jobs clean up after themselves: what is not there takes nobody's turn."""

@@ -4,7 +4,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reactor.core.model import SECOND, Outcome, Settlement, format_instant
+from reactor.core.explain import both_words
+from reactor.core.model import (
+    SECOND,
+    Coverage,
+    Drain,
+    Keep,
+    Outcome,
+    Reason,
+    Record,
+    Settlement,
+    Stream,
+    Unfixable,
+    Verdict,
+    Wait,
+    format_instant,
+)
 from reactor.core.policy import Policy
 from reactor.core.shapes import Pass, PassInShort, StreamRow
 
@@ -56,6 +71,22 @@ class Report:
     def as_dict(self) -> Pass:
         """The contract's object."""
         return {**self.in_short(), "streams": [describe(one, self.policy) for one in self.settlements]}
+
+
+def settlement_of(verdict: Verdict, stream: Stream, record: Record | None, coverage: Coverage) -> Settlement:
+    """A verdict that has no effect, as a settlement."""
+    match verdict:
+        case Keep(reason):
+            detail = coverage.gap if reason is Reason.UNKNOWN else None
+            if record and reason is Reason.DISPUTED:
+                detail = both_words(record)
+            return Settlement(Outcome.KEPT, reason, stream, record, detail=detail)
+        case Wait(reason, until):
+            return Settlement(Outcome.WAITING, reason, stream, record, until=until)
+        case Drain(reason):
+            return Settlement(Outcome.WOULD_DRAIN, reason, stream, record)
+        case Unfixable(reason):
+            return Settlement(Outcome.UNFIXABLE, reason, stream, record)
 
 
 def describe(settlement: Settlement, policy: Policy) -> StreamRow:

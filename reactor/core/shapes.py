@@ -72,14 +72,14 @@ class CoverageOfOne(CoverageTold):
 
 
 class Counts(TypedDict):
-    """Job streams, counted."""
+    """Job streams, counted as passes and sweeps have left them; None and empty before the first full pass."""
 
-    job_streams: int
+    job_streams: int | None
     verdicts: dict[str, int]
     reasons: dict[str, int]
-    live: int
-    waiting: int
-    zombies: int
+    live: int | None
+    waiting: int | None
+    zombies: int | None
     oldest_zombie_s: float | None
 
 

@@ -1,6 +1,5 @@
 """What reactor did, what it will do next, and why: read only, for the commands, the HTTP endpoint and the page."""
 
-import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -8,15 +7,13 @@ from dataclasses import replace
 from importlib.metadata import version
 
 from reactor.controller.look import Judge, Look, Target
-from reactor.controller.reconciler import PassOptions, Reconciler
 from reactor.controller.resources import Resources
 from reactor.core.explain import changes, sentence
-from reactor.core.model import SECOND, Outcome, Word, format_instant
-from reactor.core.policy import fell_due, guards_of
-from reactor.core.report import Report, describe
+from reactor.core.model import Word, format_instant
+from reactor.core.policy import guards_of
+from reactor.core.report import describe
 from reactor.core.shapes import (
     ConsumerEvidence,
-    Counts,
     Evidence,
     Explanation,
     Measures,
@@ -29,25 +26,15 @@ from reactor.core.shapes import (
 from reactor.core.stream_info import Raw
 from reactor.directories.events import Snapshot
 from reactor.jetstream.errors import NotFound
-from reactor.jetstream.topology import DEAD_LETTERS, topology_of
+from reactor.jetstream.topology import DEAD_LETTERS, Topology, topology_of
+from reactor.operate.census import Census
 from reactor.operate.history import DAY_CHARS, Trail
 from reactor.store.audit import Audit
 
 FRESH_S = 2.0
-"""How old a judgement of all streams may be at least: many may look at once."""
+"""How long what was on its way at the look before may stay unread before it counts as a gap."""
 STEP_S = 60.0
-SLOWEST_S = 900.0
-STALEST_S = 8.0
-"""For whoever looks: a pass may also have been slow because it waited for events."""
-WATCHED, UNWATCHED = 20, 100
-"""A judgement costs the server a listing: it takes at most a twentieth of the time while somebody looks, else 1%."""
 STEPS = 24 * 60
-_VERDICTS = {
-    Outcome.KEPT: "kept",
-    Outcome.WAITING: "waiting",
-    Outcome.WOULD_DRAIN: "zombie",
-    Outcome.UNFIXABLE: "unfixable",
-}
 
 
 class NoJobStream(Exception):
@@ -57,27 +44,18 @@ class NoJobStream(Exception):
 class Overview:
     """All resources are handed in. Methods raise JetStreamError and LedgerError."""
 
-    def __init__(
-        self,
-        resources: Resources,
-        judge: Judge,
-        reconciler: Reconciler,
-        audit: Audit,
-    ) -> None:
-        """`reconciler` judges only."""
+    def __init__(self, resources: Resources, judge: Judge, audit: Audit) -> None:
+        """`judge` explains single streams."""
         self._reads = resources.reads
         self._directory = resources.directory
         self._ledger = resources.ledger
         self._clock = resources.clock
+        self._rights = resources.rights
         self._judge = judge
         self._policy = judge.policy
-        self._reconciler = reconciler
         self.trail = Trail(audit)
-        self._rights = resources.rights
+        self._census = Census(resources.ledger.standings, judge.policy)
         self._started_at = self._clock()
-        self._judging = asyncio.Lock()
-        self._judged: Report | None = None
-        self._judged_at = float("-inf")
         self._points: deque[Point] = deque(maxlen=STEPS)
         self._last_seqs: deque[int] = deque(maxlen=2)
         """Where the lifecycle stream ended when it was looked at, the older one first."""
@@ -92,28 +70,14 @@ class Overview:
         """Raises where NATS or Redis is away, or the lifecycle stream or its durable is gone."""
         await self._directory.look_around()
 
-    async def judged(self) -> Report:
-        """A dry pass over all streams, at most a moment old."""
-        async with self._judging:
-            if self._judged is None or time.monotonic() - self._judged_at > self._pace_s(FRESH_S, WATCHED, STALEST_S):
-                self._judged = await self._reconciler.run(PassOptions(dry_run=True))
-                self._judged_at = time.monotonic()
-            return self._judged
-
-    @property
-    def step_s(self) -> float:
-        """How long to wait until judging anew where nobody looks."""
-        return self._pace_s(STEP_S, UNWATCHED, SLOWEST_S)
-
-    def _pace_s(self, least: float, times: int, most: float) -> float:
-        took = self._judged.duration_s if self._judged else 0.0
-        return min(max(least, times * took), most)
-
     async def streams(self) -> Streams:
-        """Every job stream with its verdict."""
-        report = await self.judged()
-        rows = [describe(settlement, self._policy) for settlement in report.settlements]
-        return {"at": format_instant(self._clock()), "error": report.error, "streams": rows}
+        """Every job stream with its verdict, as last found."""
+        last, rows = await self._ledger.passes.last(), await self._census.rows()
+        return {
+            "at": format_instant(self._clock()),
+            "error": last["error"] if last else None,
+            "streams": [describe(one, self._policy) for one in rows],
+        }
 
     async def status(self) -> Status:
         """One screen's worth: counts, ledger, queue, the last full pass."""
@@ -135,13 +99,13 @@ class Overview:
 
     async def measure(self) -> Measures:
         """What all replicas see alike: streams by verdict, ledger, the last full pass."""
-        report, snapshot = await self.judged(), await self._look_around()
+        counts, snapshot = await self._census.counts(), await self._look_around()
         coverage, _ = await self._directory.look_up(snapshot)
         last_pass = await self._ledger.passes.last()
         return {
-            **self._counts(report),
+            **counts,
             "at": format_instant(self._clock()),
-            "error": report.error,
+            "error": last_pass["error"] if last_pass else None,
             "coverage": {
                 "complete": coverage.intact and coverage.gap is None,
                 "since": None if coverage.since is None else format_instant(coverage.since),
@@ -159,24 +123,6 @@ class Overview:
             self._looked_at = time.monotonic()
         return snapshot
 
-    def _counts(self, report: Report) -> Counts:
-        verdicts = {word: report.count(outcome) for outcome, word in _VERDICTS.items()}
-        reasons = Counter(settlement.reason.value for settlement in report.settlements)
-        ages = [
-            (one.stream.observed_at - due) / SECOND
-            for one in report.settlements
-            if one.outcome is Outcome.WOULD_DRAIN and (due := fell_due(one.stream, one.record, self._policy))
-        ]
-        return {
-            "job_streams": len(report.settlements),
-            "verdicts": verdicts,
-            "reasons": dict(reasons),
-            "live": reasons["running"],
-            "waiting": verdicts["waiting"],
-            "zombies": verdicts["zombie"],
-            "oldest_zombie_s": max(ages, default=None),
-        }
-
     async def _dead_letter_count(self) -> int:
         try:
             return int((await self._reads.stream_info(DEAD_LETTERS))["state"]["messages"])
@@ -191,15 +137,14 @@ class Overview:
         """Remember one point; seconds until the next one."""
         before = self._points[-1]["at"] if self._points else ""
         drained = Counter(entry["reason"] for entry in await self.trail.drains() if entry["at"] > before)
-        report = await self.judged()
-        if report.error is None:  # else there is nothing to draw: an outage is no empty list
+        if verdicts := (await self._census.counts())["verdicts"]:  # else nobody has looked yet
             point: Point = {
                 "at": format_instant(self._clock()),
-                "verdicts": self._counts(report)["verdicts"],
+                "verdicts": verdicts,
                 "drained": dict(drained) if before else {},
             }
             self._points.append(point)
-        return self.step_s
+        return STEP_S
 
     async def explain(self, name: str) -> Explanation:
         """The verdict on one stream now, with the evidence. Raises NoJobStream."""
@@ -207,8 +152,8 @@ class Overview:
         if job_id is None:
             message = f"{name!r} is no job stream: its name does not match {self._policy.pattern.pattern}"
             raise NoJobStream(message)
-        topology = topology_of((await self._reads.list_streams()).configs())
-        snapshot = replace(await self._directory.look_around(), topology=topology)
+        snapshot = await self._directory.look_around()
+        snapshot = replace(snapshot, topology=await self._topology(snapshot, name))
         try:
             look = await self._judge.look(snapshot, Target(name, job_id))
             consumers = await self._reads.consumers(name)
@@ -227,6 +172,11 @@ class Overview:
             ],
             "evidence": self._evidence(look, consumers, deliveries),
         }
+
+    async def _topology(self, snapshot: Snapshot, name: str) -> Topology:
+        """As the last full pass has shown it, or by a listing where there was none of late."""
+        known = await self._ledger.surroundings.among(snapshot.lifecycle.identity, [name], 0)
+        return Topology(*known) if known else topology_of((await self._reads.list_streams()).configs())
 
     def _evidence(self, look: Look, consumers: Sequence[Raw], deliveries: dict[str, int]) -> Evidence:
         coverage, record, event = look.coverage, look.record, look.event

@@ -15,6 +15,7 @@ Keys, each under the namespace:
     hints               zset    jobs whose streams were made, by when it may be asked whether they are anybody's
     sourced, captors    zset    how streams hang together (see `surroundings`)
     turn                string  when the next drain may begin, where their rate is limited; expires
+    found, found_at, found_state  how streams stand, for onlookers (see `standings`)
     surveyed            string  when a listing that showed that was begun, and of whose account; expires
 
 And a channel, `wake`: something falls due earlier than what was first before.
@@ -30,6 +31,7 @@ from reactor.store.due_queue import DueQueue
 from reactor.store.leases import Leases, Passes
 from reactor.store.records import Records
 from reactor.store.scripts import Scripts
+from reactor.store.standings import Standings
 from reactor.store.surroundings import Surroundings
 from reactor.store.tallies import Tallies
 from reactor.store.turns import Turns
@@ -46,6 +48,7 @@ class Ledger:
     tallies: Tallies
     surroundings: Surroundings
     turns: Turns
+    standings: Standings
 
     @classmethod
     def of(cls, redis: Redis, scripts: Scripts, namespace: str, ttl_s: float) -> "Ledger":
@@ -58,4 +61,5 @@ class Ledger:
             Tallies(redis, scripts, namespace, ttl_s),
             Surroundings(scripts, namespace),
             Turns(scripts, namespace),
+            Standings(redis, scripts, namespace),
         )

@@ -132,6 +132,9 @@ _KINDS = {
     "turn": "string",
     "passed": "string",
     "last_pass": "string",
+    "found": "hash",
+    "found_at": "zset",
+    "found_state": "string",
     "audit": "stream",
     "intents": "hash",
 }

@@ -31,7 +31,7 @@ end
 """
 """To let whoever rests until a queue's head know that there is an earlier one."""
 
-Argument = str | int
+Argument = str | int | bytes
 
 
 class _Call(NamedTuple):

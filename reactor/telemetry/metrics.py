@@ -133,7 +133,7 @@ class Metrics(Observer):
 
     def measured(self, measures: Measures) -> None:
         """What streams, ledger and passes look like now. Where a listing failed its streams stay as last seen."""
-        if measures["error"] is None:
+        if measures["error"] is None and measures["verdicts"]:
             for verdict, count in measures["verdicts"].items():
                 self._streams.labels(verdict).set(count)
             self._disputed.set(measures["reasons"].get(Reason.DISPUTED.value, 0))

@@ -22,7 +22,7 @@ from reactor.core.events import SubjectTemplate
 from reactor.directories.events import describe_outage
 from reactor.jetstream.errors import JetStreamError, TooOld
 from reactor.jetstream.hearing import Hearing
-from reactor.operate.queries import SLOWEST_S, Overview
+from reactor.operate.queries import STEP_S, Overview
 from reactor.store.due_queue import WakeUps
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.alerts import Kind
@@ -168,7 +168,7 @@ class Worker:
             Loop("alerts", alerts.tell, WATCH_S, alerts.changed),
         ]
         if self._settings.http.port:
-            loops += self._loops_of_endpoint(cases.overview(lifecycle), periodic.passed)
+            loops += self._loops_of_endpoint(cases.overview(), periodic.passed)
         rights.on_change = partial(alerts.note, Kind.DELETES_PAUSED)
         return loops
 
@@ -182,7 +182,7 @@ class Worker:
         self._overview = overview
         self._metrics.watch(lambda: overview.paused)
         gauges = Gauges(overview, self._metrics)
-        return Loop("sample", overview.sample, SLOWEST_S), Loop("measure", gauges.tick, SLOWEST_S, passed)
+        return Loop("sample", overview.sample, STEP_S), Loop("measure", gauges.tick, STEP_S, passed)
 
     async def _as_long_as(self, serving: asyncio.Task[None]) -> None:
         """An endpoint that dies takes the process down with it."""
@@ -221,7 +221,7 @@ class Gauges:
         except (JetStreamError, LedgerError):
             self._metrics.unmeasured()
             raise
-        return self._overview.step_s
+        return STEP_S
 
 
 @asynccontextmanager

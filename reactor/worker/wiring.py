@@ -17,6 +17,7 @@ from reactor.controller.recorder import Recorder
 from reactor.controller.resources import Resources
 from reactor.controller.retries import Retries
 from reactor.controller.rights import Rights
+from reactor.controller.standing import Standing
 from reactor.controller.sweeper import Sweeper
 from reactor.controller.throttle import Throttle
 from reactor.core.events import SubjectTemplate
@@ -145,6 +146,7 @@ class UseCases:
             retries=Retries(connected.ledger, recorder, utc_now, settings.sweep.max_attempts),
             companions=Companions(settings.policy.companions, connected.reads, connected.effects),
             rights=Rights(connected.effects),
+            standing=Standing(connected.ledger, self.policy),
             throttle=Throttle(settings.sweep.concurrency, connected.ledger.turns, settings.sweep.max_rate),
             clock=utc_now,
         )
@@ -167,6 +169,7 @@ class UseCases:
         return LifecycleSubscriber(
             self.resources.directory,
             DeadLetters(self._connected.reads.publish, client.max_payload),
+            self.resources.standing,
             client.publish,
             terminal_statuses=self.policy.terminal_statuses,
             wake=wake,
@@ -175,7 +178,7 @@ class UseCases:
 
     def advisory_subscriber(self) -> AdvisorySubscriber:
         """Takes advisories."""
-        return AdvisorySubscriber(self._connected.reads, self._connected.ledger, self._connected.audit, self.policy)
+        return AdvisorySubscriber(self.resources, self._connected.audit, self.policy)
 
     def reconciler(self, subscriber: LifecycleSubscriber) -> Reconciler:
         """The full pass, which consumes what is pending through the given subscriber."""
@@ -197,7 +200,6 @@ class UseCases:
     def _drainer(self, judge: Judge) -> Drainer:
         return Drainer(self.resources, judge, self._settings.sweep.lease.total_seconds())
 
-    def overview(self, subscriber: LifecycleSubscriber) -> Overview:
+    def overview(self) -> Overview:
         """For whoever looks on."""
-        judge = Judge(self.resources, self.policy)
-        return Overview(self.resources, judge, self.reconciler(subscriber), self._connected.audit)
+        return Overview(self.resources, Judge(self.resources, self.policy), self._connected.audit)

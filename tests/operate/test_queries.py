@@ -1,16 +1,18 @@
 """What is told to whoever looks on."""
 
-from dataclasses import replace
+from typing import Any
 
 import pytest
-from harness import World
+from harness import World, eventually, relayed
 
 from reactor.controller import review
+from reactor.core.model import Outcome, Reason, Settlement, Stream
 from reactor.operate import queries
 from reactor.operate.history import Trail
+from reactor.operate.queries import Overview
 from reactor.store.audit import Audit
 from reactor.store.scripts import Scripts
-from reactor.worker.connections import connections
+from reactor.worker.connections import Connections, connections
 from reactor.worker.wiring import UseCases, provision_safely
 
 
@@ -20,9 +22,10 @@ async def test_events_of_the_last_moment_are_no_gap(world: World, monkeypatch: p
     monkeypatch.setattr(review, "CATCH_UP_S", 0.1)
     async with connections(world.load()) as connected:
         cases = UseCases(connected, await provision_safely(connected))
-        overview = cases.overview(await cases.lifecycle_subscriber())
+        overview = cases.overview()
         await world.emit(1, "STARTED")
-        await overview.measure()  # its pass takes what is pending
+        await world.reconcile()  # takes what is pending
+        await overview.measure()
         pull = await world.js.pull_subscribe_bind(consumer="reactor", stream="JOBS")
         await world.emit(2, "STARTED")
         (unread,) = await pull.fetch(1, timeout=5)
@@ -32,21 +35,57 @@ async def test_events_of_the_last_moment_are_no_gap(world: World, monkeypatch: p
         await unread.nak()
 
 
-async def test_judging_for_onlookers_takes_a_bounded_share_of_the_time(world: World) -> None:
-    """However long a listing takes: a twentieth while somebody looks, else a hundredth; within limits."""
+async def test_nobody_who_looks_makes_the_server_list_anything(world: World) -> None:
+    """Nobody knows before the first pass; then the counts are what it has left, and what time has made of it."""
+    asked = list[str]()
+
+    def note(verb: str, answer: dict[str, Any]) -> dict[str, Any]:
+        asked.append(verb)
+        return answer
+
+    guards: dict[str, Any] = {"REACTOR_POLICY_TERMINAL_GRACE": "2s", "REACTOR_POLICY_IDLE_GUARD": "0s"}
+    await world.declare()
+    async with relayed(world, note) as relay, connections(relay.load(**guards)) as connected:
+        overview = UseCases(connected, await provision_safely(connected)).overview()
+        asked.clear()
+        assert (await overview.status())["job_streams"] is None
+        await world.emit(2, "STARTED")
+        await world.stream("job_2")
+        await world.zombie(1)
+        await world.reconcile(**guards)
+        rows = (await overview.streams())["streams"]
+        assert [(one["stream"], one["verdict"]) for one in rows] == [("job_1", "waiting"), ("job_2", "kept")]
+        assert (await overview.status())["verdicts"] == {"kept": 1, "waiting": 1, "zombie": 0, "unfixable": 0}
+        await eventually(lambda: _falls_due(overview))
+        overview._census._counted_at = float("-inf")
+        overview._census._word = ""
+        status = await overview.status()
+        assert status["zombies"] == 1
+        assert (status["oldest_zombie_s"] or 0) > 0
+        await overview.explain("job_1")
+    assert not [verb for verb in asked if verb.startswith(("STREAM.LIST", "STREAM.NAMES"))]
+
+
+async def _falls_due(overview: Overview) -> bool:
+    return (await overview.streams())["streams"][0]["verdict"] == "would_drain"
+
+
+async def test_a_pass_leaves_alone_what_was_found_since_it_began(world: World) -> None:
+    """A stream that was made or deleted while it listed; and it forgets what it did not find."""
     async with connections(world.load()) as connected:
-        cases = UseCases(connected, await provision_safely(connected))
-        overview = cases.overview(await cases.lifecycle_subscriber())
-        report = await overview.judged()
-        for took, step in ((0.001, 60.0), (2.0, 200.0), (60.0, 900.0)):
-            overview._judged = replace(report, duration_s=took)
-            assert overview.step_s == step
-            assert (await overview.judged()) is overview._judged  # looked at again at once
-        overview._judged_at -= 3  # a listing that takes 0.1 s is fresh for two seconds, one of 1 s for twenty
-        overview._judged = replace(report, duration_s=1.0)
-        assert (await overview.judged()).duration_s == 1.0
-        overview._judged = replace(report, duration_s=0.1)
-        assert (await overview.judged()).duration_s != 0.1
+        standings = connected.ledger.standings
+        found = [Settlement(Outcome.KEPT, Reason.RUNNING, Stream(f"job_{n}", str(n), 0)) for n in range(4)]
+        await standings.put({"job_0": found[0], "job_1": found[1]})
+        began = await connected.ledger.surroundings.now() + 1
+        await eventually(lambda: _is_after(connected, began))
+        await standings.put({"job_1": None, "job_2": found[2]})
+        await standings.put({"job_1": found[1], "job_3": found[3]}, began)
+        await standings.forget_older(began)
+        assert {one.stream.name async for one in standings.all()} == {"job_2", "job_3"}
+
+
+async def _is_after(connected: Connections, then: int) -> bool:
+    return await connected.ledger.surroundings.now() > then
 
 
 async def test_deletions_are_read_once_and_anew_where_the_trail_is_another(world: World) -> None:

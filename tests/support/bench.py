@@ -13,6 +13,7 @@ from reactor.controller.recorder import Recorder
 from reactor.controller.resources import Resources
 from reactor.controller.retries import Retries
 from reactor.controller.rights import Rights
+from reactor.controller.standing import Standing
 from reactor.controller.throttle import Throttle
 from reactor.core.model import Settlement
 from reactor.core.observer import Observer
@@ -107,6 +108,7 @@ class Bench:
             companions=Companions((), self.reads, self.effects),
             rights=Rights(self.effects),
             throttle=Throttle(1),
+            standing=Standing(self.ledger, self.policy),
             clock=utc_now,
         )
 

@@ -29,6 +29,7 @@ from reactor.controller.recorder import Recorder
 from reactor.controller.resources import Resources
 from reactor.controller.retries import Retries
 from reactor.controller.rights import Rights
+from reactor.controller.standing import Standing
 from reactor.controller.sweeper import Sweeper
 from reactor.controller.throttle import Throttle
 from reactor.core.events import SubjectTemplate
@@ -475,6 +476,7 @@ class Replica:
             companions=Companions((), self.js, self.js),
             rights=Rights(self.js),
             throttle=Throttle(4),
+            standing=Standing(self.ledger, policy),
             clock=lambda: self.server.now,
         )
 

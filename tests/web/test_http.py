@@ -22,9 +22,8 @@ async def test_it_tells_what_there_is_and_what_was_done(world: World) -> None:
             "job_1": ("waiting", "grace"),
             "job_2": ("kept", "running"),
         }
-        code, status = await at.get("/api/status")
-        assert code == 200
-        assert (status["job_streams"], status["live"], status["waiting"], status["drained_today"]) == (2, 1, 1, 0)
+        status = await eventually(lambda: _counted(at, 2))
+        assert (status["live"], status["waiting"], status["drained_today"]) == (1, 1, 0)
     async with served(world) as at:
         await eventually(lambda: gone(world, "job_1"))
         status = await eventually(lambda: _drained(at))
@@ -36,6 +35,41 @@ async def test_it_tells_what_there_is_and_what_was_done(world: World) -> None:
         leaks = (await at.get("/api/leaks"))[1]
         assert (leaks["total"], leaks["statuses"][0]["status"], sum(leaks["statuses"][0]["hours"])) == (1, "SUCCESS", 1)
         assert (await at.get("/api/timeline"))[1]["points"][0]["verdicts"].keys() >= {"kept", "zombie"}
+
+
+async def test_what_happens_between_two_passes_is_seen_at_once(world: World) -> None:
+    """A stream is made, its job ends, it is kept by its guard, somebody deletes it."""
+    async with served(world, REACTOR_POLICY_TERMINAL_GRACE="1h") as at:
+        await eventually(lambda: _counted(at, 0))
+        await world.emit(1, "STARTED")
+        await eventually(lambda: heard(world, 1))
+        await world.stream("job_1")
+        assert _verdict(await eventually(lambda: _rows(at, 1))) == ("kept", "running", "STARTED")
+        await world.emit(1, "SUCCESS")
+        await eventually(lambda: _has_ended(at))
+        await world.stream("job_2")
+        assert (await eventually(lambda: _rows(at, 2)))["job_2"]["reason"] == "unknown"
+        await world.js.delete_stream("job_1")
+        await world.js.delete_stream("job_2")
+        await eventually(lambda: _is_empty(at))
+
+
+async def _counted(at: Served, count: int) -> Any:
+    status = (await at.get("/api/status"))[1]
+    return status if status["job_streams"] == count else None
+
+
+async def _has_ended(at: Served) -> bool:
+    return _verdict(await _rows(at, 1)) == ("waiting", "grace", "SUCCESS")
+
+
+async def _is_empty(at: Served) -> bool:
+    return not (await at.get("/api/streams"))[1]["streams"]
+
+
+def _verdict(rows: dict[str, Any]) -> tuple[str, str, str]:
+    [row] = rows.values()
+    return row["verdict"], row["reason"], row["status"]
 
 
 async def _rows(at: Served, count: int) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""What is known of each job stream between two full passes, kept for whoever looks on: no verdict is acted on here.
+
+A listing costs the server time for every stream there is. So passes and sweeps leave behind what they have found, an
+advisory adds what was made, and an event says what has become of the job since.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from reactor.core.model import Coverage, Event, Malformed, Outcome, Record, Settlement, Stream
+from reactor.core.policy import Policy, decide
+from reactor.core.report import settlement_of
+from reactor.store.ledger import Ledger
+
+_GONE = {Outcome.DRAINED, Outcome.ALREADY_GONE}
+_WHOLE = Coverage(intact=True)
+
+
+class Standing:
+    """Methods raise LedgerError."""
+
+    def __init__(self, ledger: Ledger, policy: Policy) -> None:
+        """`policy` says how a stream stands with its job."""
+        self._ledger = ledger
+        self._policy = policy
+
+    async def found(self, settlements: Iterable[Settlement], began: int | None = None) -> None:
+        """By a look just now, or by a listing that `began` then (ms, Redis's clock)."""
+        found = {one.stream.name: None if one.outcome in _GONE else one for one in settlements}
+        await self._ledger.standings.put(found, began)
+
+    async def made(self, stream: str, job_id: str, created: int | None) -> None:
+        """Its config and state are not known yet; its job may be."""
+        record = (await self._ledger.records.read("", [job_id])).records.get(job_id)
+        await self.found([self._as_of(Stream(stream, job_id, created or 0, created), record)])
+
+    async def deleted(self, stream: str) -> None:
+        """By whomever."""
+        await self._ledger.standings.put({stream: None})
+
+    async def told(self, events: Sequence[Event | Malformed]) -> None:
+        """What the lifecycle events of jobs change for their streams, as far as those are known."""
+        words = {event.job_id: Record.of(event.word) for event in events if event.job_id is not None}
+        names = [name for job_id in words for name in self._policy.names_of(job_id) or ()]
+        known = await self._ledger.standings.of(names)
+        await self.found(self._as_of(one.stream, words[one.stream.job_id].merged(one.record)) for one in known.values())
+
+    def _as_of(self, stream: Stream, record: Record | None) -> Settlement:
+        return settlement_of(decide(stream, record, _WHOLE, self._policy), stream, record, _WHOLE)
+
+
+def as_of_now(found: Settlement, policy: Policy) -> Settlement:
+    """With what the time since has changed: what waited for a guard that has passed is a zombie."""
+    if found.outcome is not Outcome.WAITING or found.record is None:
+        return found
+    now = settlement_of(decide(found.stream, found.record, _WHOLE, policy), found.stream, found.record, _WHOLE)
+    return replace(now, detail=found.detail)

@@ -73,7 +73,7 @@ def _verdict(rows: dict[str, Any]) -> tuple[str, str, str]:
 
 
 async def _rows(at: Served, count: int) -> dict[str, Any]:
-    """By stream, once there are so many: they are judged every other second."""
+    """By stream, once there are so many."""
     rows = {one["stream"]: one for one in (await at.get("/api/streams"))[1]["streams"]}
     return rows if len(rows) == count else {}
 

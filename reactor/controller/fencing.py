@@ -14,7 +14,17 @@ from reactor.controller.look import Look
 from reactor.controller.resources import Resources
 from reactor.core.model import SECOND, Drain, Fence, Outcome, Reason, Settlement, Stream
 from reactor.core.policy import Policy, decide
-from reactor.core.stream_info import Raw, fenced, fenced_subject, instant, lifted_of, read_fence, read_stream, unfenced
+from reactor.core.stream_info import (
+    Raw,
+    beside,
+    fenced,
+    fenced_subject,
+    instant,
+    lifted_of,
+    read_fence,
+    read_stream,
+    unfenced,
+)
 from reactor.jetstream.errors import NobodyThere, NotFound, Refused
 from reactor.store.leases import Lease
 from reactor.store.scripts import LedgerError
@@ -157,7 +167,7 @@ class Fencing:
             return look.settled(Outcome.UNFIXABLE, Reason.REFUSED, detail)
         look = because or look
         sourced = look.snapshot.topology.sourced
-        stream = replace(read_stream(raw, look.stream.job_id, sourced=sourced), consumers=look.stream.consumers)
+        stream = replace(beside(read_stream(raw, look.stream.job_id), sourced), consumers=look.stream.consumers)
         verdict = decide(stream, look.record, look.coverage, self._policy)
         if isinstance(verdict, Drain):
             detail = "it changed on the way; it is looked at again later"

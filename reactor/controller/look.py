@@ -17,7 +17,7 @@ from reactor.core.model import (
 )
 from reactor.core.policy import Policy, decide
 from reactor.core.report import settlement_of
-from reactor.core.stream_info import Raw, figures_of, is_silent, read_consumers, read_stream
+from reactor.core.stream_info import Raw, beside, figures_of, is_silent, read_consumers, read_stream
 from reactor.directories.events import Known, Snapshot
 from reactor.jetstream.errors import JetStreamError, NotFound
 
@@ -76,7 +76,7 @@ class Judge:
         coverage, records = known or await self._directory.look_up(snapshot, [target.job_id])
         asked_at = self._monotonic()
         raw = await self._reads.stream_info(target.name)
-        stream = read_stream(raw, target.job_id, sourced=snapshot.topology.sourced)
+        stream = beside(read_stream(raw, target.job_id), snapshot.topology.sourced)
         event = await self._directory.last_event(snapshot, target.job_id)
         record = event.merged(records.get(target.job_id)) if event else records.get(target.job_id)
         verdict = decide(stream, record, coverage, self.policy)

@@ -97,10 +97,11 @@ class Reconciler:
             review = await self._unless_stopped(options, self._review(options.only))
             breaker = self._check_breaker(review.judged)
             held = breaker is not None and not options.override_breaker
+            found = [_as_it_is(one) for one in review.judged]
             if not options.dry_run:
                 await self._schedule(review.judged)
-                await self._leave_word(review, options)
-            settlements = await self._settle_all(review, options, progress, held=held)
+                await self._leave_word(found, review.began, options)
+            settlements = await self._settle_all(review, found, options, progress, held=held)
             if not options.dry_run:
                 settlements = await self._wrap_up(review, settlements, options)
             settlements += self._absent(options, review.judged)
@@ -176,14 +177,14 @@ class Reconciler:
         waits = [(one.stream, one.verdict.until) for one in judged if isinstance(one.verdict, Wait)]
         await self._ledger.due.schedule({s.job_id: delay_until(until, s.observed_at) for s, until in waits})
 
-    async def _leave_word(self, review: Review, options: PassOptions) -> None:
+    async def _leave_word(self, found: Sequence[Settlement], began: int, options: PassOptions) -> None:
         """For whoever looks on, before zombies begin to fall: how every stream was found."""
-        await self._standing.found(map(_as_it_is, review.judged), review.began)
+        await self._standing.found(found, began)
         if not options.only:
-            await self._ledger.standings.forget_older(review.began)
+            await self._ledger.standings.forget_older(began)
 
     async def _settle_all(
-        self, review: Review, options: PassOptions, progress: Progress, *, held: bool
+        self, review: Review, found: Sequence[Settlement], options: PassOptions, progress: Progress, *, held: bool
     ) -> list[Settlement]:
         hands = [one for one in review.judged if one.needs_settling]
         done, untold = 0, list[Settlement]()
@@ -209,7 +210,7 @@ class Reconciler:
 
         settled = dict(zip(map(id, hands), await self._throttle.each(hands, settle), strict=True))
         await tell()
-        return [settled.get(id(one)) or _as_it_is(one) for one in review.judged]
+        return [settled.get(id(one), as_found) for one, as_found in zip(review.judged, found, strict=True)]
 
     async def _report_failures(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         """Unfixable ones with their attempts, and the next one in the due queue. The others begin anew."""

@@ -2,19 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from reactor.controller.look import Judge
 from reactor.controller.resources import Resources
 from reactor.core.model import Coverage, Drain, Reason, Record, Stream, Verdict
-from reactor.core.policy import decide
-from reactor.core.stream_info import read_stream
+from reactor.core.policy import Policy, decide
+from reactor.core.stream_info import Raw, beside, read_stream
 from reactor.directories.events import Snapshot
-from reactor.jetstream.client import Listing
 from reactor.jetstream.errors import NotFound
-from reactor.jetstream.topology import topology_of
+from reactor.jetstream.topology import Survey
 
 CATCH_UP_S = 15.0
 """How long events that are on their way to another replica are waited for; after that, absence proves nothing."""
@@ -71,33 +70,37 @@ class Reviewer:
         lifecycle = (await self._directory.ensure()).lifecycle
         await self._catch_up()
         began = await self._ledger.surroundings.now()
-        listing = await self._list(lifecycle.stream, only)
+        listed = await self._list(lifecycle.stream, only)
         snapshot = await self._caught_up_after_list()
-        topology = topology_of(listing.configs())
+        topology = listed.survey.topology
         await self._ledger.surroundings.remember(lifecycle.identity, began, topology.sourced, topology.captors)
         snapshot = replace(snapshot, topology=await self._companions.survey(topology))
-        streams = self._job_streams(listing, topology.sourced, only)
+        streams = listed.job_streams(topology.sourced)
         coverage, records = await self._directory.look_up(snapshot, [stream.job_id for stream in streams])
         judged = [
             Judged(stream, record, coverage, decide(stream, record, coverage, self._policy))
             for stream in streams
             for record in [records.get(stream.job_id)]
         ]
-        return Review(snapshot, await self._throttle.each(judged, self._ask_consumers), began)
+        absent = [one for one in judged if one.verdict == Drain(Reason.MISSING)]
+        asked = dict(zip(map(id, absent), await self._throttle.each(absent, self._ask_consumers), strict=True))
+        return Review(snapshot, [asked.get(id(one), one) for one in judged], began)
 
-    async def _list(self, lifecycle: str, only: frozenset[str]) -> Listing:
+    async def _list(self, lifecycle: str, only: frozenset[str]) -> "_Listed":
         """All streams; the lifecycle stream among them shows that this is the account it should be."""
-        listing = await self._reads.list_streams()
-        if lifecycle not in listing.streams.keys() | listing.unreported:
+        listed = _Listed(self._policy, only)
+        async for raws, unreported in self._reads.pages_of_streams():
+            listed.add(raws, unreported)
+        if lifecycle not in listed.names:
             try:
                 await self._reads.stream_info(lifecycle)
             except NotFound as error:
                 message = f"the account has no lifecycle stream {lifecycle}: wrong account or domain?"
                 raise PassAborted(message) from error
-        for name in only - listing.streams.keys() - listing.unreported:
+        for name in only - listed.names:
             with suppress(NotFound):  # a page may have missed it; what is gone is told by the report
-                listing.streams[name] = await self._reads.stream_info(name)
-        return listing
+                listed.add([await self._reads.stream_info(name)])
+        return listed
 
     async def _caught_up_after_list(self) -> Snapshot:
         """An event published before the list was read must be in the ledger before absence from it counts."""
@@ -109,24 +112,44 @@ class Reviewer:
             snapshot = await self._directory.look_around(caught_up_to=listed_at)
         return snapshot
 
-    def _job_streams(self, listing: Listing, sourced: frozenset[str], only: frozenset[str]) -> list[Stream]:
-        """Job streams by their exact listed names; one that the server could not report whole is taken as such."""
-        streams = {}
-        for name in sorted(listing.streams.keys() | listing.unreported):
-            job_id = self._policy.job_id(name)
-            if job_id is None or (only and name not in only):
-                continue
-            raw = listing.streams.get(name, {"config": {"name": name}})
-            whole = name not in listing.unreported
-            streams[name] = read_stream(raw, job_id, sourced=sourced, reported=whole)
-        return list(streams.values())
-
     async def _ask_consumers(self, one: Judged) -> Judged:
         """Of a missing job's stream: they say whether anybody still works on its messages."""
-        if one.verdict != Drain(Reason.MISSING):
-            return one
         try:
             stream = await self._judge.with_consumers(one.stream, absent=True)
         except NotFound:
             return one  # gone since: for drain_stream to find out
         return replace(one, stream=stream, verdict=decide(stream, one.record, one.coverage, self._policy))
+
+
+class _Listed:
+    """What pages have shown, without the pages: they take far more room than what is read of them."""
+
+    def __init__(self, policy: Policy, only: frozenset[str]) -> None:
+        self._policy = policy
+        self._only = only
+        self._streams = dict[str, Stream]()
+        self._unreported = set[str]()
+        self.names = set[str]()
+        self.survey = Survey()
+
+    def add(self, raws: Iterable[Raw], unreported: Collection[str] = ()) -> None:
+        """A page."""
+        for raw in raws:
+            config = raw["config"]
+            self.names.add(config["name"])
+            self.survey.add(config)
+            if (job_id := self._job_id(config["name"])) is not None:
+                self._streams[config["name"]] = read_stream(raw, job_id)
+        self.names.update(unreported)
+        self._unreported.update(unreported)
+
+    def job_streams(self, sourced: Collection[str]) -> list[Stream]:
+        """By their exact listed names; one that the server could not report whole is taken as such."""
+        for name in self._unreported:
+            if (job_id := self._job_id(name)) is not None:
+                stream = self._streams.get(name) or read_stream({"config": {"name": name}}, job_id)
+                self._streams[name] = replace(stream, reported=False)
+        return [beside(self._streams[name], sourced) for name in sorted(self._streams)]
+
+    def _job_id(self, name: str) -> str | None:
+        return None if self._only and name not in self._only else self._policy.job_id(name)

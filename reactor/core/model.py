@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 SECOND = 1_000_000_000
@@ -30,8 +31,14 @@ def parse_instant(text: str) -> int:
         message = f"{text[:40]!r} is not an RFC 3339 time such as 2026-01-31T12:00:00Z"
         raise ValueError(message)
     date, clock, fraction, offset = match.groups()
-    whole = datetime.fromisoformat(f"{date}T{clock}{offset.upper()}") - _EPOCH
-    return (whole.days * 86_400 + whole.seconds) * SECOND + int((fraction or "")[:9].ljust(9, "0"))
+    return _seconds(f"{date}T{clock}{offset.upper()}") * SECOND + int((fraction or "")[:9].ljust(9, "0"))
+
+
+@lru_cache(maxsize=1024)
+def _seconds(text: str) -> int:
+    """Since 1970. A listing has the same ones in thousands of entries."""
+    whole = datetime.fromisoformat(text) - _EPOCH
+    return whole.days * 86_400 + whole.seconds
 
 
 def format_instant(instant: int) -> str:
@@ -50,6 +57,7 @@ UNREADABLE = "?"
 """The status of a job whose last event could not be read: it exists, and nobody may call it terminal."""
 
 
+@lru_cache(maxsize=1024)
 def fold(status: str) -> str:
     """A status as it is compared: ASCII letters in upper case, and only those, so that no other word becomes one."""
     return status.encode("utf-8", "surrogatepass").upper().decode("utf-8", "surrogatepass")

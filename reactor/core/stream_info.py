@@ -7,6 +7,7 @@ consumer.go (ConsumerInfo). Whatever cannot be read becomes a None or a False th
 import json
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha1
 from typing import Any
 
@@ -28,32 +29,37 @@ LONGEST_LEASE = 3_600 * SECOND
 Raw = dict[str, Any]
 
 
-def read_stream(raw: Raw, job_id: str, *, sourced: Collection[str] = (), reported: bool = True) -> Stream:
+def read_stream(raw: Raw, job_id: str, *, reported: bool = True) -> Stream:
     """A stream as the server described it in an entry of STREAM.LIST or an answer of STREAM.INFO."""
     config, state = raw.get("config") or {}, raw.get("state") or {}
     metadata = config.get("metadata") or {}
     observed_at = instant(raw.get("ts"))
+    published = instant(state.get("last_ts"))
     return Stream(
         name=config["name"],
         job_id=job_id,
         observed_at=observed_at or 0,
         created=instant(raw.get("created")),
-        reported=reported and observed_at is not None and _is_whole(state),
+        reported=reported and observed_at is not None and _is_whole(state, published),
         protected=str(metadata.get(PROTECT_KEY, "")).lower() == "true",
-        fenceable=bool(config.get("subjects")) and not config.get("mirror") and config["name"] not in sourced,
+        fenceable=bool(config.get("subjects")) and not config.get("mirror"),
         fence=read_fence(config, observed_at or 0),
         messages=state.get("messages", 0),
         size=state.get("bytes", 0),
         last_seq=state.get("last_seq", 0),
-        last_publish=instant(state.get("last_ts")),
+        last_publish=published,
     )
 
 
-def _is_whole(state: Raw) -> bool:
+def beside(stream: Stream, sourced: Collection[str]) -> Stream:
+    """The same stream, where these are mirrored or sourced by others."""
+    return replace(stream, fenceable=False) if stream.name in sourced else stream
+
+
+def _is_whole(state: Raw, published: int | None) -> bool:
     """Whether the server's figures can be trusted: a time that cannot be read may be a moment ago."""
     with suppress(KeyError, TypeError, ValueError):
-        parse_instant(state["last_ts"])
-        return "last_seq" in state
+        return "last_seq" in state and (published is not None or parse_instant(state["last_ts"]) is not None)
     return False
 
 

@@ -1,5 +1,6 @@
 """JetStream's API, request by request, and what its answers amount to."""
 
+import asyncio
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -88,22 +89,39 @@ class JetStream(Connection):
         return answer["stream"], answer["seq"]
 
     async def _pages(self, verb: str, request: Raw | None = None) -> AsyncIterator[Raw]:
-        """Every page of a listing. A page stands for `limit` names, also where some of them did not report."""
-        offset, total = 0, 1
-        while offset < total:
-            page = await self.call(verb, (request or {}) | {"offset": offset})
-            yield page
-            offset, total = offset + page["limit"], page["total"]
+        """Every page of a listing, the next one on its way while one is read.
+
+        A page stands for `limit` names, also where some of them did not report.
+        """
+        offset, total, coming = 0, 1, asyncio.create_task(self.call(verb, (request or {}) | {"offset": 0}))
+        try:
+            while offset < total:
+                page = await coming
+                offset, total = offset + page["limit"], page["total"]
+                if offset < total:
+                    coming = asyncio.create_task(self.call(verb, (request or {}) | {"offset": offset}))
+                yield page
+        finally:
+            coming.cancel()
+            await asyncio.wait({coming})
+            if not coming.cancelled():
+                coming.exception()  # of a page that nobody wants any more
+
+    async def pages_of_streams(self) -> AsyncIterator[tuple[list[Raw], set[str]]]:
+        """All streams, page by page, and the names of those that the server could not report whole.
+
+        Pages shift while streams come and go, so a stream may appear twice or not at all. Raises as `call` does: a page
+        that failed is no shorter list.
+        """
+        async for page in self._pages("STREAM.LIST"):
+            yield page.get("streams") or [], {*(page.get("missing") or ()), *(page.get("offline") or ())}
 
     async def list_streams(self) -> Listing:
-        """All pages. Raises as `call` does: a page that failed is no shorter list.
-
-        Pages shift while streams come and go, so a stream may appear twice (kept once) or not at all.
-        """
+        """All of them at once."""
         listing = Listing()
-        async for page in self._pages("STREAM.LIST"):
-            listing.streams.update((raw["config"]["name"], raw) for raw in page.get("streams") or ())
-            listing.unreported.update(page.get("missing") or (), page.get("offline") or ())
+        async for raws, unreported in self.pages_of_streams():
+            listing.streams.update((raw["config"]["name"], raw) for raw in raws)
+            listing.unreported |= unreported
         return listing
 
     async def stream_names(self, subject: str | None = None) -> set[str]:

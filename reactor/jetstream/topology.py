@@ -136,15 +136,33 @@ async def remove_former_advisories(js: JetStream, durable: str) -> bool:
     return True
 
 
+class Survey:
+    """How streams hang together, learned one config after another."""
+
+    def __init__(self) -> None:
+        """Nothing is known yet."""
+        self._sourced = set[str]()
+        self._captors = set[str]()
+
+    def add(self, config: Raw) -> None:
+        """Of one stream."""
+        origins = (config.get("mirror"), *(config.get("sources") or ()))
+        self._sourced.update(origin["name"] for origin in origins if origin)
+        if any(overlaps(subject, f"{ADVISORY}.>") for subject in config.get("subjects") or ()):
+            self._captors.add(config["name"])
+
+    @property
+    def topology(self) -> Topology:
+        """As far as it is known."""
+        return Topology(frozenset(self._sourced), captors=sorted(self._captors))
+
+
 def topology_of(configs: Iterable[Raw]) -> Topology:
     """How streams with these configs hang together."""
-    sourced, captors = set[str](), []
+    survey = Survey()
     for config in configs:
-        origins = (config.get("mirror"), *(config.get("sources") or ()))
-        sourced |= {origin["name"] for origin in origins if origin}
-        if any(overlaps(subject, f"{ADVISORY}.>") for subject in config.get("subjects") or ()):
-            captors.append(config["name"])
-    return Topology(frozenset(sourced), captors=sorted(captors))
+        survey.add(config)
+    return survey.topology
 
 
 async def streams_of_advisories(js: JetStream) -> list[str]:

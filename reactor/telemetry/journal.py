@@ -34,19 +34,20 @@ class Journal:
 
     def judged(self, *settlements: Settlement) -> None:
         """What was found of streams; told where it differs from what was found before."""
+        tells = log.is_enabled_for(logging.DEBUG)  # asked once: there may be thousands
         for settlement in settlements:
             before = self._last.pop(settlement.stream.name, None)
             if settlement.outcome is not Outcome.DRAINED and settlement.reason is not Reason.GONE:  # their end was told
-                self._compare(settlement, before)
+                self._compare(settlement, before, tells=tells)
 
-    def _compare(self, settlement: Settlement, before: Found | None) -> None:
+    def _compare(self, settlement: Settlement, before: Found | None, *, tells: bool) -> None:
         found = settlement.outcome.value, settlement.reason.value
         self._last[settlement.stream.name] = found
         if len(self._last) > self._most:
             self._last.popitem(last=False)
         if before != found and settlement.reason is Reason.DISPUTED:
             log.warning("a job's last words disagree, so it lives", **_evidence(settlement))
-        elif before != found and log.is_enabled_for(logging.DEBUG):  # as above
+        elif before != found and tells:
             was_outcome, was_reason = before or (None, None)
             log.debug("verdict changed", **_evidence(settlement), was_outcome=was_outcome, was_reason=was_reason)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from reactor.core.checks import Check
 from reactor.core.model import SECOND, Stream
 from reactor.core.policy import Policy
-from reactor.core.stream_info import Raw, read_stream
+from reactor.core.stream_info import Raw, beside, read_stream
 from reactor.jetstream.client import JetStream, Listing
 from reactor.jetstream.topology import DEAD_LETTERS, DesiredStreams, Source, topology_of
 from reactor.operate.doctor import judges
@@ -68,7 +68,7 @@ class Findings:
         jobs = {name: policy.job_id(name) for name in listing.streams}
         sourced = topology_of(listing.configs()).sourced
         return [
-            read_stream(listing.streams[name], job_id, sourced=sourced, reported=name not in listing.unreported)
+            beside(read_stream(listing.streams[name], job_id, reported=name not in listing.unreported), sourced)
             for name, job_id in jobs.items()
             if job_id is not None
         ]

@@ -22,13 +22,17 @@ from pydantic import (
     ValidationError,
 )
 from pydantic_settings import NoDecode
-from redis.connection import ConnectionPool
 
+from reactor.config.redis_url import parse_redis_url
 from reactor.core.model import fold
 
 UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(d|h|ms|m|s))", re.ASCII)
 _ISO = TypeAdapter(timedelta)
+_REDIS_URLS = (
+    "must be a URL such as redis://127.0.0.1:6379/0, redis+sentinel://host:26379,host:26379/service/0 "
+    "or redis+cluster://host:6379,host:6379; "
+)
 _ESCAPED = "odd characters in its password are written as %40 for @, and so on"
 
 
@@ -152,13 +156,13 @@ def _nats_url(secret: SecretStr) -> SecretStr:
 
 def _redis_url(secret: SecretStr) -> SecretStr:
     try:
-        ConnectionPool.from_url(secret.get_secret_value()).make_connection()  # connects nowhere yet
+        parse_redis_url(secret.get_secret_value())
     except TypeError as error:
         parameter = str(error).rpartition(" ")[2].strip("'\"")
         message = f"has a parameter that redis-py does not know: {parameter}"
         raise ValueError(message) from error
     except ValueError as error:
-        raise ValueError("must be a URL such as redis://127.0.0.1:6379/0; " + _ESCAPED) from error
+        raise ValueError(_REDIS_URLS + _ESCAPED) from error
     return secret
 
 

@@ -117,7 +117,8 @@ class RedisSettings(BaseSettings):
     model_config = _group("REDIS")
 
     url: fields.RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
-    """Redis or Valkey; REDIS_URL where it is not set. May hold a password."""
+    """Redis or Valkey; REDIS_URL where it is not set. Also redis+sentinel://host:port,host:port/service/db and
+    redis+cluster://host:port,host:port, both with rediss for TLS. May hold a password."""
     namespace: Annotated[str, Field(min_length=1)] = "reactor"
     """Prefix of every key, for several reactors in one Redis."""
 

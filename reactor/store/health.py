@@ -13,6 +13,7 @@ from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError,
 from redis.exceptions import TimeoutError as NoAnswer
 
 from reactor.core.checks import Check, error, ok
+from reactor.store.cluster import Cluster
 
 Info = Mapping[str, Any]
 """What Redis says of itself, by the names of INFO."""
@@ -27,6 +28,11 @@ class RedisHealth:
         """`namespace` is the prefix of the key that is written to see whether writing works."""
         self._redis = redis
         self._probe = f"{namespace}:doctor:{uuid4().hex}"
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether it is spoken to as a cluster."""
+        return isinstance(self._redis, Cluster)
 
     async def info(self) -> Info:
         """All that it says of itself."""

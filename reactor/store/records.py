@@ -269,14 +269,15 @@ class Records:
 
     async def all(self) -> dict[str, Record]:
         """Every record, by job. Takes a while where there are many, and may miss what is written meanwhile."""
-        prefix, cursor, found = self._key("job", ""), None, dict[str, Record]()
-        while cursor != 0:
-            cursor, keys = await self._redis.scan(cursor or 0, match=self._all_records, count=1000)
+        prefix, found = self._key("job", ""), dict[str, Record]()
+        keys = [key async for key in self._redis.scan_iter(match=self._all_records, count=1000)]
+        for first in range(0, len(keys), 1000):
+            some = cast("list[str]", keys[first : first + 1000])
             async with self._redis.pipeline(transaction=False) as pipe:
-                for key in keys:
+                for key in some:
                     pipe.get(key)
                 values = await pipe.execute(raise_on_error=False)
-            for key, value in zip(cast("list[str]", keys), values, strict=True):
+            for key, value in zip(some, values, strict=True):
                 with suppress(ValueError, AttributeError):  # gone since, or nothing of ours
                     found[key.removeprefix(prefix)] = _unpack(value)
         return found

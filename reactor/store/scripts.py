@@ -75,7 +75,7 @@ class Scripts:
     async def _pipelined(self, calls: Sequence[_Call]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipe:
             for call in calls:
-                pipe.evalsha(call.script.sha, len(call.keys), *call.keys, *call.args)
+                pipe.execute_command("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
             return await pipe.execute(raise_on_error=False)
 
     async def _answer(self, call: _Call, answer: Any) -> None:  # noqa: ANN401  # as above

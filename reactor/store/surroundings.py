@@ -51,7 +51,7 @@ class Surroundings:
 
     async def now(self) -> int:
         """Redis's clock (ms)."""
-        return cast("int", await self._now(keys=[], args=[]))
+        return cast("int", await self._now(keys=self._keys[2:], args=[]))
 
     async def remember(self, identity: str, began: int, sourced: Iterable[str], captors: Iterable[str]) -> None:
         """What a full listing has shown that was `began` then (`now`), of the account with that lifecycle stream."""

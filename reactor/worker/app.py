@@ -162,7 +162,7 @@ class Worker:
         self._watchdog = Watchdog(cases.resources, self.broker, desired, source.stream, alerts)
         loops = [
             Loop("sweep", cases.sweeper(periodic.want).tick, POLL_S, self._due),
-            Loop("wake", partial(self._wake, WakeUps(connected.redis, self._settings.redis.namespace)), 0.0),
+            Loop("wake", partial(self._wake, WakeUps(connected.redis, connected.namespace)), 0.0),
             Loop("reconcile", periodic.tick, interval_s, periodic.wanted),
             Loop("watch", self._watchdog.tick, WATCH_S, self.broker.hearing.lost),
             Loop("alerts", alerts.tell, WATCH_S, alerts.changed),

@@ -6,19 +6,22 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import nats.errors
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis, Sentinel
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from reactor.config.redis_url import RedisAddress, parse_redis_url
 from reactor.config.settings import NatsSettings, Settings
 from reactor.jetstream.client import JetStream
-from reactor.jetstream.connection import REQUEST_TIMEOUT_S
+from reactor.jetstream.connection import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S
 from reactor.jetstream.errors import JetStreamError
 from reactor.store.audit import Audit
+from reactor.store.cluster import Cluster
 from reactor.store.ledger import Ledger
 from reactor.store.scripts import Scripts
 
@@ -37,6 +40,8 @@ class Connections:
     reads: JetStream
     effects: JetStream
     redis: Redis
+    namespace: str
+    """The prefix of every key in it."""
     ledger: Ledger
     audit: Audit
 
@@ -57,27 +62,44 @@ async def connections(
     async with AsyncExitStack() as stack:
         reads = JetStream(options, domain=domain, on_error=on_error)
         effects = JetStream(options, domain=domain, on_error=on_error, buffered=False)
-        redis = redis_of(settings)
-        stack.push_async_callback(redis.aclose)
+        address = parse_redis_url(settings.redis.url.get_secret_value())
+        namespace = address.namespace(settings.redis.namespace)
+        redis = await stack.enter_async_context(redis_of(address, namespace))
         stack.push_async_callback(effects.close)
         stack.push_async_callback(reads.close)
-        scripts, namespace = Scripts(redis), settings.redis.namespace
+        scripts = Scripts(redis)
         ledger, audit = Ledger.of(redis, scripts, namespace, RECORD_TTL_S), Audit(redis, scripts, namespace)
-        yield Connections(settings, reads, effects, redis, ledger, audit)
+        yield Connections(settings, reads, effects, redis, namespace, ledger, audit)
 
 
-def redis_of(settings: Settings) -> Redis:
-    """The client of the Redis that holds the ledger."""
-    return Redis.from_url(
-        settings.redis.url.get_secret_value(),
-        decode_responses=True,
-        encoding_errors="surrogateescape",  # what is no text must not break the connection
-        socket_timeout=REQUEST_TIMEOUT_S,
-        socket_connect_timeout=5.0,
-        protocol=2,
-        # uvloop's word for a transport that is closed, which redis-py takes for something else: nothing was written.
-        retry=Retry(NoBackoff(), 1, supported_errors=(RuntimeError,)),  # type: ignore[arg-type]
-    )
+@asynccontextmanager
+async def redis_of(address: RedisAddress, namespace: str) -> AsyncIterator[Redis]:
+    """The client of the Redis that holds the ledger, to be used like one of a single server; closed at the end."""
+    timeouts = {"socket_timeout": REQUEST_TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S, "protocol": 2}
+    options = {
+        **timeouts,
+        "decode_responses": True,
+        "encoding_errors": "surrogateescape",  # what is no text must not break the connection
+        **address.options,
+    }
+    # uvloop's word for a transport that is closed, which redis-py takes for something else: nothing was written.
+    retry: Any = Retry(NoBackoff(), 1, supported_errors=(RuntimeError,))  # type: ignore[arg-type]
+    async with AsyncExitStack() as stack:
+        if address.kind == "cluster":
+            nodes = [ClusterNode(*node) for node in address.nodes]
+            redis = cast("Redis", Cluster(namespace, startup_nodes=nodes, **options))
+        elif address.kind == "sentinel":
+            own = (
+                timeouts | {"retry": Retry(NoBackoff(), 0)} | address.sentinel_options
+            )  # the next one is asked at once
+            sentinels: Any = Sentinel(address.nodes, sentinel_kwargs=own, retry=retry, **options)  # type: ignore[no-untyped-call]
+            for sentinel in sentinels.sentinels:
+                stack.push_async_callback(sentinel.aclose)
+            redis = sentinels.master_for(address.service)
+        else:
+            redis = Redis.from_pool(ConnectionPool(retry=retry, **options))
+        stack.push_async_callback(redis.aclose)
+        yield redis
 
 
 def nats_options(nats_settings: NatsSettings) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def doctor_of(connected: Connections) -> Doctor:
     patient = Patient(
         reads=connected.reads,
         effects=connected.effects,
-        health=RedisHealth(connected.redis, settings.redis.namespace),
+        health=RedisHealth(connected.redis, connected.namespace),
         ledger=connected.ledger,
         policy=policy_of(settings),
         desired=desired_streams(settings),

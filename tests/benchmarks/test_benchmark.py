@@ -237,7 +237,7 @@ async def _live(world: World, number: int) -> None:
 
 
 async def test_at_rest(world: World) -> None:
-    """With 15,000 live streams (20,000 open files are the most that some machines allow), their jobs known, the endpoint on, and nothing to do."""
+    """With 15,000 live streams (each is an open file), their jobs known, the endpoint on, and nothing to do."""
     await world.declare()
     await each(range(2_000), lambda number: _live(world, number), 16)
     before = (await world.redis.info("memory"))["used_memory"]

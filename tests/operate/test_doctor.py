@@ -387,8 +387,9 @@ def test_redis_figures() -> None:
     assert judge_version({"redis_version": "6.0.16"}).level is Level.ERROR
     assert judge_version({"redis_version": "6.2.0"}).found == "Redis 6.2.0"
     assert judge_version({"redis_version": "7.2.4", "valkey_version": "9.1.0"}).found == "Valkey 9.1.0"
-    assert "not supported" in judge_version({"redis_version": "7.2.4", "redis_mode": "cluster"}).found
+    assert "redis+cluster://" in (judge_version({"redis_version": "7.2.4", "redis_mode": "cluster"}).mend or "")
     assert judge_version({"redis_version": "7.2.4", "cluster_enabled": 1}).level is Level.ERROR
+    assert judge_version({"redis_version": "7.2.4", "cluster_enabled": 1}, as_cluster=True).level is Level.OK
     levels = [judge_memory(used, most).level for used, most in ((79, 100), (80, 100), (80, 0), (None, None))]
     assert levels == ["ok", "warning", "ok", "warning"]
     assert judge_persistence({"aof_enabled": 1, "aof_last_write_status": "err"}, "").level is Level.ERROR

@@ -25,7 +25,7 @@ class RedisSection:
     async def _redis_info(self) -> AsyncIterator[Check]:
         info = await self._patient.health.info()
         save_rules = "" if info.get("aof_enabled") else await self._patient.health.save_rules()
-        for check in judge_info(info, save_rules):
+        for check in judge_info(info, save_rules, as_cluster=self._patient.health.is_cluster):
             yield check
 
     async def _redis_writes(self) -> AsyncIterator[Check]:

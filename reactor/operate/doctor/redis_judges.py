@@ -10,22 +10,22 @@ OLDEST_REDIS = (6, 2)
 NEARLY_FULL = 0.8
 
 
-def judge_info(info: Info, save_rules: str | None) -> Iterator[Check]:
-    """Everything that INFO tells."""
-    yield judge_version(info)
+def judge_info(info: Info, save_rules: str | None, *, as_cluster: bool = False) -> Iterator[Check]:
+    """Everything that INFO tells; `as_cluster`: it is spoken to as a node of a cluster."""
+    yield judge_version(info, as_cluster=as_cluster)
     yield judge_role(info)
     yield judge_eviction(info.get("maxmemory_policy"), info.get("maxmemory"))
     yield judge_memory(info.get("used_memory"), info.get("maxmemory"))
     yield judge_persistence(info, save_rules)
 
 
-def judge_version(info: Info) -> Check:
-    """Redis 6.2 or later, or Valkey, and no cluster."""
+def judge_version(info: Info, *, as_cluster: bool = False) -> Check:
+    """Redis 6.2 or later, or Valkey; a cluster only where it is spoken to as one."""
     version = str(info.get("redis_version", "unknown"))
     name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
-    if info.get("cluster_enabled") or info.get("redis_mode") == "cluster":
-        mend = "give reactor a Redis that is no cluster: its scripts touch several keys at once"
-        return error("redis.server", f"{name} is a Redis Cluster, which is not supported", mend)
+    if not as_cluster and (info.get("cluster_enabled") or info.get("redis_mode") == "cluster"):
+        mend = "write REACTOR_REDIS_URL as redis+cluster://host:port,host:port"
+        return error("redis.server", f"{name} is a node of a cluster, and is spoken to as if it stood alone", mend)
     parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if parts and parts < OLDEST_REDIS:
         return error("redis.server", f"{name} is too old", "upgrade to Redis 6.2 or later, or to Valkey")

@@ -1,0 +1,74 @@
+"""The URL of a Redis: one server, the primary that sentinels name, or a cluster.
+
+    redis://127.0.0.1:6379/0                     and whatever else redis-py takes
+    redis+sentinel://host:26379,host:26379/service/0
+    redis+cluster://host:6379,host:6379
+
+With `rediss` instead of `redis` over TLS. User and password stand before the hosts, and are the same for all nodes;
+those of the sentinels themselves are parameters: `?sentinel_username=…&sentinel_password=…`.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio.connection import ConnectionPool, SSLConnection, parse_url
+
+_PORTS = {"sentinel": 26379, "cluster": 6379}
+_SENTINELS_OWN = ("sentinel_username", "sentinel_password")
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAddress:
+    """What the URL says."""
+
+    kind: str
+    """`sentinel`, `cluster`, or empty for one server."""
+    options: dict[str, Any] = field(repr=False)
+    """Of each connection to what holds data, as redis-py takes them."""
+    nodes: Sequence[tuple[str, int]] = ()
+    service: str = ""
+    sentinel_options: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def namespace(self, name: str) -> str:
+        """The prefix of every key; in a cluster a hash tag, so that all of them are in one slot."""
+        return f"{{{name}}}" if self.kind == "cluster" and not re.search(r"\{[^}]+\}", name) else name
+
+
+def parse_redis_url(url: str) -> RedisAddress:
+    """Raises ValueError, and TypeError for a parameter that redis-py does not know."""
+    parts = urlsplit(url)
+    tls, _, kind = parts.scheme.partition("+")
+    if not kind:
+        return RedisAddress("", _options(url))
+    secret, at, hosts = parts.netloc.rpartition("@")
+    nodes = [urlsplit(f"//{host.strip()}") for host in hosts.split(",")]
+    service, _, db = parts.path.strip("/").partition("/")
+    if kind not in _PORTS or (kind == "sentinel") != bool(service) or not all(node.hostname for node in nodes):
+        raise ValueError(kind)
+    query, sentinel_options = _split_query(parts.query)
+    options = _options(f"{tls}://{secret}{at}{nodes[0].hostname}/{db or 0}{query}")
+    if options.pop("connection_class", None) is SSLConnection:
+        options["ssl"] = True
+    del options["host"]
+    return RedisAddress(
+        kind, options, [(node.hostname or "", node.port or _PORTS[kind]) for node in nodes], service, sentinel_options
+    )
+
+
+def _options(url: str) -> dict[str, Any]:
+    ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]  # connects nowhere yet, refuses what it does not know
+    return dict(parse_url(url))
+
+
+def _split_query(query: str) -> tuple[str, dict[str, Any]]:
+    """Without what is the sentinels' own, and that."""
+    words = [word for word in query.split("&") if word]
+    own = [word for word in words if word.partition("=")[0] in _SENTINELS_OWN]
+    rest = "&".join(word for word in words if word not in own)
+    parsed = parse_url(f"redis://host?{'&'.join(own)}")
+    return f"?{rest}" if rest else "", {
+        name.removeprefix("sentinel_"): value for name, value in parsed.items() if name in _SENTINELS_OWN
+    }

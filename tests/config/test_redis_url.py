@@ -1,0 +1,39 @@
+"""What the URL of a Redis says."""
+
+import pytest
+
+from reactor.config.redis_url import parse_redis_url
+
+
+def test_sentinels_have_addresses_a_service_and_secrets_of_their_own() -> None:
+    """The user before the hosts is that of the data; TLS is for the data, too."""
+    url = "rediss+sentinel://me:a%2Fb@one,two:26380/main/3?sentinel_password=other%40&health_check_interval=5"
+    address = parse_redis_url(url)
+    assert (address.kind, address.service) == ("sentinel", "main")
+    assert address.nodes == [("one", 26379), ("two", 26380)]
+    assert address.sentinel_options == {"password": "other@"}
+    wanted = {"username": "me", "password": "a/b", "db": 3, "ssl": True, "health_check_interval": 5}
+    assert address.options == wanted
+    assert "a/b" not in repr(address)
+
+
+def test_a_cluster_has_nodes() -> None:
+    """And no database but the first."""
+    address = parse_redis_url("redis+cluster://me:pw@one:7000, two")
+    assert (address.kind, address.nodes) == ("cluster", [("one", 7000), ("two", 6379)])
+    assert address.options == {"username": "me", "password": "pw", "db": 0}
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "prefix"),
+    [
+        ("redis://one", "reactor", "reactor"),
+        ("redis+sentinel://one/main", "reactor", "reactor"),
+        ("redis+cluster://one", "reactor", "{reactor}"),
+        ("redis+cluster://one", "blue{jobs}", "blue{jobs}"),
+        ("redis+cluster://one", "odd{}", "{odd{}}"),
+    ],
+)
+def test_keys_of_a_namespace_are_in_one_slot_of_a_cluster(url: str, name: str, prefix: str) -> None:
+    """By a hash tag, where there is none yet."""
+    assert parse_redis_url(url).namespace(name) == prefix

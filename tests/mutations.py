@@ -691,6 +691,22 @@ EFFECT = (
         RETRIED,
     ),
     Mutation(
+        "shared-answer-too-old",
+        "a shared answer is no older than the question",
+        "directories/together.py",
+        "            self._next = None\n            return await self._ask()",
+        "            answer = await self._ask()\n            self._next = None\n            return answer",
+        "test_together.py::test_an_answer_is_never_older_than_the_question",
+    ),
+    Mutation(
+        "quiet-lifecycle-stream",
+        "only a lifecycle stream that has not moved spares the question",
+        "directories/events.py",
+        "if end == (snapshot.lifecycle.identity, snapshot.lifecycle.last_seq):",
+        "if end:",
+        RETRIED,
+    ),
+    Mutation(
         "look-at-the-last-event",
         "the last event is read from the lifecycle stream itself",
         "controller/look.py",

@@ -114,7 +114,8 @@ class Fencing:
         look = behind.look
         with span("recheck"):
             event, held = await asyncio.gather(
-                self._directory.last_event(look.snapshot, look.stream.job_id), self._ledger.leases.holds(tenure.lease)
+                self._directory.last_event_since(look.snapshot, look.stream.job_id, look.event),
+                self._ledger.leases.holds(tenure.lease),
             )
         tenure.check("deletion", held=held)
         record = event.merged(look.record) if event else look.record

@@ -14,9 +14,10 @@ from reactor.core.events import SubjectTemplate, read_event
 from reactor.core.model import UNREADABLE, Coverage, Event, Malformed, Record, fold
 from reactor.core.observer import EventOutcome
 from reactor.core.policy import Policy, due_at
+from reactor.directories.together import Together
 from reactor.jetstream.client import JetStream, StoredMessage
 from reactor.jetstream.errors import NotFound, Unreachable
-from reactor.jetstream.topology import UNKNOWN, Lifecycle, Source, Topology, read_lifecycle
+from reactor.jetstream.topology import UNKNOWN, Lifecycle, Source, Topology, identity_of, read_lifecycle
 from reactor.store.leases import Lease
 from reactor.store.ledger import Ledger
 from reactor.store.records import Applied, Reading
@@ -95,6 +96,8 @@ class Directory:
         self._source = source
         self._durable = durable
         self._note = note
+        self._gone = f"lifecycle stream {source.stream} is gone"
+        self._end = Together(self._ask_end)
 
     async def look_around(self, caught_up_to: int | None = None) -> Snapshot:
         """Where the lifecycle stream stands, and whether the ledger is whole.
@@ -136,9 +139,26 @@ class Directory:
             message = await self._js.last_message(self._source.stream, subject)
             unread = [] if message is None else await self._unread(snapshot, subject, message.seq)
         except NotFound as error:
-            gone = f"lifecycle stream {self._source.stream} is gone"
-            raise Unreachable(gone) from error
+            raise Unreachable(self._gone) from error
         return Record.of(*(self._read(one).word for one in (*unread, message))) if message else None
+
+    async def last_event_since(self, snapshot: Snapshot, job_id: str, before: Record | None) -> Record | None:
+        """The last words on a job, where `before` are those that were read after the snapshot.
+
+        The lifecycle stream's leader is asked where it ends, once for all who want to know at that time: where that has
+        not moved since the snapshot, nobody has said anything of any job.
+        """
+        end = await self._end()
+        if end == (snapshot.lifecycle.identity, snapshot.lifecycle.last_seq):
+            return before
+        return await self.last_event(snapshot, job_id)
+
+    async def _ask_end(self) -> tuple[str, int]:
+        try:
+            raw = await self._js.stream_info(self._source.stream)
+        except NotFound as error:
+            raise Unreachable(self._gone) from error
+        return identity_of(raw), raw["state"]["last_seq"]
 
     async def _unread(self, snapshot: Snapshot, subject: str, end: int) -> list[StoredMessage]:
         """Messages on a subject before `end` that were not acked at the snapshot. Mostly none, for no request."""

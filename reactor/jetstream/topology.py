@@ -290,7 +290,7 @@ async def read_lifecycle(js: JetStream, source: Source, durable: str) -> Lifecyc
     state = stream["state"]
     return Lifecycle(
         stream=source.stream,
-        identity=f"{source.stream}@{stream['created']}",
+        identity=identity_of(stream),
         # From `created`, or from the first message that limits have left.
         since=instant(stream["created"]) if state["first_seq"] <= 1 else instant(state.get("first_ts")),
         first_seq=state["first_seq"],
@@ -298,6 +298,11 @@ async def read_lifecycle(js: JetStream, source: Source, durable: str) -> Lifecyc
         ack_floor=consumer["ack_floor"]["stream_seq"],
         behind=consumer["num_pending"] + consumer["num_ack_pending"],
     )
+
+
+def identity_of(raw: Raw) -> str:
+    """Of a lifecycle stream: its name and creation time. One that was deleted and made again is another one."""
+    return f"{raw['config']['name']}@{raw['created']}"
 
 
 def covers(pattern: str, subject: str) -> bool:

@@ -1,0 +1,52 @@
+"""One answer for all who ask at the same time."""
+
+import asyncio
+
+import pytest
+from harness import eventually
+
+from reactor.directories.together import Together
+
+
+async def test_an_answer_is_never_older_than_the_question() -> None:
+    """Who asks while a request is under way shares the next one; who asks before it is sent shares it."""
+    asked, answers = 0, asyncio.Queue[int]()
+
+    async def ask() -> int:
+        nonlocal asked
+        asked += 1
+        return await answers.get()
+
+    together = Together(ask)
+    first = [asyncio.create_task(together()) for _ in range(3)]
+    await eventually(lambda: asked)
+    later = [asyncio.create_task(together()) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert asked == 1
+    answers.put_nowait(1)
+    assert await asyncio.gather(*first) == [1, 1, 1]
+    answers.put_nowait(2)
+    assert await asyncio.gather(*later) == [2, 2, 2]
+    assert asked == 2
+
+
+async def test_a_failure_is_everybodys_and_the_next_question_is_asked_anew() -> None:
+    """Also where one of those who wait gives up."""
+    answers: list[int | ValueError] = [ValueError("away"), 5]
+
+    async def ask() -> int:
+        await asyncio.sleep(0)
+        answer = answers.pop(0)
+        if isinstance(answer, ValueError):
+            raise answer
+        return answer
+
+    together = Together(ask)
+    waiting = [asyncio.create_task(together()) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [asyncio.CancelledError, ValueError, ValueError]
+    assert await together() == 5
+    with pytest.raises(IndexError):
+        await together()

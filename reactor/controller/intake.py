@@ -203,6 +203,7 @@ class AdvisorySubscriber:
         self._reads = resources.reads
         self._ledger = resources.ledger
         self._standing = resources.standing
+        self._recorder = resources.recorder
         self._audit = audit
         self._policy = policy
 
@@ -227,13 +228,15 @@ class AdvisorySubscriber:
             return
         match action:
             case "CREATED":
+                self._recorder.lets_go(stream)
                 await self._ledger.due.hint(job_id, self._policy.age_guard / SECOND)
                 await self._standing.made(stream, job_id, _told_at(msg))
             case "UPDATED":
                 pass
             case "DELETED":
-                await self._standing.deleted(stream)
-                await self._forget(stream, job_id)
+                if not self._recorder.sees_to(stream):
+                    await self._standing.deleted(stream)
+                    await self._forget(stream, job_id)
             case _:
                 await self._ledger.tallies.count_delivery(job_id, action.lower())
 

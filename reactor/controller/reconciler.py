@@ -15,6 +15,7 @@ import structlog
 
 from reactor.controller.companions import orphaned
 from reactor.controller.drain import Drainer
+from reactor.controller.handover import Handover
 from reactor.controller.look import Judge, Target
 from reactor.controller.resources import Resources
 from reactor.controller.review import Judged, PassAborted, Review, Reviewer
@@ -45,6 +46,8 @@ class PassOptions:
     """Just these streams, by their exact names; empty for all."""
     under: Lease | None = None
     """The lease of a periodic pass: once it is lost, nothing more is deleted."""
+    handover: Handover | None = None
+    """Who settles terminal zombies, where it is not the pass itself: all replicas."""
     stop: asyncio.Event | None = None
     """Set from outside: what is begun is finished, and nothing more is begun."""
 
@@ -103,7 +106,7 @@ class Reconciler:
                 await self._leave_word(found, review.began, options)
             settlements = await self._settle_all(review, found, options, progress, held=held)
             if not options.dry_run:
-                settlements = await self._wrap_up(review, settlements, options)
+                await self._wrap_up(review, settlements, options)
             settlements += self._absent(options, review.judged)
             report = replace(report, settlements=settlements, breaker=breaker if held else None)
             if options.is_stopped:
@@ -124,17 +127,13 @@ class Reconciler:
             return report if report.error else replace(report, error=describe_outage(error), away=True)
         return report
 
-    async def _wrap_up(
-        self, review: Review, settlements: Sequence[Settlement], options: PassOptions
-    ) -> list[Settlement]:
-        """What follows from the settlements: retries, deletions that others began, companions, the journal."""
-        reported = await self._report_failures(settlements)
+    async def _wrap_up(self, review: Review, settlements: Sequence[Settlement], options: PassOptions) -> None:
+        """What follows from the settlements: deletions that others began, companions, the journal."""
         settled = {one.stream.name for one in review.judged if one.needs_settling}
         await self._drainer.account_for_begun(review.snapshot, settled)
         if not options.only:
             await self._sweep_companions(review)
-        self._recorder.judged(*reported)
-        return reported
+        self._recorder.judged(*settlements)
 
     async def _unless_stopped(self, options: PassOptions, work: Coroutine[Any, Any, Review]) -> Review:
         """Nothing is fenced yet, so it may be broken off anywhere. Raises PassAborted."""
@@ -186,7 +185,21 @@ class Reconciler:
     async def _settle_all(
         self, review: Review, found: Sequence[Settlement], options: PassOptions, progress: Progress, *, held: bool
     ) -> list[Settlement]:
-        hands = [one for one in review.judged if one.needs_settling]
+        """What becomes of each; of terminal zombies at the hands of all replicas, where they are handed over."""
+        handed = [] if held or not options.handover else [one for one in found if _is_terminal_zombie(one)]
+        others = {one.stream.name for one in handed}
+        hands = [one for one in review.judged if one.needs_settling and one.stream.name not in others]
+        settled = {one.stream.name: one for one in await self._settle_own(review, hands, options, progress, held=held)}
+        if not options.dry_run:
+            rest = [settled.get(one.stream.name, one) for one in found if one.stream.name not in others]
+            settled |= {one.stream.name: one for one in await self._report_failures(rest)}
+        if options.handover:
+            settled |= {one.stream.name: one for one in await options.handover.settle(handed, review.began)}
+        return [settled.get(one.stream.name, one) for one in found]
+
+    async def _settle_own(
+        self, review: Review, hands: Sequence[Judged], options: PassOptions, progress: Progress, *, held: bool
+    ) -> list[Settlement]:
         done, untold = 0, list[Settlement]()
 
         async def tell() -> None:
@@ -208,18 +221,17 @@ class Reconciler:
             progress(done, len(hands))
             return settlement
 
-        settled = dict(zip(map(id, hands), await self._throttle.each(hands, settle), strict=True))
+        settled = await self._throttle.each(hands, settle)
         await tell()
-        return [settled.get(id(one), as_found) for one, as_found in zip(review.judged, found, strict=True)]
+        return settled
 
     async def _report_failures(self, settlements: Sequence[Settlement]) -> list[Settlement]:
-        """Unfixable ones with their attempts, and the next one in the due queue. The others begin anew."""
-        failed = {id(one): one for one in settlements if one.outcome is Outcome.UNFIXABLE}
-        await self._ledger.tallies.forgive({one.stream.job_id for one in failed.values()})
-        reported = await self._throttle.each(failed.values(), self._retries.report)
+        """Unfixable ones, with their attempts, and the next one in the due queue. The others begin anew."""
+        failed = [one for one in settlements if one.outcome is Outcome.UNFIXABLE]
+        await self._ledger.tallies.forgive({one.stream.job_id for one in failed})
+        reported = await self._throttle.each(failed, self._retries.report)
         await self._ledger.due.schedule({one.stream.job_id: one.retry_s for one in reported if one.retry_s is not None})
-        told = dict(zip(failed, reported, strict=True))
-        return [told.get(id(one), one) for one in settlements]
+        return reported
 
     def _absent(self, options: PassOptions, judged: Sequence[Judged]) -> list[Settlement]:
         """Streams that were named and are not there."""
@@ -241,6 +253,10 @@ class Reconciler:
             detail = f"Redis failed on the way: {error}"
             return Settlement(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, one.stream, one.record, detail=detail)
         return settlement if settlement.stream.observed_at else replace(settlement, stream=one.stream)
+
+
+def _is_terminal_zombie(found: Settlement) -> bool:
+    return (found.outcome, found.reason) == (Outcome.WOULD_DRAIN, Reason.TERMINAL)
 
 
 def _held_back(one: Judged, options: PassOptions) -> Settlement:

@@ -20,6 +20,9 @@ Announce = Callable[[str, bytes], Awaitable[None]]
 
 log = structlog.get_logger(__name__)
 
+OWN = 10_000
+"""Deletions of this process that are remembered: an advisory tells of each of them a moment later."""
+BATCH = 1_000
 LATER = "found so at a later look"
 
 
@@ -33,6 +36,7 @@ class Recorder:
         self._observer = observer
         self._announce = announce
         self._journal = Journal(by)
+        self._own = dict[str, None]()
 
     def judged(self, *settlements: Settlement) -> None:
         """What was found of streams."""
@@ -53,12 +57,25 @@ class Recorder:
             at=format_instant(stream.observed_at),
             size=stream.size,
         )
+        self._own[stream.name] = None
+        if len(self._own) > OWN:
+            del self._own[next(iter(self._own))]
         with span("audit"):
             return intent, await self._audit.intend(intent)
+
+    def sees_to(self, stream: str) -> bool:
+        """Whether it is this process that deletes or has deleted it, and does all that follows from it."""
+        return stream in self._own
+
+    def lets_go(self, stream: str) -> None:
+        """It was made anew."""
+        self._own.pop(stream, None)
 
     async def end(self, intent: Intent, settlement: Settlement) -> None:
         """Say what came of it, last of all to whoever listens for drained streams."""
         self._ended(settlement)
+        if settlement.outcome is not Outcome.DRAINED:
+            self._own.pop(intent.stream, None)
         with span("conclude"):
             await self._audit.conclude(intent.stream, intent.token, settlement.outcome, settlement.detail or "")
         await reach(Point.AUDITED, intent.stream)
@@ -68,6 +85,22 @@ class Recorder:
     async def begun(self) -> Mapping[str, Intent]:
         """Deletions that somebody began, and that are not accounted for yet; by stream."""
         return await self._audit.open_intents()
+
+    async def ended_since(self, key: str) -> tuple[str, list[tuple[str, Outcome, str | None]]]:
+        """Deletions that have ended since then (ms, Redis's clock, or what came with the last answer).
+
+        Stream, outcome and detail of each; and what to ask with next.
+        """
+        ended, last = list[tuple[str, Outcome, str | None]](), ""
+        while last != key:
+            key = last or key
+            entries, last = await self._audit.since(key, BATCH)
+            ended += [
+                (one["stream"], Outcome(one["outcome"]), one.get("detail") or None)
+                for one in entries
+                if one["phase"] == "outcome"
+            ]
+        return key, ended
 
     async def account(self, settlement: Settlement) -> None:
         """Say what came of a deletion that somebody began and did not live to end, where there is one."""

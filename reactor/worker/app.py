@@ -16,6 +16,7 @@ import structlog
 from faststream import FastStream
 
 from reactor.config.settings import LOOPBACK, Settings
+from reactor.controller.handover import Handover
 from reactor.controller.intake import KNOWN_LIVE
 from reactor.core.backoff import backoff
 from reactor.core.events import SubjectTemplate
@@ -157,6 +158,7 @@ class Worker:
             interval_s,
             self._stop,
             before=partial(make_room, connected.reads, durable),
+            handover=Handover(cases.resources, self._stop),
         )
         desired, rights = desired_streams(self._settings), cases.resources.rights
         self._watchdog = Watchdog(cases.resources, self.broker, desired, source.stream, alerts)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import structlog
 
+from reactor.controller.handover import Handover
 from reactor.controller.reconciler import PassOptions, Reconciler
 from reactor.core.backoff import backoff
 from reactor.core.report import Report
@@ -33,7 +34,9 @@ class PeriodicPass:
         reconciler: Reconciler,
         interval_s: float,
         stop: asyncio.Event,
+        *,
         before: Callable[[], Awaitable[None]],
+        handover: Handover,
     ) -> None:
         """`stop` is set when the worker is to stop; `before` is done before each pass."""
         self._ledger = ledger
@@ -41,6 +44,7 @@ class PeriodicPass:
         self._interval_s = interval_s
         self._stop = stop
         self._before = before
+        self._handover = handover
         self._failures = 0
         self._is_first = True
         self.wanted = asyncio.Event()
@@ -63,7 +67,7 @@ class PeriodicPass:
         try:
             async with _renewed(self._ledger, lease):
                 await self._before()
-                report = await self._reconciler.run(PassOptions(under=lease))
+                report = await self._reconciler.run(PassOptions(under=lease, handover=self._handover))
             _log_pass(report)
             self.passed.set()
             self._failures = self._failures + 1 if report.error else 0

@@ -7,6 +7,7 @@ https://docs.nats.io/reference/reference-protocols/nats_api_reference.
 import asyncio
 import json
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -18,6 +19,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from pydantic_core import from_json
 
+from reactor.core.pace import Pace
 from reactor.core.stream_info import Raw
 from reactor.jetstream.errors import (
     JetStreamError,
@@ -41,6 +43,7 @@ OLDEST_SERVER = (2, 10)
 NO_MESSAGE = 10037
 SHORT_ACK_TOKENS = 9
 WRONG_LAST_MSG_ID, WRONG_LAST_SEQUENCE = 10070, 10071
+_OF_ONE_STREAM = ("STREAM.INFO.", "STREAM.UPDATE.", "STREAM.DELETE.")
 _NOT_FOUND_CODES = frozenset({10014, NO_MESSAGE, 10059})  # consumer, message, stream
 _VIOLATION = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 _DEAF = re.compile(r'permissions violation for subscription to "([^"]+)"', re.IGNORECASE)
@@ -80,6 +83,7 @@ class Connection:
         buffered: bool = True,
         timeout: float = REQUEST_TIMEOUT_S,
         on_error: ErrorCallback = lambda _: None,
+        pace: Pace | None = None,
     ) -> None:
         """`options` are nats-py's for `connect`.
 
@@ -91,6 +95,8 @@ class Connection:
         self._buffered = buffered
         self._timeout = timeout
         self._on_error = on_error
+        self.pace = pace or Pace()
+        """How quickly requests about single streams are answered."""
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
         self._last_error = ""
@@ -189,7 +195,12 @@ class Connection:
         """One request, such as `STREAM.INFO.job_1`. Raises the errors at the top of this module."""
         client, subject = await self._connected(), self.api(verb)
         body = json.dumps(payload).encode() if payload is not None else b""
-        return answered(await self._request(client, subject, body))
+        asked_at = time.monotonic()
+        try:
+            return answered(await self._request(client, subject, body))
+        finally:
+            if verb.startswith(_OF_ONE_STREAM):
+                self.pace.note(time.monotonic() - asked_at)
 
     async def _connected(self) -> Client:
         """The connection, where it is not just broken. Raises Unreachable."""

@@ -61,7 +61,7 @@ async def connections(
     options, domain = nats_options(settings.nats), settings.nats.domain
     async with AsyncExitStack() as stack:
         reads = JetStream(options, domain=domain, on_error=on_error)
-        effects = JetStream(options, domain=domain, on_error=on_error, buffered=False)
+        effects = JetStream(options, domain=domain, on_error=on_error, buffered=False, pace=reads.pace)
         address = parse_redis_url(settings.redis.url.get_secret_value())
         namespace = address.namespace(settings.redis.namespace)
         redis = await stack.enter_async_context(redis_of(address, namespace))

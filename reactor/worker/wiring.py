@@ -147,7 +147,9 @@ class UseCases:
             companions=Companions(settings.policy.companions, connected.reads, connected.effects),
             rights=Rights(connected.effects),
             standing=Standing(connected.ledger, self.policy),
-            throttle=Throttle(settings.sweep.concurrency, connected.ledger.turns, settings.sweep.max_rate),
+            throttle=Throttle(
+                settings.sweep.concurrency, connected.ledger.turns, settings.sweep.max_rate, connected.reads.pace
+            ),
             clock=utc_now,
         )
 

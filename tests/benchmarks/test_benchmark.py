@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 import psutil
 import pytest
@@ -24,6 +25,7 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
 RECORDED = {
     "events taken in": 1 / 0.7,
     "a pass over 1,500 zombies": 1.5,
+    "the job system's own requests": 0.1,
     "a pass over 4,000 live streams": 3.5,
     "from due to deleted": 0.1,
     "at rest": 0.01,
@@ -140,6 +142,39 @@ async def fenced_bare(world: World) -> float:
     start = time.monotonic()
     await each(range(ZOMBIES), fence_and_delete, 32)
     return time.monotonic() - start
+
+
+async def test_the_job_system_beside_a_first_run(world: World) -> None:
+    """It creates streams and publishes while 1,500 zombies fall: how long it waits, against an account at rest."""
+    await world.declare()
+    alone = await _waits(world, asyncio.create_task(asyncio.sleep(4)), 100_000)
+    figures = [f"alone {alone * 1000:.0f} ms"]
+    for first, limits in ((0, {}), (ZOMBIES, {"REACTOR_SWEEP_MAX_RATE": "100"})):
+        await each(range(first, first + ZOMBIES), lambda number: _zombie(world, number), 16)
+        await world.reconcile(REACTOR_POLICY_AGE_GUARD="1h")
+        passing = asyncio.create_task(world.reactor("reconcile", "--json", REACTOR_LOG_LEVEL="INFO", **limits))
+        waited = await _waits(world, passing, 200_000 + first)
+        took = json.loads(passing.result().out)["duration_s"]
+        figures.append(f"beside a pass of {took:.1f} s{' at 100/s' if limits else ''} {waited * 1000:.0f} ms")
+    record("the job system's own requests", waited, f"p95 of a create and a publish: {', '.join(figures)}")
+
+
+async def _zombie(world: World, number: int) -> None:
+    await world.stream(f"job_{number}")
+    await world.consumer(f"job_{number}")
+    await world.nc.publish(f"jobs.lifecycle.{number}", json.dumps({"job_id": number, "status": "SUCCESS"}).encode())
+
+
+async def _waits(world: World, meanwhile: asyncio.Task[Any], first: int) -> float:
+    """The 95th percentile (s) of creating a live job's stream and publishing to it, every 20 ms."""
+    waited = list[float]()
+    while not meanwhile.done():
+        number, start = first + len(waited), time.monotonic()
+        await _live(world, number)
+        await world.js.publish(f"job.{number}.tasks", b"task")
+        waited.append(time.monotonic() - start)
+        await asyncio.sleep(0.02)
+    return sorted(waited)[int(len(waited) * 0.95)]
 
 
 async def test_a_pass_over_live_streams(world: World) -> None:

@@ -1,0 +1,37 @@
+"""How quickly an API answers of late, against how quickly it can: what is far away is not slow. Pure."""
+
+from collections import deque
+
+WINDOW = 64
+"""Answers that count."""
+BOUND_S = 0.25
+"""Beyond what the distance takes: the 95th percentile of answers may be so much, or the API is busy."""
+_FORGETTING = 1.0005
+"""The quickest answer is forgotten little by little: a connection may come to another server."""
+
+
+class Pace:
+    """The answers of one process's requests."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._last = deque[float](maxlen=WINDOW)
+        self._quickest_s = float("inf")
+        self.answers = 0
+        """How many there were, ever."""
+
+    def note(self, seconds: float) -> None:
+        """An answer took so long; one that did not come, as long as it was waited for."""
+        self._last.append(seconds)
+        self._quickest_s = min(self._quickest_s * _FORGETTING, seconds)
+        self.answers += 1
+
+    @property
+    def p95_s(self) -> float:
+        """Of the last answers; 0 before there are any."""
+        return sorted(self._last)[int(len(self._last) * 0.95)] if self._last else 0.0
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether whoever asks should leave room for others."""
+        return self.p95_s > BOUND_S + self._quickest_s

@@ -23,6 +23,12 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * (os.cpu_count() or 1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For the benchmarks; here, since pytest asks only this file early enough."""
+    parser.addoption("--rtt", type=float, default=0.0, help="benchmarks: milliseconds of round trip to nats-server")
+    parser.addoption("--figures", help="benchmarks: a file for the figures, as JSON")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _quiet() -> None:
     """As the one-shot commands log, which some tests run in this process."""

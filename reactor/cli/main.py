@@ -131,12 +131,18 @@ def history(
     since: Annotated[
         str | None, typer.Option("--since", metavar="DURATION", help="Only what is no older, such as 2h.")
     ] = None,
+    would_drain: Annotated[
+        bool, typer.Option("--would-drain", help="What report mode would have deleted, and what has become of it.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """The audit trail, newest first: what was deleted, and what failed."""
     from reactor.cli import questions
 
-    questions.history(limit=limit, stream=stream, reason=reason, since=since, as_json=as_json)
+    if would_drain:
+        questions.would_drain(limit=limit, as_json=as_json)
+    else:
+        questions.history(limit=limit, stream=stream, reason=reason, since=since, as_json=as_json)
 
 
 @app.command(

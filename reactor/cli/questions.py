@@ -7,7 +7,7 @@ import typer
 from pydantic import ValidationError
 
 from reactor.cli.exits import Exit, fail
-from reactor.cli.render import show_diagnosis, show_explanation, show_history, show_status
+from reactor.cli.render import show_diagnosis, show_explanation, show_history, show_status, show_would_drain
 from reactor.cli.shell import console, print_answer, run, settings_of_command
 from reactor.config.fields import parse_duration
 from reactor.config.settings import Settings
@@ -47,6 +47,11 @@ def history(*, limit: int, stream: str | None, reason: Reason | None, since: str
         and parse_instant(entry["at"]) >= earliest
     ]
     print_answer(History(entries=chosen[:limit]), as_json, show_history)
+
+
+def would_drain(*, limit: int, as_json: bool) -> None:
+    """What report mode would have deleted, and what has become of it."""
+    print_answer(_ask(lambda overview: overview.trail.would_drain(limit)), as_json, show_would_drain)
 
 
 def _ask(question: Callable[[Overview], Awaitable[Answer]]) -> Answer:

@@ -15,7 +15,7 @@ from reactor.core.checks import Diagnosis, Level, counted, size
 from reactor.core.explain import span
 from reactor.core.model import SECOND, Outcome, Settlement, parse_instant
 from reactor.core.report import Report, in_full
-from reactor.core.shapes import Explanation, History, PassInShort, Status
+from reactor.core.shapes import Explanation, History, PassInShort, Status, WouldDrains
 
 STYLES = {
     Outcome.DRAINED: "green",
@@ -145,6 +145,7 @@ def show_status(console: Console, status: Status) -> None:
         "last full pass": _last_pass(status["last_reconcile"], status["at"]),
         "breaker": status["breaker"] or "not tripped",
         "error": status["error"] or "none",
+        "mode": "delete" if status["action"] == "delete" else "report: nothing is deleted",
     }
     table = Table("", "", show_header=False, box=None)
     for name, value in rows.items():
@@ -171,6 +172,21 @@ def show_history(console: Console, history: History) -> None:
         words += [entry.get("status") or "", str(entry.get("messages", "")), entry["by"], entry.get("detail") or ""]
         table.add_row(*map(visible, words))
     console.print(table)
+
+
+def show_would_drain(console: Console, found: WouldDrains) -> None:
+    """A line a stream, and one that sums up."""
+    if not found["entries"]:
+        console.print("nothing yet: with REACTOR_POLICY_ACTION=report a worker tells here what it would have deleted")
+        return
+    table = Table("at", "stream", "reason", "status", "messages", "afterwards", box=BOX)
+    for entry in found["entries"]:
+        afterwards = entry["afterwards"] + (f" {_plain(entry['afterwards_at'])}" if entry["afterwards_at"] else "")
+        words = [_plain(entry["at"]), entry["stream"], entry["reason"], entry["status"] or "", str(entry["messages"])]
+        table.add_row(*map(visible, (*words, afterwards)))
+    console.print(table)
+    ends = ", ".join(f"{count} {what}" for what, count in sorted(found["afterwards"].items()))
+    console.print(f"{counted(found['total'], 'stream')} would have been drained: {ends}", soft_wrap=True)
 
 
 def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:

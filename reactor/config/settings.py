@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -170,6 +170,8 @@ class PolicySettings(BaseSettings):
     """How long a job lives whose last words disagree, by sequence and by occurred_at."""
     terminal_statuses: fields.Statuses = (*("SUCCESS", "FAILURE", "REVOKED", "DELETED"),)
     """Statuses after which no more work is done, comma-separated; every other one is live."""
+    action: Literal["delete", "report"] = "delete"
+    """delete, or report: do everything but fence and delete, and tell what would have been deleted."""
     protect: fields.Words = ()
     """Globs of stream names that are never deleted, comma-separated."""
     companions: fields.Templates = ("job-{job_id}-dlq",)

@@ -96,6 +96,8 @@ class Drainer:
                 return blank(target, Outcome.KEPT, Reason.UNKNOWN, ANEW)
             if not isinstance(look.verdict, Drain):
                 return await self._leave(look, tenure)
+            if not self._judge.policy.deletes:
+                return await self._report(look, tenure)
             if self._rights.paused:
                 return await self._hold_back(look, tenure, self._rights.paused)
         except NotFound:
@@ -119,6 +121,14 @@ class Drainer:
         else:
             settlement = look.by_verdict()
         await self._recorder.account(settlement)
+        return settlement
+
+    async def _report(self, look: Look, tenure: Tenure) -> Settlement:
+        """A zombie that is told of, and left alone; what a fence has taken it gets back."""
+        if look.stream.fence:
+            return await self._fencing.unfence(Fenced(look, look.raw, look.stream.fence), tenure)
+        settlement = look.by_verdict()
+        await self._recorder.report(settlement)
         return settlement
 
     async def _hold_back(self, look: Look, tenure: Tenure, why: str) -> Settlement:

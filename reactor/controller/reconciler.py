@@ -131,7 +131,7 @@ class Reconciler:
         """What follows from the settlements: deletions that others began, companions, the journal."""
         settled = {one.stream.name for one in review.judged if one.needs_settling}
         await self._drainer.account_for_begun(review.snapshot, settled)
-        if not options.only:
+        if not options.only and self._policy.deletes:
             await self._sweep_companions(review)
         self._recorder.judged(*settlements)
 
@@ -151,7 +151,8 @@ class Reconciler:
 
     async def _review(self, only: frozenset[str]) -> Review:
         review = await self._reviewer.review(only)
-        await self._rights.check()
+        if self._policy.deletes:
+            await self._rights.check()
         return review
 
     async def _sweep_companions(self, review: Review) -> None:
@@ -181,12 +182,14 @@ class Reconciler:
         await self._standing.found(found, began)
         if not options.only:
             await self._ledger.standings.forget_older(began)
+            await self._standing.gone_since(found)
 
     async def _settle_all(
         self, review: Review, found: Sequence[Settlement], options: PassOptions, progress: Progress, *, held: bool
     ) -> list[Settlement]:
         """What becomes of each; of terminal zombies at the hands of all replicas, where they are handed over."""
-        handed = [] if held or not options.handover else [one for one in found if _is_terminal_zombie(one)]
+        hands_over = options.handover and self._policy.deletes and not held
+        handed = [one for one in found if _is_terminal_zombie(one)] if hands_over else []
         others = {one.stream.name for one in handed}
         hands = [one for one in review.judged if one.needs_settling and one.stream.name not in others]
         settled = {one.stream.name: one for one in await self._settle_own(review, hands, options, progress, held=held)}

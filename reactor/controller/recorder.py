@@ -29,8 +29,11 @@ LATER = "found so at a later look"
 class Recorder:
     """One process's. Methods that write into the audit raise LedgerError."""
 
-    def __init__(self, audit: Audit, announce: Announce, by: str, observer: Observer = FORGETFUL) -> None:
-        """`announce` publishes and never fails; `by` names this process in the audit."""
+    def __init__(
+        self, audit: Audit, announce: Announce, by: str, clock: Callable[[], int], observer: Observer = FORGETFUL
+    ) -> None:
+        """`announce` publishes and never fails; `by` names this process in the audit, `clock` (ns) is for it."""
+        self._clock = clock
         self._audit = audit
         self._by = by
         self._observer = observer
@@ -44,12 +47,20 @@ class Recorder:
 
     async def begin(self, settlement: Settlement, lease: Lease) -> tuple[Intent, bool]:
         """Say what is going to be deleted and why, before it is; and whether the lease is still held."""
+        intent = self._intent(settlement, lease.token)
+        self._own[intent.stream] = None
+        if len(self._own) > OWN:
+            del self._own[next(iter(self._own))]
+        with span("audit"):
+            return intent, await self._audit.intend(intent)
+
+    def _intent(self, settlement: Settlement, token: str) -> Intent:
         stream, record = settlement.stream, settlement.record
-        intent = Intent(
+        return Intent(
             stream=stream.name,
             job_id=stream.job_id,
             reason=settlement.reason.value,
-            token=lease.token,
+            token=token,
             created=format_instant(stream.created or 0),
             status=record.status if record else "",
             messages=stream.messages,
@@ -57,11 +68,6 @@ class Recorder:
             at=format_instant(stream.observed_at),
             size=stream.size,
         )
-        self._own[stream.name] = None
-        if len(self._own) > OWN:
-            del self._own[next(iter(self._own))]
-        with span("audit"):
-            return intent, await self._audit.intend(intent)
 
     def sees_to(self, stream: str) -> bool:
         """Whether it is this process that deletes or has deleted it, and does all that follows from it."""
@@ -70,6 +76,20 @@ class Recorder:
     def lets_go(self, stream: str) -> None:
         """It was made anew."""
         self._own.pop(stream, None)
+
+    async def report(self, settlement: Settlement) -> None:
+        """Say what would have been deleted, once for each stream."""
+        if await self._audit.report(self._intent(settlement, token="")):
+            self._observer.reported(settlement)
+            self._journal.reported(settlement)
+
+    async def afterwards(self, stream: str, what: str) -> None:
+        """Say what has become of a stream that would have been deleted, where there is such a one."""
+        await self._audit.afterwards(stream, what, format_instant(self._clock()))
+
+    async def reported(self) -> set[str]:
+        """Streams that would have been deleted, and of which nothing was heard since."""
+        return await self._audit.reported()
 
     async def end(self, intent: Intent, settlement: Settlement) -> None:
         """Say what came of it, last of all to whoever listens for drained streams."""

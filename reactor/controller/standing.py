@@ -7,20 +7,25 @@ advisory adds what was made, and an event says what has become of the job since.
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from reactor.core.model import Coverage, Event, Malformed, Outcome, Record, Settlement, Stream
+from reactor.controller.recorder import Recorder
+from reactor.core.model import Coverage, Event, Malformed, Outcome, Reason, Record, Settlement, Stream
 from reactor.core.policy import Policy, decide
 from reactor.core.report import settlement_of
 from reactor.store.ledger import Ledger
 
 _GONE = {Outcome.DRAINED, Outcome.ALREADY_GONE}
+_LIVES = {Reason.RUNNING, Reason.DISPUTED}
+DELETED, RETRIED = "deleted", "retried"
+"""What becomes of streams that would have been deleted."""
 _WHOLE = Coverage(intact=True)
 
 
 class Standing:
     """Methods raise LedgerError."""
 
-    def __init__(self, ledger: Ledger, policy: Policy) -> None:
-        """`policy` says how a stream stands with its job."""
+    def __init__(self, ledger: Ledger, policy: Policy, recorder: Recorder) -> None:
+        """`policy` says how a stream stands with its job; `recorder` tells what becomes of what was only reported."""
+        self._recorder = recorder
         self._ledger = ledger
         self._policy = policy
 
@@ -37,13 +42,25 @@ class Standing:
     async def deleted(self, stream: str) -> None:
         """By whomever."""
         await self._ledger.standings.put({stream: None})
+        if not self._policy.deletes:
+            await self._recorder.afterwards(stream, DELETED)
+
+    async def gone_since(self, found: Iterable[Settlement]) -> None:
+        """A full pass has found no others than these."""
+        if not self._policy.deletes:
+            for stream in await self._recorder.reported() - {one.stream.name for one in found}:
+                await self._recorder.afterwards(stream, DELETED)
 
     async def told(self, events: Sequence[Event | Malformed]) -> None:
         """What the lifecycle events of jobs change for their streams, as far as those are known."""
         words = {event.job_id: Record.of(event.word) for event in events if event.job_id is not None}
         names = [name for job_id in words for name in self._policy.names_of(job_id) or ()]
         known = await self._ledger.standings.of(names)
-        await self.found(self._as_of(one.stream, words[one.stream.job_id].merged(one.record)) for one in known.values())
+        now = [self._as_of(one.stream, words[one.stream.job_id].merged(one.record)) for one in known.values()]
+        await self.found(now)
+        for one in now:
+            if known[one.stream.name].outcome is Outcome.WOULD_DRAIN and one.reason in _LIVES:
+                await self._recorder.afterwards(one.stream.name, RETRIED)
 
     def _as_of(self, stream: Stream, record: Record | None) -> Settlement:
         return settlement_of(decide(stream, record, _WHOLE, self._policy), stream, record, _WHOLE)

@@ -27,6 +27,9 @@ class Observer:
     def ended(self, settlement: Settlement) -> None:
         """A deletion that was begun has come to its end, whatever that is; told once for each."""
 
+    def reported(self, settlement: Settlement) -> None:
+        """In report mode: a stream that would have been deleted; told once for each."""
+
     def unfixable(self, settlement: Settlement) -> None:
         """An attempt came to nothing, and a person should look."""
 

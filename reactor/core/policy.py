@@ -47,6 +47,8 @@ class Policy:
     """Reactor's own: never job streams, whatever the pattern says."""
     absence_counts: bool = True
     """False where streams are judged one by one: only a full pass, with its breaker, may call a job missing."""
+    deletes: bool = True
+    """False in report mode: zombies are told of, and left alone."""
     assume_missing: bool = False
     """An operator's word that a job nobody vouches for does not exist. The guards still hold."""
 

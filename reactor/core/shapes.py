@@ -96,6 +96,8 @@ class Measures(Counts):
 class Status(Measures):
     """One screen's worth."""
 
+    action: str
+    """`delete`, or `report`: nothing is deleted."""
     drained_today: int
     bytes_reclaimed: int
     version: str
@@ -108,7 +110,7 @@ class Status(Measures):
 
 
 class Entry(TypedDict):
-    """One of the audit. Which keys there are depends on its phase: `intent`, `outcome` or `unfixable`."""
+    """One of the audit. Which keys there are depends on its phase (see `store/audit`)."""
 
     key: str
     phase: str
@@ -126,12 +128,37 @@ class Entry(TypedDict):
     detail: NotRequired[str]
     attempts: NotRequired[int]
     retry_s: NotRequired[float | None]
+    afterwards_at: NotRequired[str]
 
 
 class History(TypedDict):
     """What came of deletions, newest first."""
 
     entries: list[Entry]
+
+
+class WouldDrain(TypedDict):
+    """A stream that would have been deleted, and what has become of it."""
+
+    stream: str
+    job_id: str
+    reason: str
+    status: str | None
+    created: str | None
+    messages: int
+    size: int
+    at: str
+    afterwards: str
+    """`still there`, `deleted` (by others) or `retried`."""
+    afterwards_at: str | None
+
+
+class WouldDrains(TypedDict):
+    """What report mode has found, newest first, and how many there are of each end."""
+
+    total: int
+    afterwards: dict[str, int]
+    entries: list[WouldDrain]
 
 
 class LeakRow(TypedDict):

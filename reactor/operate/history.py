@@ -1,16 +1,17 @@
 """What reactor did, from the audit: for the commands, the HTTP endpoint and the page."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection
 from typing import cast
 
 from reactor.core.explain import deletion_of
 from reactor.core.model import AUDIT_ENTRIES, Outcome
-from reactor.core.shapes import Entry, History, LeakRow, Leaks
+from reactor.core.shapes import Entry, History, LeakRow, Leaks, WouldDrain, WouldDrains
 from reactor.store.audit import Audit
 
 BATCH = 1_000
+STILL_THERE = "still there"
 DAY_CHARS = len("2026-01-31")
 _GONE = {Outcome.DRAINED.value, Outcome.ALREADY_GONE.value}
 
@@ -29,6 +30,20 @@ class Trail:
         """What came of deletions, and what failed; newest first."""
         entries = await self._audit.newest(min(2 * limit, AUDIT_ENTRIES))
         return {"entries": [_public(entry) for entry in entries if entry["phase"] != "intent"][:limit]}
+
+    async def would_drain(self, limit: int) -> WouldDrains:
+        """What report mode would have deleted, and what has become of it; newest first."""
+        rows = dict[tuple[str, str], WouldDrain]()
+        for entry in reversed(await self._audit.newest(AUDIT_ENTRIES)):
+            key = entry["stream"], entry.get("created", "")
+            if entry["phase"] == "would_drain":
+                rows[key] = _would_drain(entry)
+            elif entry["phase"] == "afterwards" and key in rows:
+                row = rows[key]
+                row["afterwards"], row["afterwards_at"] = entry["outcome"], entry.get("afterwards_at")
+        newest = list(rows.values())[::-1]
+        ends = Counter(row["afterwards"] for row in newest)
+        return {"total": len(newest), "afterwards": dict(ends), "entries": newest[:limit]}
 
     async def news(self, key: str) -> tuple[str, list[Entry]]:
         """History since an entry's key, oldest first, and the key to ask with next; an empty one stands for now."""
@@ -68,6 +83,21 @@ class Trail:
         trail = await self._audit.newest(AUDIT_ENTRIES)
         deletions = (one for one in trail if one["stream"] == name and one.get("outcome") in _GONE)
         return f"there is no stream {name}; {deletion_of(next(deletions, None), trail[-1]['at'] if trail else None)}"
+
+
+def _would_drain(entry: Entry) -> WouldDrain:
+    return {
+        "stream": entry["stream"],
+        "job_id": entry["job_id"],
+        "reason": entry["reason"],
+        "status": entry.get("status") or None,
+        "created": entry.get("created"),
+        "messages": entry.get("messages", 0),
+        "size": entry.get("size", 0),
+        "at": entry["at"],
+        "afterwards": STILL_THERE,
+        "afterwards_at": None,
+    }
 
 
 def _public(entry: Entry) -> Entry:

@@ -86,6 +86,7 @@ class Overview:
         last = measures["last_reconcile"]
         return {
             **measures,
+            "action": "delete" if self._policy.deletes else "report",
             "drained_today": sum(entry["at"].startswith(today) for entry in drained),
             "bytes_reclaimed": sum(entry.get("size", 0) for entry in drained),
             "version": version("jetstream-reactor"),

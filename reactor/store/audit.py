@@ -4,8 +4,10 @@ Keys, each under the namespace:
 
     audit    stream  entries, oldest dropped first
     intents  hash    deletions begun and not yet accounted for, by stream
+    reported hash    what would have been deleted, as long as nothing has happened to it since, by stream
 
-An entry is of one of three phases: `intent`, `outcome`, or `unfixable`, which tells of an attempt that came to nothing.
+An entry is of one of these phases: `intent`, `outcome`, `unfixable`, which tells of an attempt that came to nothing,
+and in report mode `would_drain`, once for each stream, and `afterwards`, which tells what has become of it.
 Every deletion gets exactly one outcome, also where the process that began was killed: whoever takes the intent out of
 the hash writes it. An intent that a later attempt takes over shares that one's.
 """
@@ -35,6 +37,25 @@ if ARGV[2] ~= '' and begun.token ~= ARGV[2] then return 0 end
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*',
   'phase', 'outcome', 'evidence', intent, 'outcome', ARGV[4], 'detail', ARGV[5])
+return 1
+"""
+_REPORT = """
+local known, is_known = redis.call('HGET', KEYS[2], ARGV[1]), false
+if known then
+  local readable, told = pcall(cjson.decode, known)
+  is_known = readable and type(told) == 'table' and told.created == ARGV[4]
+end
+if is_known then return 0 end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'phase', 'would_drain', 'evidence', ARGV[2])
+return 1
+"""
+_AFTERWARDS = """
+local known = redis.call('HGET', KEYS[2], ARGV[1])
+if not known then return 0 end
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*',
+  'phase', 'afterwards', 'evidence', known, 'outcome', ARGV[3], 'afterwards_at', ARGV[4])
 return 1
 """
 
@@ -98,6 +119,9 @@ class Audit:
         self._lease_of = f"{namespace}:lease:stream:"
         self._intent = Script(scripts, _INTENT)
         self._outcome = Script(scripts, _OUTCOME)
+        self._reported = f"{namespace}:reported"
+        self._report = Script(scripts, _REPORT)
+        self._afterwards = Script(scripts, _AFTERWARDS)
 
     async def intend(self, intent: Intent) -> bool:
         """Write down what is about to happen, before it does; whether its token holds the stream's lease still."""
@@ -117,6 +141,20 @@ class Audit:
         """Write down an attempt that came to nothing."""
         entry = {"phase": "unfixable", "evidence": json.dumps(failure.fields())}
         await self._redis.xadd(self._trail, cast("Any", entry), maxlen=AUDIT_ENTRIES, approximate=True)
+
+    async def report(self, intent: Intent) -> bool:
+        """Write down what would have been deleted; False where that stream was told of already."""
+        args: list[str | int] = [intent.stream, json.dumps(intent.fields()), AUDIT_ENTRIES, intent.created]
+        return bool(await self._report(keys=[self._trail, self._reported], args=args))
+
+    async def afterwards(self, stream: str, what: str, at: str) -> bool:
+        """Write down what has become of a stream that would have been deleted; False where there was none such."""
+        args: list[str | int] = [stream, AUDIT_ENTRIES, what, at]
+        return bool(await self._afterwards(keys=[self._trail, self._reported], args=args))
+
+    async def reported(self) -> set[str]:
+        """Streams that would have been deleted, and of which nothing was heard since."""
+        return set(await cast("Any", self._redis.hkeys(self._reported)))
 
     async def is_open(self, stream: str) -> bool:
         """Whether a deletion of this stream was begun and is not accounted for."""

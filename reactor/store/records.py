@@ -137,6 +137,7 @@ _KINDS = {
     "found_state": "string",
     "audit": "stream",
     "intents": "hash",
+    "reported": "hash",
 }
 """Keys that are always the same, and their types; the first three in the order in which the script reads them."""
 _BEGIN = f"""

@@ -32,6 +32,10 @@ class Journal:
         if log.is_enabled_for(logging.INFO):  # the evidence of thousands takes its time
             log.info(_ENDS.get(settlement.outcome, "drain given up"), **_evidence(settlement), by=self._by)
 
+    def reported(self, settlement: Settlement) -> None:
+        """In report mode: a stream that would have been deleted."""
+        log.info("stream would be drained", **_evidence(settlement), by=self._by)
+
     def judged(self, *settlements: Settlement) -> None:
         """What was found of streams; told where it differs from what was found before."""
         tells = log.is_enabled_for(logging.DEBUG)  # asked once: there may be thousands

@@ -58,6 +58,7 @@ class Metrics(Observer):
         """Counters, at nought for every label value that is known: the first step of one must not go unseen."""
         self._drained = self._one_counter("streams_drained", "Zombie streams deleted.", "reason")
         self._unfixable = self._one_counter("streams_unfixable", "Attempts that came to nothing.", "reason")
+        self._would_drain = self._one_counter("streams_would_drain", "Zombies told of in report mode.", "reason")
         self._aborted = self._one_counter(
             "drain_aborted", "Deletions begun that left the stream where it was.", "reason"
         )
@@ -122,6 +123,10 @@ class Metrics(Observer):
                 pass
             case _:
                 self._aborted.labels(settlement.reason.value).inc()
+
+    def reported(self, settlement: Settlement) -> None:
+        """Count it."""
+        self._would_drain.labels(settlement.reason.value).inc()
 
     def unfixable(self, settlement: Settlement) -> None:
         """Count the attempt."""

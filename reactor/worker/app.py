@@ -157,7 +157,7 @@ class Worker:
             cases.reconciler(lifecycle),
             interval_s,
             self._stop,
-            before=partial(make_room, connected.reads, durable),
+            before=partial(make_room, connected.reads, durable) if cases.policy.deletes else _nothing,
             handover=Handover(cases.resources, self._stop),
         )
         desired, rights = desired_streams(self._settings), cases.resources.rights
@@ -237,6 +237,10 @@ async def _served(endpoint: Endpoint | None) -> AsyncIterator[asyncio.Task[None]
             endpoint.stop()
             await asyncio.wait({serving}, timeout=GRACEFUL_S)
         serving.cancel()
+
+
+async def _nothing() -> None:
+    pass
 
 
 async def _for_ever() -> None:

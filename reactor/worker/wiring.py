@@ -80,6 +80,7 @@ def policy_of(settings: Settings, own_streams: frozenset[str] = frozenset({DEAD_
         dispute_guard=nanoseconds(rules.dispute_guard),
         terminal_statuses=frozenset(rules.terminal_statuses),
         protect=rules.protect,
+        deletes=rules.action == "delete",
         own_streams=own_streams,
     )
 
@@ -136,7 +137,7 @@ class UseCases:
         self.policy = replace(
             policy_of(settings, provisioned.own_streams | {DEAD_LETTERS}), assume_missing=assume_missing
         )
-        recorder = Recorder(connected.audit, connected.announce, INSTANCE_ID, observer)
+        recorder = Recorder(connected.audit, connected.announce, INSTANCE_ID, utc_now, observer)
         self.resources = Resources(
             reads=connected.reads,
             effects=connected.effects,
@@ -146,7 +147,7 @@ class UseCases:
             retries=Retries(connected.ledger, recorder, utc_now, settings.sweep.max_attempts),
             companions=Companions(settings.policy.companions, connected.reads, connected.effects),
             rights=Rights(connected.effects),
-            standing=Standing(connected.ledger, self.policy),
+            standing=Standing(connected.ledger, self.policy, recorder),
             throttle=Throttle(
                 settings.sweep.concurrency, connected.ledger.turns, settings.sweep.max_rate, connected.reads.pace
             ),

@@ -97,7 +97,7 @@ class Bench:
         self.snapshot = await self.directory.ensure()
 
     def resources(self, by: str = "bench") -> Resources:
-        recorder = Recorder(self.audit, self._announce, by, self.ends)
+        recorder = Recorder(self.audit, self._announce, by, utc_now, self.ends)
         return Resources(
             reads=self.reads,
             effects=self.effects,
@@ -108,7 +108,7 @@ class Bench:
             companions=Companions((), self.reads, self.effects),
             rights=Rights(self.effects),
             throttle=Throttle(1),
-            standing=Standing(self.ledger, self.policy),
+            standing=Standing(self.ledger, self.policy, recorder),
             clock=utc_now,
         )
 

@@ -465,7 +465,7 @@ class Replica:
 
     def _resources(self, policy: Policy) -> Resources:
         source = Source(LIFECYCLE, (TEMPLATE.wildcard,))
-        recorder = Recorder(self.audit, _nobody_listens, "replica")
+        recorder = Recorder(self.audit, _nobody_listens, "replica", lambda: START)
         return Resources(
             reads=self.js,
             effects=self.js,
@@ -476,7 +476,7 @@ class Replica:
             companions=Companions((), self.js, self.js),
             rights=Rights(self.js),
             throttle=Throttle(4),
-            standing=Standing(self.ledger, policy),
+            standing=Standing(self.ledger, policy, recorder),
             clock=lambda: self.server.now,
         )
 

@@ -269,6 +269,7 @@ function showBanners() {
   const coverage = status?.coverage ?? {};
   const banners = [];
   if (connection.state === "refused") banners.push(["bad", "The token was refused.", "Open this page with ?token=… in its address."]);
+  if (status?.action === "report") banners.push(["warn", "Report mode: nothing is deleted.", "reactor history --would-drain tells what would have been, and what has become of it."]);
   if (known(status?.deletes_paused)) banners.push(["bad", "Deletes are paused.", status.deletes_paused]);
   const breaker = status?.breaker ?? pass.breaker;
   if (known(breaker)) banners.push(["bad", "The breaker tripped; nothing was deleted.", breaker]);
@@ -325,7 +326,8 @@ function showTiles() {
   setTile("drained today", toned(status.drained_today, null), count(status.drained_today), "", "since 00:00 UTC");
   setTile("given back", toned(status.bytes_reclaimed, null), ...bytes(status.bytes_reclaimed), "of storage");
   setTile("oldest zombie", oldest ? "zombie" : "none", oldest ? span(status.oldest_zombie_s) : "none", "", oldest ? "since it fell due" : "");
-  setTile("deletes", paused ? "bad" : null, paused ? "paused" : "on", "", paused ? "see above" : "nothing holds them");
+  const reports = status.action === "report";
+  setTile("deletes", paused ? "bad" : null, paused ? "paused" : reports ? "off" : "on", "", paused || reports ? "see above" : "nothing holds them");
 }
 
 const facts = new Map();

@@ -822,7 +822,7 @@ EFFECT = (
         "effects-connection",
         "deletions have an unbuffered connection of their own",
         "worker/connections.py",
-        ", buffered=False)",
+        ", buffered=False, pace=reads.pace)",
         ")",
         f"{DRAIN}test_deletions_go_over_an_unbuffered_connection",
     ),

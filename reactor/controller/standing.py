@@ -36,8 +36,10 @@ class Standing:
 
     async def made(self, stream: str, job_id: str, created: int | None) -> None:
         """Its config and state are not known yet; its job may be."""
-        record = (await self._ledger.records.read("", [job_id])).records.get(job_id)
-        await self.found([self._as_of(Stream(stream, job_id, created or 0, created), record)])
+        made = Stream(stream, job_id, created or 0, created)
+        await self.found([self._as_of(made, None)])  # first: whoever hears of the job from here on finds it there
+        if record := (await self._ledger.records.read("", [job_id])).records.get(job_id):
+            await self.found([self._as_of(made, record)])
 
     async def deleted(self, stream: str) -> None:
         """By whomever."""

@@ -61,6 +61,7 @@ class Mutation(NamedTuple):
 
 
 DRAIN, RECONCILE, LEDGER, WORKER = "test_drain.py::", "test_reconcile.py::", "test_ledger.py::", "test_worker.py::"
+AUTHORITY = "test_authority.py::"
 FAULTS, HTTP, ATTACKED = "test_faults.py::", "test_http.py::", "test_attacked.py::"
 ROW = "test_policy.py::test_the_table"
 RETRIED = f"{DRAIN}test_a_job_retried_on_the_way_keeps_its_stream"
@@ -595,8 +596,8 @@ EFFECT = (
         "verify-created",
         "behind the fence: the same incarnation",
         "controller/fencing.py",
-        ' or instant(behind.raw.get("created")) != look.stream.created:',
-        ":",
+        'if instant(behind.raw.get("created")) != look.stream.created:',
+        "if False:",
         f"{DRAIN}test_a_stream_made_anew_before_the_fence_survives",
     ),
     Mutation(
@@ -686,8 +687,8 @@ EFFECT = (
         "verify-last-event",
         "behind the fence: nobody has spoken for the job since",
         "controller/fencing.py",
-        "if event != look.event or",
-        "if",
+        "if (event, again.told) != (look.event, look.told) or",
+        "if again.told != look.told or",
         RETRIED,
     ),
     Mutation(
@@ -705,6 +706,78 @@ EFFECT = (
         "if end == (snapshot.lifecycle.identity, snapshot.lifecycle.last_seq):",
         "if end:",
         RETRIED,
+    ),
+    Mutation(
+        "directory-asked-behind-the-fence",
+        "the job system's own word is asked again behind the fence",
+        "controller/fencing.py",
+        "if (event, again.told) != (look.event, look.told) or",
+        "if event != look.event or",
+        f"{AUTHORITY}test_a_job_that_lives_behind_the_fence_keeps_its_stream",
+    ),
+    Mutation(
+        "directory-fails-behind-the-fence",
+        "a directory that cannot tell behind the fence proves nothing",
+        "controller/fencing.py",
+        " or not again.coverage.intact:",
+        ":",
+        f"{AUTHORITY}test_an_outage_behind_the_fence_is_no_absence",
+    ),
+    Mutation(
+        "directory-outage",
+        "a directory that cannot tell is no absence",
+        "directories/authority.py",
+        "if why := answer.unknown.get(job_id):",
+        'if why := "":',
+        "test_http_directory.py::test_the_api_decides",
+    ),
+    Mutation(
+        "live-event-of-a-moment-ago",
+        "a live event of a moment ago keeps the job whatever its directory says",
+        "core/policy.py",
+        "if record is not None and not policy.is_terminal(record) and now - record.heard_at < policy.idle_guard:",
+        "if False:",
+        f"{AUTHORITY}test_a_live_event_of_a_moment_ago_keeps_the_job",
+    ),
+    Mutation(
+        "canary-in-the-table",
+        "no absence from a table without its canary",
+        "directories/sql.py",
+        "if self._canary and self._canary not in found:",
+        "if False:",
+        "test_sql_directory.py::test_no_absence_counts_without_the_canary[sqlite]",
+    ),
+    Mutation(
+        "canary-of-the-api",
+        "no absence from an API without its canary",
+        "directories/http.py",
+        "if self._canary and not isinstance(answers[self._canary], Told):",
+        "if False:",
+        "test_http_directory.py::test_no_absence_counts_without_the_canary",
+    ),
+    Mutation(
+        "rows-that-disagree",
+        "rows that disagree are unknown",
+        "directories/sql.py",
+        "if told is None or found.get(job_id, told) != told:",
+        "if told is None:",
+        "test_sql_directory.py::test_rows_that_disagree_are_unknown[sqlite]",
+    ),
+    Mutation(
+        "query-only-reads",
+        "the query can only read",
+        "directories/sql.py",
+        'await connection.execute(text("PRAGMA query_only = ON"))',
+        "pass",
+        "test_sql_directory.py::test_it_cannot_write[sqlite]",
+    ),
+    Mutation(
+        "report-mode",
+        "report mode fences nothing",
+        "controller/drain.py",
+        "if not self._judge.policy.deletes:",
+        "if False:",
+        "test_report_mode.py::test_the_command_reports_too_and_a_pass_finds_what_is_gone",
     ),
     Mutation(
         "look-at-the-last-event",
@@ -937,8 +1010,8 @@ REPLICAS = (
         "retried-between-two-steps",
         "a job retried between two steps keeps its stream",
         "controller/fencing.py",
-        "if event != look.event or",
-        "if",
+        "if (event, again.told) != (look.event, look.told) or",
+        "if again.told != look.told or",
         f"{FAULTS}test_a_job_retried_between_two_steps_keeps_its_stream[fenced-retry_same]",
     ),
     Mutation(

@@ -188,11 +188,13 @@ class Exported(StrEnum):
 
     GRAFANA = "grafana"
     ALERTS = "alerts"
+    POSTGRES_TRIGGER = "postgres-trigger"
 
     @property
     def file(self) -> str:
         """Its name in the package."""
-        return {Exported.GRAFANA: "grafana.json", Exported.ALERTS: "alerts.yml"}[self]
+        files = {"grafana": "grafana.json", "alerts": "alerts.yml", "postgres-trigger": "postgres-trigger.sql"}
+        return files[self.value]
 
 
 @app.command(
@@ -202,11 +204,12 @@ def export(
     what: Annotated[
         Exported,
         typer.Argument(
-            metavar="grafana|alerts", help="A dashboard for Grafana (JSON), or alerting rules for Prometheus (YAML)."
+            metavar="grafana|alerts|postgres-trigger",
+            help="A dashboard for Grafana (JSON), alerting rules for Prometheus (YAML), or a trigger for PostgreSQL.",
         ),
     ],
 ) -> None:
-    """Print the Grafana dashboard or the Prometheus alerting rules for the worker's metrics."""
+    """Print a file to install: the dashboard, the alerting rules, or what lets PostgreSQL tell of jobs at once."""
     sys.stdout.write(resources.files("reactor").joinpath("export", what.file).read_text(encoding="utf-8"))
 
 

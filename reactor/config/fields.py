@@ -175,6 +175,12 @@ def _seed(secret: SecretStr | None) -> SecretStr | None:
     return secret
 
 
+def _pointer(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError("must be a JSON pointer such as /status or /data/0/state")
+    return value
+
+
 def _none_word(value: object) -> object:
     return None if isinstance(value, str) and value.lower() in {"", "none"} else value
 
@@ -200,6 +206,8 @@ NatsUrl = Annotated[SecretStr, AfterValidator(_nats_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 CredentialsFile = Annotated[OptionalFile, AfterValidator(_credentials)]
 AuthorityFile = Annotated[OptionalFile, AfterValidator(_authority)]
+Pointer = Annotated[str, AfterValidator(_pointer)]
+OptionalPointer = Annotated[Pointer | None, BeforeValidator(_empty_is_none)]
 Seed = Annotated[OptionalSecret, AfterValidator(_seed)]
 Subject = Annotated[str, AfterValidator(_subject)]
 Pattern = Annotated[str, AfterValidator(_pattern)]

@@ -218,6 +218,42 @@ class ReconcileSettings(BaseSettings):
     """Time between two full passes of a worker."""
 
 
+class DirectorySettings(BaseSettings):
+    """Who says what a job's status is."""
+
+    model_config = _group("DIRECTORY")
+
+    kind: Literal["events", "sql", "http"] = "events"
+    """events: the lifecycle events alone; sql or http: the job system's own table or API decides."""
+    url: fields.OptionalSecret = None
+    """sql: SQLAlchemy's async URL, such as postgresql+asyncpg://…; http: a URL with {job_id}. May hold a password."""
+    query: fields.OptionalText = None
+    """sql: a SELECT with :ids, its columns id, status and, optionally, ended_at."""
+    status: fields.Pointer = "/status"
+    """http: JSON pointer to the status in the answer."""
+    ended_at: fields.OptionalPointer = None
+    """http: JSON pointer to the time of the job's end, with its offset."""
+    token: fields.OptionalSecret = None
+    """http: sent as a bearer token."""
+    timeout: fields.Span = timedelta(seconds=5)
+    """How long an answer is waited for; one that does not come is unknown."""
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 16
+    """http: requests at once."""
+    channel: fields.OptionalText = None
+    """sql, PostgreSQL: a channel whose notifications are ids of jobs (see reactor export postgres-trigger)."""
+    canary: fields.OptionalText = None
+    """A job that must be found, or no absence counts."""
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> "DirectorySettings":
+        url = self.url.get_secret_value() if self.url else ""
+        if self.kind == "sql" and not (url and ":ids" in (self.query or "")):
+            raise ValueError("kind sql needs REACTOR_DIRECTORY_URL, and a REACTOR_DIRECTORY_QUERY that selects by :ids")
+        if self.kind == "http" and not (url.startswith(("http://", "https://")) and "{job_id}" in url):
+            raise ValueError("kind http needs a REACTOR_DIRECTORY_URL such as https://api.example/jobs/{job_id}")
+        return self
+
+
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -268,6 +304,7 @@ class Settings(BaseModel):
     breaker: BreakerSettings
     sweep: SweepSettings
     reconcile: ReconcileSettings
+    directory: DirectorySettings
     http: HttpSettings
     log: LogSettings
 

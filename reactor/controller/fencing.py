@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from reactor.controller.failpoints import Point, reach, reach_during
 from reactor.controller.look import Look
 from reactor.controller.resources import Resources
-from reactor.core.model import SECOND, Drain, Fence, Outcome, Reason, Settlement, Stream
+from reactor.core.model import SECOND, Drain, Fence, Outcome, Reason, Record, Settlement, Stream
 from reactor.core.policy import Policy, decide
 from reactor.core.stream_info import (
     Raw,
@@ -118,13 +118,21 @@ class Fencing:
                 self._ledger.leases.holds(tenure.lease),
             )
         tenure.check("deletion", held=held)
-        record = event.merged(look.record) if event else look.record
-        again = replace(look, event=event, record=record)
-        if event != look.event or instant(behind.raw.get("created")) != look.stream.created:
+        again = await self._again(look, event)
+        if (event, again.told) != (look.event, look.told) or not again.coverage.intact:
+            return again
+        if instant(behind.raw.get("created")) != look.stream.created:
             return again
         with span("barrier"):
             proven = await self._barrier(look.stream, fenced_subject(look.stream.name, behind.fence.token))
         return Proven(look) if proven else again
+
+    async def _again(self, look: Look, event: Record | None) -> Look:
+        """The look with what is said of the job behind the fence."""
+        record = event.merged(look.record) if event else look.record
+        job = {look.stream.job_id: (record, look.stream.observed_at)}
+        opinion = (await self._directory.opinions(job, look.coverage))[look.stream.job_id]
+        return replace(look, event=event, record=opinion.record, coverage=opinion.coverage, told=opinion.told)
 
     async def _barrier(self, stream: Stream, subject: str) -> bool:
         """Whether the stream ends where the look saw its end. Raises NobodyThere where the fence is not ours.

@@ -163,8 +163,10 @@ class Reconciler:
         jobs -= {one.stream.job_id for one in review.judged}
         jobs -= {self._policy.job_id(name) or "" for name in await self._reads.stream_names()}
         now = instant((await self._reads.stream_info(review.snapshot.lifecycle.stream)).get("ts"))
-        known = await self._directory.look_up(review.snapshot, sorted(jobs))
-        for job_id in orphaned(*known, self._policy, now or 0):
+        coverage, records = await self._directory.look_up(review.snapshot, sorted(jobs))
+        opinions = await self._directory.opinions({job: (records.get(job), now or 0) for job in jobs}, coverage)
+        over = {job: by.record for job, by in opinions.items() if by.record is not None and by.coverage.intact}
+        for job_id in orphaned(coverage, over, self._policy, now or 0):
             left = await self._companions.delete(topology, job_id)
             log.info("companions deleted, their stream is gone", job_id=job_id, left=left)
 
@@ -182,7 +184,7 @@ class Reconciler:
         await self._standing.found(found, began)
         if not options.only:
             await self._ledger.standings.forget_older(began)
-            await self._standing.gone_since(found)
+            await self._standing.passed(found)
 
     async def _settle_all(
         self, review: Review, found: Sequence[Settlement], options: PassOptions, progress: Progress, *, held: bool

@@ -77,10 +77,12 @@ class Reviewer:
         snapshot = replace(snapshot, topology=await self._companions.survey(topology))
         streams = listed.job_streams(topology.sourced)
         coverage, records = await self._directory.look_up(snapshot, [stream.job_id for stream in streams])
+        jobs = {stream.job_id: (records.get(stream.job_id), stream.observed_at) for stream in streams}
+        opinions = await self._directory.opinions(jobs, coverage)
         judged = [
-            Judged(stream, record, coverage, decide(stream, record, coverage, self._policy))
+            Judged(stream, by.record, by.coverage, decide(stream, by.record, by.coverage, self._policy))
             for stream in streams
-            for record in [records.get(stream.job_id)]
+            for by in [opinions[stream.job_id]]
         ]
         absent = [one for one in judged if one.verdict == Drain(Reason.MISSING)]
         asked = dict(zip(map(id, absent), await self._throttle.each(absent, self._ask_consumers), strict=True))

@@ -23,8 +23,12 @@ _WHOLE = Coverage(intact=True)
 class Standing:
     """Methods raise LedgerError."""
 
-    def __init__(self, ledger: Ledger, policy: Policy, recorder: Recorder) -> None:
-        """`policy` says how a stream stands with its job; `recorder` tells what becomes of what was only reported."""
+    def __init__(self, ledger: Ledger, policy: Policy, recorder: Recorder, *, events_decide: bool = True) -> None:
+        """`policy` says how a stream stands with its job; `recorder` tells what becomes of what was only reported.
+
+        Where events do not decide, they say nothing of streams: a look does.
+        """
+        self._events_decide = events_decide
         self._recorder = recorder
         self._ledger = ledger
         self._policy = policy
@@ -38,6 +42,8 @@ class Standing:
         """Its config and state are not known yet; its job may be."""
         made = Stream(stream, job_id, created or 0, created)
         await self.found([self._as_of(made, None)])  # first: whoever hears of the job from here on finds it there
+        if not self._events_decide:
+            return
         if record := (await self._ledger.records.read("", [job_id])).records.get(job_id):
             await self.found([self._as_of(made, record)])
 
@@ -47,14 +53,21 @@ class Standing:
         if not self._policy.deletes:
             await self._recorder.afterwards(stream, DELETED)
 
-    async def gone_since(self, found: Iterable[Settlement]) -> None:
-        """A full pass has found no others than these."""
-        if not self._policy.deletes:
-            for stream in await self._recorder.reported() - {one.stream.name for one in found}:
+    async def passed(self, found: Iterable[Settlement]) -> None:
+        """A full pass has found these, and no others."""
+        if self._policy.deletes:
+            return
+        there = {one.stream.name: one for one in found}
+        for stream in await self._recorder.reported():
+            if stream not in there:
                 await self._recorder.afterwards(stream, DELETED)
+            elif there[stream].reason in _LIVES:
+                await self._recorder.afterwards(stream, RETRIED)
 
     async def told(self, events: Sequence[Event | Malformed]) -> None:
         """What the lifecycle events of jobs change for their streams, as far as those are known."""
+        if not self._events_decide:
+            return
         words = {event.job_id: Record.of(event.word) for event in events if event.job_id is not None}
         names = [name for job_id in words for name in self._policy.names_of(job_id) or ()]
         known = await self._ledger.standings.of(names)

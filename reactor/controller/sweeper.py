@@ -67,10 +67,13 @@ class Sweeper:
         if not claim.jobs:
             return
         records = (await self._ledger.records.read("", claim.jobs)).records
-        over = [job_id for job_id, record in records.items() if self._policy.is_terminal(record)]
-        await self._ledger.due.schedule(dict.fromkeys(over, 0.0))
-        if len(records) < len(claim.jobs):
+        over = {job_id for job_id, record in records.items() if self._policy.is_terminal(record)}
+        unheard = set(claim.jobs) - records.keys()
+        if self._directory.decides:
+            over |= unheard
+        elif unheard:
             await self._want_pass()
+        await self._ledger.due.schedule(dict.fromkeys(over, 0.0))
         await self._ledger.due.drop_hints(claim)
 
     async def _sweep(self, claim: Claim) -> None:

@@ -131,6 +131,15 @@ class Malformed:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What the job system's own directory says of a job."""
+
+    status: str
+    ended_at: int | None = None
+    """Since when it has that status, where it is over and the directory tells."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fence:
     """A stream's subjects taken away for a deletion: whose (`token`), until when, and what to give back."""
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 
-from reactor.core.model import Coverage, Drain, Keep, Reason, Record, Stream, Unfixable, Verdict, Wait, Word, fold
+from reactor.core.model import Coverage, Drain, Keep, Reason, Record, Stream, Told, Unfixable, Verdict, Wait, Word, fold
 
 _NEVER_IN_A_NAME = re.compile(r"[ \t\r\n\f.*>/\\]")
 """What nats-server refuses in the name of a stream."""
@@ -118,6 +118,19 @@ def decide(stream: Stream, record: Record | None, coverage: Coverage, policy: Po
     if isinstance(verdict, Drain) and not stream.fenceable:
         return Unfixable(Reason.NOT_FENCEABLE)
     return verdict
+
+
+def by_directory(record: Record | None, told: Told | None, since: int, now: int, policy: Policy) -> Record | None:
+    """The record by which a job is judged that has a directory of its own: the directory's word, `since` then.
+
+    A live event that is younger than the idle guard keeps the job whatever the directory says, which may lag behind;
+    older events do not count against it.
+    """
+    if record is not None and not policy.is_terminal(record) and now - record.heard_at < policy.idle_guard:
+        return record
+    if told is None:
+        return None
+    return Record.of(Word(since, record.last.seq if record else 0, told.status, since))
 
 
 def _by_job(stream: Stream, created: int, record: Record | None, coverage: Coverage, policy: Policy) -> Verdict:

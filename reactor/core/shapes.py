@@ -238,9 +238,17 @@ class ConsumerEvidence(TypedDict):
     last_active: str | None
 
 
+class DirectoryTold(TypedDict):
+    """What the job system's own directory says of the job."""
+
+    status: str
+    ended_at: str | None
+
+
 class Evidence(TypedDict):
     """All that a verdict was made of."""
 
+    directory: DirectoryTold | None
     record: WordTold | None
     last_event: WordTold | None
     disputed: Dispute | None

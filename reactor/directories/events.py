@@ -14,6 +14,7 @@ from reactor.core.events import SubjectTemplate, read_event
 from reactor.core.model import UNREADABLE, Coverage, Event, Malformed, Record, fold
 from reactor.core.observer import EventOutcome
 from reactor.core.policy import Policy, due_at
+from reactor.directories.opinion import Opinion
 from reactor.directories.together import Together
 from reactor.jetstream.client import JetStream, StoredMessage
 from reactor.jetstream.errors import NotFound, Unreachable
@@ -73,6 +74,9 @@ class Snapshot:
 
 class Directory:
     """The ledger, vouched for. Methods raise JetStreamError and LedgerError."""
+
+    decides = False
+    """Whether the job system's own word is asked: then a job that no event was heard of may be judged one by one."""
 
     def __init__(
         self,
@@ -171,6 +175,12 @@ class Directory:
             unread.append(message)
             seq = message.seq + 1
         return unread
+
+    async def opinions(
+        self, jobs: Mapping[str, tuple[Record | None, int]], coverage: Coverage
+    ) -> Mapping[str, Opinion]:
+        """By what these jobs are judged, each with its record: by that."""
+        return {job_id: Opinion(record, coverage) for job_id, (record, _) in jobs.items()}
 
     async def take(self, identity: str, messages: Sequence[StoredMessage]) -> Taken:
         """Read messages of the lifecycle stream and write them into its ledger, all in one round trip.

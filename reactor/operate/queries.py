@@ -182,7 +182,13 @@ class Overview:
     def _evidence(self, look: Look, consumers: Sequence[Raw], deliveries: dict[str, int]) -> Evidence:
         coverage, record, event = look.coverage, look.record, look.event
         disputed = record if record is not None and self._policy.is_disputed(record) else None
+        told = look.told
         return {
+            "directory": (
+                {"status": told.status, "ended_at": None if told.ended_at is None else format_instant(told.ended_at)}
+                if told
+                else None
+            ),
             "record": _word(record.latest) if record else None,
             "last_event": _word(event.last) if event else None,
             "disputed": (

@@ -20,7 +20,7 @@ _DEEPEST = 8
 _INTERNAL = frozenset({"_record", "_from_structlog"})
 FASTSTREAM = "reactor.faststream"
 """The logger for FastStream's use."""
-_QUIET = ("faststream", FASTSTREAM, "nats", "uvicorn", "asyncio")
+_QUIET = ("faststream", FASTSTREAM, "nats", "uvicorn", "asyncio", "aiosqlite", "sqlalchemy", "httpx", "httpcore")
 _FIRST = ("timestamp", "level", "event")
 _VARYING = frozenset({"timestamp", "at", "failures", "attempts", "retry_s", "duration_s"})
 """What may differ between lines that are alike."""

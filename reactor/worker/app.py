@@ -33,6 +33,7 @@ from reactor.web import asyncapi
 from reactor.web.server import Endpoint, HttpError, application
 from reactor.worker.broker import GRACEFUL_S, App, Broker
 from reactor.worker.connections import Connections, connections, nats_options
+from reactor.worker.listening import RETRY_S, Listening
 from reactor.worker.loops import Loop, rest, run
 from reactor.worker.periodic import PeriodicPass, make_room
 from reactor.worker.watchdog import WATCH_S, Watchdog
@@ -169,6 +170,9 @@ class Worker:
             Loop("watch", self._watchdog.tick, WATCH_S, self.broker.hearing.lost),
             Loop("alerts", alerts.tell, WATCH_S, alerts.changed),
         ]
+        if connected.jobs is not None and (listener := connected.jobs.listener()) is not None:
+            listening = Listening(listener, connected.ledger.due, cases.policy, periodic.want)
+            loops.append(Loop("listen", partial(self._listen, listening), RETRY_S))
         if self._settings.http.port:
             loops += self._loops_of_endpoint(cases.overview(), periodic.passed)
         rights.on_change = partial(alerts.note, Kind.DELETES_PAUSED)
@@ -178,6 +182,9 @@ class Worker:
         """Let the sweeper look at once where any replica, command or rebuild has made something due."""
         if await self._or_stop(wake_ups.wait(POLL_S)):
             self._due.set()
+
+    async def _listen(self, listening: Listening) -> float | None:
+        return await self._or_stop(listening.tick())
 
     def _loops_of_endpoint(self, overview: Overview, passed: asyncio.Event) -> Iterable[Loop]:
         """What the page and the gauges show is sampled, so that a scrape need ask nobody."""

@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 
 from reactor.config.redis_url import RedisAddress, parse_redis_url
 from reactor.config.settings import NatsSettings, Settings
+from reactor.directories.opinion import JobDirectory
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.connection import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S
 from reactor.jetstream.errors import JetStreamError
@@ -24,6 +25,7 @@ from reactor.store.audit import Audit
 from reactor.store.cluster import Cluster
 from reactor.store.ledger import Ledger
 from reactor.store.scripts import Scripts
+from reactor.worker.directory import job_directory
 
 RECORD_TTL_S = 7 * 86_400.0
 INSTANCE_ID = f"{socket.gethostname()}:{os.getpid()}"
@@ -44,6 +46,8 @@ class Connections:
     """The prefix of every key in it."""
     ledger: Ledger
     audit: Audit
+    jobs: JobDirectory | None
+    """The job system's own word, where it is asked."""
 
     async def announce(self, subject: str, data: bytes) -> None:
         """Tell who listens; what is told has happened, so nothing that fails here may look like its failure."""
@@ -69,7 +73,10 @@ async def connections(
         stack.push_async_callback(reads.close)
         scripts = Scripts(redis)
         ledger, audit = Ledger.of(redis, scripts, namespace, RECORD_TTL_S), Audit(redis, scripts, namespace)
-        yield Connections(settings, reads, effects, redis, namespace, ledger, audit)
+        jobs = job_directory(settings.directory)
+        if jobs is not None:
+            stack.push_async_callback(jobs.close)
+        yield Connections(settings, reads, effects, redis, namespace, ledger, audit, jobs)
 
 
 @asynccontextmanager

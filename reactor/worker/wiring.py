@@ -6,6 +6,7 @@ Adapters and use cases never read settings; what they need is handed to them her
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from reactor.config.settings import Settings
 from reactor.controller.companions import Companions
@@ -24,6 +25,7 @@ from reactor.core.events import SubjectTemplate
 from reactor.core.model import nanoseconds, parse_instant
 from reactor.core.observer import FORGETFUL, Observer
 from reactor.core.policy import Breaker, Policy
+from reactor.directories.authority import Authority
 from reactor.directories.events import Directory
 from reactor.jetstream.topology import (
     DEAD_LETTERS,
@@ -48,6 +50,8 @@ async def provision_safely(connected: Connections) -> Provision:
     A ledger in Redis was built from a lifecycle stream; an account without any is hardly the same job system.
     """
     desired = desired_streams(connected.settings)
+    if connected.jobs is not None:
+        await connected.jobs.check()
     theirs = await find_lifecycle_stream(connected.reads, desired)
     if theirs is None and (owner := await connected.ledger.records.owner()):
         raise ProvisionError(wrong_account(owner, desired))
@@ -76,7 +80,8 @@ def policy_of(settings: Settings, own_streams: frozenset[str] = frozenset({DEAD_
         age_guard=nanoseconds(rules.age_guard),
         terminal_grace=nanoseconds(rules.terminal_grace),
         idle_guard=nanoseconds(rules.idle_guard),
-        missing_guard=nanoseconds(rules.missing_guard),
+        # Only a mere ledger's silence needs longer than the idle guard.
+        missing_guard=nanoseconds(rules.missing_guard) if settings.directory.kind == "events" else 0,
         dispute_guard=nanoseconds(rules.dispute_guard),
         terminal_statuses=frozenset(rules.terminal_statuses),
         protect=rules.protect,
@@ -147,7 +152,7 @@ class UseCases:
             retries=Retries(connected.ledger, recorder, utc_now, settings.sweep.max_attempts),
             companions=Companions(settings.policy.companions, connected.reads, connected.effects),
             rights=Rights(connected.effects),
-            standing=Standing(connected.ledger, self.policy, recorder),
+            standing=Standing(connected.ledger, self.policy, recorder, events_decide=connected.jobs is None),
             throttle=Throttle(
                 settings.sweep.concurrency, connected.ledger.turns, settings.sweep.max_rate, connected.reads.pace
             ),
@@ -156,7 +161,8 @@ class UseCases:
 
     def _directory(self, note_coverage: Callable[[str | None], None]) -> Directory:
         events = self._settings.events
-        return Directory(
+        made = Directory if self._connected.jobs is None else partial(Authority, self._connected.jobs)
+        return made(
             self._connected.reads,
             self._connected.ledger,
             self.policy,

@@ -1,0 +1,33 @@
+"""From settings to the job system's own directory. Its libraries are extras, imported where they are asked for."""
+
+from reactor.config.settings import DirectorySettings
+from reactor.directories.opinion import DirectoryMisused, JobDirectory
+
+
+def job_directory(settings: DirectorySettings) -> JobDirectory | None:
+    """None where the lifecycle events are the only word. Raises DirectoryMisused."""
+    if settings.kind == "events" or settings.url is None:
+        return None
+    url, timeout_s = settings.url.get_secret_value(), settings.timeout.total_seconds()
+    try:
+        if settings.kind == "sql":
+            from reactor.directories.sql import SqlDirectory  # noqa: PLC0415  # an extra
+
+            return SqlDirectory(
+                url, settings.query or "", timeout_s=timeout_s, canary=settings.canary, channel=settings.channel
+            )
+        from reactor.directories.http import HttpDirectory  # noqa: PLC0415  # an extra
+    except ImportError as error:
+        message = (
+            f"REACTOR_DIRECTORY_KIND={settings.kind} needs pip install 'jetstream-reactor[{settings.kind}]' ({error})"
+        )
+        raise DirectoryMisused(message) from error
+    return HttpDirectory(
+        url,
+        status=settings.status,
+        ended_at=settings.ended_at,
+        token=settings.token.get_secret_value() if settings.token else None,
+        timeout_s=timeout_s,
+        at_once=settings.concurrency,
+        canary=settings.canary,
+    )

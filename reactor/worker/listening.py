@@ -1,0 +1,40 @@
+"""Listening to the job system's own database: what it tells of is looked at."""
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from reactor.core.policy import Policy
+from reactor.directories.opinion import Listener, Unheard
+from reactor.store.due_queue import DueQueue
+
+RETRY_S = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Listening:
+    """This replica's ear. Others hear the same: a job that is looked at twice is looked at by one of them at a time."""
+
+    def __init__(
+        self, listener: Listener, due: DueQueue, policy: Policy, want_pass: Callable[[], Awaitable[None]]
+    ) -> None:
+        """`want_pass` asks for a full pass soon."""
+        self._listener = listener
+        self._due = due
+        self._policy = policy
+        self._want_pass = want_pass
+
+    async def tick(self) -> float:
+        """Seconds until the next time. Raises LedgerError."""
+        try:
+            jobs = await self._listener.wait()
+        except Unheard as error:
+            log.warning("the job system's database cannot be listened to, trying again", error=str(error))
+            return RETRY_S
+        if jobs is None:  # what was told before was told to nobody
+            log.info("listening to the job system's database")
+            await self._want_pass()
+            return 0.0
+        await self._due.schedule({job: 0.0 for job in jobs if self._policy.names_of(job) != frozenset()})
+        return 0.0

@@ -90,7 +90,7 @@ def emit(job_id: str, status: str, at: str | None) -> None:
 
     async def publish() -> tuple[str, int]:
         async with connections(settings) as connected:
-            return await emit_event(connected.reads, desired_streams(settings), job_id, status, at)
+            return await emit_event(connected.reads, desired_streams(settings.events), job_id, status, at)
 
     try:
         taken_by, sequence = run(publish, settings.nats.domain)

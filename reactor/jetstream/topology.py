@@ -198,15 +198,20 @@ async def find_lifecycle_stream(js: JetStream, desired: DesiredStreams) -> str |
     raise ProvisionError(message)
 
 
-async def _events_source(js: JetStream, desired: DesiredStreams) -> Source:
-    wanted = desired.events_subject.wildcard
+async def lifecycle_stream(js: JetStream, desired: DesiredStreams) -> str:
+    """The lifecycle stream's name; declared where there is none. Raises ProvisionError and JetStreamError."""
     stream = await find_lifecycle_stream(js, desired)
     if stream is None:
         stream = desired.events_stream
-        config = _config(stream, [wanted], desired.max_age, desired.replicas)
+        config = _config(stream, [desired.events_subject.wildcard], desired.max_age, desired.replicas)
         # A compacted table: the last words on each job, more than one since a late publisher's may come last.
         await _declare(js, config | {"max_msgs_per_subject": 8})
-    return await _with_durable(js, desired.durable, stream, (wanted,))
+    return stream
+
+
+async def _events_source(js: JetStream, desired: DesiredStreams) -> Source:
+    stream = await lifecycle_stream(js, desired)
+    return await _with_durable(js, desired.durable, stream, (desired.events_subject.wildcard,))
 
 
 def _config(name: str, subjects: Sequence[str], max_age: int, replicas: int) -> Raw:

@@ -161,7 +161,7 @@ class Worker:
             before=partial(make_room, connected.reads, durable) if cases.policy.deletes else _nothing,
             handover=Handover(cases.resources, self._stop),
         )
-        desired, rights = desired_streams(self._settings), cases.resources.rights
+        desired, rights = desired_streams(self._settings.events), cases.resources.rights
         self._watchdog = Watchdog(cases.resources, self.broker, desired, source.stream, alerts)
         loops = [
             Loop("sweep", cases.sweeper(periodic.want).tick, POLL_S, self._due),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from reactor.config.settings import Settings
+from reactor.config.settings import EventsSettings, Settings
 from reactor.controller.companions import Companions
 from reactor.controller.drain import Drainer
 from reactor.controller.intake import AdvisorySubscriber, DeadLetters, LifecycleSubscriber, consume_pending
@@ -49,7 +49,7 @@ async def provision_safely(connected: Connections) -> Provision:
 
     A ledger in Redis was built from a lifecycle stream; an account without any is hardly the same job system.
     """
-    desired = desired_streams(connected.settings)
+    desired = desired_streams(connected.settings.events)
     if connected.jobs is not None:
         await connected.jobs.check()
     theirs = await find_lifecycle_stream(connected.reads, desired)
@@ -58,9 +58,8 @@ async def provision_safely(connected: Connections) -> Provision:
     return await provision(connected.reads, desired)
 
 
-def desired_streams(settings: Settings) -> DesiredStreams:
+def desired_streams(events: EventsSettings) -> DesiredStreams:
     """How the streams should be where reactor declares them."""
-    events = settings.events
     return DesiredStreams(
         events_stream=events.stream,
         events_subject=SubjectTemplate(events.subject),
@@ -104,7 +103,7 @@ def doctor_of(connected: Connections) -> Doctor:
         health=RedisHealth(connected.redis, connected.namespace),
         ledger=connected.ledger,
         policy=policy_of(settings),
-        desired=desired_streams(settings),
+        desired=desired_streams(settings.events),
         companions=bool(settings.policy.companions),
         domain=settings.nats.domain,
         interval_s=settings.reconcile.interval.total_seconds(),

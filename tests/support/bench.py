@@ -79,7 +79,7 @@ class Bench:
         self.snapshot: Snapshot
 
     async def __aenter__(self) -> Self:
-        desired = desired_streams(self.settings)
+        desired = desired_streams(self.settings.events)
         provisioned = await provision(self.reads, desired)
         template, durable = desired.events_subject, desired.durable
         self.directory = Directory(

@@ -1,0 +1,144 @@
+"""Emitting from a job system's own code: views, threads, forked workers, event loops."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from harness import ROOT, World, eventually, own_nats
+
+from reactor.cli.embedded import HOST, free_port
+from reactor.client import EmitError, aemit, counts, emit, emitter
+from reactor.core.model import parse_instant
+
+
+@pytest_asyncio.fixture
+async def told(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """The world of a job system that has set nothing but where NATS is."""
+    _clean(monkeypatch, world.nats_url)
+    yield world
+
+
+def _clean(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    for name in list(os.environ):
+        if name.startswith("REACTOR_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("REACTOR_NATS_URL", url)
+    monkeypatch.setattr(emitter._Process, "_one", None)
+
+
+async def events(world: World) -> list[dict[str, Any]]:
+    """All that the lifecycle stream holds, oldest first."""
+    info = await world.info("JOBS")
+    messages = [
+        (await world.js.get_msg("JOBS", seq)).data for seq in range(1, (info["state"]["last_seq"] if info else 0) + 1)
+    ]
+    return [json.loads(data or b"{}") for data in messages]
+
+
+async def test_the_first_event_declares_the_lifecycle_stream(told: World) -> None:
+    """Before any worker ran; a worker finds all of them. The time has its offset by itself."""
+    before = datetime.now(UTC)  # noqa: TID251  # an emitter's clock
+    answer = await asyncio.to_thread(emit, 42, "SUCCESS")
+    assert answer
+    assert (answer.stream, answer.seq, answer.error) == ("JOBS", 1, None)
+    assert await aemit("a-b", "STARTED", occurred_at=before - timedelta(hours=1))
+    first, second = await events(told)
+    assert (first["job_id"], first["status"]) == ("42", "SUCCESS")
+    assert parse_instant(first["occurred_at"]) >= parse_instant(before.isoformat())
+    assert parse_instant(second["occurred_at"]) == parse_instant((before - timedelta(hours=1)).isoformat())
+    await told.stream("job_42")
+    assert (await told.verdicts())["job_42"] == ("drained", "terminal")
+
+
+async def test_the_same_word_twice_in_a_row_is_sent_once(told: World) -> None:
+    """As the stream has it: a word of another process in between makes it news."""
+    sent = counts()
+    assert not (await aemit(1, "STARTED")).repeated
+    assert (await aemit(1, "started")).repeated
+    assert not (await aemit(1, "SUCCESS")).repeated
+    assert not (await aemit(1, "STARTED")).repeated
+    await told.emit(1, "REVOKED")  # whoever that is
+    assert not (await aemit(1, "STARTED")).repeated
+    assert [event["status"] for event in await events(told)] == ["STARTED", "SUCCESS", "STARTED", "REVOKED", "STARTED"]
+    assert {name: counts()[name] - sent[name] for name in sent} == {"sent": 4, "repeated": 1, "failed": 0}
+
+
+async def test_many_threads_share_one_connection(told: World) -> None:
+    """A web server's; each is answered."""
+    with ThreadPoolExecutor(16) as threads:
+        answers = await asyncio.to_thread(lambda: list(threads.map(lambda n: emit(n, "STARTED"), range(200))))
+    assert all(answers)
+    assert {answer.seq for answer in answers} == set(range(1, 201))
+    assert len(await events(told)) == 200
+
+
+async def test_forked_workers_emit(told: World) -> None:
+    """Celery's prefork: the parent has emitted already, and another thread is in the middle of it."""
+    code = """
+import os, sys, threading
+from reactor.client import emit
+assert emit(1, "STARTED", raise_errors=True)
+threading.Thread(target=lambda: [emit(2, word) for word in ("A", "B") * 3], daemon=True).start()
+children = []
+for number in range(10, 14):
+    child = os.fork()
+    if not child:
+        os._exit(0 if emit(number, "SUCCESS", timeout=10) else 1)
+    children.append(child)
+sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+"""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=env | {"PYTHONPATH": str(ROOT), "REACTOR_NATS_URL": told.nats_url},
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    heard = {event["job_id"] for event in await events(told) if event}
+    assert {"1", "10", "11", "12", "13"} <= heard
+
+
+async def test_a_failure_is_told_and_raised_only_where_asked(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """NATS is away: the view goes on, soon."""
+    _clean(monkeypatch, f"nats://{HOST}:{free_port()}")
+    caplog.set_level("WARNING", logger="reactor.client")
+    failed = counts()["failed"]
+    answer = await aemit(7, "SUCCESS", timeout=0.5)
+    assert not answer
+    assert answer.error
+    assert counts()["failed"] == failed + 1
+    assert "SUCCESS of job 7 was not stored" in caplog.text
+    with pytest.raises(EmitError, match="of job 7 was not stored"):
+        await asyncio.to_thread(emit, 7, "SUCCESS", timeout=0.5, raise_errors=True)
+
+
+@pytest.mark.parametrize(("job_id", "status"), [("a.b", "SUCCESS"), ("", "SUCCESS"), (1, ""), (1, "x" * 65)])
+async def test_what_a_worker_would_refuse_is_not_sent(told: World, job_id: Any, status: str) -> None:
+    """It says why."""
+    answer = await aemit(job_id, status)
+    assert not answer
+    assert answer.error
+    assert not await events(told)
+
+
+async def test_it_goes_on_after_an_outage(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """By itself, over the same process's connection."""
+    async with own_nats(tmp_path) as server:
+        _clean(monkeypatch, f"nats://{HOST}:{server.port}")
+        assert await aemit(1, "STARTED")
+        await server.stop()
+        assert not await aemit(1, "SUCCESS", timeout=0.5)
+        await server.start()
+        await eventually(lambda: aemit(1, "SUCCESS", timeout=0.5), 30, 0.2)

@@ -11,6 +11,8 @@ from reactor.core.pace import WINDOW, Pace
 from reactor.store.turns import Turns
 
 LEAST = 8
+ROUNDS = 4
+"""What is taken at once keeps all hands busy for so long: what all of it has in common is asked for once."""
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +45,8 @@ class Throttle:
 
     def within(self, seconds: float) -> int:
         """How many may be taken, so that all of them begin in so much time."""
-        return min(self.at_once, max(1, int(self._max_rate * seconds)) if self._max_rate else self.at_once)
+        most = self.at_once * ROUNDS
+        return min(most, max(1, int(self._max_rate * seconds))) if self._max_rate else most
 
     async def each(self, items: Iterable[Item], work: Callable[[Item], Awaitable[Result]]) -> list[Result]:
         """Results in the order of the items. Where one fails the others are still finished, then it is raised."""

@@ -7,7 +7,7 @@ import asyncio
 from contextlib import suppress
 from typing import Any, cast
 
-from asyncpg.exceptions import InterfaceError, PostgresError  # type: ignore[import-untyped]
+from asyncpg.exceptions import InterfaceError, PostgresError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 

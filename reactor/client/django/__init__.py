@@ -1,0 +1,82 @@
+"""For Django: one line in `AppConfig.ready()` tells reactor of every job.
+
+    from reactor.client.django import track
+
+    track(Job, status="status", ended_at="finished_at")
+
+Told is what the database says once the transaction is committed, read anew: a stale `save()` must not lie, and a
+rollback says nothing. A row that goes is `DELETED`. What Django sends no signal for (`update()`, `bulk_update()`, SQL)
+is announced by `manage.py announce_jobs`, as is every job before the first event; or reactor asks the table itself.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from django.db import models, transaction
+from django.db.models.signals import post_delete, post_save
+
+from reactor.client import Emitted, emit
+from reactor.core.model import fold
+
+TERMINAL = ("SUCCESS", "FAILURE", "REVOKED", "DELETED")
+"""As REACTOR_POLICY_TERMINAL_STATUSES of the worker."""
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A model whose rows are jobs, and where it keeps what."""
+
+    model: type[models.Model]
+    status: str
+    ended_at: str | None
+    job_id: str
+    terminal: frozenset[str]
+
+    def rows(self, using: str | None = None) -> Any:  # noqa: ANN401  # Django's
+        """Ids, statuses and ends, as the database has them now."""
+        columns = [self.job_id, self.status, *([self.ended_at] if self.ended_at else [])]
+        return self.model._base_manager.using(using).values_list(*columns)  # noqa: SLF001  # Django's documented name
+
+    def tell(self, row: tuple[Any, ...]) -> Emitted:
+        """One job's status; the time of its end counts only where it is over."""
+        job_id, status, *ended = row
+        over = fold(str(status)) in self.terminal
+        return emit(job_id, str(status), occurred_at=ended[0] if over and ended else None)
+
+
+tracked: list[Tracked] = []
+
+
+def track(
+    model: type[models.Model],
+    *,
+    status: str,
+    ended_at: str | None = None,
+    job_id: str = "pk",
+    terminal: Collection[str] = TERMINAL,
+) -> None:
+    """Tell of every job that this model's rows are, from now on.
+
+    `status`, `ended_at` and `job_id` are names of fields; `job_id` is what the streams are named after.
+    """
+    one = Tracked(model, status, ended_at, job_id, frozenset(map(fold, terminal)))
+    tracked.append(one)
+    post_save.connect(partial(_saved, one), sender=model, weak=False)
+    post_delete.connect(partial(_deleted, one), sender=model, weak=False)
+
+
+def _saved(one: Tracked, instance: models.Model, using: str, **_: object) -> None:
+    transaction.on_commit(partial(_tell, one, instance.pk, using), using=using)
+
+
+def _tell(one: Tracked, key: object, using: str) -> None:
+    row = one.rows(using).filter(pk=key).first()
+    if row is not None:  # else it is gone since, which is told by itself
+        one.tell(row)
+
+
+def _deleted(one: Tracked, instance: models.Model, using: str, **_: object) -> None:
+    job_id = instance.pk if one.job_id == "pk" else getattr(instance, one.job_id)
+    transaction.on_commit(partial(emit, job_id, "DELETED"), using=using)

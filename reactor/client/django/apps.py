@@ -1,0 +1,10 @@
+"""The Django app, for its management command: put `reactor.client.django` into INSTALLED_APPS."""
+
+from django.apps import AppConfig
+
+
+class ReactorConfig(AppConfig):
+    """Without models."""
+
+    name = "reactor.client.django"
+    label = "reactor_client"

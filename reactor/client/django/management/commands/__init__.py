@@ -1,0 +1,1 @@
+"""By their names."""

@@ -1,0 +1,151 @@
+"""Django and Celery, the real ones, each in a process of its own as it has settings that are global."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness import ROOT, World
+
+DJANGO = """
+import django
+from django.conf import settings
+
+settings.configure(
+    INSTALLED_APPS=["reactor.client.django"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "jobs.db"}},
+    USE_TZ=True,
+)
+django.setup()
+
+from datetime import timedelta
+from django.core.management import call_command
+from django.db import connection, models, transaction
+from django.utils import timezone
+from reactor.client.django import track
+
+class Job(models.Model):
+    status = models.TextField()
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        app_label = "jobs"
+
+with connection.schema_editor() as editor:
+    editor.create_model(Job)
+old = Job.objects.create(id=90, status="RUNNING")
+Job.objects.create(id=91, status="success", finished_at=timezone.now() - timedelta(days=30))
+Job.objects.create(id=92, status="SUCCESS", finished_at=timezone.now() - timedelta(hours=1))
+track(Job, status="status", ended_at="finished_at")
+"""
+
+CELERY = """
+from celery import Celery
+from reactor.client.celery import connect
+
+app = Celery(broker="memory://", backend="cache+memory://")
+app.conf.task_always_eager = False
+connect(lambda task, args, kwargs: kwargs.get("job_id"))
+
+@app.task(bind=True, max_retries=1)
+def work(self, fails=False, again=False, job_id=None):
+    if again and not self.request.retries:
+        raise self.retry(countdown=0)
+    if fails:
+        raise ValueError("on purpose")
+"""
+
+
+async def run(world: World, folder: Path, code: str) -> None:
+    """As a job system's own process."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", code],
+        env=env | {"PYTHONPATH": str(ROOT), "REACTOR_NATS_URL": world.nats_url},
+        cwd=folder,
+        timeout=60,
+        check=False,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+async def told(world: World) -> dict[str, list[str]]:
+    """The statuses that were told of each job, oldest first."""
+    words: dict[str, list[str]] = {}
+    info: Any = await world.info("JOBS")
+    for seq in range(1, info["state"]["last_seq"] + 1 if info else 1):
+        event = json.loads((await world.js.get_msg("JOBS", seq)).data or b"{}")
+        words.setdefault(event["job_id"], []).append(event["status"])
+    return words
+
+
+async def test_django_tells_what_was_committed(world: World, tmp_path: Path) -> None:
+    """Not what was rolled back, nor what a stale object says; a row that goes is DELETED."""
+    await run(
+        world,
+        tmp_path,
+        DJANGO
+        + """
+job = Job.objects.create(id=1, status="STARTED")
+stale = Job.objects.get(id=1)
+job.status, job.finished_at = "SUCCESS", timezone.now()
+job.save()
+stale.save(update_fields=["finished_at"])  # says STARTED, and writes something else
+try:
+    with transaction.atomic():
+        Job.objects.create(id=2, status="SUCCESS")
+        raise ValueError
+except ValueError:
+    pass
+with transaction.atomic():
+    three = Job.objects.create(id=3, status="STARTED")
+    three.status = "FAILURE"
+    three.save()
+three.delete()
+""",
+    )
+    words = await told(world)
+    assert set(words) == {"1", "3"}
+    assert words["1"] == ["STARTED", "SUCCESS"]
+    assert words["3"] == ["FAILURE", "DELETED"]
+
+
+async def test_django_announces_what_there_is(world: World, tmp_path: Path) -> None:
+    """Every job that is not over, and those that ended of late; what no signal told is repaired."""
+    await run(
+        world,
+        tmp_path,
+        DJANGO
+        + """
+Job.objects.filter(id=90).update(status="PROGRESS")
+call_command("announce_jobs", since="2d")
+""",
+    )
+    assert await told(world) == {"90": ["PROGRESS"], "92": ["SUCCESS"]}
+
+
+async def test_celery_tells_how_tasks_end(world: World, tmp_path: Path) -> None:
+    """Started, retried, done or failed; a task that is no job says nothing."""
+    await run(
+        world,
+        tmp_path,
+        CELERY
+        + """
+from celery.contrib.testing.worker import start_worker
+with start_worker(app, perform_ping_check=False, pool="solo"):
+    jobs = [work.delay(job_id=1), work.delay(job_id=2, fails=True), work.delay(job_id=3, again=True), work.delay()]
+    for one in jobs:
+        one.get(timeout=20, propagate=False)
+""",
+    )
+    assert await told(world) == {
+        "1": ["STARTED", "SUCCESS"],
+        "2": ["STARTED", "FAILURE"],
+        "3": ["STARTED", "RETRY", "STARTED", "SUCCESS"],
+    }

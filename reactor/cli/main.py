@@ -175,6 +175,19 @@ def emit(
     questions.emit(job_id, status, at)
 
 
+@app.command(epilog=_examples("reactor prepare 42", "reactor prepare 42 --timeout 10s && start-job 42"))
+def prepare(
+    job_id: Annotated[str, typer.Argument(metavar="JOB_ID")],
+    timeout: Annotated[
+        str, typer.Option("--timeout", metavar="DURATION", help="How long to wait for a deletion under way.")
+    ] = "60s",
+) -> None:
+    """Before a job is started again: say that it lives, and empty its stream. Exit 0: publishing is safe."""
+    from reactor.cli import questions
+
+    questions.prepare(job_id, timeout)
+
+
 @app.command(epilog=_examples("reactor settings", "reactor settings | grep GUARD"))
 def settings() -> None:
     """Every variable with its default and its present value; secrets are masked."""

@@ -11,6 +11,7 @@ from reactor.cli.render import show_diagnosis, show_explanation, show_history, s
 from reactor.cli.shell import console, print_answer, run, settings_of_command
 from reactor.config.fields import parse_duration
 from reactor.config.settings import Settings
+from reactor.controller.prepare import NotPrepared, Prepared
 from reactor.core.checks import Diagnosis, Level
 from reactor.core.model import AUDIT_ENTRIES, Reason, nanoseconds, parse_instant
 from reactor.core.shapes import History
@@ -82,6 +83,29 @@ def doctor(*, as_json: bool) -> None:
 async def _examine(settings: Settings) -> Diagnosis:
     async with connections(settings) as connected:
         return await doctor_of(connected).examine()
+
+
+def prepare(job_id: str, timeout: str) -> None:
+    """Make a job's name clean and safe."""
+    settings = settings_of_command()
+    try:
+        timeout_s = parse_duration(timeout).total_seconds()
+    except ValueError as error:
+        fail(Exit.USAGE, f"--timeout: {error}")
+
+    async def ask() -> Prepared:
+        async with connections(settings) as connected:
+            cases = UseCases(connected, await provision_safely(connected))
+            return await cases.preparer().prepare(job_id, timeout_s)
+
+    try:
+        done = run(ask, settings.nats.domain)
+    except ValueError as error:
+        fail(Exit.USAGE, str(error))
+    except NotPrepared as error:
+        fail(Exit.UNFIXABLE, str(error))
+    stream = f"{done.stream} is empty ({done.purged} messages taken out)" if done.stream else "it has no stream"
+    typer.echo(f"job {job_id} lives, {stream}: publishing is safe")
 
 
 def emit(job_id: str, status: str, at: str | None) -> None:

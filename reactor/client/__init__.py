@@ -11,5 +11,7 @@ names that the worker reads (REACTOR_NATS_…, REACTOR_EVENTS_…).
 """
 
 from reactor.client.emitter import EmitError, Emitted, aemit, counts, emit
+from reactor.client.preparing import aprepare, prepare
+from reactor.controller.prepare import NotPrepared, Prepared
 
-__all__ = ["EmitError", "Emitted", "aemit", "counts", "emit"]
+__all__ = ["EmitError", "Emitted", "NotPrepared", "Prepared", "aemit", "aprepare", "counts", "emit", "prepare"]

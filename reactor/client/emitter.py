@@ -61,7 +61,7 @@ def emit(
     `occurred_at` is now where it is left out; one without an offset is local time. Raises EmitError only where
     `raise_errors` says so.
     """
-    process = _Process.ours()
+    process = Process.ours()
     future = asyncio.run_coroutine_threadsafe(process.publish(job_id, status, occurred_at, timeout), process.loop)
     return _told(future.result(), raise_errors=raise_errors)
 
@@ -75,7 +75,7 @@ async def aemit(
     raise_errors: bool = False,
 ) -> Emitted:
     """As `emit`, without holding up the event loop."""
-    process = _Process.ours()
+    process = Process.ours()
     future = asyncio.run_coroutine_threadsafe(process.publish(job_id, status, occurred_at, timeout), process.loop)
     return _told(await asyncio.wrap_future(future), raise_errors=raise_errors)
 
@@ -83,6 +83,11 @@ async def aemit(
 def counts() -> dict[str, int]:
     """What became of this process's events so far: `sent`, `repeated`, `failed`."""
     return {name: _counted[name] for name in ("sent", "repeated", "failed")}
+
+
+def process_of_ours() -> "Process":
+    """What this process keeps."""
+    return Process.ours()
 
 
 _counted = Counter[str]()
@@ -98,14 +103,14 @@ def _told(answer: Emitted, *, raise_errors: bool) -> Emitted:
     return answer
 
 
-class _Process:
+class Process:
     """This process's loop and connection."""
 
-    _one: "_Process | None" = None
+    _one: "Process | None" = None
     _making = threading.Lock()
 
     @classmethod
-    def ours(cls) -> "_Process":
+    def ours(cls) -> "Process":
         """Made where there is none, also after a fork, which leaves the thread behind."""
         with cls._making:
             if cls._one is None or cls._one.pid != os.getpid():
@@ -168,8 +173,8 @@ async def _is_last_word(js: JetStream, desired: DesiredStreams, subject: str, st
 
 
 def _after_fork() -> None:
-    _Process._making = threading.Lock()  # noqa: SLF001  # ours: another thread may have held it
-    _Process._one = None  # noqa: SLF001  # as above
+    Process._making = threading.Lock()  # noqa: SLF001  # ours: another thread may have held it
+    Process._one = None  # noqa: SLF001  # as above
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -5,6 +5,7 @@ One call for each thing that happens, so that none of them can be forgotten.
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 import structlog
 
@@ -82,6 +83,10 @@ class Recorder:
         if await self._audit.report(self._intent(settlement, token="")):
             self._observer.reported(settlement)
             self._journal.reported(settlement)
+
+    async def prepared(self, settlement: Settlement, purged: int) -> None:
+        """Say that a stream was emptied for a job that is started again."""
+        await self._audit.prepared(replace(self._intent(settlement, token=""), messages=purged))
 
     async def afterwards(self, stream: str, what: str) -> None:
         """Say what has become of a stream that would have been deleted, where there is such a one."""

@@ -141,6 +141,10 @@ class JetStream(Connection):
         """Replace a stream's config by this one, whole. There is no precondition."""
         return await self.call(f"STREAM.UPDATE.{config['name']}", config)
 
+    async def purge_stream(self, name: str) -> int:
+        """Take all messages out of a stream; how many. Its sequences go on, its consumers stay."""
+        return int((await self.call(f"STREAM.PURGE.{name}"))["purged"])
+
     async def delete_stream(self, name: str) -> None:
         """Delete a stream. There is no precondition; a body is refused (10038)."""
         await self.call(f"STREAM.DELETE.{name}")

@@ -7,7 +7,7 @@ Keys, each under the namespace:
     reported hash    what would have been deleted, as long as nothing has happened to it since, by stream
 
 An entry is of one of these phases: `intent`, `outcome`, `unfixable`, which tells of an attempt that came to nothing,
-and in report mode `would_drain`, once for each stream, and `afterwards`, which tells what has become of it.
+`prepared`, and in report mode `would_drain`, once for each stream, and `afterwards`, which tells what has become of it.
 Every deletion gets exactly one outcome, also where the process that began was killed: whoever takes the intent out of
 the hash writes it. An intent that a later attempt takes over shares that one's.
 """
@@ -151,6 +151,11 @@ class Audit:
         """Write down what has become of a stream that would have been deleted; False where there was none such."""
         args: list[str | int] = [stream, AUDIT_ENTRIES, what, at]
         return bool(await self._afterwards(keys=[self._trail, self._reported], args=args))
+
+    async def prepared(self, intent: Intent) -> None:
+        """Write down that a stream was emptied for a job that is started again."""
+        entry = {"phase": "prepared", "evidence": json.dumps(intent.fields())}
+        await self._redis.xadd(self._trail, cast("Any", entry), maxlen=AUDIT_ENTRIES, approximate=True)
 
     async def reported(self) -> set[str]:
         """Streams that would have been deleted, and of which nothing was heard since."""

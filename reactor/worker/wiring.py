@@ -13,6 +13,7 @@ from reactor.controller.companions import Companions
 from reactor.controller.drain import Drainer
 from reactor.controller.intake import AdvisorySubscriber, DeadLetters, LifecycleSubscriber, consume_pending
 from reactor.controller.look import Judge
+from reactor.controller.prepare import Preparer
 from reactor.controller.reconciler import Reconciler
 from reactor.controller.recorder import Recorder
 from reactor.controller.resources import Resources
@@ -38,6 +39,7 @@ from reactor.jetstream.topology import (
 )
 from reactor.operate.doctor.examine import Doctor
 from reactor.operate.doctor.findings import Patient
+from reactor.operate.emit import emit
 from reactor.operate.queries import Overview
 from reactor.store.health import RedisHealth
 from reactor.telemetry.alerts import Alerts
@@ -207,6 +209,16 @@ class UseCases:
 
     def _drainer(self, judge: Judge) -> Drainer:
         return Drainer(self.resources, judge, self._settings.sweep.lease.total_seconds())
+
+    def preparer(self) -> Preparer:
+        """Makes a job's name clean and safe before the job is started again."""
+        desired = desired_streams(self._settings.events)
+
+        async def say(job_id: str, status: str) -> None:
+            await emit(self._connected.reads, desired, job_id, status, None)
+
+        judge = Judge(self.resources, replace(self.policy, absence_counts=False))
+        return Preparer(self.resources, judge, self._settings.sweep.lease.total_seconds(), say)
 
     def overview(self) -> Overview:
         """For whoever looks on."""

@@ -31,7 +31,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
         if name.startswith("REACTOR_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("REACTOR_NATS_URL", url)
-    monkeypatch.setattr(emitter._Process, "_one", None)
+    monkeypatch.setattr(emitter.Process, "_one", None)
 
 
 async def events(world: World) -> list[dict[str, Any]]:

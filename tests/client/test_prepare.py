@@ -1,0 +1,112 @@
+"""Before a job is started again: its name is clean and safe."""
+
+import asyncio
+import random
+import signal
+from typing import Any
+
+import pytest
+from faults import is_stopped
+from harness import World, eventually, gone, worker
+from nats.js.api import ConsumerConfig
+
+from reactor.client import NotPrepared, Prepared, aprepare, emitter, prepare
+from reactor.controller.failpoints import Point
+
+RACES = {"slice": 40, "soak": 500}
+
+
+@pytest.fixture
+def told(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A job system that knows where NATS and Redis are, and prepares with reactor's own settings."""
+    for name, value in world.env().items():
+        if name.startswith("REACTOR_"):
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr(emitter.Process, "_one", None)
+    return world
+
+
+async def test_the_stream_is_emptied_in_place(told: World) -> None:
+    """Sequences go on, consumers stay, a late acknowledgement of the former life hits nothing; companions go."""
+    await told.declare()
+    await told.stream("advisories", subjects=["$JS.EVENT.ADVISORY.CONSUMER.>"])
+    await told.js.add_consumer("advisories", ConsumerConfig(durable_name="job-1-dlq"))
+    await told.zombie(1, messages=3)
+    durable = await told.consumer("job_1")
+    pull = await told.js.pull_subscribe_bind(consumer=durable, stream="job_1")
+    (late,) = await pull.fetch(1, timeout=5)
+    assert await asyncio.to_thread(prepare, 1) == Prepared("1", "job_1", 3)
+    ack = await told.js.publish("job.1.tasks", b"new")
+    assert ack.seq == 4
+    await late.ack()
+    (new,) = await pull.fetch(1, timeout=5)
+    assert new.data == b"new"
+    await new.ack()
+    assert (await told.api("CONSUMER.NAMES.advisories"))["consumers"] in (None, [])
+    assert (await told.verdicts())["job_1"] == ("kept", "running")
+    assert [entry["phase"] for entry in await told.trail()] == ["prepared"]
+
+
+async def test_where_there_is_no_stream_it_may_be_made(told: World) -> None:
+    """And stays."""
+    await told.declare()
+    await told.emit(1, "SUCCESS")
+    assert await aprepare(1) == Prepared("1")
+    await told.stream("job_1", messages=1)
+    assert (await told.verdicts())["job_1"] == ("kept", "running")
+
+
+@pytest.mark.parametrize("point", [Point.LOOKED, Point.FENCED, Point.PROVEN])
+async def test_a_drain_under_way_is_waited_out(told: World, point: Point) -> None:
+    """A replica that was stopped in the middle of it does nothing more when it wakes."""
+    await told.declare()
+    async with worker(told.env(REACTOR_SWEEP_LEASE="2s"), armed=(point, "stop")) as stopped:
+        await told.zombie(1)
+        await eventually(lambda: is_stopped(stopped.process.pid))
+        with pytest.raises(NotPrepared, match="still under way after 0"):
+            await aprepare(1, timeout=0.1)
+        assert await aprepare(1, timeout=20) == Prepared("1", "job_1", 1)
+        await told.js.publish("job.1.tasks", b"new")
+        stopped.process.send_signal(signal.SIGCONT)
+        await told.zombie(2)
+        await eventually(lambda: gone(told, "job_2"), 20)
+        info: Any = await told.info("job_1")
+        assert (info["state"]["messages"], info["config"]["subjects"]) == (1, ["job.1.tasks"])
+
+
+async def test_the_command_says_it(told: World) -> None:
+    """Exit 0: publishing is safe."""
+    await told.declare()
+    await told.zombie(1)
+    done = await told.reactor("prepare", "1")
+    assert (done.code, done.out) == (
+        0,
+        "job 1 lives, job_1 is empty (1 messages taken out): publishing is safe\n",
+    )
+    assert (await told.reactor("prepare", "a.b")).code == 2
+    assert "no stream can belong" in (await told.reactor("prepare", "x1")).err
+
+
+@pytest.mark.parametrize(
+    "races", [RACES["slice"], pytest.param(RACES["soak"], marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
+)
+async def test_races_with_the_sweeper(told: World, races: int) -> None:
+    """Nothing published after it returned is lost, and nothing of the former life is delivered."""
+    async with worker(told.env(REACTOR_LOG_LEVEL="INFO")):
+        for number in range(races):
+            await told.stream(f"job_{number}", messages=1)
+            await told.consumer(f"job_{number}")
+            ending = asyncio.create_task(told.emit(number, "SUCCESS"))
+            await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311  # no secret
+            prepared = await aprepare(number, timeout=60)
+            await ending
+            if prepared.stream is None:
+                await told.stream(f"job_{number}")
+                await told.consumer(f"job_{number}")
+            await told.js.publish(f"job.{number}.tasks", b"new")
+        await told.zombie(races)
+        await eventually(lambda: gone(told, f"job_{races}"), 20)
+        for number in range(races):
+            durable = f"job-{number}-consumer"
+            pull = await told.js.pull_subscribe_bind(consumer=durable, stream=f"job_{number}")
+            assert [message.data for message in await pull.fetch(5, timeout=0.2)] == [b"new"], number

@@ -46,9 +46,19 @@ def options(
     show_version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            "--context", metavar="NAME", help="A context of the nats CLI, instead of REACTOR_NATS_… variables."
+        ),
+    ] = None,
 ) -> None:
     """Deletes zombie JetStream streams and never a live one."""
     del show_version
+    if context is not None:  # a flag wins
+        for name in [name for name in os.environ if name.upper().startswith("REACTOR_NATS_")]:
+            del os.environ[name]
+        os.environ["REACTOR_NATS_CONTEXT"] = context
 
 
 @app.command(epilog=_examples("reactor worker", "reactor worker --embedded --data-dir /var/lib/reactor"))

@@ -175,6 +175,13 @@ def _seed(secret: SecretStr | None) -> SecretStr | None:
     return secret
 
 
+def with_async_driver(url: str) -> str:
+    """A URL of a database as frameworks write it, for SQLAlchemy's async engine."""
+    scheme, separator, rest = url.partition("://")
+    drivers = {"postgres": "postgresql+asyncpg", "postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
+    return drivers.get(scheme, scheme) + separator + rest
+
+
 def _pointer(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError("must be a JSON pointer such as /status or /data/0/state")

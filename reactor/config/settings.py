@@ -27,6 +27,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reactor.config import fields
+from reactor.config.nats_context import read_context
 
 PREFIX = "REACTOR_"
 ENV_FILE = Path(".env")
@@ -91,10 +92,14 @@ class NatsSettings(BaseSettings):
     """Path of the client certificate's key."""
     domain: fields.OptionalName = None
     """JetStream domain, where the streams are behind a leaf node."""
+    context: fields.OptionalText = None
+    """A context of the nats CLI, for whatever of these is not set."""
 
     @model_validator(mode="before")
     @classmethod
     def _fall_back(cls, data: Any) -> Any:  # noqa: ANN401  # as pydantic hands it over
+        if isinstance(data, dict) and (name := data.get("context")):
+            return read_context(name) | {field: value for field, value in data.items() if value}
         return _plain_url(data, "NATS_URL")
 
     @model_validator(mode="after")
@@ -226,7 +231,8 @@ class DirectorySettings(BaseSettings):
     kind: Literal["events", "sql", "http"] = "events"
     """events: the lifecycle events alone; sql or http: the job system's own table or API decides."""
     url: fields.OptionalSecret = None
-    """sql: SQLAlchemy's async URL, such as postgresql+asyncpg://…; http: a URL with {job_id}. May hold a password."""
+    """sql: SQLAlchemy's async URL, such as postgresql+asyncpg://…, DATABASE_URL where it is not set; http: a URL with
+    {job_id}. May hold a password."""
     query: fields.OptionalText = None
     """sql: a SELECT with :ids, its columns id, status and, optionally, ended_at."""
     status: fields.Pointer = "/status"
@@ -243,6 +249,15 @@ class DirectorySettings(BaseSettings):
     """sql, PostgreSQL: a channel whose notifications are ids of jobs (see reactor export postgres-trigger)."""
     canary: fields.OptionalText = None
     """A job that must be found, or no absence counts."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fall_back(cls, data: Any) -> Any:  # noqa: ANN401  # as pydantic hands it over
+        """DATABASE_URL, as most frameworks write it, with a driver that is async."""
+        if not isinstance(data, dict) or data.get("kind") != "sql":
+            return data
+        plain = _plain_url(data, "DATABASE_URL")
+        return plain | {"url": fields.with_async_driver(plain["url"])} if plain.get("url") else plain
 
     @model_validator(mode="after")
     def _is_complete(self) -> "DirectorySettings":

@@ -1,0 +1,61 @@
+"""Contexts of the nats CLI: where a server is and who one is there, by a name.
+
+Files as `nats context save` writes them: https://github.com/nats-io/jsm.go/blob/main/natscontext/context.go
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+_FIELDS = {
+    "url": "url",
+    "creds": "creds",
+    "user": "user",
+    "password": "password",
+    "token": "token",
+    "ca": "tls_ca",
+    "cert": "tls_cert",
+    "key": "tls_key",
+    "jetstream_domain": "domain",
+}
+"""Of a context, and what they are called here."""
+
+
+def read_context(name: str) -> dict[str, str]:
+    """What a context says, by the names of our settings. Raises ValueError, which never holds what is in it."""
+    if not re.fullmatch(r"[^/\\\0]+", name) or name in {".", ".."}:
+        message = f"is no name of a context: {name}"
+        raise ValueError(message)
+    path = _folder() / f"{name}.json"
+    try:
+        context: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        there = ", ".join(sorted(one.stem for one in _folder().glob("*.json"))) or "none"
+        message = f"there is no context {name} in {_folder()} (there: {there})"
+        raise ValueError(message) from error
+    except (OSError, ValueError) as error:
+        message = f"context {name} cannot be read: {path} is no JSON that this user may read"
+        raise ValueError(message) from error
+    if not isinstance(context, dict):
+        message = f"context {name} cannot be read: {path} holds no object"
+        raise ValueError(message)  # noqa: TRY004  # it is the file that is wrong
+    said = {ours: context[theirs] for theirs, ours in _FIELDS.items() if isinstance(context.get(theirs), str)}
+    if isinstance(seed := context.get("nkey"), str) and seed:
+        said["nkey"] = _seed(seed, name)
+    return {field: value for field, value in said.items() if value}
+
+
+def _seed(path: str, name: str) -> str:
+    """A context names the file of a seed."""
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        message = f"context {name} names an NKey file that cannot be read: {path}"
+        raise ValueError(message) from error
+
+
+def _folder() -> Path:
+    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "nats" / "context"

@@ -217,7 +217,7 @@ class UseCases:
         async def say(job_id: str, status: str) -> None:
             await emit(self._connected.reads, desired, job_id, status, None)
 
-        judge = Judge(self.resources, replace(self.policy, absence_counts=False))
+        judge = Judge(self.resources, self.policy)
         return Preparer(self.resources, judge, self._settings.sweep.lease.total_seconds(), say)
 
     def overview(self) -> Overview:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,38 +24,34 @@ QUERY = "SELECT id, status, ended_at FROM jobs WHERE id IN :ids"
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL of this run's own; its URL."""
+def postgres() -> Iterator[str]:
+    """A PostgreSQL of this run's own; its URL. It refuses to run as root, and pytest's folders are root's alone."""
     initdb = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
     if initdb is None:
         pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
-    folder, port = tmp_path_factory.mktemp("postgres"), free_port()
-    yield from _running(Path(initdb).parent, folder, port)
+    folder = Path(tempfile.mkdtemp(prefix="reactor-postgres-"))
+    try:
+        yield from _running(Path(initdb).parent, folder, free_port())
+    finally:
+        shutil.rmtree(folder)
 
 
 def _running(programs: Path, folder: Path, port: int) -> Iterator[str]:
-    as_nobody = ["runuser", "-u", "nobody", "--"] if Path("/root").owner() == "root" and _is_root() else []
+    as_nobody = ["runuser", "-u", "nobody", "--"] if os.geteuid() == 0 else []
     if as_nobody:
-        folder.chmod(0o777)
-        for parent in folder.parents:
-            if parent.owner() == "root" and parent != Path("/") and not parent.stat().st_mode & 0o001:
-                parent.chmod(0o755)
-    data = folder / "data"
+        shutil.chown(folder, "nobody")
 
     def call(*command: str) -> None:
-        subprocess.run([*as_nobody, *command], check=True, stdout=subprocess.DEVNULL, cwd=folder)  # noqa: S603
+        subprocess.run([*as_nobody, *command], check=True, stdout=subprocess.DEVNULL, cwd=folder)  # noqa: S603  # ours
 
-    call(str(programs / "initdb"), "-D", str(data), "-U", "jobs", "-A", "trust", "--no-sync")
+    data = str(folder / "data")
+    call(str(programs / "initdb"), "-D", data, "-U", "jobs", "-A", "trust", "--no-sync")
     options = f"-p {port} -c listen_addresses={HOST} -k {folder} -c fsync=off"
-    call(str(programs / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log"), "-o", options, "start")
+    call(str(programs / "pg_ctl"), "-D", data, "-w", "-l", str(folder / "log"), "-o", options, "start")
     try:
         yield f"postgresql+asyncpg://jobs@{HOST}:{port}/postgres"
     finally:
-        call(str(programs / "pg_ctl"), "-D", str(data), "-w", "-m", "immediate", "stop")
-
-
-def _is_root() -> bool:
-    return os.geteuid() == 0
+        call(str(programs / "pg_ctl"), "-D", data, "-w", "-m", "immediate", "stop")
 
 
 @pytest_asyncio.fixture(params=["sqlite", "postgres"])

@@ -3,7 +3,8 @@
 Keys: `lease:<what>`, the token of whoever works on it; `pass`, `passed`, `last_pass`.
 
 `pass` is the highest number of a periodic pass (its lease's token); `passed` says that one was done, and expires when
-the next one is due; `last_pass` is the report of the last full one, without its streams (JSON).
+the next one is due; `wanted` that one was asked for since the last one began; `last_pass` is the report of the last
+full one, without its streams (JSON).
 """
 
 import json
@@ -36,14 +37,17 @@ if left > 0 then return {{'', left}} end
 local number = string.format('%.0f', math.max(tonumber(redis.call('GET', KEYS[2]) or 0) + 1, now))
 redis.call('SET', KEYS[2], number)
 redis.call('SET', KEYS[1], number, 'PX', ARGV[1])
+redis.call('DEL', KEYS[4])
 return {{number, 0}}
 """
 _RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
 _FINISH = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-if ARGV[2] ~= '' then redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2]) end
+local wanted = redis.call('DEL', KEYS[3])
+if ARGV[2] ~= '' and wanted == 0 then redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2]) end
 return redis.call('DEL', KEYS[1])
 """
+_HASTEN = "redis.call('DEL', KEYS[1]) redis.call('SET', KEYS[2], '', 'PX', 3600000)"
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 
@@ -102,6 +106,7 @@ class Passes:
         self._ns = namespace
         self._begin_pass = Script(scripts, _BEGIN_PASS)
         self._end_pass = Script(scripts, _FINISH)
+        self._hasten = Script(scripts, _HASTEN)
 
     def _key(self, *parts: str) -> str:
         return key_of(self._ns, *parts)
@@ -111,18 +116,21 @@ class Passes:
 
         One pass at a time, and one an interval, among all replicas.
         """
-        keys = [self._key("lease", RECONCILE), self._key("pass"), self._key("passed")]
+        keys = [self._key("lease", RECONCILE), self._key("pass"), self._key("passed"), self._key("wanted")]
         number, left = await self._begin_pass(keys=keys, args=[int(seconds * 1000)])
         return (Lease(RECONCILE, seconds, number) if number else None), left / 1000
 
     async def end(self, lease: Lease, rest_s: float | None) -> None:
-        """Give the lease of a pass back; the next one is due after `rest_s`, or at once where it is None."""
-        keys = [self._key("lease", RECONCILE), self._key("passed")]
+        """Give the lease of a pass back; the next one is due after `rest_s`, or at once where it is None.
+
+        At once, too, where one was wanted while this one was under way: it may have listed before.
+        """
+        keys = [self._key("lease", RECONCILE), self._key("passed"), self._key("wanted")]
         await self._end_pass(keys=keys, args=[lease.token, "" if rest_s is None else max(1, int(rest_s * 1000))])
 
     async def hasten(self) -> None:
         """Let the next pass begin now, whichever replica asks first."""
-        await self._redis.delete(self._key("passed"))
+        await self._hasten(keys=[self._key("passed"), self._key("wanted")], args=[])
 
     async def remember(self, report: str) -> None:
         """Keep the report of the last full pass."""

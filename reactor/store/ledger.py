@@ -9,6 +9,7 @@ Keys, each under the namespace:
     pass                string  the highest number of a periodic pass (its lease's token)
     last_pass           string  the report of the last full pass, without its streams (JSON)
     passed              string  a periodic pass was done; expires when the next one is due
+    wanted              string  one was asked for since the last one began; expires
     attempts            hash    failed drains in a row, by job
     sighting:<stream>   string  when these consumer figures were first seen; expires
     deliveries:<job_id> hash    advisories counted on the job; expires

@@ -131,6 +131,7 @@ _KINDS = {
     "surveyed": "string",
     "turn": "string",
     "passed": "string",
+    "wanted": "string",
     "last_pass": "string",
     "found": "hash",
     "found_at": "zset",

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 import nats.errors
+import nats.js.errors
 import structlog
 from faststream import AckPolicy, FastStream
 from faststream.nats import JStream, NatsBroker, PullSub
@@ -19,12 +20,14 @@ from nats.js.api import ConsumerConfig
 
 from reactor.config.settings import Settings
 from reactor.controller.intake import AdvisorySubscriber, LifecycleSubscriber
+from reactor.jetstream.errors import JetStreamError, Unreachable
 from reactor.jetstream.hearing import Hearing
 from reactor.jetstream.topology import ADVISORY_SUBJECTS, Source
 from reactor.telemetry.logs import FASTSTREAM
 from reactor.telemetry.metrics import Metrics
 
 BATCH = 256
+NOT_SUBSCRIBED = (nats.errors.Error, nats.js.errors.Error, TimeoutError)
 GRACEFUL_S = 8.0
 
 log = structlog.get_logger(__name__)
@@ -69,6 +72,14 @@ class Broker(NatsBroker):
         if source.difference:
             log.warning("durable differs from the desired one", stream=source.stream, difference=source.difference)
 
+    async def start(self) -> None:
+        """Connect and subscribe; where that fails on the way, `hear_again` makes up for it."""
+        try:
+            await super().start()
+        except (*NOT_SUBSCRIBED, JetStreamError) as error:
+            log.warning("the subscribers could not start, trying again", error=str(error))
+            self._deaf = True
+
     async def stop_hearing(self) -> None:
         """Stop all subscribers, whatever has become of their connection or consumer."""
         self._deaf = True
@@ -78,11 +89,16 @@ class Broker(NatsBroker):
 
     async def hear_again(self) -> None:
         """Start the subscribers where they were stopped. Raises JetStreamError where NATS is away."""
-        if self._deaf:
-            self.config.connect(await self.hearing.connect())
+        if not self._deaf:
+            return
+        await self.stop_hearing()
+        self.config.connect(await self.hearing.connect())
+        try:
             for subscriber in self.subscribers:
                 await subscriber.start()
-            self._deaf = False
+        except NOT_SUBSCRIBED as error:
+            raise Unreachable(str(error)) from error
+        self._deaf = False
 
     async def connect_anew(self) -> None:
         """Hear over a new connection. Raises JetStreamError."""

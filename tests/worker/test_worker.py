@@ -362,6 +362,41 @@ async def test_a_deleted_durable_or_stream_is_made_again(world: World, what: str
         assert process.process.returncode is None
 
 
+async def test_subscribers_that_cannot_start_are_started_later(world: World) -> None:
+    """NATS was there a moment ago, and is a moment later."""
+    code = """
+import nats.errors
+from nats.js import JetStreamContext
+
+real = JetStreamContext.pull_subscribe
+
+async def fails(self, *_, **__):
+    JetStreamContext.pull_subscribe = real
+    raise nats.errors.TimeoutError
+
+JetStreamContext.pull_subscribe = fails
+"""
+    async with worker(world.env(), code=code) as process:
+        await world.zombie(1)
+        await eventually(lambda: gone(world, "job_1"), 30)
+        assert process.said("could not start, trying again")
+
+
+async def test_a_pass_that_is_wanted_during_a_pass_comes_after_it(world: World) -> None:
+    """The one under way may have listed before; one that was wanted before it began is that one."""
+    async with connections(world.load()) as connected:
+        passes = connected.ledger.passes
+        await passes.hasten()
+        first, _ = await passes.begin(30)
+        assert first
+        await passes.hasten()
+        await passes.end(first, 3600)
+        second, _ = await passes.begin(30)
+        assert second
+        await passes.end(second, 3600)
+        assert (await passes.begin(30))[0] is None
+
+
 async def test_streams_that_others_keep_are_used_as_they_are(world: World) -> None:
     """One that captures the lifecycle events, one that captures every advisory."""
     await world.stream("theirs", subjects=["jobs.>"])

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections import Counter, OrderedDict
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -61,8 +62,7 @@ def emit(
     `occurred_at` is now where it is left out; one without an offset is local time. Raises EmitError only where
     `raise_errors` says so.
     """
-    process = Process.ours()
-    future = asyncio.run_coroutine_threadsafe(process.publish(job_id, status, occurred_at, timeout), process.loop)
+    future = _submitted(job_id, status, occurred_at, timeout)
     return _told(future.result(), raise_errors=raise_errors)
 
 
@@ -75,8 +75,7 @@ async def aemit(
     raise_errors: bool = False,
 ) -> Emitted:
     """As `emit`, without holding up the event loop."""
-    process = Process.ours()
-    future = asyncio.run_coroutine_threadsafe(process.publish(job_id, status, occurred_at, timeout), process.loop)
+    future = _submitted(job_id, status, occurred_at, timeout)
     return _told(await asyncio.wrap_future(future), raise_errors=raise_errors)
 
 
@@ -85,9 +84,9 @@ def counts() -> dict[str, int]:
     return {name: _counted[name] for name in ("sent", "repeated", "failed")}
 
 
-def process_of_ours() -> "Process":
-    """What this process keeps."""
-    return Process.ours()
+def _submitted(job_id: JobId, status: str, occurred_at: datetime | None, timeout_s: float) -> "Future[Emitted]":
+    process = Process.ours()
+    return asyncio.run_coroutine_threadsafe(process.publish(job_id, status, occurred_at, timeout_s), process.loop)
 
 
 _counted = Counter[str]()

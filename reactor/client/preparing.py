@@ -2,7 +2,7 @@
 
 import asyncio
 
-from reactor.client.emitter import JobId, process_of_ours
+from reactor.client.emitter import JobId, Process
 from reactor.config.settings import load_settings
 from reactor.controller.prepare import Prepared
 from reactor.worker.connections import connections
@@ -16,7 +16,7 @@ def prepare(job_id: JobId, *, timeout: float = TIMEOUT_S) -> Prepared:
 
     Raises NotPrepared, SettingsError, JetStreamError and LedgerError: then it is not known to be.
     """
-    return asyncio.run_coroutine_threadsafe(_prepare(str(job_id), timeout), process_of_ours().loop).result()
+    return asyncio.run_coroutine_threadsafe(_prepare(str(job_id), timeout), Process.ours().loop).result()
 
 
 async def aprepare(job_id: JobId, *, timeout: float = TIMEOUT_S) -> Prepared:  # noqa: ASYNC109  # as prepare's

@@ -130,8 +130,8 @@ class Fencing:
     async def _again(self, look: Look, event: Record | None) -> Look:
         """The look with what is said of the job behind the fence."""
         record = event.merged(look.record) if event else look.record
-        job = {look.stream.job_id: (record, look.stream.observed_at)}
-        opinion = (await self._directory.opinions(job, look.coverage))[look.stream.job_id]
+        stream = look.stream
+        opinion = await self._directory.opinion(stream.job_id, record, stream.observed_at, look.coverage)
         return replace(look, event=event, record=opinion.record, coverage=opinion.coverage, told=opinion.told)
 
     async def _barrier(self, stream: Stream, subject: str) -> bool:

@@ -20,7 +20,6 @@ from reactor.core.policy import Policy, decide
 from reactor.core.report import settlement_of
 from reactor.core.stream_info import Raw, beside, figures_of, is_silent, read_consumers, read_stream
 from reactor.directories.events import Known, Snapshot
-from reactor.directories.opinion import Opinion
 from reactor.jetstream.errors import JetStreamError, NotFound
 
 ANEW = "made anew since it was judged"
@@ -83,18 +82,13 @@ class Judge:
         stream = beside(read_stream(raw, target.job_id), snapshot.topology.sourced)
         event = await self._directory.last_event(snapshot, target.job_id)
         record = event.merged(records.get(target.job_id)) if event else records.get(target.job_id)
-        opinion = await self.opinion(stream, record, coverage)
+        opinion = await self._directory.opinion(target.job_id, record, stream.observed_at, coverage)
         record, coverage = opinion.record, opinion.coverage
         verdict = decide(stream, record, coverage, self.policy)
         if isinstance(verdict, Drain):
             stream = await self.with_consumers(stream, absent=record is None)
             verdict = decide(stream, record, coverage, self.policy)
         return Look(raw, stream, record, event, coverage, verdict, snapshot, asked_at, opinion.told)
-
-    async def opinion(self, stream: Stream, record: Record | None, coverage: Coverage) -> Opinion:
-        """By what a stream is judged, from whoever knows its job."""
-        opinions = await self._directory.opinions({stream.job_id: (record, stream.observed_at)}, coverage)
-        return opinions[stream.job_id]
 
     async def with_consumers(self, stream: Stream, *, absent: bool) -> Stream:
         """The stream with what its consumers show. Raises JetStreamError.

@@ -78,12 +78,15 @@ class Standing:
                 await self._recorder.afterwards(one.stream.name, RETRIED)
 
     def _as_of(self, stream: Stream, record: Record | None) -> Settlement:
-        return settlement_of(decide(stream, record, _WHOLE, self._policy), stream, record, _WHOLE)
+        return _judged(stream, record, self._policy)
 
 
 def as_of_now(found: Settlement, policy: Policy) -> Settlement:
     """With what the time since has changed: what waited for a guard that has passed is a zombie."""
     if found.outcome is not Outcome.WAITING or found.record is None:
         return found
-    now = settlement_of(decide(found.stream, found.record, _WHOLE, policy), found.stream, found.record, _WHOLE)
-    return replace(now, detail=found.detail)
+    return replace(_judged(found.stream, found.record, policy), detail=found.detail)
+
+
+def _judged(stream: Stream, record: Record | None, policy: Policy) -> Settlement:
+    return settlement_of(decide(stream, record, _WHOLE, policy), stream, record, _WHOLE)

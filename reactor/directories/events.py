@@ -176,6 +176,10 @@ class Directory:
             seq = message.seq + 1
         return unread
 
+    async def opinion(self, job_id: str, record: Record | None, now: int, coverage: Coverage) -> Opinion:
+        """By what one job is judged; `now` is the server's time at the look."""
+        return (await self.opinions({job_id: (record, now)}, coverage))[job_id]
+
     async def opinions(
         self, jobs: Mapping[str, tuple[Record | None, int]], coverage: Coverage
     ) -> Mapping[str, Opinion]:

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import httpx
 
-from reactor.core.model import Told, parse_instant
-from reactor.directories.opinion import Answer
+from reactor.core.model import Told
+from reactor.directories.opinion import Answer, time_told, unvouched, with_canary
 
 FOUND, ABSENT = 200, 404
 
@@ -41,12 +41,12 @@ class HttpDirectory:
 
     async def ask(self, job_ids: Sequence[str]) -> Answer:
         """All at once, within bounds. No absence counts where the canary is not found."""
-        asked = [*job_ids, self._canary] if self._canary and self._canary not in job_ids else list(job_ids)
+        asked = with_canary(job_ids, self._canary)
         answers = dict(zip(asked, await asyncio.gather(*map(self._one, asked)), strict=True))
         found = {job: answer for job, answer in answers.items() if isinstance(answer, Told) and job in job_ids}
         unknown = {job: answer for job, answer in answers.items() if isinstance(answer, str) and job in job_ids}
         if self._canary and not isinstance(answers[self._canary], Told):
-            why = f"the canary {self._canary} was not found, so nobody's absence counts"
+            why = unvouched(self._canary)
             unknown |= {job: why for job in job_ids if answers[job] is None}
         return Answer(found, unknown)
 
@@ -65,7 +65,7 @@ class HttpDirectory:
         status = _at(answer, self._status)
         if not isinstance(status, str) or not status.strip():
             return f"its answer has no status at {self._status}"
-        return Told(status.strip(), _instant(_at(answer, self._ended_at) if self._ended_at else None))
+        return Told(status.strip(), time_told(_at(answer, self._ended_at) if self._ended_at else None))
 
     async def check(self) -> None:
         """Nothing can be known before it is asked for a job."""
@@ -89,11 +89,3 @@ def _at(document: Any, pointer: str) -> Any:  # noqa: ANN401  # JSON
         else:
             return None
     return document
-
-
-def _instant(value: object) -> int | None:
-    """A time with its offset; None for any other: the first sight of the status counts then."""
-    try:
-        return parse_instant(value) if isinstance(value, str) else None
-    except ValueError:
-        return None

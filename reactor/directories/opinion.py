@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from reactor.core.model import Coverage, Record, Told
+from reactor.core.model import Coverage, Record, Told, parse_instant
 from reactor.jetstream.topology import ProvisionError
 
 
@@ -33,6 +33,24 @@ class Answer:
     def nothing(cls, job_ids: Sequence[str], why: str) -> "Answer":
         """It could not tell anything."""
         return cls(unknown=dict.fromkeys(job_ids, why))
+
+
+def time_told(value: object) -> int | None:
+    """A time with its offset; None for any other, which may be hours off: then the first sight of the status counts."""
+    try:
+        return parse_instant(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def with_canary(job_ids: Sequence[str], canary: str | None) -> list[str]:
+    """Whom to ask about: the canary, too, where there is one."""
+    return [*job_ids, canary] if canary and canary not in job_ids else list(job_ids)
+
+
+def unvouched(canary: str) -> str:
+    """Why absence is unknown where the canary was not found."""
+    return f"the canary {canary} was not found, so nobody's absence counts"
 
 
 class DirectoryMisused(ProvisionError):

@@ -13,8 +13,8 @@ from sqlalchemy import Row, bindparam, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from reactor.core.model import Told, parse_instant
-from reactor.directories.opinion import Answer, DirectoryMisused, Listener
+from reactor.core.model import Told
+from reactor.directories.opinion import Answer, DirectoryMisused, Listener, time_told, unvouched, with_canary
 
 CHUNK = 500
 """Jobs in a query: every database takes so many parameters."""
@@ -72,7 +72,7 @@ class SqlDirectory:
         return Answer(found, unknown)
 
     async def _ask_chunk(self, job_ids: Sequence[str]) -> Answer:
-        asked = [*job_ids, self._canary] if self._canary and self._canary not in job_ids else list(job_ids)
+        asked = with_canary(job_ids, self._canary)
         try:
             keys, rows = await self._rows(asked)
         except (TimeoutError, OSError, OverflowError, SQLAlchemyError) as error:
@@ -99,7 +99,7 @@ class SqlDirectory:
                 unknown[job_id] = _UNREADABLE
             found[job_id] = told or Told("")
         if self._canary and self._canary not in found:
-            why = f"the canary {self._canary} was not found, so nobody's absence counts"
+            why = unvouched(self._canary)
             unknown |= {job: why for job in job_ids if job not in found}
         return Answer({job: found[job] for job in job_ids if job in found and job not in unknown}, unknown)
 
@@ -187,10 +187,7 @@ def _instant(value: object) -> int | None:
     """A time with its offset; None for any other, which may be hours off: then the first sight of the status counts."""
     if isinstance(value, datetime):
         value = value.astimezone(UTC).isoformat() if value.tzinfo else None
-    try:
-        return parse_instant(value.replace(" ", "T", 1)) if isinstance(value, str) else None
-    except ValueError:
-        return None
+    return time_told(value.replace(" ", "T", 1) if isinstance(value, str) else None)
 
 
 def _is_about_the_query(error: Exception) -> bool:

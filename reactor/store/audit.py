@@ -139,8 +139,7 @@ class Audit:
 
     async def fail(self, failure: Failure) -> None:
         """Write down an attempt that came to nothing."""
-        entry = {"phase": "unfixable", "evidence": json.dumps(failure.fields())}
-        await self._redis.xadd(self._trail, cast("Any", entry), maxlen=AUDIT_ENTRIES, approximate=True)
+        await self._add("unfixable", failure.fields())
 
     async def report(self, intent: Intent) -> bool:
         """Write down what would have been deleted; False where that stream was told of already."""
@@ -154,7 +153,10 @@ class Audit:
 
     async def prepared(self, intent: Intent) -> None:
         """Write down that a stream was emptied for a job that is started again."""
-        entry = {"phase": "prepared", "evidence": json.dumps(intent.fields())}
+        await self._add("prepared", intent.fields())
+
+    async def _add(self, phase: str, fields: dict[str, Any]) -> None:
+        entry = {"phase": phase, "evidence": json.dumps(fields)}
         await self._redis.xadd(self._trail, cast("Any", entry), maxlen=AUDIT_ENTRIES, approximate=True)
 
     async def reported(self) -> set[str]:

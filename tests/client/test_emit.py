@@ -1,7 +1,6 @@
 """Emitting from a job system's own code: views, threads, forked workers, event loops."""
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -34,15 +33,6 @@ def _clean(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setattr(emitter.Process, "_one", None)
 
 
-async def events(world: World) -> list[dict[str, Any]]:
-    """All that the lifecycle stream holds, oldest first."""
-    info = await world.info("JOBS")
-    messages = [
-        (await world.js.get_msg("JOBS", seq)).data for seq in range(1, (info["state"]["last_seq"] if info else 0) + 1)
-    ]
-    return [json.loads(data or b"{}") for data in messages]
-
-
 async def test_the_first_event_declares_the_lifecycle_stream(told: World) -> None:
     """Before any worker ran; a worker finds all of them. The time has its offset by itself."""
     before = datetime.now(UTC)  # noqa: TID251  # an emitter's clock
@@ -50,7 +40,7 @@ async def test_the_first_event_declares_the_lifecycle_stream(told: World) -> Non
     assert answer
     assert (answer.stream, answer.seq, answer.error) == ("JOBS", 1, None)
     assert await aemit("a-b", "STARTED", occurred_at=before - timedelta(hours=1))
-    first, second = await events(told)
+    first, second = await told.lifecycle_events()
     assert (first["job_id"], first["status"]) == ("42", "SUCCESS")
     assert parse_instant(first["occurred_at"]) >= parse_instant(before.isoformat())
     assert parse_instant(second["occurred_at"]) == parse_instant((before - timedelta(hours=1)).isoformat())
@@ -67,7 +57,13 @@ async def test_the_same_word_twice_in_a_row_is_sent_once(told: World) -> None:
     assert not (await aemit(1, "STARTED")).repeated
     await told.emit(1, "REVOKED")  # whoever that is
     assert not (await aemit(1, "STARTED")).repeated
-    assert [event["status"] for event in await events(told)] == ["STARTED", "SUCCESS", "STARTED", "REVOKED", "STARTED"]
+    assert [event["status"] for event in await told.lifecycle_events()] == [
+        "STARTED",
+        "SUCCESS",
+        "STARTED",
+        "REVOKED",
+        "STARTED",
+    ]
     assert {name: counts()[name] - sent[name] for name in sent} == {"sent": 4, "repeated": 1, "failed": 0}
 
 
@@ -77,7 +73,7 @@ async def test_many_threads_share_one_connection(told: World) -> None:
         answers = await asyncio.to_thread(lambda: list(threads.map(lambda n: emit(n, "STARTED"), range(200))))
     assert all(answers)
     assert {answer.seq for answer in answers} == set(range(1, 201))
-    assert len(await events(told)) == 200
+    assert len(await told.lifecycle_events()) == 200
 
 
 async def test_forked_workers_emit(told: World) -> None:
@@ -104,7 +100,7 @@ sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in chi
         check=False,
     )
     assert done.returncode == 0
-    heard = {event["job_id"] for event in await events(told) if event}
+    heard = {event["job_id"] for event in await told.lifecycle_events() if event}
     assert {"1", "10", "11", "12", "13"} <= heard
 
 
@@ -130,7 +126,7 @@ async def test_what_a_worker_would_refuse_is_not_sent(told: World, job_id: Any, 
     answer = await aemit(job_id, status)
     assert not answer
     assert answer.error
-    assert not await events(told)
+    assert not await told.lifecycle_events()
 
 
 async def test_it_goes_on_after_an_outage(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

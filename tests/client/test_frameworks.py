@@ -1,12 +1,10 @@
 """Django and Celery, the real ones, each in a process of its own as it has settings that are global."""
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from harness import ROOT, World
 
@@ -78,9 +76,7 @@ async def run(world: World, folder: Path, code: str) -> None:
 async def told(world: World) -> dict[str, list[str]]:
     """The statuses that were told of each job, oldest first."""
     words: dict[str, list[str]] = {}
-    info: Any = await world.info("JOBS")
-    for seq in range(1, info["state"]["last_seq"] + 1 if info else 1):
-        event = json.loads((await world.js.get_msg("JOBS", seq)).data or b"{}")
+    for event in await world.lifecycle_events():
         words.setdefault(event["job_id"], []).append(event["status"])
     return words
 

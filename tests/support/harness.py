@@ -166,6 +166,11 @@ class World:
         await self.nc.flush()
         await self.nc.flush()  # the first ping may overtake what is still in the client's buffer
 
+    async def lifecycle_events(self) -> list[dict[str, Any]]:
+        """All that the lifecycle stream holds, oldest first."""
+        last = ((await self.info("JOBS")) or {"state": {"last_seq": 0}})["state"]["last_seq"]
+        return [json.loads((await self.js.get_msg("JOBS", seq)).data or b"{}") for seq in range(1, last + 1)]
+
     async def dead_letters(self) -> list[tuple[dict[str, str], bytes]]:
         """Headers and bodies, oldest first."""
         letters = []

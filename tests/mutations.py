@@ -1185,6 +1185,14 @@ OPERATING = (
         "value",
         "test_logs.py::test_credentials_in_urls_are_masked_wherever_they_stand",
     ),
+    Mutation(
+        "report-by-listing",
+        "What a listing has not is asked for before it is told as deleted",
+        "controller/standing.py",
+        "            elif await is_gone(stream):",
+        "            else:",
+        "test_report_mode.py::test_what_a_listing_has_not_is_asked_for_before_it_counts_as_deleted",
+    ),
 )
 
 MUTATIONS = (*POLICY, *VOUCHING, *HEARING, *LISTING, *EFFECT, *REPLICAS, *OPERATING)

@@ -4,7 +4,7 @@ A listing costs the server time for every stream there is. So passes and sweeps 
 advisory adds what was made, and an event says what has become of the job since.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 
 from reactor.controller.recorder import Recorder
@@ -21,7 +21,7 @@ _WHOLE = Coverage(intact=True)
 
 
 class Standing:
-    """Methods raise LedgerError."""
+    """Methods raise LedgerError, and what they are given to ask with raises."""
 
     def __init__(self, ledger: Ledger, policy: Policy, recorder: Recorder, *, events_decide: bool = True) -> None:
         """`policy` says how a stream stands with its job; `recorder` tells what becomes of what was only reported.
@@ -53,16 +53,17 @@ class Standing:
         if not self._policy.deletes:
             await self._recorder.afterwards(stream, DELETED)
 
-    async def passed(self, found: Iterable[Settlement]) -> None:
-        """A full pass has found these, and no others."""
+    async def passed(self, found: Iterable[Settlement], is_gone: Callable[[str], Awaitable[bool]]) -> None:
+        """A full pass has found these. What is not among them is asked for: a listing may be older, or have missed it."""
         if self._policy.deletes:
             return
         there = {one.stream.name: one for one in found}
         for stream in await self._recorder.reported():
-            if stream not in there:
+            if stream in there:
+                if there[stream].reason in _LIVES:
+                    await self._recorder.afterwards(stream, RETRIED)
+            elif await is_gone(stream):
                 await self._recorder.afterwards(stream, DELETED)
-            elif there[stream].reason in _LIVES:
-                await self._recorder.afterwards(stream, RETRIED)
 
     async def told(self, events: Sequence[Event | Malformed]) -> None:
         """What the lifecycle events of jobs change for their streams, as far as those are known."""

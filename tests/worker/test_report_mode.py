@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from harness import Served, World, eventually, gone, heard, served
+from harness import Served, World, eventually, gone, heard, relayed, served
 
 from reactor.operate.history import Trail
 from reactor.store.audit import Audit
@@ -90,3 +90,21 @@ async def test_a_fence_that_was_left_standing_is_taken_away(world: World) -> Non
     await world.api("STREAM.UPDATE.job_1", config | {"subjects": ["reactor.fence.job_1.t"], "metadata": metadata})
     await world.reconcile(**REPORT)
     assert (await world.info("job_1") or {})["config"]["subjects"] == config["subjects"]
+
+
+async def test_what_a_listing_has_not_is_asked_for_before_it_counts_as_deleted(world: World) -> None:
+    """A page may have missed a stream, and one that was made and reported since stands in no page."""
+    await world.declare()
+    await world.zombie(1)
+    await world.zombie(2)
+    await world.reconcile(**REPORT)
+
+    def miss(verb: str, answer: dict[str, Any]) -> dict[str, Any]:
+        if verb.startswith("STREAM.LIST"):
+            answer["streams"] = [one for one in answer["streams"] if one["config"]["name"] != "job_1"]
+        return answer
+
+    async with relayed(world, miss) as relay:
+        report = await relay.reconcile(**REPORT)
+    assert [one["stream"] for one in report["streams"]] == ["job_2"]
+    assert await _has_become(world, {"still there": 2})

@@ -54,7 +54,7 @@ class Standing:
             await self._recorder.afterwards(stream, DELETED)
 
     async def passed(self, found: Iterable[Settlement], is_gone: Callable[[str], Awaitable[bool]]) -> None:
-        """A full pass has found these. What is not among them is asked for: a listing may be older, or have missed it."""
+        """A full pass has found these. Others are asked for: a listing may be older, or have missed them."""
         if self._policy.deletes:
             return
         there = {one.stream.name: one for one in found}

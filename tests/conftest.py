@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import pytest_asyncio
 from harness import World, account_numbers, accounts_config, connected
+from postgres import Postgres
 
 from reactor.cli.embedded import HOST, Server, free_port, nats_server, running, valkey_server
 from reactor.core.events import SubjectTemplate
@@ -48,6 +49,13 @@ async def valkey_one(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     """The shared Valkey."""
     async with running(valkey_server(tmp_path_factory.mktemp("valkey"), free_port())) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL that this process's tests share."""
+    with Postgres.installed() as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ import pytest
 from figures import Record, ack_floor, publish_events
 from harness import Served, World, eventually, served, worker
 from nats.js.api import AckPolicy, ConsumerConfig
+from postgres import execute
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from reactor.controller.parallel import each
 from reactor.worker.connections import connections
@@ -217,13 +219,16 @@ async def test_a_pass_over_live_streams(world: World, record: Record) -> None:
     record("a pass over 4,000 live streams", full / bare, words)
 
 
-async def test_from_due_to_deleted(world: World, record: Record) -> None:
-    """A job a moment ends; its stream should fall on the dot."""
+@pytest.mark.parametrize("told", ["by events", "by NOTIFY"])
+async def test_from_due_to_deleted(world: World, record: Record, told: str, request: pytest.FixtureRequest) -> None:
+    """A job a moment ends; its stream should fall on the dot, also where the job system emits nothing."""
+    table = await _Table.made(world, request.getfixturevalue("postgres")) if told == "by NOTIFY" else None
     heard = await world.nc.subscribe("reactor.drained.*")
     ended: dict[str, float] = {}
     delays: list[float] = []
     grace = 1.0
-    async with worker(world.env(REACTOR_LOG_LEVEL="INFO", REACTOR_POLICY_TERMINAL_GRACE=f"{grace}s")):
+    env = world.env(REACTOR_LOG_LEVEL="INFO", REACTOR_POLICY_TERMINAL_GRACE=f"{grace}s", **(table.env if table else {}))
+    async with worker(env):
 
         async def listen() -> None:
             while len(delays) < 400:
@@ -234,12 +239,42 @@ async def test_from_due_to_deleted(world: World, record: Record) -> None:
         for number in range(400):
             await world.stream(f"job_{number}", messages=1)
             ended[f"job_{number}"] = time.monotonic()
-            await world.emit(number, "SUCCESS")
+            await (table.end(number) if table else world.emit(number, "SUCCESS"))
             await asyncio.sleep(0.02)
         await listening
+    if table:
+        await table.engine.dispose()
     ordered = sorted(delays)
     words = f"median {ordered[200] * 1000:.0f} ms, p99 {ordered[396] * 1000:.0f} ms (wished: under 250)"
-    record("from due to deleted", ordered[396], words)
+    record(f"from due to deleted, told {told}", ordered[396], words)
+
+
+class _Table:
+    """Jobs of a system that emits nothing, with the exported trigger on it."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        query = "SELECT id, status, ended_at FROM jobs WHERE id IN :ids"
+        url = engine.url.render_as_string(hide_password=False)
+        names = {"KIND": "sql", "URL": url, "QUERY": query, "CHANNEL": "jobs"}
+        self.env = {f"REACTOR_DIRECTORY_{name}": value for name, value in names.items()}
+
+    @classmethod
+    async def made(cls, world: World, url: str) -> "_Table":
+        table = cls(create_async_engine(url))
+        rows = "INSERT INTO jobs SELECT n, 'STARTED' FROM generate_series(0, 399) n"
+        await execute(
+            table.engine, "CREATE TABLE jobs (id INTEGER PRIMARY KEY, status TEXT, ended_at timestamptz)", rows
+        )
+        trigger = (await world.reactor("export", "postgres-trigger")).out
+        names = [f"-v{name}" for name in ("table=jobs", "id=id", "status=status", "channel=jobs")]
+        command = ["psql", "-q", url.replace("+asyncpg", ""), *names]
+        await asyncio.to_thread(subprocess.run, command, input=trigger, text=True, check=True)
+        return table
+
+    async def end(self, number: int) -> None:
+        done = f"UPDATE jobs SET status = 'SUCCESS', ended_at = clock_timestamp() WHERE id = {number}"  # noqa: S608
+        await execute(self.engine, done)
 
 
 @pytest.mark.parametrize("live", [100, 5_000, 20_000])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from harness import ROOT, World
 
 DJANGO = """
@@ -41,10 +42,13 @@ track(Job, status="status", ended_at="finished_at")
 """
 
 CELERY = """
+import sys
 from celery import Celery
 from reactor.client.celery import connect
 
-app = Celery(broker="memory://", backend="cache+memory://")
+broker, prefix = sys.argv[1:]
+app = Celery(broker=broker, backend="cache+memory://" if broker == "memory://" else broker)
+app.conf.broker_transport_options = app.conf.result_backend_transport_options = {"global_keyprefix": prefix}
 app.conf.task_always_eager = False
 connect(lambda task, args, kwargs: kwargs.get("job_id"))
 
@@ -57,12 +61,12 @@ def work(self, fails=False, again=False, job_id=None):
 """
 
 
-async def run(world: World, folder: Path, code: str) -> None:
+async def run(world: World, folder: Path, code: str, *args: str) -> None:
     """As a job system's own process."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
     done = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, *args],
         env=env | {"PYTHONPATH": str(ROOT), "REACTOR_NATS_URL": world.nats_url},
         cwd=folder,
         timeout=60,
@@ -126,7 +130,8 @@ call_command("announce_jobs", since="2d")
     assert await told(world) == {"90": ["PROGRESS"], "92": ["SUCCESS"]}
 
 
-async def test_celery_tells_how_tasks_end(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", ["memory", "redis"])
+async def test_celery_tells_how_tasks_end(world: World, tmp_path: Path, transport: str) -> None:
     """Started, retried, done or failed; a task that is no job says nothing."""
     await run(
         world,
@@ -139,6 +144,8 @@ with start_worker(app, perform_ping_check=False, pool="solo"):
     for one in jobs:
         one.get(timeout=20, propagate=False)
 """,
+        "memory://" if transport == "memory" else world.redis_url,
+        f"{world.namespace}-celery-",
     )
     assert await told(world) == {
         "1": ["STARTED", "SUCCESS"],

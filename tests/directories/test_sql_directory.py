@@ -1,17 +1,16 @@
 """The job system's own table, in SQLite and in a real PostgreSQL."""
 
 import asyncio
-import os
-import shutil
 import subprocess
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from harness import World, eventually, gone, heard, worker
+from postgres import Postgres
+from postgres import execute as run
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -21,37 +20,6 @@ from reactor.directories.opinion import DirectoryMisused
 from reactor.directories.sql import SqlDirectory
 
 QUERY = "SELECT id, status, ended_at FROM jobs WHERE id IN :ids"
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """A PostgreSQL of this run's own; its URL. It refuses to run as root, and pytest's folders are root's alone."""
-    initdb = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
-    if initdb is None:
-        pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
-    folder = Path(tempfile.mkdtemp(prefix="reactor-postgres-"))
-    try:
-        yield from _running(Path(initdb).parent, folder, free_port())
-    finally:
-        shutil.rmtree(folder)
-
-
-def _running(programs: Path, folder: Path, port: int) -> Iterator[str]:
-    as_nobody = ["runuser", "-u", "nobody", "--"] if os.geteuid() == 0 else []
-    if as_nobody:
-        shutil.chown(folder, "nobody")
-
-    def call(*command: str) -> None:
-        subprocess.run([*as_nobody, *command], check=True, stdout=subprocess.DEVNULL, cwd=folder)  # noqa: S603  # ours
-
-    data = str(folder / "data")
-    call(str(programs / "initdb"), "-D", data, "-U", "jobs", "-A", "trust", "--no-sync")
-    options = f"-p {port} -c listen_addresses={HOST} -k {folder} -c fsync=off"
-    call(str(programs / "pg_ctl"), "-D", data, "-w", "-l", str(folder / "log"), "-o", options, "start")
-    try:
-        yield f"postgresql+asyncpg://jobs@{HOST}:{port}/postgres"
-    finally:
-        call(str(programs / "pg_ctl"), "-D", data, "-w", "-m", "immediate", "stop")
 
 
 @pytest_asyncio.fixture(params=["sqlite", "postgres"])
@@ -65,12 +33,6 @@ async def jobs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     await run(engine, f"CREATE TABLE jobs (id INTEGER, status TEXT, ended_at {kind})")
     yield engine
     await engine.dispose()
-
-
-async def run(engine: AsyncEngine, *statements: str) -> None:
-    async with engine.begin() as connection:
-        for statement in statements:
-            await connection.execute(text(statement))
 
 
 def url_of(engine: AsyncEngine) -> str:
@@ -163,6 +125,36 @@ async def test_a_database_that_is_away_is_unknown_and_no_mistake() -> None:
     await directory.check()
     assert set((await directory.ask(["1"])).unknown) == {"1"}
     await directory.close()
+
+
+async def test_a_server_that_is_killed_in_the_middle_of_a_query_proves_nothing() -> None:
+    """Nor do the connections that it leaves behind, once it is there again."""
+    query = "SELECT id, status FROM (SELECT id, status, pg_sleep(wait) FROM jobs) j WHERE id IN :ids"
+    with Postgres.installed() as server:
+        engine = create_async_engine(server.url)
+        await run(engine, "CREATE TABLE jobs (id INTEGER, status TEXT, wait FLOAT)")
+        await run(engine, "INSERT INTO jobs VALUES (1, 'STARTED', 0)")
+        directory = SqlDirectory(server.url, query, timeout_s=20.0)
+        assert (await directory.ask(["1", "2"])).found == {"1": Told("STARTED")}
+        await run(engine, "UPDATE jobs SET wait = 30")
+        asking = asyncio.create_task(directory.ask(["1", "2"]))
+        await eventually(lambda: _sleeps(engine))
+        await asyncio.to_thread(server.kill)
+        assert set((await asking).unknown) == {"1", "2"}
+        assert set((await directory.ask(["1", "2"])).unknown) == {"1", "2"}
+        await engine.dispose()
+        await asyncio.to_thread(server.start)
+        await run(engine, "UPDATE jobs SET wait = 0")
+        answer = await directory.ask(["1", "2"])
+        assert (answer.found, set(answer.unknown)) == ({"1": Told("STARTED")}, set())
+        await directory.close()
+        await engine.dispose()
+
+
+async def _sleeps(engine: AsyncEngine) -> bool:
+    async with engine.connect() as connection:
+        asked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        return bool((await connection.execute(text(asked))).scalar())
 
 
 async def test_a_query_takes_no_longer_than_it_may(postgres: str) -> None:

@@ -16,7 +16,8 @@ class Exit(IntEnum):
     UNFIXABLE = 1
     USAGE = 2
     UNREACHABLE = 3
-    BREAKER = 4
+    HELD_BACK = 4
+    NO_STREAM = 5
 
 
 def fail(code: Exit, message: str) -> NoReturn:

@@ -1,7 +1,7 @@
 """The `reactor` command: what can be typed. Each one imports what it uses when it runs, so `--help` is there at once.
 
-0 done; 1 something unfixable, or an error in doctor; 2 usage or settings; 3 NATS or Redis unreachable; 4 the breaker
-tripped; 130 or 143 interrupted, after finishing what was fenced.
+0 done; 1 something unfixable, or an error in doctor; 2 usage or settings; 3 NATS or Redis unreachable; 4 held back by
+the breaker or by `reactor pause`; 5 no such stream; 130 or 143 interrupted, after finishing what was fenced.
 """
 
 import os
@@ -183,6 +183,56 @@ def emit(
     from reactor.cli import questions
 
     questions.emit(job_id, status, at)
+
+
+@app.command(epilog=_examples('reactor pause --reason "a queue is gone, looking into it"', "reactor pause --for 2h"))
+def pause(
+    *,
+    span: Annotated[
+        str | None, typer.Option("--for", metavar="DURATION", help="So long; until `reactor resume` where left out.")
+    ] = None,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why: whoever looks is told.")
+    ] = "no reason given",
+) -> None:
+    """Stop all deleting, everywhere, at once.
+
+    Every replica and command heeds it before each fence, and gives back what is fenced. It is kept in NATS, so that an
+    emptied Redis does not forget it.
+    """
+    from reactor.cli import orders
+
+    orders.pause(span, reason)
+
+
+@app.command(epilog=_examples("reactor resume"))
+def resume() -> None:
+    """Let deleting go on after `reactor pause`."""
+    from reactor.cli import orders
+
+    orders.resume()
+
+
+StreamNames = Annotated[list[str], typer.Argument(metavar="STREAM…", help="Their exact names, such as job_42.")]
+
+
+@app.command(epilog=_examples("reactor protect job_42 job_43"))
+def protect(streams: StreamNames) -> None:
+    """Keep these streams, whatever is said of their jobs: a word in their own metadata (reactor.protect).
+
+    Exit code 5 where there is no such stream.
+    """
+    from reactor.cli import orders
+
+    orders.protect(streams, protected=True)
+
+
+@app.command(epilog=_examples("reactor unprotect job_42"))
+def unprotect(streams: StreamNames) -> None:
+    """Take the protection away: they are judged like any other."""
+    from reactor.cli import orders
+
+    orders.protect(streams, protected=False)
 
 
 @app.command(epilog=_examples("reactor prepare 42", "reactor prepare 42 --timeout 10s && start-job 42"))

@@ -6,24 +6,25 @@ import os
 import signal
 import sys
 from dataclasses import replace
-from datetime import timedelta
+from functools import partial
 
 import typer
 from rich.console import Console
 
 from reactor.cli.exits import SIGNALLED, Exit, fail
 from reactor.cli.render import progress_bar, show_report
-from reactor.cli.shell import run, settings_of_command
-from reactor.config.fields import parse_duration
+from reactor.cli.shell import duration_of, run, settings_of_command
 from reactor.config.settings import Settings
 from reactor.controller.reconciler import PassOptions, ignore_progress
 from reactor.controller.reconciler import Progress as OnProgress
+from reactor.core.actor import Actor
 from reactor.core.report import Report
 from reactor.directories.events import describe_outage
 from reactor.jetstream.errors import JetStreamError
 from reactor.jetstream.topology import ProvisionError
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.traces import tracing
+from reactor.worker.actor import actor_of
 from reactor.worker.connections import connections
 from reactor.worker.wiring import UseCases, policy_of, provision_safely, utc_now
 
@@ -36,19 +37,26 @@ def reconcile(options: PassOptions, *, as_json: bool, assume_missing: bool, age_
     if age_guard is not None:
         settings = _with_age_guard(settings, age_guard)
     _check_streams(settings, sorted(options.only))
+    given = {
+        "--yes": options.override_breaker,
+        "--assume-missing": assume_missing,
+        f"--age-guard {age_guard}": age_guard is not None,
+    }
+    actor = actor_of("reconcile", *(flag for flag, is_given in given.items() if is_given))
+    begin = partial(_until_stopped, settings, options, actor, assume_missing=assume_missing)
     console = Console(highlight=False)
     if as_json:
-        report, caught = run(lambda: _until_stopped(settings, options, ignore_progress, assume_missing=assume_missing))
+        report, caught = run(lambda: begin(ignore_progress))
         sys.stdout.write(json.dumps(report.as_dict()) + "\n")
     else:
         with progress_bar(console) as progress:
-            report, caught = run(lambda: _until_stopped(settings, options, progress, assume_missing=assume_missing))
+            report, caught = run(lambda: begin(progress))
         show_report(console, report)
     raise typer.Exit(SIGNALLED + caught if caught else _exit_code(report))
 
 
 async def _until_stopped(
-    settings: Settings, options: PassOptions, progress: OnProgress, *, assume_missing: bool
+    settings: Settings, options: PassOptions, actor: Actor, progress: OnProgress, *, assume_missing: bool
 ) -> tuple[Report, int]:
     """The report, and the number of the signal that ended it, or 0. A second signal ends the process at once."""
     loop, stop, caught = asyncio.get_running_loop(), asyncio.Event(), [0]
@@ -63,7 +71,7 @@ async def _until_stopped(
     for one in STOPPING:
         loop.add_signal_handler(one, heard, one)
     try:
-        report = await one_pass(settings, replace(options, stop=stop), progress, assume_missing=assume_missing)
+        report = await one_pass(settings, replace(options, stop=stop), progress, actor, assume_missing=assume_missing)
     finally:
         for one in STOPPING:
             loop.remove_signal_handler(one)
@@ -71,10 +79,7 @@ async def _until_stopped(
 
 
 def _with_age_guard(settings: Settings, text: str) -> Settings:
-    try:
-        guard: timedelta = parse_duration(text)
-    except ValueError as error:
-        fail(Exit.USAGE, f"--age-guard: {error}")
+    guard = duration_of("--age-guard", text)
     return settings.model_copy(update={"policy": settings.policy.model_copy(update={"age_guard": guard})})
 
 
@@ -85,9 +90,11 @@ def _check_streams(settings: Settings, names: list[str]) -> None:
             fail(Exit.USAGE, f"--stream: {name!r} is no job stream: its name does not match {pattern}")
 
 
-async def one_pass(settings: Settings, options: PassOptions, progress: OnProgress, *, assume_missing: bool) -> Report:
+async def one_pass(
+    settings: Settings, options: PassOptions, progress: OnProgress, actor: Actor | None = None, *, assume_missing: bool
+) -> Report:
     """One pass, as the command runs it; an outage is in the report."""
-    async with tracing(os.environ), connections(settings) as connected:
+    async with tracing(os.environ), connections(settings, actor=actor or actor_of("reconcile")) as connected:
         try:
             provisioned = await provision_safely(connected)
             cases = UseCases(connected, provisioned, assume_missing=assume_missing)
@@ -106,6 +113,6 @@ def _broken_off(settings: Settings, options: PassOptions, error: str, *, away: b
 def _exit_code(report: Report) -> Exit:
     if report.away:
         return Exit.UNREACHABLE
-    if report.breaker:
-        return Exit.BREAKER
+    if report.is_held_back:
+        return Exit.HELD_BACK
     return Exit.UNFIXABLE if report.unfixable else Exit.DONE

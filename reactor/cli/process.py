@@ -13,8 +13,7 @@ from pydantic import SecretStr
 from reactor.cli.demo import run_demo
 from reactor.cli.embedded import EmbeddedError, embedded_servers
 from reactor.cli.exits import Exit, fail
-from reactor.cli.shell import read_settings, run
-from reactor.config.fields import parse_duration
+from reactor.cli.shell import duration_of, read_settings, run
 from reactor.config.settings import Settings
 from reactor.telemetry import logs
 from reactor.web.server import HttpError
@@ -43,10 +42,7 @@ def worker(*, embedded: bool, data_dir: Path) -> None:
 
 def demo(duration: str) -> None:
     """For so long, or until Ctrl-C. Exits with a code."""
-    try:
-        seconds = parse_duration(duration).total_seconds()
-    except ValueError as error:
-        fail(Exit.USAGE, f"--duration: {error}")
+    seconds = duration_of("--duration", duration).total_seconds()
     try:
         code = run(lambda: run_demo(seconds))
     except EmbeddedError as error:

@@ -8,8 +8,7 @@ from pydantic import ValidationError
 
 from reactor.cli.exits import Exit, fail
 from reactor.cli.render import show_diagnosis, show_explanation, show_history, show_status, show_would_drain
-from reactor.cli.shell import console, print_answer, run, settings_of_command
-from reactor.config.fields import parse_duration
+from reactor.cli.shell import console, duration_of, print_answer, run, settings_of_command
 from reactor.config.settings import Settings
 from reactor.controller.prepare import NotPrepared, Prepared
 from reactor.core.checks import Diagnosis, Level
@@ -17,6 +16,7 @@ from reactor.core.model import AUDIT_ENTRIES, Reason, nanoseconds, parse_instant
 from reactor.core.shapes import History
 from reactor.operate.emit import emit as emit_event
 from reactor.operate.queries import NoJobStream, Overview
+from reactor.worker.actor import actor_of
 from reactor.worker.connections import connections
 from reactor.worker.wiring import UseCases, desired_streams, doctor_of, provision_safely, utc_now
 
@@ -35,10 +35,7 @@ def status(*, as_json: bool) -> None:
 
 def history(*, limit: int, stream: str | None, reason: Reason | None, since: str | None, as_json: bool) -> None:
     """The audit trail, newest first."""
-    try:
-        earliest = utc_now() - nanoseconds(parse_duration(since)) if since else 0
-    except ValueError as error:
-        fail(Exit.USAGE, f"--since: {error}")
+    earliest = utc_now() - nanoseconds(duration_of("--since", since)) if since else 0
     trail = _ask(lambda overview: overview.trail.history(AUDIT_ENTRIES))
     chosen = [
         entry
@@ -88,13 +85,10 @@ async def _examine(settings: Settings) -> Diagnosis:
 def prepare(job_id: str, timeout: str) -> None:
     """Make a job's name clean and safe."""
     settings = settings_of_command()
-    try:
-        timeout_s = parse_duration(timeout).total_seconds()
-    except ValueError as error:
-        fail(Exit.USAGE, f"--timeout: {error}")
+    timeout_s = duration_of("--timeout", timeout).total_seconds()
 
     async def ask() -> Prepared:
-        async with connections(settings) as connected:
+        async with connections(settings, actor=actor_of("prepare")) as connected:
             cases = UseCases(connected, await provision_safely(connected))
             return await cases.preparer().prepare(job_id, timeout_s)
 

@@ -15,7 +15,7 @@ from reactor.core.checks import Diagnosis, Level, counted, size
 from reactor.core.explain import span
 from reactor.core.model import SECOND, Outcome, Settlement, parse_instant
 from reactor.core.report import Report, in_full
-from reactor.core.shapes import Explanation, History, PassInShort, Status, WouldDrains
+from reactor.core.shapes import Explanation, History, PassInShort, PauseTold, Status, WouldDrains
 
 STYLES = {
     Outcome.DRAINED: "green",
@@ -49,7 +49,7 @@ def show_report(console: Console, report: Report) -> None:
             console.print(f"[red]unfixable[/] {name} ({settlement.reason}){detail}", soft_wrap=True)
     for gap in sorted({one.detail for one in report.settlements if one.outcome is Outcome.KEPT and one.detail}):
         console.print(f"[yellow]kept[/] because {visible(gap)}", soft_wrap=True)
-    for problem in filter(None, (report.breaker and f"breaker: {report.breaker}", report.error)):
+    for problem in filter(None, (report.paused, report.breaker and f"breaker: {report.breaker}", report.error)):
         console.print(f"[bold red]{visible(problem)}[/]", soft_wrap=True)
     console.print(_summary(report), soft_wrap=True)
 
@@ -145,12 +145,20 @@ def show_status(console: Console, status: Status) -> None:
         "last full pass": _last_pass(status["last_reconcile"], status["at"]),
         "breaker": status["breaker"] or "not tripped",
         "error": status["error"] or "none",
+        "deleting": _pause(status["pause"]) or "goes on",
         "mode": "delete" if status["action"] == "delete" else "report: nothing is deleted",
     }
     table = Table("", "", show_header=False, box=None)
     for name, value in rows.items():
         table.add_row(f"[dim]{name}[/]", visible(value))
     console.print(table)
+
+
+def _pause(pause: PauseTold | None) -> str | None:
+    if pause is None:
+        return None
+    until = f" until {_plain(pause['until'])}" if pause["until"] else ""
+    return f"paused by {pause['by']} since {_plain(pause['since'])}{until}: {pause['reason']}"
 
 
 def _last_pass(last: PassInShort | None, now: str) -> str:

@@ -4,12 +4,14 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import TypeVar
 
 import typer
 from rich.console import Console
 
 from reactor.cli.exits import SIGNALLED, Exit, fail
+from reactor.config.fields import parse_duration
 from reactor.config.settings import Settings, SettingsError, load_settings
 from reactor.directories.events import describe_outage
 from reactor.jetstream.errors import JetStreamError
@@ -29,6 +31,14 @@ def settings_of_command() -> Settings:
     settings = read_settings()
     logs.configure("ERROR", settings.log.format)
     return settings
+
+
+def duration_of(flag: str, text: str) -> timedelta:
+    """What a flag says. Exits where it says no duration."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        fail(Exit.USAGE, f"{flag}: {error}")
 
 
 def read_settings() -> Settings:

@@ -5,6 +5,7 @@ import asyncio
 from reactor.client.emitter import JobId, Process
 from reactor.config.settings import load_settings
 from reactor.controller.prepare import Prepared
+from reactor.worker.actor import actor_of
 from reactor.worker.connections import connections
 from reactor.worker.wiring import UseCases, provision_safely
 
@@ -25,6 +26,6 @@ async def aprepare(job_id: JobId, *, timeout: float = TIMEOUT_S) -> Prepared:  #
 
 
 async def _prepare(job_id: str, timeout_s: float) -> Prepared:
-    async with connections(load_settings()) as connected:
+    async with connections(load_settings(), actor=actor_of("prepare")) as connected:
         cases = UseCases(connected, await provision_safely(connected))
         return await cases.preparer().prepare(job_id, timeout_s)

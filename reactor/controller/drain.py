@@ -19,6 +19,7 @@ or taken away. A request without an answer may still happen: its stream is left 
 looked at again. docs/safety.md has the argument.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -28,9 +29,10 @@ import structlog
 
 from reactor.controller.failpoints import Point, reach
 from reactor.controller.fencing import Fenced, Fencing, Proven, Tenure, TenureOver
-from reactor.controller.look import ANEW, Judge, Look, Target, blank, is_same, unseen
+from reactor.controller.look import ANEW, Judge, Look, Target, blank, is_same, paused, unseen
 from reactor.controller.resources import Resources
 from reactor.core.model import SECOND, Drain, Outcome, Reason, Settlement, Unfixable, Wait
+from reactor.core.pause import Pause
 from reactor.core.policy import fell_due
 from reactor.directories.events import Known, Snapshot
 from reactor.jetstream.errors import JetStreamError, NobodyThere, NotFound, PermissionDenied, Unanswered
@@ -55,6 +57,7 @@ class Drainer:
         self._directory = resources.directory
         self._companions = resources.companions
         self._rights = resources.rights
+        self._pausing = resources.pausing
         self._recorder = resources.recorder
         self._judge = judge
         self._fencing = Fencing(resources, judge.policy, lease_s)
@@ -90,7 +93,7 @@ class Drainer:
     async def _settle(self, snapshot: Snapshot, target: Target, known: Known, tenure: Tenure) -> Settlement:
         try:
             with span("look"):
-                look = await self._judge.look(snapshot, target, known)
+                look, pause = await asyncio.gather(self._judge.look(snapshot, target, known), self._pausing.standing())
             await reach(Point.LOOKED, target.name)
             if not is_same(look, target):
                 return blank(target, Outcome.KEPT, Reason.UNKNOWN, ANEW)
@@ -98,8 +101,11 @@ class Drainer:
                 return await self._leave(look, tenure)
             if not self._judge.policy.deletes:
                 return await self._report(look, tenure)
-            if self._rights.paused:
-                return await self._hold_back(look, tenure, self._rights.paused)
+            if pause:
+                return await self._hold_back(look, tenure, paused(look, pause))
+            if why := self._rights.paused:
+                settlement = look.settled(Outcome.UNFIXABLE, Reason.DELETES_PAUSED, why)
+                return await self._hold_back(look, tenure, settlement)
         except NotFound:
             return await self._gone(snapshot, target)
         except TenureOver as over:
@@ -131,12 +137,12 @@ class Drainer:
         await self._recorder.report(settlement)
         return settlement
 
-    async def _hold_back(self, look: Look, tenure: Tenure, why: str) -> Settlement:
+    async def _hold_back(self, look: Look, tenure: Tenure, settlement: Settlement) -> Settlement:
         """A zombie that may not be deleted now; no stream stays fenced for that."""
         if look.stream.fence:
             with suppress(PermissionDenied):  # then it is this very right that is missing
                 await self._fencing.unfence(Fenced(look, look.raw, look.stream.fence), tenure)
-        return look.settled(Outcome.UNFIXABLE, Reason.DELETES_PAUSED, why)
+        return settlement
 
     async def _drain(self, look: Look, reason: Reason, tenure: Tenure) -> Settlement:
         """Fence, prove, delete. From the fence on, a missing answer leaves everything as it is."""
@@ -175,6 +181,9 @@ class Drainer:
             if settlement.outcome is Outcome.UNFIXABLE:
                 return settlement
             raise
+        if isinstance(proof, Pause):
+            settlement = await self._fencing.unfence(behind, tenure)
+            return settlement if settlement.outcome is Outcome.UNFIXABLE else paused(look, proof)
         if isinstance(proof, Look):
             return await self._fencing.unfence(behind, tenure, because=proof)
         late_s = self._late_s(look)

@@ -13,6 +13,7 @@ from reactor.controller.failpoints import Point, reach, reach_during
 from reactor.controller.look import Look
 from reactor.controller.resources import Resources
 from reactor.core.model import SECOND, Drain, Fence, Outcome, Reason, Record, Settlement, Stream
+from reactor.core.pause import Pause
 from reactor.core.policy import Policy, decide
 from reactor.core.stream_info import (
     Raw,
@@ -87,6 +88,7 @@ class Fencing:
         self._effects = resources.effects
         self._ledger = resources.ledger
         self._directory = resources.directory
+        self._pausing = resources.pausing
         self._policy = policy
         self._lease_s = lease_s
 
@@ -105,8 +107,8 @@ class Fencing:
         await reach(Point.FENCED, stream.name)
         return Fenced(look, raw, fence)
 
-    async def prove(self, behind: Fenced, tenure: Tenure) -> Proven | Look:
-        """A proof behind the fence that the stream is what was judged; or the look that keeps it.
+    async def prove(self, behind: Fenced, tenure: Tenure) -> Proven | Look | Pause:
+        """A proof behind the fence that the stream is what was judged; or the look, or the pause, that keeps it.
 
         Whoever got our lease from a Redis that was emptied before our fence stood may be at this stream, too: so the
         lease is asked for once more. Who got it later respects the fence. Raises TenureOver.
@@ -124,7 +126,10 @@ class Fencing:
         if instant(behind.raw.get("created")) != look.stream.created:
             return again
         with span("barrier"):
-            proven = await self._barrier(look.stream, fenced_subject(look.stream.name, behind.fence.token))
+            subject = fenced_subject(look.stream.name, behind.fence.token)
+            proven, pause = await asyncio.gather(self._barrier(look.stream, subject), self._pausing.standing())
+        if pause:
+            return pause
         return Proven(look) if proven else again
 
     async def _again(self, look: Look, event: Record | None) -> Look:

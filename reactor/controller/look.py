@@ -16,6 +16,7 @@ from reactor.core.model import (
     Told,
     Verdict,
 )
+from reactor.core.pause import Pause
 from reactor.core.policy import Policy, decide
 from reactor.core.report import settlement_of
 from reactor.core.stream_info import Raw, beside, figures_of, is_silent, read_consumers, read_stream
@@ -121,6 +122,16 @@ def is_same(look: Look, target: Target) -> bool:
 def blank(target: Target, outcome: Outcome, reason: Reason, detail: str | None = None) -> Settlement:
     """A settlement of a stream that could not be seen."""
     return Settlement(outcome, reason, Stream(target.name, target.job_id, 0, created=target.created), detail=detail)
+
+
+def paused(look: Look, pause: Pause) -> Settlement:
+    """A settlement of a zombie that an operator's word keeps."""
+    return held_back(look.by_verdict(), pause)
+
+
+def held_back(found: Settlement, pause: Pause) -> Settlement:
+    """The same of what was found in a listing."""
+    return replace(found, outcome=Outcome.WAITING, reason=Reason.PAUSED, until=pause.until, detail=pause.in_words())
 
 
 def unseen(target: Target, error: JetStreamError) -> Settlement:

@@ -6,23 +6,20 @@ that a late acknowledgement of the former life cannot hit a new message, and its
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 
 import structlog
 
-from reactor.controller.fencing import Fenced, Fencing, Tenure, TenureOver
-from reactor.controller.look import Judge, Target
+from reactor.controller.look import Judge, Look, Target
 from reactor.controller.resources import Resources
-from reactor.core.model import SECOND, Outcome
+from reactor.controller.undisturbed import StaysFenced, Undisturbed
 from reactor.directories.events import Snapshot
 from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import Topology, streams_of_advisories
 
 LIVES = "PENDING"
 """What is said of the job: live, whatever comes next."""
-LOOK_S = 0.05
 
 log = structlog.get_logger(__name__)
 
@@ -50,13 +47,11 @@ class Preparer:
         """`say` publishes a lifecycle event (job, status), and returns once it is stored."""
         self._reads = resources.reads
         self._effects = resources.effects
-        self._ledger = resources.ledger
         self._directory = resources.directory
         self._companions = resources.companions
         self._recorder = resources.recorder
         self._judge = judge
-        self._fencing = Fencing(resources, judge.policy, lease_s)
-        self._lease_s = lease_s
+        self._undisturbed = Undisturbed(resources, judge, lease_s)
         self._say = say
 
     async def prepare(self, job_id: str, timeout_s: float) -> Prepared:
@@ -84,35 +79,16 @@ class Preparer:
         return names
 
     async def _prepare(self, snapshot: Snapshot, target: Target) -> Prepared:
-        while True:
-            tenure = Tenure.begin(target.name, self._lease_s, time.monotonic)
-            if await self._ledger.leases.take(tenure.lease):
-                try:
-                    if (prepared := await self._empty(snapshot, target, tenure)) is not None:
-                        return prepared
-                finally:
-                    await self._ledger.leases.release(tenure.lease)
-            await asyncio.sleep(LOOK_S)
-
-    async def _empty(self, snapshot: Snapshot, target: Target, tenure: Tenure) -> Prepared | None:
-        """None where a fence still stands that is another's to take away."""
         try:
-            look = await self._judge.look(snapshot, target)
-            fence = look.stream.fence
-            if fence and fence.until > look.stream.observed_at:
-                await asyncio.sleep(min((fence.until - look.stream.observed_at) / SECOND, 1.0))
-                return None
-            if fence:
-                settlement = await self._fencing.unfence(Fenced(look, look.raw, fence), tenure)
-                if settlement.outcome is Outcome.UNFIXABLE:
-                    message = f"stream {target.name} {settlement.detail}"
-                    raise NotPrepared(message)
-            tenure.check("purge", held=await self._ledger.leases.holds(tenure.lease))
-            purged = await self._effects.purge_stream(target.name)
+            return await self._undisturbed.do(snapshot, target, self._empty)
         except NotFound:
             return Prepared(target.job_id)
-        except TenureOver:
-            return None
+        except StaysFenced as error:
+            raise NotPrepared(str(error)) from error
+
+    async def _empty(self, look: Look) -> Prepared:
+        name, job_id = look.stream.name, look.stream.job_id
+        purged = await self._effects.purge_stream(name)
         await self._recorder.prepared(look.by_verdict(), purged)
-        log.info("stream prepared", stream=target.name, job_id=target.job_id, purged=purged)
-        return Prepared(target.job_id, target.name, purged)
+        log.info("stream prepared", stream=name, job_id=job_id, purged=purged)
+        return Prepared(job_id, name, purged)

@@ -16,11 +16,12 @@ import structlog
 from reactor.controller.companions import orphaned
 from reactor.controller.drain import Drainer
 from reactor.controller.handover import Handover
-from reactor.controller.look import Judge, Target
+from reactor.controller.look import Judge, Target, held_back
 from reactor.controller.resources import Resources
 from reactor.controller.review import Judged, PassAborted, Review, Reviewer
 from reactor.core.backoff import delay_until
 from reactor.core.model import Drain, Outcome, Reason, Settlement, Stream, Wait
+from reactor.core.pause import Pause
 from reactor.core.policy import Breaker
 from reactor.core.report import Report, settlement_of
 from reactor.core.stream_info import instant
@@ -58,6 +59,7 @@ class PassOptions:
 
 
 Progress = Callable[[int, int], None]
+Hold = Callable[[Judged], Settlement]
 
 
 def ignore_progress(_done: int, _total: int) -> None:
@@ -81,6 +83,7 @@ class Reconciler:
         self._ledger = resources.ledger
         self._companions = resources.companions
         self._rights = resources.rights
+        self._pausing = resources.pausing
         self._recorder = resources.recorder
         self._retries = resources.retries
         self._standing = resources.standing
@@ -99,16 +102,19 @@ class Reconciler:
         try:
             review = await self._unless_stopped(options, self._review(options.only))
             breaker = self._check_breaker(review.judged)
-            held = breaker is not None and not options.override_breaker
+            breaker = None if options.override_breaker else breaker
+            pause = await self._pausing.standing() if self._policy.deletes else None
+            hold = _hold(breaker, pause, options)
             found = [_as_it_is(one) for one in review.judged]
             if not options.dry_run:
                 await self._schedule(review.judged)
                 await self._leave_word(found, review.began, options)
-            settlements = await self._settle_all(review, found, options, progress, held=held)
+            settlements = await self._settle_all(review, found, options, progress, hold)
             if not options.dry_run:
-                await self._wrap_up(review, settlements, options)
+                await self._wrap_up(review, settlements, options, pause)
             settlements += self._absent(options, review.judged)
-            report = replace(report, settlements=settlements, breaker=breaker if held else None)
+            paused = pause.in_words() if pause else None
+            report = replace(report, settlements=settlements, breaker=breaker, paused=paused)
             if options.is_stopped:
                 report = replace(report, error=INTERRUPTED)
         except (JetStreamError, LedgerError) as error:
@@ -127,11 +133,13 @@ class Reconciler:
             return report if report.error else replace(report, error=describe_outage(error), away=True)
         return report
 
-    async def _wrap_up(self, review: Review, settlements: Sequence[Settlement], options: PassOptions) -> None:
+    async def _wrap_up(
+        self, review: Review, settlements: Sequence[Settlement], options: PassOptions, pause: Pause | None
+    ) -> None:
         """What follows from the settlements: deletions that others began, companions, the journal."""
         settled = {one.stream.name for one in review.judged if one.needs_settling}
         await self._drainer.account_for_begun(review.snapshot, settled)
-        if not options.only and self._policy.deletes:
+        if not options.only and self._policy.deletes and not pause:
             await self._sweep_companions(review)
         self._recorder.judged(*settlements)
 
@@ -194,14 +202,19 @@ class Reconciler:
         return False
 
     async def _settle_all(
-        self, review: Review, found: Sequence[Settlement], options: PassOptions, progress: Progress, *, held: bool
+        self,
+        review: Review,
+        found: Sequence[Settlement],
+        options: PassOptions,
+        progress: Progress,
+        hold: Hold | None,
     ) -> list[Settlement]:
         """What becomes of each; of terminal zombies at the hands of all replicas, where they are handed over."""
-        hands_over = options.handover and self._policy.deletes and not held
+        hands_over = options.handover and self._policy.deletes and not hold
         handed = [one for one in found if _is_terminal_zombie(one)] if hands_over else []
         others = {one.stream.name for one in handed}
         hands = [one for one in review.judged if one.needs_settling and one.stream.name not in others]
-        settled = {one.stream.name: one for one in await self._settle_own(review, hands, options, progress, held=held)}
+        settled = {one.stream.name: one for one in await self._settle_own(review, hands, options, progress, hold)}
         if not options.dry_run:
             rest = [settled.get(one.stream.name, one) for one in found if one.stream.name not in others]
             settled |= {one.stream.name: one for one in await self._report_failures(rest)}
@@ -210,7 +223,12 @@ class Reconciler:
         return [settled.get(one.stream.name, one) for one in found]
 
     async def _settle_own(
-        self, review: Review, hands: Sequence[Judged], options: PassOptions, progress: Progress, *, held: bool
+        self,
+        review: Review,
+        hands: Sequence[Judged],
+        options: PassOptions,
+        progress: Progress,
+        hold: Hold | None,
     ) -> list[Settlement]:
         done, untold = 0, list[Settlement]()
 
@@ -221,9 +239,8 @@ class Reconciler:
 
         async def settle(one: Judged) -> Settlement:
             nonlocal done
-            held_back = held and isinstance(one.verdict, Drain)  # a fence that stands too long goes
-            if held_back:
-                settlement = _held_back(one, options)
+            if hold and isinstance(one.verdict, Drain):  # a fence that stands too long goes
+                settlement = hold(one)
             else:
                 settlement = await self._settle(review.snapshot, one, options)
                 untold.append(settlement)
@@ -271,9 +288,14 @@ def _is_terminal_zombie(found: Settlement) -> bool:
     return (found.outcome, found.reason) == (Outcome.WOULD_DRAIN, Reason.TERMINAL)
 
 
-def _held_back(one: Judged, options: PassOptions) -> Settlement:
-    outcome = Outcome.WOULD_DRAIN if options.dry_run else Outcome.KEPT
-    return replace(_as_it_is(one), outcome=outcome, detail="held back by the breaker")
+def _hold(breaker: str | None, pause: Pause | None, options: PassOptions) -> Hold | None:
+    """What becomes of the zombies of a pass that may not delete; None where it may."""
+    if pause and not options.dry_run:
+        return lambda one: held_back(_as_it_is(one), pause)
+    if breaker:
+        outcome = Outcome.WOULD_DRAIN if options.dry_run else Outcome.KEPT
+        return lambda one: replace(_as_it_is(one), outcome=outcome, detail="held back by the breaker")
+    return None
 
 
 def _as_it_is(one: Judged) -> Settlement:

@@ -10,9 +10,10 @@ from dataclasses import replace
 import structlog
 
 from reactor.controller.failpoints import Point, reach
+from reactor.core.actor import Actor
 from reactor.core.model import Outcome, Settlement, format_instant
 from reactor.core.observer import FORGETFUL, Observer
-from reactor.store.audit import Audit, Failure, Intent
+from reactor.store.audit import Audit, Failure, Intent, Order
 from reactor.store.leases import Lease
 from reactor.telemetry.journal import Journal
 from reactor.telemetry.traces import span
@@ -31,15 +32,16 @@ class Recorder:
     """One process's. Methods that write into the audit raise LedgerError."""
 
     def __init__(
-        self, audit: Audit, announce: Announce, by: str, clock: Callable[[], int], observer: Observer = FORGETFUL
+        self, audit: Audit, announce: Announce, actor: Actor, clock: Callable[[], int], observer: Observer = FORGETFUL
     ) -> None:
-        """`announce` publishes and never fails; `by` names this process in the audit, `clock` (ns) is for it."""
+        """`announce` publishes and never fails; `actor` is this process in the audit, `clock` (ns) is for it."""
         self._clock = clock
         self._audit = audit
-        self._by = by
+        self._actor = actor
+        self._by = actor.by
         self._observer = observer
         self._announce = announce
-        self._journal = Journal(by)
+        self._journal = Journal(actor.by)
         self._own = dict[str, None]()
 
     def judged(self, *settlements: Settlement) -> None:
@@ -87,6 +89,12 @@ class Recorder:
     async def prepared(self, settlement: Settlement, purged: int) -> None:
         """Say that a stream was emptied for a job that is started again."""
         await self._audit.prepared(replace(self._intent(settlement, token=""), messages=purged))
+
+    async def ordered(self, what: str, stream: str = "", job_id: str = "", why: str = "") -> None:
+        """Say what an operator has ordered: `paused`, `resumed`, `protected`, `unprotected`, `restored`."""
+        at = format_instant(self._clock())
+        await self._audit.ordered(what, Order(stream, job_id, why, self._actor.by, at, self._actor.told()))
+        log.info(what, stream=stream or None, why=why or None, by=self._actor.person)
 
     async def afterwards(self, stream: str, what: str) -> None:
         """Say what has become of a stream that would have been deleted, where there is such a one."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from reactor.controller.companions import Companions
+from reactor.controller.pausing import Pausing
 from reactor.controller.recorder import Recorder
 from reactor.controller.retries import Retries
 from reactor.controller.rights import Rights
@@ -28,6 +29,7 @@ class Resources:
     retries: Retries
     companions: Companions
     rights: Rights
+    pausing: Pausing
     throttle: Throttle
     standing: Standing
     clock: Callable[[], int]

@@ -35,7 +35,11 @@ class Standing:
 
     async def found(self, settlements: Iterable[Settlement], began: int | None = None) -> None:
         """By a look just now, or by a listing that `began` then (ms, Redis's clock)."""
-        found = {one.stream.name: None if one.outcome in _GONE else one for one in settlements}
+        found = {
+            one.stream.name: None if one.outcome in _GONE else one
+            for one in settlements
+            if one.reason is not Reason.PAUSED  # a zombie stays one
+        }
         await self._ledger.standings.put(found, began)
 
     async def made(self, stream: str, job_id: str, created: int | None) -> None:

@@ -16,6 +16,8 @@ from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import Topology, topology_of
 from reactor.store.due_queue import Claim
 
+PAUSED_S = 2.0
+"""How often it is asked whether deleting goes on."""
 HINTS = 1_000
 """Hints that are asked about at once."""
 
@@ -36,6 +38,7 @@ class Sweeper:
         self._directory = resources.directory
         self._ledger = resources.ledger
         self._rights = resources.rights
+        self._pausing = resources.pausing
         self._recorder = resources.recorder
         self._retries = resources.retries
         self._standing = resources.standing
@@ -52,6 +55,8 @@ class Sweeper:
 
         Raises JetStreamError and LedgerError: the claim then runs out, and its jobs fall due again.
         """
+        if self._policy.deletes and await self._pausing.standing():
+            return PAUSED_S
         if self._here_since is None:
             self._here_since = await self._ledger.surroundings.now()
         claim = await self._ledger.due.claim(self._throttle.within(self._lease_s / 4), self._lease_s)
@@ -141,6 +146,8 @@ class Sweeper:
 
     async def _next_look(self, settlement: Settlement) -> float | None:
         """Seconds until the stream should be looked at again; None for never."""
+        if settlement.reason is Reason.PAUSED:
+            return PAUSED_S
         if settlement.until is not None:
             return delay_until(settlement.until, settlement.stream.observed_at)
         if settlement.record is None and settlement.reason is Reason.UNKNOWN and settlement.stream.observed_at:

@@ -11,11 +11,13 @@ from reactor.core.model import (
     Outcome,
     Reason,
     Record,
+    Stream,
     Unfixable,
     Verdict,
     Wait,
     format_instant,
 )
+from reactor.core.pause import Pause
 
 MINUTE_S = 60
 SHORT_S = 0.01
@@ -35,24 +37,29 @@ _WHY = {
     Reason.TERMINAL: "its job has ended and all guards have passed",
     Reason.MISSING: "its job does not exist and all guards have passed",
     Reason.UNKNOWN: "nobody can vouch that its job does not exist",
+    Reason.PAUSED: "it would be drained, and deleting is paused",
     Reason.NOT_FENCEABLE: "it would be drained, but cannot be fenced: it is a mirror, or another stream sources it",
 }
 _CHANGES = {
-    Reason.PROTECTED: "Nothing but an operator who takes the protection away.",
+    Reason.PROTECTED: "Nothing but an operator who takes the protection away: {unprotect}.",
     Reason.UNREPORTED: "The node or quorum coming back; then it is judged anew.",
     Reason.FENCED: "The end of the lease: then it is taken over, or gets its subjects back.",
     Reason.FENCE_UNREADABLE: "An operator who restores its subjects and removes reactor.fence.* from its metadata.",
     Reason.CREATED_UNREADABLE: "A server that tells its creation time.",
-    Reason.RUNNING: "A terminal lifecycle event for the job.",
-    Reason.DISPUTED: "The right word, emitted once more; or the dispute guard, without any use of the stream.",
-    Reason.FRESH: "Time; a new lifecycle event that says the job lives would keep it.",
-    Reason.GRACE: "Time; a new lifecycle event that says the job lives would keep it.",
-    Reason.ACTIVE: "Time without use; a new lifecycle event that says the job lives would keep it.",
-    Reason.TERMINAL: "A lifecycle event that says the job lives, before it is drained.",
-    Reason.MISSING: "Any lifecycle event for the job, before it is drained by a full pass.",
-    Reason.UNKNOWN: "A lifecycle event for the job; or an operator's word: reactor reconcile --assume-missing.",
+    Reason.RUNNING: "A terminal word on the job; where it is over and nobody said so: reactor emit {job_id} FAILURE.",
+    Reason.DISPUTED: "The right word, emitted once more (reactor emit {job_id} STATUS); or the dispute guard, without "
+    "any use of the stream.",
+    Reason.FRESH: "Time; {keep}.",
+    Reason.GRACE: "Time; {keep}.",
+    Reason.ACTIVE: "Time without use; {keep}.",
+    Reason.TERMINAL: "{Keep}, before it is drained.",
+    Reason.MISSING: "{Keep}, before it is drained by a full pass.",
+    Reason.PAUSED: "An operator who lets deleting go on: reactor resume.",
+    Reason.UNKNOWN: "A word on the job: reactor emit {job_id} STATUS; or an operator's word that it does not exist: "
+    "reactor reconcile --assume-missing --stream {stream}.",
     Reason.NOT_FENCEABLE: "Removing the mirror or source that refers to it, or deleting it by hand.",
 }
+_KEEP = "to keep it: reactor protect {stream}, or, where its job lives, reactor emit {job_id} STARTED"
 
 
 def sentence(name: str, verdict: Verdict, record: Record | None, coverage: Coverage) -> str:
@@ -107,6 +114,15 @@ def span(seconds: float) -> str:
     return f"{whole // size} {word}" + (f" {rest} {small_word}" if rest else "")
 
 
-def changes(verdict: Verdict) -> str:
-    """What would change the verdict."""
-    return _CHANGES.get(verdict.reason, "Another look.")
+def changes(reason: Reason, stream: Stream) -> str:
+    """What would change the verdict on a stream, with the very command."""
+    keep = _KEEP.format(stream=stream.name, job_id=stream.job_id)
+    unprotect = f"reactor unprotect {stream.name}" if stream.protected else "see REACTOR_POLICY_PROTECT"
+    text = _CHANGES.get(reason, "Another look.")
+    keeps = {"keep": keep, "Keep": keep[0].upper() + keep[1:]}
+    return text.format(stream=stream.name, job_id=stream.job_id, unprotect=unprotect, **keeps)
+
+
+def would_be(stream: Stream, pause: Pause) -> str:
+    """What will become of a zombie while deleting is paused."""
+    return f"{stream.name} would be drained at the next look, but {pause.in_words()}."

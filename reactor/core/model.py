@@ -221,6 +221,7 @@ class Reason(StrEnum):
     UNKNOWN = "unknown"
     NOT_FENCEABLE = "not-fenceable"
     DELETES_PAUSED = "deletes-paused"
+    PAUSED = "paused"
     OUTCOME_UNKNOWN = "outcome-unknown"
     REFUSED = "refused"
     GONE = "gone"

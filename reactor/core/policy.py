@@ -68,7 +68,11 @@ class Policy:
 
     def is_protected(self, stream: Stream) -> bool:
         """By its own metadata or by a glob in the settings."""
-        return stream.protected or any(fnmatchcase(stream.name, glob) for glob in self.protect)
+        return stream.protected or self.is_protected_by_name(stream.name)
+
+    def is_protected_by_name(self, name: str) -> bool:
+        """By a glob in the settings."""
+        return any(fnmatchcase(name, glob) for glob in self.protect)
 
     def ends(self, word: Word) -> bool:
         """Whether by this word the job system does no more work for the job. Unknown words are live."""

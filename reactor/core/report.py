@@ -34,6 +34,8 @@ class Report:
     started_at: int
     duration_s: float
     breaker: str | None = None
+    paused: str | None = None
+    """By whom deleting is paused, since when and why; None where it is not."""
     error: str | None = None
     away: bool = False
     """Whether the error is an outage: NATS or Redis is away or takes nothing, or a listing cannot be trusted."""
@@ -41,6 +43,12 @@ class Report:
     def count(self, *outcomes: Outcome) -> int:
         """How many streams ended so."""
         return sum(settlement.outcome in outcomes for settlement in self.settlements)
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether nothing more could be deleted: by the breaker, or by an operator's word, also on the way."""
+        paused = any(one.reason is Reason.PAUSED for one in self.settlements)
+        return self.breaker is not None or paused or (self.paused is not None and not self.dry_run)
 
     @property
     def unfixable(self) -> int:

@@ -83,6 +83,15 @@ class Counts(TypedDict):
     oldest_zombie_s: float | None
 
 
+class PauseTold(TypedDict):
+    """Who has paused deleting, why, since when, and until when; None for until it is resumed."""
+
+    by: str
+    reason: str
+    since: str
+    until: str | None
+
+
 class Measures(Counts):
     """What all replicas see alike."""
 
@@ -90,6 +99,8 @@ class Measures(Counts):
     error: str | None
     coverage: CoverageOfAll
     lag: int
+    pause: PauseTold | None
+    """None where deleting is not paused."""
     last_reconcile: PassInShort | None
 
 

@@ -168,6 +168,12 @@ def fenced(config: Raw, fence: Fence) -> Raw:
     return config | {key: _OPEN[key] for key in fence.lifted} | {"subjects": subjects, "metadata": metadata}
 
 
+def with_protection(config: Raw, *, protected: bool) -> Raw:
+    """The server's own config with the word in its metadata that nothing may drain it, or without."""
+    metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key != PROTECT_KEY}
+    return config | {"metadata": metadata | ({PROTECT_KEY: "true"} if protected else {})}
+
+
 def unfenced(config: Raw, fence: Fence) -> Raw:
     """The server's own config with all given back that the fence has taken, and the fence out of its metadata."""
     metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key not in FENCE_KEYS}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from reactor.core.stream_info import FENCES
 from reactor.jetstream.client import JetStream
-from reactor.jetstream.topology import ADVISORY_SUBJECTS, DEAD_LETTER_SUBJECT
+from reactor.jetstream.topology import ADVISORY_SUBJECTS, CONTROL, DEAD_LETTER_SUBJECT, PAUSE_SUBJECT
 
 PROBE = "reactor/rights_probe"
 """A name that no stream and no consumer can have (10128)."""
@@ -61,7 +61,7 @@ def for_the_rest(js: JetStream, needs: Needs) -> Iterator[Right]:
     requests = [
         *(f"STREAM.CREATE.{stream}" for stream in needs.streams),
         *(f"CONSUMER.DURABLE.CREATE.{stream}.{durable}" for stream in needs.durables),
-        *("STREAM.LIST", "STREAM.NAMES", "STREAM.INFO.*", f"STREAM.MSG.GET.{events}"),
+        *("STREAM.LIST", "STREAM.NAMES", "STREAM.INFO.*", f"STREAM.MSG.GET.{events}", f"STREAM.MSG.GET.{CONTROL}"),
         *("CONSUMER.LIST.*", "CONSUMER.NAMES.*", "CONSUMER.INFO.*.*"),
         *(f"CONSUMER.CREATE.{events}", f"CONSUMER.CREATE.{events}.>"),
         *(f"CONSUMER.DELETE.{stream}.*" for stream in needs.companions),
@@ -71,6 +71,7 @@ def for_the_rest(js: JetStream, needs: Needs) -> Iterator[Right]:
     yield Right(js.api(f"CONSUMER.MSG.NEXT.{events}.{durable}"), NO_PULL)
     yield Right(f"$JS.ACK.{events}.{durable}.>")
     yield Right(DEAD_LETTER_SUBJECT, headers={"Nats-Expected-Stream": PROBE})
+    yield Right(PAUSE_SUBJECT, headers={"Nats-Expected-Stream": PROBE})
 
 
 async def unheard(js: JetStream) -> list[str]:

@@ -15,6 +15,12 @@ from reactor.jetstream.errors import NotFound, PermissionDenied, Refused
 
 DEAD_LETTERS = "REACTOR_DEAD_LETTERS"
 DEAD_LETTER_SUBJECT = "reactor.dead_letters"
+CONTROL = "REACTOR_CONTROL"
+"""Where an operator's word is kept: an emptied Redis does not forget it."""
+CONTROL_SUBJECTS = "reactor.control.*"
+PAUSE_SUBJECT = "reactor.control.pause"
+OWN_STREAMS = frozenset({DEAD_LETTERS, CONTROL})
+"""Never job streams, whatever the pattern says."""
 ADVISORY_SUBJECTS = (
     f"{ADVISORY}.STREAM.CREATED.*",
     f"{ADVISORY}.STREAM.UPDATED.*",
@@ -64,7 +70,7 @@ class Provision:
     @property
     def own_streams(self) -> frozenset[str]:
         """Streams that are never job streams."""
-        return frozenset({self.events.stream, DEAD_LETTERS})
+        return OWN_STREAMS | {self.events.stream}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,13 @@ async def provision(js: JetStream, desired: DesiredStreams) -> Provision:
     letters = _config(DEAD_LETTERS, [DEAD_LETTER_SUBJECT], desired.max_age, desired.replicas)
     limits = {"max_msgs": desired.letters_max_msgs, "max_bytes": await _affordable(js, desired), "discard": "old"}
     await _declare(js, letters | limits)
+    await declare_control(js, desired.replicas)
     return Provision(events)
+
+
+async def declare_control(js: JetStream, replicas: int) -> None:
+    """The stream of an operator's word, where it is missing. Raises ProvisionError and JetStreamError."""
+    await _declare(js, _config(CONTROL, [CONTROL_SUBJECTS], 0, replicas) | {"max_msgs_per_subject": 64})
 
 
 async def _affordable(js: JetStream, desired: DesiredStreams) -> int:

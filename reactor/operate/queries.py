@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
-from reactor.controller.look import Judge, Look, Target
+from reactor.controller.look import Judge, Look, Target, paused
 from reactor.controller.resources import Resources
-from reactor.core.explain import changes, sentence
-from reactor.core.model import Word, format_instant
+from reactor.core.explain import changes, sentence, would_be
+from reactor.core.model import Drain, Word, format_instant
+from reactor.core.pause import Pause
 from reactor.core.policy import guards_of
 from reactor.core.report import describe
 from reactor.core.shapes import (
@@ -51,6 +52,7 @@ class Overview:
         self._ledger = resources.ledger
         self._clock = resources.clock
         self._rights = resources.rights
+        self._pausing = resources.pausing
         self._judge = judge
         self._policy = judge.policy
         self.trail = Trail(audit)
@@ -65,6 +67,10 @@ class Overview:
     def paused(self) -> str | None:
         """Why nothing is deleted by this process, where that is so."""
         return self._rights.paused
+
+    async def pause(self) -> Pause | None:
+        """The operator's pause that stands; in report mode there is nothing to pause."""
+        return await self._pausing.standing() if self._policy.deletes else None
 
     async def reach(self) -> None:
         """Raises where NATS or Redis is away, or the lifecycle stream or its durable is gone."""
@@ -102,7 +108,7 @@ class Overview:
         """What all replicas see alike: streams by verdict, ledger, the last full pass."""
         counts, snapshot = await self._census.counts(), await self._look_around()
         coverage, _ = await self._directory.look_up(snapshot)
-        last_pass = await self._ledger.passes.last()
+        last_pass, pause = await self._ledger.passes.last(), await self.pause()
         return {
             **counts,
             "at": format_instant(self._clock()),
@@ -113,6 +119,7 @@ class Overview:
                 "gap": coverage.gap,
             },
             "lag": snapshot.lifecycle.behind,
+            "pause": pause.told() if pause else None,
             "last_reconcile": last_pass,
         }
 
@@ -162,11 +169,15 @@ class Overview:
             raise NoJobStream(await self.trail.what_became_of(name)) from error
         deliveries = await self._ledger.tallies.deliveries(job_id)
         guards = guards_of(look.stream, look.record, self._policy)
+        pause = await self.pause() if isinstance(look.verdict, Drain) else None
+        found = paused(look, pause) if pause else look.by_verdict()
         return {
-            **describe(look.by_verdict(), self._policy),
+            **describe(found, self._policy),
             "at": format_instant(look.stream.observed_at),
-            "sentence": sentence(name, look.verdict, look.record, look.coverage),
-            "changes": changes(look.verdict),
+            "sentence": (
+                would_be(look.stream, pause) if pause else sentence(name, look.verdict, look.record, look.coverage)
+            ),
+            "changes": changes(found.reason, look.stream),
             "guards": [
                 {"guard": guard.name, "passes_at": format_instant(guard.passes_at), "passed": guard.passed}
                 for guard in guards

@@ -6,8 +6,9 @@ Keys, each under the namespace:
     intents  hash    deletions begun and not yet accounted for, by stream
     reported hash    what would have been deleted, as long as nothing has happened to it since, by stream
 
-An entry is of one of these phases: `intent`, `outcome`, `unfixable`, which tells of an attempt that came to nothing,
-`prepared`, and in report mode `would_drain`, once for each stream, and `afterwards`, which tells what has become of it.
+An entry is of one of these phases: `intent`, `outcome`; `unfixable`, which tells of an attempt that came to nothing;
+`prepared`; what an operator has ordered (`paused`, `resumed`, `protected`, `unprotected`, `restored`); in report mode
+`would_drain`, once for each stream, and `afterwards`, which tells what has become of it.
 Every deletion gets exactly one outcome, also where the process that began was killed: whoever takes the intent out of
 the hash writes it. An intent that a later attempt takes over shares that one's.
 """
@@ -108,6 +109,23 @@ class Failure:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an operator has ordered: of which stream, where it was one, and why."""
+
+    stream: str
+    job_id: str
+    detail: str
+    by: str
+    at: str
+    actor: dict[str, Any]
+    reason: str = "operator"
+
+    def fields(self) -> dict[str, Any]:
+        """As the trail keeps them."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
 class Audit:
     """The trail in one Redis. Every method raises redis.exceptions.RedisError."""
 
@@ -154,6 +172,10 @@ class Audit:
     async def prepared(self, intent: Intent) -> None:
         """Write down that a stream was emptied for a job that is started again."""
         await self._add("prepared", intent.fields())
+
+    async def ordered(self, phase: str, order: Order) -> None:
+        """Write down what an operator has ordered."""
+        await self._add(phase, order.fields())
 
     async def _add(self, phase: str, fields: dict[str, Any]) -> None:
         entry = {"phase": phase, "evidence": json.dumps(fields)}

@@ -24,6 +24,8 @@ class Kind(StrEnum):
     """The breaker held back the last full pass, whoever ran it."""
     DELETES_PAUSED = "deletes_paused"
     """A right is missing, so this worker deletes nothing."""
+    PAUSED = "paused"
+    """An operator has paused all deleting."""
     COVERAGE_LOST = "coverage_lost"
     """Redis has lost history; nothing is deleted until the ledger is rebuilt."""
 

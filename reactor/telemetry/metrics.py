@@ -89,6 +89,7 @@ class Metrics(Observer):
         )
         self._judged = self._one_gauge("streams_judged_timestamp_seconds", "When the streams were last judged.")
         self._paused = self._one_gauge("deletes_paused", "1 while this worker deletes nothing for want of a right.")
+        self._pause = self._one_gauge("paused", "1 while an operator has paused all deleting.")
         self._breaker = self._one_gauge("breaker_tripped", "1 where the breaker has held back the last full pass.")
         self._took = self._one_gauge("reconcile_duration_seconds", "How long the last full pass took.")
         self._succeeded = self._one_gauge(
@@ -145,6 +146,7 @@ class Metrics(Observer):
             self._oldest.set(measures["oldest_zombie_s"] or 0.0)
             self._judged.set(_seconds(measures["at"]))
         self._lag.set(measures["lag"])
+        self._pause.set(measures["pause"] is not None)
         self._covered.set(measures["coverage"]["complete"])
         if measures["last_reconcile"]:
             self._passed(measures["last_reconcile"])

@@ -1,7 +1,5 @@
 """From settings to connections: the one place where credentials and addresses become open sockets, at first use."""
 
-import os
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,6 +15,7 @@ from redis.backoff import NoBackoff
 
 from reactor.config.redis_url import RedisAddress, parse_redis_url
 from reactor.config.settings import NatsSettings, Settings
+from reactor.core.actor import Actor
 from reactor.directories.opinion import JobDirectory
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.connection import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S
@@ -25,11 +24,10 @@ from reactor.store.audit import Audit
 from reactor.store.cluster import Cluster
 from reactor.store.ledger import Ledger
 from reactor.store.scripts import Scripts
+from reactor.worker.actor import actor_of
 from reactor.worker.directory import job_directory
 
 RECORD_TTL_S = 7 * 86_400.0
-INSTANCE_ID = f"{socket.gethostname()}:{os.getpid()}"
-"""This process, in the audit."""
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +37,8 @@ class Connections:
     """What every command works with, not connected yet: connections open at their first use."""
 
     settings: Settings
+    actor: Actor
+    """Who this process is, in the audit."""
     reads: JetStream
     effects: JetStream
     redis: Redis
@@ -59,9 +59,9 @@ class Connections:
 
 @asynccontextmanager
 async def connections(
-    settings: Settings, on_error: Callable[[str], None] = lambda _: None
+    settings: Settings, on_error: Callable[[str], None] = lambda _: None, *, actor: Actor | None = None
 ) -> AsyncIterator[Connections]:
-    """The connections, closed at the end. `on_error` hears what the NATS server complains of."""
+    """The connections, closed at the end. `on_error` hears what the NATS server complains of; `actor` is a worker."""
     options, domain = nats_options(settings.nats), settings.nats.domain
     async with AsyncExitStack() as stack:
         reads = JetStream(options, domain=domain, on_error=on_error)
@@ -76,7 +76,7 @@ async def connections(
         jobs = job_directory(settings.directory)
         if jobs is not None:
             stack.push_async_callback(jobs.close)
-        yield Connections(settings, reads, effects, redis, namespace, ledger, audit, jobs)
+        yield Connections(settings, actor or actor_of("worker"), reads, effects, redis, namespace, ledger, audit, jobs)
 
 
 @asynccontextmanager

@@ -64,6 +64,7 @@ class Watchdog:
         self._reads = resources.reads
         self._directory = resources.directory
         self._rights = resources.rights
+        self._pausing = resources.pausing
         self._ledger = resources.ledger
         self._broker = broker
         self._desired = desired
@@ -86,6 +87,8 @@ class Watchdog:
         await self._hear()
         await self._directory.ensure()
         await self._rights.recheck()
+        pause = await self._pausing.standing()
+        self._alerts.note(Kind.PAUSED, pause.in_words() if pause else None)
         self._note_breaker(await self._ledger.passes.last())
 
     def _is_silent(self) -> bool:

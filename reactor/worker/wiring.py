@@ -13,7 +13,9 @@ from reactor.controller.companions import Companions
 from reactor.controller.drain import Drainer
 from reactor.controller.intake import AdvisorySubscriber, DeadLetters, LifecycleSubscriber, consume_pending
 from reactor.controller.look import Judge
+from reactor.controller.pausing import Pausing
 from reactor.controller.prepare import Preparer
+from reactor.controller.protect import Protector
 from reactor.controller.reconciler import Reconciler
 from reactor.controller.recorder import Recorder
 from reactor.controller.resources import Resources
@@ -29,7 +31,7 @@ from reactor.core.policy import Breaker, Policy
 from reactor.directories.authority import Authority
 from reactor.directories.events import Directory
 from reactor.jetstream.topology import (
-    DEAD_LETTERS,
+    OWN_STREAMS,
     DesiredStreams,
     Provision,
     ProvisionError,
@@ -43,7 +45,7 @@ from reactor.operate.emit import emit
 from reactor.operate.queries import Overview
 from reactor.store.health import RedisHealth
 from reactor.telemetry.alerts import Alerts
-from reactor.worker.connections import INSTANCE_ID, Connections
+from reactor.worker.connections import Connections
 
 
 async def provision_safely(connected: Connections) -> Provision:
@@ -73,7 +75,7 @@ def desired_streams(events: EventsSettings) -> DesiredStreams:
     )
 
 
-def policy_of(settings: Settings, own_streams: frozenset[str] = frozenset({DEAD_LETTERS})) -> Policy:
+def policy_of(settings: Settings, own_streams: frozenset[str] = OWN_STREAMS) -> Policy:
     """The rules, as the core takes them."""
     rules = settings.policy
     return Policy(
@@ -116,7 +118,12 @@ def doctor_of(connected: Connections) -> Doctor:
 
 def alerts_of(connected: Connections) -> Alerts:
     """Tells of this process's alerts."""
-    return Alerts(connected.announce, INSTANCE_ID, utc_now)
+    return Alerts(connected.announce, connected.actor.by, utc_now)
+
+
+def recorder_of(connected: Connections, observer: Observer = FORGETFUL) -> Recorder:
+    """Tells what this process does; `observer` is told, too."""
+    return Recorder(connected.audit, connected.announce, connected.actor, utc_now, observer)
 
 
 class UseCases:
@@ -140,10 +147,8 @@ class UseCases:
         self._settings = settings
         self._source = provisioned.events
         self._observer = observer
-        self.policy = replace(
-            policy_of(settings, provisioned.own_streams | {DEAD_LETTERS}), assume_missing=assume_missing
-        )
-        recorder = Recorder(connected.audit, connected.announce, INSTANCE_ID, utc_now, observer)
+        self.policy = replace(policy_of(settings, provisioned.own_streams), assume_missing=assume_missing)
+        recorder = recorder_of(connected, observer)
         self.resources = Resources(
             reads=connected.reads,
             effects=connected.effects,
@@ -153,6 +158,7 @@ class UseCases:
             retries=Retries(connected.ledger, recorder, utc_now, settings.sweep.max_attempts),
             companions=Companions(settings.policy.companions, connected.reads, connected.effects),
             rights=Rights(connected.effects),
+            pausing=Pausing(connected.reads),
             standing=Standing(connected.ledger, self.policy, recorder, events_decide=connected.jobs is None),
             throttle=Throttle(
                 settings.sweep.concurrency, connected.ledger.turns, settings.sweep.max_rate, connected.reads.pace
@@ -219,6 +225,11 @@ class UseCases:
 
         judge = Judge(self.resources, self.policy)
         return Preparer(self.resources, judge, self._settings.sweep.lease.total_seconds(), say)
+
+    def protector(self) -> Protector:
+        """Protects streams."""
+        judge = Judge(self.resources, self.policy)
+        return Protector(self.resources, judge, self._settings.sweep.lease.total_seconds())
 
     def overview(self) -> Overview:
         """For whoever looks on."""

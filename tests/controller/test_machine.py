@@ -104,6 +104,10 @@ class JobsAndReplicas(RuleBasedStateMachine):
         self.server.tell(job, "STARTED")
         self.server.publish(f"job_{job}")
 
+    @rule(paused=st.booleans())
+    def pause_or_resume(self, paused: bool) -> None:  # noqa: FBT001  # hypothesis draws it
+        self.server.paused = paused
+
     # What time and trouble do.
 
     @rule(seconds=st.sampled_from([9, 25, 31, 61]))
@@ -225,6 +229,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
         """When all is whole again, what is over is gone within a few passes, and nothing else."""
         try:
             self.server.tell("9", "STARTED")
+            self.server.paused = False
             for _ in range(4):
                 self.server.now += (max(GUARDS.values()) // SECOND + LEASE_S + 400) * SECOND
                 self._forget("lease:*")

@@ -96,7 +96,7 @@ async def test_a_healthy_world_is_in_order(world: World) -> None:
     names = [check["name"] for check in told["checks"]]
     assert names[0] == "nats.server"
     assert names[-1] == "ledger.last_pass"
-    assert len(names) == len(set(names)) == 32
+    assert len(names) == len(set(names)) == 33
 
 
 async def test_people_read_groups_marks_and_mends(world: World) -> None:
@@ -113,7 +113,7 @@ async def test_people_read_groups_marks_and_mends(world: World) -> None:
     at = next(number for number, line in enumerate(lines) if line.startswith("!"))
     assert "stream REACTOR_ADVISORIES of reactor 0.1 keeps others off" in lines[at]
     assert lines[at + 1].strip().startswith("mend: ")
-    assert lines[-1] == "no errors, 1 warning in 32 checks"
+    assert lines[-1] == "no errors, 1 warning in 33 checks"
 
 
 def test_hostile_names_do_nothing_to_a_terminal() -> None:
@@ -638,7 +638,7 @@ async def test_one_copy_in_a_cluster_is_said(tmp_path: Path) -> None:
 
 async def test_an_account_that_is_nearly_full_is_said(tmp_path: Path, world: World) -> None:
     """Before a job cannot create its stream."""
-    account = "accounts { A: { jetstream: { max_streams: 3, max_store: 1G }, users: [{ user: a, password: a }] } }\n"
+    account = "accounts { A: { jetstream: { max_streams: 4, max_store: 1G }, users: [{ user: a, password: a }] } }\n"
     async with own_nats(tmp_path, account) as server:
         url = f"nats://a:a@{HOST}:{server.port}"
         async with connected(url, world.redis_url, world.namespace) as one:

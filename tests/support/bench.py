@@ -9,12 +9,14 @@ from harness import World
 from reactor.controller.companions import Companions
 from reactor.controller.drain import Drainer
 from reactor.controller.look import Judge, Target
+from reactor.controller.pausing import Pausing
 from reactor.controller.recorder import Recorder
 from reactor.controller.resources import Resources
 from reactor.controller.retries import Retries
 from reactor.controller.rights import Rights
 from reactor.controller.standing import Standing
 from reactor.controller.throttle import Throttle
+from reactor.core.actor import Actor
 from reactor.core.model import Settlement
 from reactor.core.observer import Observer
 from reactor.core.policy import Policy
@@ -97,7 +99,7 @@ class Bench:
         self.snapshot = await self.directory.ensure()
 
     def resources(self, by: str = "bench") -> Resources:
-        recorder = Recorder(self.audit, self._announce, by, utc_now, self.ends)
+        recorder = Recorder(self.audit, self._announce, Actor("worker", by, 1, "nobody", "0"), utc_now, self.ends)
         return Resources(
             reads=self.reads,
             effects=self.effects,
@@ -107,6 +109,7 @@ class Bench:
             retries=Retries(self.ledger, recorder, utc_now, 8),
             companions=Companions((), self.reads, self.effects),
             rights=Rights(self.effects),
+            pausing=Pausing(self.reads),
             throttle=Throttle(1),
             standing=Standing(self.ledger, self.policy, recorder),
             clock=utc_now,

@@ -24,6 +24,7 @@ from reactor.config.settings import PolicySettings
 from reactor.controller.companions import Companions
 from reactor.controller.drain import Drainer
 from reactor.controller.look import Judge
+from reactor.controller.pausing import Pausing
 from reactor.controller.reconciler import PassOptions, Reconciler
 from reactor.controller.recorder import Recorder
 from reactor.controller.resources import Resources
@@ -32,14 +33,16 @@ from reactor.controller.rights import Rights
 from reactor.controller.standing import Standing
 from reactor.controller.sweeper import Sweeper
 from reactor.controller.throttle import Throttle
+from reactor.core.actor import Actor
 from reactor.core.events import SubjectTemplate
 from reactor.core.model import SECOND, format_instant
+from reactor.core.pause import pausing
 from reactor.core.policy import Breaker, Policy
 from reactor.core.report import Report
 from reactor.directories.events import Directory
 from reactor.jetstream.client import JetStream, StoredMessage
 from reactor.jetstream.errors import NobodyThere, Unanswered
-from reactor.jetstream.topology import Source
+from reactor.jetstream.topology import CONTROL, PAUSE_SUBJECT, Source
 from reactor.store.audit import Audit
 from reactor.store.ledger import Ledger
 from reactor.store.scripts import Script, Scripts
@@ -106,6 +109,8 @@ class Server:
     asked: dict[str, int] = field(default_factory=dict)
     """By job: the highest sequence of the lifecycle stream when its last word was asked for last."""
     wrongs: list[str] = field(default_factory=list)
+    paused: bool = False
+    """By an operator, before whatever reactor does now."""
 
     def tell(self, job: str, status: str | None, occurred_at: int | None = None) -> None:
         """Store a lifecycle message."""
@@ -167,6 +172,8 @@ class Server:
         wrongs = []
         if not stream.fenced:
             wrongs.append("not fenced")
+        if self.paused:
+            wrongs.append("while deleting is paused")
         if stream.config["metadata"].get("reactor.protect") == "true":
             wrongs.append("protected")
         if now < stream.created + GUARDS["age_guard"]:
@@ -205,7 +212,7 @@ class Server:
             case "STREAM.DELETE", _:
                 return self.delete(name)
             case "STREAM.MSG.GET", _:
-                return self._message(payload)
+                return self._message(payload) if name == LIFECYCLE else self._pause()
             case "CONSUMER.LIST", _:
                 return _page(consumers=[]) if name in self.streams else _error(404, 10059)
             case "CONSUMER.INFO.JOBS", _:
@@ -213,6 +220,12 @@ class Server:
                 return {"ack_floor": {"stream_seq": self.ack_floor}, "num_pending": pending, "num_ack_pending": 0}
             case _:
                 return _error(404, 10059)
+
+    def _pause(self) -> dict[str, Any]:
+        if not self.paused:
+            return _error(404, 10037)
+        data = b64encode(pausing("an operator", "a reason", None)).decode()
+        return {"message": {"subject": PAUSE_SUBJECT, "seq": 1, "time": format_instant(START), "data": data}}
 
     def barrier(self, subject: str, headers: dict[str, str]) -> dict[str, Any] | None:
         """What a stream behind that subject says; None where there is none."""
@@ -301,8 +314,8 @@ class RealServer(Server):
 
     def answer(self, verb: str, payload: dict[str, Any]) -> dict[str, Any]:
         model = super().answer(verb, payload)
-        if verb.startswith("CONSUMER.INFO"):
-            return model  # who consumes here is the machine
+        if verb.startswith("CONSUMER.INFO") or verb.endswith(CONTROL):
+            return model  # who consumes and who pauses here is the machine
         real = self._api(verb, payload)
         assert model.get("error", {}).get("err_code") == real.get("error", {}).get("err_code"), (verb, model, real)
         return cast("dict[str, Any]", _with_times(real, model))
@@ -465,7 +478,7 @@ class Replica:
 
     def _resources(self, policy: Policy) -> Resources:
         source = Source(LIFECYCLE, (TEMPLATE.wildcard,))
-        recorder = Recorder(self.audit, _nobody_listens, "replica", lambda: START)
+        recorder = Recorder(self.audit, _nobody_listens, Actor("worker", "replica", 1, "nobody", "0"), lambda: START)
         return Resources(
             reads=self.js,
             effects=self.js,
@@ -475,6 +488,7 @@ class Replica:
             retries=Retries(self.ledger, recorder, lambda: START, 8),
             companions=Companions((), self.js, self.js),
             rights=Rights(self.js),
+            pausing=Pausing(self.js),
             throttle=Throttle(4),
             standing=Standing(self.ledger, policy, recorder),
             clock=lambda: self.server.now,

@@ -8,7 +8,7 @@ from reactor.core.model import SECOND, Stream
 from reactor.core.policy import Policy
 from reactor.core.stream_info import Raw, beside, read_stream
 from reactor.jetstream.client import JetStream, Listing
-from reactor.jetstream.topology import DEAD_LETTERS, DesiredStreams, Source, topology_of
+from reactor.jetstream.topology import OWN_STREAMS, DesiredStreams, Source, topology_of
 from reactor.operate.doctor import judges
 from reactor.store.health import RedisHealth
 from reactor.store.ledger import Ledger
@@ -60,7 +60,7 @@ class Findings:
     @property
     def own_streams(self) -> frozenset[str]:
         """Streams that are never job streams, as far as they are known."""
-        return frozenset({self.events_stream, DEAD_LETTERS})
+        return OWN_STREAMS | {self.events_stream}
 
     def job_streams(self) -> list[Stream]:
         """What the listing shows of job streams."""

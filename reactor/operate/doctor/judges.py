@@ -7,6 +7,7 @@ from typing import Any
 from reactor.core.checks import Check, counted, error, ok, size, some, warning
 from reactor.core.explain import span
 from reactor.core.model import SECOND, Coverage, Record, Stream, format_instant
+from reactor.core.pause import Pause
 from reactor.core.policy import Policy
 
 Raw = Mapping[str, Any]
@@ -131,6 +132,13 @@ def judge_dead_letters(number: int, stream: str) -> Check:
         mend = f"nats stream view {stream} shows them with the reason; then nats stream purge {stream}"
         return warning("streams.dead_letters", f"{counted(number, 'event')} could not be read", mend)
     return ok("streams.dead_letters", "every event could be read")
+
+
+def judge_pause(pause: Pause | None) -> Check:
+    """Whether an operator has paused deleting."""
+    if pause:
+        return warning("streams.control", pause.in_words(), "reactor resume lets it go on")
+    return ok("streams.control", "nobody has paused deleting")
 
 
 def judge_dead_letter_limits(config: Raw) -> Check:

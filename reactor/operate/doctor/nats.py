@@ -3,12 +3,15 @@
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+from reactor.controller.pausing import Pausing
 from reactor.core.checks import Check, counted, ok, warning
 from reactor.core.model import SECOND
 from reactor.core.stream_info import FENCES, instant
 from reactor.jetstream.errors import NotFound, PermissionDenied
 from reactor.jetstream.permissions import Needs, for_deleting, for_the_rest, lacking, unheard
 from reactor.jetstream.topology import (
+    CONTROL,
+    CONTROL_SUBJECTS,
     DEAD_LETTER_SUBJECT,
     DEAD_LETTERS,
     FORMER_ADVISORIES,
@@ -48,6 +51,7 @@ class NatsSection:
             "streams.durable": self._durable,
             "streams.advisories": self._advisory_streams,
             "streams.dead_letters": self._dead_letters,
+            "streams.control": self._control,
             "streams.overlap": self._overlap,
             "streams.pattern": self._job_streams,
             "nats.rights": self._rights,
@@ -133,14 +137,26 @@ class NatsSection:
         yield judges.judge_dead_letters(letters["state"]["messages"], DEAD_LETTERS)
         yield judges.judge_dead_letter_limits(letters["config"])
 
+    async def _control(self) -> AsyncIterator[Check]:
+        try:
+            await self._reads.stream_info(CONTROL)
+        except NotFound:
+            self._found.missing_streams.append(CONTROL)
+            yield judges.judge_pause(None)
+            return
+        yield judges.judge_pause(await Pausing(self._reads).standing())
+
     async def _overlap(self) -> AsyncIterator[Check]:
-        fences, letters = (
-            await self._reads.stream_names(FENCES),
-            await self._reads.stream_names(DEAD_LETTER_SUBJECT),
-        )
+        fences, letters, words = [
+            await self._reads.stream_names(subject) for subject in (FENCES, DEAD_LETTER_SUBJECT, CONTROL_SUBJECTS)
+        ]
         fenced = {name for name in fences if self._policy.job_id(name) is not None}  # now, or a moment ago
         read = [name for name in self._found.own_streams if self._policy.job_id(name) is not None]
-        captors = {FENCES: fences - fenced, DEAD_LETTER_SUBJECT: letters - {DEAD_LETTERS}}
+        captors = {
+            FENCES: fences - fenced,
+            DEAD_LETTER_SUBJECT: letters - {DEAD_LETTERS},
+            CONTROL_SUBJECTS: words - {CONTROL},
+        }
         yield judges.judge_overlap(captors, read)
 
     async def _job_streams(self) -> AsyncIterator[Check]:

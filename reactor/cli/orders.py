@@ -1,0 +1,111 @@
+"""What an operator orders: pause and resume, protect and unprotect."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import typer
+
+from reactor.cli.exits import Exit, fail
+from reactor.cli.shell import duration_of, run, settings_of_command
+from reactor.config.settings import Settings
+from reactor.controller.look import Target
+from reactor.controller.pausing import Pausing
+from reactor.controller.protect import NotProtected
+from reactor.core.model import nanoseconds
+from reactor.jetstream.errors import NotFound
+from reactor.jetstream.topology import declare_control
+from reactor.store.scripts import LedgerError
+from reactor.worker.actor import actor_of
+from reactor.worker.connections import Connections, connections
+from reactor.worker.wiring import UseCases, policy_of, provision_safely, recorder_of
+
+PROTECT_S = 90.0
+"""How long a deletion under way is waited out; longer than a lease by default."""
+
+
+def pause(span: str | None, reason: str) -> None:
+    """Nobody deletes anything from here on. NATS keeps it: it holds where Redis is away, too."""
+    settings = settings_of_command()
+    lasting = None if span is None else duration_of("--for", span)
+    if lasting is not None and not lasting.total_seconds():
+        fail(Exit.USAGE, "--for: how long? leave it out to pause until reactor resume")
+
+    async def order(connected: Connections) -> str | None:
+        pausing = Pausing(connected.reads)
+        span_ns = None if lasting is None else nanoseconds(lasting)
+        await pausing.pause(connected.actor.person, reason, span_ns)
+        standing = await pausing.standing()
+        return standing.in_words() if standing else None
+
+    words, unwritten = run(lambda: _ordered(settings, "pause", "paused", reason, order), settings.nats.domain)
+    typer.echo(f"{words}; reactor resume lets it go on")
+    _say_unwritten(unwritten)
+
+
+def resume() -> None:
+    """Deleting goes on."""
+    settings = settings_of_command()
+
+    async def order(connected: Connections) -> str | None:
+        pausing = Pausing(connected.reads)
+        standing = await pausing.standing()
+        if standing is not None:
+            await pausing.resume(connected.actor.person)
+        return standing.in_words() if standing else None
+
+    was, unwritten = run(lambda: _ordered(settings, "resume", "resumed", "", order), settings.nats.domain)
+    typer.echo(f"deleting goes on; it was: {was}" if was else "deleting was not paused")
+    _say_unwritten(unwritten)
+
+
+def protect(streams: Sequence[str], *, protected: bool) -> None:
+    """Exits with the gravest code of all streams."""
+    settings = settings_of_command()
+    for name in streams:
+        if policy_of(settings).job_id(name) is None:
+            pattern = settings.policy.stream_pattern
+            fail(Exit.USAGE, f"{name!r} is no job stream, so reactor never touches it: it does not match {pattern}")
+
+    async def order() -> list[Exit]:
+        command = "protect" if protected else "unprotect"
+        async with connections(settings, actor=actor_of(command)) as connected:
+            cases = UseCases(connected, await provision_safely(connected))
+            return [await _protect(cases, name, protected=protected) for name in dict.fromkeys(streams)]
+
+    raise typer.Exit(max(run(order, settings.nats.domain)))
+
+
+async def _protect(cases: UseCases, name: str, *, protected: bool) -> Exit:
+    target = Target(name, cases.policy.job_id(name) or "")
+    try:
+        changed = await cases.protector().protect(target, PROTECT_S, protected=protected)
+    except NotFound:
+        typer.echo(f"reactor: {await cases.overview().trail.what_became_of(name)}", err=True)
+        return Exit.NO_STREAM
+    except NotProtected as error:
+        typer.echo(f"reactor: {error}", err=True)
+        return Exit.UNFIXABLE
+    words = "is protected: nothing drains it" if protected else "is not protected any more: it is judged like any other"
+    typer.echo(f"{name} {words}" + ("" if changed else ", as it was"))
+    if not protected and cases.policy.is_protected_by_name(name):
+        typer.echo(f"{name} is still protected by REACTOR_POLICY_PROTECT")
+    return Exit.DONE
+
+
+async def _ordered(
+    settings: Settings, command: str, what: str, why: str, order: Callable[[Connections], Awaitable[str | None]]
+) -> tuple[str | None, str | None]:
+    """What the order has to say, and why it could not be written into the audit. Redis may be what is broken."""
+    async with connections(settings, actor=actor_of(command)) as connected:
+        await declare_control(connected.reads, settings.events.replicas)
+        said = await order(connected)
+        try:
+            if said:
+                await recorder_of(connected).ordered(what, why=why)
+        except LedgerError as error:
+            return said, str(error)
+        return said, None
+
+
+def _say_unwritten(why: str | None) -> None:
+    if why:
+        typer.echo(f"reactor: Redis could not be reached, so the audit does not tell of it: {why}", err=True)

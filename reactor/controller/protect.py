@@ -1,0 +1,47 @@
+"""Protection: a word in a stream's own metadata, by which no replica ever drains it."""
+
+import asyncio
+
+from reactor.controller.look import Judge, Look, Target
+from reactor.controller.resources import Resources
+from reactor.controller.undisturbed import StaysFenced, Undisturbed
+from reactor.core.stream_info import with_protection
+
+
+class NotProtected(Exception):
+    """It is as it was: says why."""
+
+
+class Protector:
+    """Protects streams, and takes protection away."""
+
+    def __init__(self, resources: Resources, judge: Judge, lease_s: float) -> None:
+        """`lease_s` is the time for one stream."""
+        self._effects = resources.effects
+        self._directory = resources.directory
+        self._recorder = resources.recorder
+        self._undisturbed = Undisturbed(resources, judge, lease_s)
+
+    async def protect(self, target: Target, timeout_s: float, *, protected: bool) -> bool:
+        """Whether that has changed anything. A deletion under way is waited out, or has its way.
+
+        Raises NotFound where there is no such stream, NotProtected, JetStreamError and LedgerError.
+        """
+
+        async def work(look: Look) -> bool:
+            if look.stream.protected is protected:
+                return False
+            await self._effects.update_stream(with_protection(look.raw["config"], protected=protected))
+            return True
+
+        try:
+            async with asyncio.timeout(timeout_s):
+                changed = await self._undisturbed.do(await self._directory.look_around(), target, work)
+        except StaysFenced as error:
+            raise NotProtected(str(error)) from error
+        except TimeoutError as error:
+            message = f"a deletion of {target.name} is still under way after {timeout_s:g} s: try again"
+            raise NotProtected(message) from error
+        if changed:
+            await self._recorder.ordered("protected" if protected else "unprotected", target.name, target.job_id)
+        return changed

@@ -1,0 +1,33 @@
+"""Who acts: the process, the person, and what they have overridden. Pure."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """One process of reactor's, as the audit names it."""
+
+    role: str
+    """`worker`, or the command."""
+    host: str
+    pid: int
+    user: str
+    """Of the operating system."""
+    version: str
+    overrides: tuple[str, ...] = ()
+    """Flags that stood for a setting, a guard or the breaker."""
+
+    @property
+    def by(self) -> str:
+        """In short."""
+        return f"{self.host}:{self.pid}"
+
+    @property
+    def person(self) -> str:
+        """Who stands behind a command."""
+        return f"{self.user}@{self.host}"
+
+    def told(self) -> dict[str, Any]:
+        """As the audit keeps it."""
+        return asdict(self) | {"overrides": list(self.overrides)}

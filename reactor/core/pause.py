@@ -1,0 +1,56 @@
+"""An operator's word that nothing is to be deleted, as it is kept in NATS. Pure."""
+
+import json
+from dataclasses import dataclass
+
+from reactor.core.model import format_instant
+from reactor.core.shapes import PauseTold
+
+UNREADABLE = "the message that says so cannot be read, so nobody knows: reactor resume, or reactor pause again"
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Who has paused deleting, why, since when and until when (ns, the server's time; None: until it is resumed)."""
+
+    by: str
+    reason: str
+    since: int
+    until: int | None = None
+
+    def stands(self, now: int) -> bool:
+        """Whether it still holds at the server's time `now`."""
+        return self.until is None or now < self.until
+
+    def in_words(self) -> str:
+        """For a report."""
+        until = f" until {format_instant(self.until)}" if self.until else ""
+        return f"deleting is paused by {self.by} since {format_instant(self.since)}{until}: {self.reason}"
+
+    def told(self) -> PauseTold:
+        """As JSON tells of it."""
+        until = None if self.until is None else format_instant(self.until)
+        return {"by": self.by, "reason": self.reason, "since": format_instant(self.since), "until": until}
+
+
+def pausing(by: str, reason: str, span_ns: int | None) -> bytes:
+    """The message that pauses, for so long or until it is resumed."""
+    return json.dumps({"paused": True, "by": by, "reason": reason, "span_ns": span_ns}).encode()
+
+
+def resuming(by: str) -> bytes:
+    """The message that ends a pause."""
+    return json.dumps({"paused": False, "by": by}).encode()
+
+
+def read_pause(body: bytes, stored_at: int) -> Pause | None:
+    """What the last message says; `stored_at` is the server's own time of it. What cannot be read pauses."""
+    try:
+        said = json.loads(body)
+        if said["paused"] is False:
+            return None
+        span = said["span_ns"]
+        until = None if span is None else stored_at + int(span)
+        return Pause(str(said["by"]), str(said["reason"]), stored_at, until)
+    except (ValueError, TypeError, KeyError):
+        return Pause("somebody", UNREADABLE, stored_at)

@@ -1,0 +1,169 @@
+"""An operator's orders: pause, resume, protect, unprotect; against real replicas."""
+
+import asyncio
+import json
+
+import pytest
+from bench import Bench
+from harness import World, eventually, gone, served, worker
+
+from reactor.core.model import Outcome, Reason
+
+PAUSED = "REACTOR_CONTROL"
+
+
+async def test_nothing_falls_while_deleting_is_paused(world: World) -> None:
+    """By events, by passes and by commands; afterwards everything does, and nobody was asked twice."""
+    await world.declare()
+    assert (await world.reactor("pause", "--reason", "a queue is gone")).code == 0
+    async with served(world, REACTOR_RECONCILE_INTERVAL="1s") as at:
+        for number in (1, 2):
+            await world.zombie(number)
+        status = await eventually(lambda: _zombies(at, 2))
+        assert status["pause"]["reason"] == "a queue is gone"
+        assert status["pause"]["until"] is None
+        command = await world.reactor("reconcile", "--json")
+        assert command.code == 4
+        report = json.loads(command.out)
+        assert (report["fixed"], report["waiting"], report["unfixable"]) == (0, 2, 0)
+        assert {(one["verdict"], one["reason"], one["until"]) for one in report["streams"]} == {
+            ("waiting", "paused", None)
+        }
+        assert "a queue is gone" in report["streams"][0]["detail"]
+        assert (await world.reactor("reconcile", "--dry-run")).code == 0
+        assert await world.names() == {"job_1", "job_2"}
+        assert (await at.get("/readyz"))[0] == 200
+        await eventually(lambda: _metric(at, "reactor_paused 1.0"))
+        explained = json.loads((await world.reactor("explain", "job_1", "--json")).out)
+        assert (explained["verdict"], explained["reason"]) == ("waiting", "paused")
+        assert "paused by" in explained["sentence"]
+        assert "reactor resume" in explained["changes"]
+        resumed = await world.reactor("resume")
+        assert resumed.code == 0
+        assert "a queue is gone" in resumed.out
+        await eventually(lambda: gone(world, "job_1", "job_2"))
+    phases = [entry["phase"] for entry in await world.trail() if entry["stream"] == ""]
+    assert phases == ["paused", "resumed"]
+
+
+async def _zombies(at: object, count: int) -> object:
+    status = (await at.get("/api/status"))[1]  # type: ignore[attr-defined]
+    return status if status["zombies"] == count else None
+
+
+async def _metric(at: object, line: str) -> bool:
+    return line in str((await at.get("/metrics"))[1])  # type: ignore[attr-defined]
+
+
+async def test_an_emptied_redis_does_not_forget_a_pause(world: World) -> None:
+    """NATS keeps it; and with Redis away it can be ordered all the same."""
+    await world.declare()
+    await world.zombie(1)
+    order = await world.reactor("pause", REACTOR_REDIS_URL="redis://127.0.0.1:1/0")
+    assert order.code == 0
+    assert "the audit does not tell of it" in order.err
+    async for key in world.redis.scan_iter(f"{world.namespace}:*"):
+        await world.redis.delete(key)
+    assert (await world.verdicts()) == {"job_1": ("waiting", "paused")}
+
+
+async def test_a_pause_ends_by_itself(world: World) -> None:
+    """By the server's clock."""
+    await world.declare()
+    await world.zombie(1)
+    assert (await world.reactor("pause", "--for", "3s")).code == 0
+    async with worker(world.env()):
+        report = await world.reconcile()
+        assert (report["streams"][0]["reason"], report["streams"][0]["until"] is None) == ("paused", False)
+        await eventually(lambda: gone(world, "job_1"))
+    assert "was not paused" in (await world.reactor("resume")).out
+
+
+async def test_what_cannot_be_read_pauses(world: World) -> None:
+    """Somebody wrote where reactor's own word is kept."""
+    await world.declare()
+    await world.zombie(1)
+    await world.publish("reactor.control.pause", b"\xff nonsense")
+    assert (await world.verdicts()) == {"job_1": ("waiting", "paused")}
+    assert (await world.reactor("resume")).code == 0
+    assert (await world.verdicts()) == {"job_1": ("drained", "terminal")}
+
+
+async def test_without_its_stream_nobody_knows(world: World) -> None:
+    """A control stream that somebody has deleted is no leave to delete; `resume` makes it again."""
+    await world.declare()
+    async with worker(world.env()) as process:
+        await world.js.delete_stream(PAUSED)
+        await world.zombie(1)
+        await eventually(lambda: process.said("REACTOR_CONTROL is gone"))
+        assert await world.names() == {"job_1"}
+        assert (await world.reactor("resume")).code == 0
+        await eventually(lambda: gone(world, "job_1"), 30)
+
+
+@pytest.mark.parametrize("verb", ["STREAM.UPDATE.job_1", "barrier"])
+async def test_a_pause_stops_a_drain_under_way(world: World, verb: str) -> None:
+    """Before its fence or behind it, where it gives back what it has taken."""
+    await world.stream("job_1", messages=1)
+    before = ((await world.info("job_1")) or {})["config"]
+    async with Bench(world) as bench:
+        await world.emit(1, "SUCCESS")
+        await bench.look_around()
+        pausing = bench.resources().pausing
+        bench.effects.before[verb] = lambda: pausing.pause("ana", "stop", None)
+        settlement = await bench.drain()
+        assert (settlement.outcome, settlement.reason) == (Outcome.WAITING, Reason.PAUSED)
+    assert ((await world.info("job_1")) or {})["config"] == before
+    outcomes = [(entry["phase"], entry.get("outcome")) for entry in await world.trail()]
+    assert outcomes == [("intent", None), ("outcome", "waiting")]
+
+
+async def test_protected_is_kept_until_it_is_not(world: World) -> None:
+    """A word in its own metadata; whoever asks twice is told so."""
+    await world.declare()
+    await world.zombie(1)
+    assert (await world.reactor("protect", "job_1")).out.startswith("job_1 is protected")
+    assert "as it was" in (await world.reactor("protect", "job_1")).out
+    assert (await world.verdicts()) == {"job_1": ("kept", "protected")}
+    explained = json.loads((await world.reactor("explain", "job_1", "--json")).out)
+    assert "reactor unprotect job_1" in explained["changes"]
+    assert (await world.reactor("unprotect", "job_1")).code == 0
+    assert (await world.verdicts()) == {"job_1": ("drained", "terminal")}
+    assert [entry["phase"] for entry in await world.trail()][:2] == ["protected", "unprotected"]
+
+
+async def test_what_is_not_there_cannot_be_protected(world: World) -> None:
+    """Exit 5, with what is known of it; and the others are protected."""
+    await world.declare()
+    await world.zombie(1)
+    await world.verdicts()
+    await world.stream("job_2")
+    order = await world.reactor("protect", "job_1", "job_2")
+    assert order.code == 5
+    assert "reactor drained it at" in order.err
+    assert ((await world.info("job_2")) or {})["config"]["metadata"]["reactor.protect"] == "true"
+    other = await world.reactor("protect", "orders")
+    assert other.code == 2
+    assert "is no job stream" in other.err
+
+
+async def test_a_deletion_under_way_is_waited_out(world: World) -> None:
+    """Behind another's fence a stream is not touched; once that is over it is protected, with its own subjects."""
+    await world.declare()
+    await world.stream("job_1", messages=1)
+    await world.emit(1, "STARTED")
+    config = ((await world.info("job_1")) or {})["config"]
+    lease = {"reactor.fence.token": "t", "reactor.fence.until": _soon(), "reactor.fence.subjects": '["job.1.tasks"]'}
+    await world.api("STREAM.UPDATE.job_1", config | {"subjects": ["reactor.fence.job_1.t"], "metadata": lease})
+    order = asyncio.create_task(world.reactor("protect", "job_1"))
+    assert (await order).code == 0
+    after = ((await world.info("job_1")) or {})["config"]
+    assert after["subjects"] == ["job.1.tasks"]
+    assert after["metadata"].get("reactor.protect") == "true"
+    assert "reactor.fence.token" not in after["metadata"]
+
+
+def _soon() -> str:
+    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
+
+    return (datetime.now(UTC) + timedelta(seconds=3)).isoformat().replace("+00:00", "Z")  # noqa: TID251

@@ -646,7 +646,7 @@ async def test_an_account_that_is_nearly_full_is_said(tmp_path: Path, world: Wor
             assert "nats.limits" not in await found(one)
             await one.stream("job_1", max_bytes=900_000_000)
             check = (await found(one))["nats.limits"]
-    assert "streams 3 of 3" in check.found
+    assert "streams 4 of 4" in check.found
     assert "storage 920000000 of " in check.found
 
 

@@ -9,10 +9,10 @@ from reactor.cli.shell import duration_of, run, settings_of_command
 from reactor.config.settings import Settings
 from reactor.controller.look import Target
 from reactor.controller.pausing import Pausing
-from reactor.controller.protect import NotProtected
 from reactor.core.model import nanoseconds
 from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import declare_control
+from reactor.operate.protect import NotProtected
 from reactor.store.scripts import LedgerError
 from reactor.worker.actor import actor_of
 from reactor.worker.connections import Connections, connections

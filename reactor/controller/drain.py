@@ -34,6 +34,7 @@ from reactor.controller.resources import Resources
 from reactor.core.model import SECOND, Drain, Outcome, Reason, Settlement, Unfixable, Wait
 from reactor.core.pause import Pause
 from reactor.core.policy import fell_due
+from reactor.core.stream_info import recipe_of
 from reactor.directories.events import Known, Snapshot
 from reactor.jetstream.errors import JetStreamError, NobodyThere, NotFound, PermissionDenied, Unanswered
 from reactor.store.leases import Lease
@@ -146,7 +147,8 @@ class Drainer:
 
     async def _drain(self, look: Look, reason: Reason, tenure: Tenure) -> Settlement:
         """Fence, prove, delete. From the fence on, a missing answer leaves everything as it is."""
-        intent, held = await self._recorder.begin(look.by_verdict(), tenure.lease)
+        settlement, made_of = look.by_verdict(), recipe_of(look.raw["config"], look.stream.fence, look.consumers)
+        intent, held = await self._recorder.begin(settlement, tenure.lease, look.grounds(self._judge.policy), made_of)
         try:
             tenure.check("fence", held=held)
             settlement = await self._fence_and_delete(look, reason, tenure)

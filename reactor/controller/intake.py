@@ -156,10 +156,10 @@ class LifecycleSubscriber:
         word = fold(event.word.status)
         if word not in self._known and self._is_new(f"status {word}"):
             log.warning("unknown status, taken for a live one", status=event.word.status)
-        if event.remark and self._is_new(f"source {event.source}"):
+        if event.remark and self._is_new(f"source {event.word.source}"):
             log.warning(
                 "an emitter's time cannot be read, so the server's counts",
-                source=event.source,
+                source=event.word.source,
                 job_id=event.job_id,
                 reason=event.remark,
             )

@@ -1,11 +1,13 @@
 """Looking: everything that a verdict on one stream needs, read afresh, and the verdict."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from reactor.controller.resources import Resources
 from reactor.core.model import (
+    SECOND,
     Coverage,
     Drain,
     Outcome,
@@ -15,9 +17,11 @@ from reactor.core.model import (
     Stream,
     Told,
     Verdict,
+    Word,
+    format_instant,
 )
 from reactor.core.pause import Pause
-from reactor.core.policy import Policy, decide
+from reactor.core.policy import Policy, decide, guards_of
 from reactor.core.report import settlement_of
 from reactor.core.stream_info import Raw, beside, figures_of, is_silent, read_consumers, read_stream
 from reactor.directories.events import Known, Snapshot
@@ -49,6 +53,8 @@ class Look:
     """What it was judged by beside what it saw."""
     asked_at: float
     """When the server was asked, by this process's monotonic clock."""
+    consumers: Sequence[Raw] = ()
+    """What the server says of each, where they were asked."""
     told: Told | None = None
     """What the job system's own directory said, where there is one."""
 
@@ -56,9 +62,32 @@ class Look:
         """What was seen, with what came of it."""
         return Settlement(outcome, reason, self.stream, self.record, detail=detail)
 
+    def grounds(self, policy: Policy) -> dict[str, Any]:
+        """Why it may go, as the audit keeps it: who said that its job is over, and which guards have passed."""
+        told, guards = self.told, guards_of(self.stream, self.record, policy)
+        ended_at = format_instant(told.ended_at) if told and told.ended_at else None
+        return {
+            "event": _word(self.record.latest) if self.record else None,
+            "told": {"status": told.status, "ended_at": ended_at} if told else None,
+            "guards": [
+                {
+                    "guard": guard.name,
+                    "length_s": getattr(policy, guard.name) / SECOND,
+                    "passed_at": format_instant(guard.passes_at),
+                }
+                for guard in guards
+            ],
+        }
+
     def by_verdict(self) -> Settlement:
         """What was seen, where nothing comes of it."""
         return settlement_of(self.verdict, self.stream, self.record, self.coverage)
+
+
+def _word(word: Word) -> dict[str, Any]:
+    told = {"status": word.status, "seq": word.seq, "source": word.source}
+    times = {"occurred_at": word.occurred_at, "published_at": word.published_at}
+    return told | {name: format_instant(time) for name, time in times.items()}
 
 
 class Judge:
@@ -85,14 +114,14 @@ class Judge:
         record = event.merged(records.get(target.job_id)) if event else records.get(target.job_id)
         opinion = await self._directory.opinion(target.job_id, record, stream.observed_at, coverage)
         record, coverage = opinion.record, opinion.coverage
-        verdict = decide(stream, record, coverage, self.policy)
+        verdict, consumers = decide(stream, record, coverage, self.policy), list[Raw]()
         if isinstance(verdict, Drain):
-            stream = await self.with_consumers(stream, absent=record is None)
+            stream, consumers = await self.with_consumers(stream, absent=record is None)
             verdict = decide(stream, record, coverage, self.policy)
-        return Look(raw, stream, record, event, coverage, verdict, snapshot, asked_at, opinion.told)
+        return Look(raw, stream, record, event, coverage, verdict, snapshot, asked_at, consumers, opinion.told)
 
-    async def with_consumers(self, stream: Stream, *, absent: bool) -> Stream:
-        """The stream with what its consumers show. Raises JetStreamError.
+    async def with_consumers(self, stream: Stream, *, absent: bool) -> tuple[Stream, list[Raw]]:
+        """The stream with what its consumers show, and all that the server says of them. Raises JetStreamError.
 
         When these very figures were seen first matters where the server has forgotten when they came about, and where
         the job is `absent` from the ledger: then any change is a sign of life.
@@ -100,7 +129,7 @@ class Judge:
         raws, first_seen = await self._reads.consumers(stream.name), None
         if absent or is_silent(raws):
             first_seen = await self._ledger.tallies.first_sighting(stream.name, figures_of(raws), stream.observed_at)
-        return replace(stream, consumers=read_consumers(raws, first_seen))
+        return replace(stream, consumers=read_consumers(raws, first_seen)), raws
 
     async def preview(self, snapshot: Snapshot, target: Target) -> Settlement:
         """What `drain_stream` would do now. Raises LedgerError."""

@@ -6,6 +6,7 @@ One call for each thing that happens, so that none of them can be forgotten.
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
@@ -18,6 +19,8 @@ from reactor.store.leases import Lease
 from reactor.telemetry.journal import Journal
 from reactor.telemetry.traces import span
 
+Grounds = Mapping[str, Any]
+"""Why a stream may go: `event`, `told` and `guards` of an intent."""
 Announce = Callable[[str, bytes], Awaitable[None]]
 
 log = structlog.get_logger(__name__)
@@ -48,14 +51,19 @@ class Recorder:
         """What was found of streams."""
         self._journal.judged(*settlements)
 
-    async def begin(self, settlement: Settlement, lease: Lease) -> tuple[Intent, bool]:
-        """Say what is going to be deleted and why, before it is; and whether the lease is still held."""
-        intent = self._intent(settlement, lease.token)
+    async def begin(
+        self, settlement: Settlement, lease: Lease, grounds: Grounds, made_of: Mapping[str, Any]
+    ) -> tuple[Intent, bool]:
+        """Say what is going to be deleted and why, before it is; and whether the lease is still held.
+
+        `made_of` is what it takes to make it again.
+        """
+        intent = replace(self._intent(settlement, lease.token), **grounds)
         self._own[intent.stream] = None
         if len(self._own) > OWN:
             del self._own[next(iter(self._own))]
         with span("audit"):
-            return intent, await self._audit.intend(intent)
+            return intent, await self._audit.intend(intent, made_of)
 
     def _intent(self, settlement: Settlement, token: str) -> Intent:
         stream, record = settlement.stream, settlement.record
@@ -70,6 +78,7 @@ class Recorder:
             by=self._by,
             at=format_instant(stream.observed_at),
             size=stream.size,
+            actor=self._actor.told(),
         )
 
     def sees_to(self, stream: str) -> bool:
@@ -110,7 +119,11 @@ class Recorder:
         if settlement.outcome is not Outcome.DRAINED:
             self._own.pop(intent.stream, None)
         with span("conclude"):
-            await self._audit.conclude(intent.stream, intent.token, settlement.outcome, settlement.detail or "")
+            proven = settlement.outcome is Outcome.DRAINED
+            proof = f"barrier: its end is sequence {settlement.stream.last_seq}" if proven else ""
+            await self._audit.conclude(
+                intent.stream, intent.token, settlement.outcome, settlement.detail or "", proof=proof
+            )
         await reach(Point.AUDITED, intent.stream)
         if settlement.outcome is Outcome.DRAINED:
             await self._announce(f"reactor.drained.{intent.stream}", _outcome_event(intent))
@@ -163,4 +176,4 @@ class Recorder:
 
 
 def _outcome_event(intent: Intent) -> bytes:
-    return json.dumps({name: value for name, value in intent.fields().items() if name not in Intent.PRIVATE}).encode()
+    return json.dumps({name: getattr(intent, name) for name in Intent.TOLD_TO_ALL}).encode()

@@ -78,7 +78,7 @@ def read_event(
     except ValueError as error:
         return _malformed(job_id, seq, published_at, str(error))
     occurred_at, remark = _instant_of(time, published_at)
-    return Event(job_id, Word(occurred_at, seq, payload.status, published_at), source, remark)
+    return Event(job_id, Word(occurred_at, seq, payload.status, published_at, source), remark)
 
 
 def _parse(data: bytes) -> tuple[Payload, str | None, object]:

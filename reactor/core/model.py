@@ -73,6 +73,8 @@ class Word:
     status: str = field(compare=False)
     published_at: int = field(compare=False)
     """By the clock of the server that stored the event."""
+    source: str | None = field(default=None, compare=False)
+    """Who says so, where the emitter tells and the event was just read: the ledger does not keep it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,6 @@ class Event:
 
     job_id: str
     word: Word
-    source: str | None = None
-    """Who says so, where the emitter tells."""
     remark: str | None = None
     """What is odd about it, though it counts."""
 

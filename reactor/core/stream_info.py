@@ -5,7 +5,7 @@ consumer.go (ConsumerInfo). Whatever cannot be read becomes a None or a False th
 """
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha1
@@ -166,6 +166,15 @@ def fenced(config: Raw, fence: Fence) -> Raw:
     }
     subjects = [fenced_subject(config["name"], fence.token)]
     return config | {key: _OPEN[key] for key in fence.lifted} | {"subjects": subjects, "metadata": metadata}
+
+
+def recipe_of(config: Raw, fence: Fence | None, consumers: Sequence[Raw]) -> Raw:
+    """What it takes to make a stream again, but for its messages: its own config, and each consumer with its floors."""
+    kept = ("name", "config", "delivered", "ack_floor", "num_pending", "num_ack_pending")
+    return {
+        "config": unfenced(config, fence) if fence else config,
+        "consumers": [{key: raw[key] for key in kept if key in raw} for raw in consumers],
+    }
 
 
 def with_protection(config: Raw, *, protected: bool) -> Raw:

@@ -14,7 +14,7 @@ the hash writes it. An intent that a later attempt takes over shares that one's.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -26,7 +26,7 @@ from reactor.core.shapes import Entry
 from reactor.store.scripts import Script, Scripts
 
 _INTENT = """
-redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'phase', 'intent', 'evidence', ARGV[2])
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'phase', 'intent', 'evidence', ARGV[2], 'made_of', ARGV[5])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 return redis.call('GET', KEYS[3]) == ARGV[4] and 1 or 0
 """
@@ -37,7 +37,7 @@ if not (readable and type(begun) == 'table') then return 0 end
 if ARGV[2] ~= '' and begun.token ~= ARGV[2] then return 0 end
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*',
-  'phase', 'outcome', 'evidence', intent, 'outcome', ARGV[4], 'detail', ARGV[5])
+  'phase', 'outcome', 'evidence', intent, 'outcome', ARGV[4], 'detail', ARGV[5], 'proof', ARGV[6], 'backup', ARGV[7])
 return 1
 """
 _REPORT = """
@@ -81,9 +81,17 @@ class Intent:
     at: str
     size: int = 0
     """Bytes that it held."""
+    actor: dict[str, Any] | None = None
+    """The process and the person (see `core/actor`)."""
+    event: dict[str, Any] | None = None
+    """The word that condemned its job: status, times, sequence in the lifecycle stream, source."""
+    told: dict[str, Any] | None = None
+    """What the job system's own directory said, where that decides."""
+    guards: list[dict[str, Any]] | None = None
+    """Each with its length and when it passed."""
 
-    PRIVATE: ClassVar = frozenset({"token", "size"})
-    """What is not told to others."""
+    TOLD_TO_ALL: ClassVar = ("stream", "job_id", "reason", "created", "status", "messages", "by", "at")
+    """What an outcome event tells."""
 
     def fields(self) -> dict[str, Any]:
         """As the trail keeps them."""
@@ -141,18 +149,24 @@ class Audit:
         self._report = Script(scripts, _REPORT)
         self._afterwards = Script(scripts, _AFTERWARDS)
 
-    async def intend(self, intent: Intent) -> bool:
-        """Write down what is about to happen, before it does; whether its token holds the stream's lease still."""
-        args: list[str | int] = [intent.stream, json.dumps(intent.fields()), AUDIT_ENTRIES, intent.token]
+    async def intend(self, intent: Intent, made_of: Mapping[str, Any]) -> bool:
+        """Write down what is about to happen, before it does; whether its token holds the stream's lease still.
+
+        `made_of` is what it takes to make the stream again.
+        """
+        evidence = json.dumps(intent.fields())
+        args: list[str | int] = [intent.stream, evidence, AUDIT_ENTRIES, intent.token, json.dumps(made_of)]
         keys = [self._trail, self._intents, f"{self._lease_of}{intent.stream}"]
         return bool(await self._intent(keys=keys, args=args))
 
-    async def conclude(self, stream: str, token: str | None, outcome: str, detail: str) -> bool:
+    async def conclude(
+        self, stream: str, token: str | None, outcome: str, detail: str, *, proof: str = "", backup: str = ""
+    ) -> bool:
         """Write down what came of a stream's open intent.
 
         False where that was done already, or where the intent is another's; None for a token stands for anybody's.
         """
-        args: list[str | int] = [stream, token or "", AUDIT_ENTRIES, outcome, detail]
+        args: list[str | int] = [stream, token or "", AUDIT_ENTRIES, outcome, detail, proof, backup]
         return bool(await self._outcome(keys=[self._trail, self._intents], args=args))
 
     async def fail(self, failure: Failure) -> None:
@@ -223,7 +237,9 @@ def _readable(entries: Iterable[_Raw]) -> Iterator[Entry]:
 
 
 def _read_intent(text: str) -> Intent | None:
-    with suppress(ValueError, TypeError):
-        intent = Intent(**json.loads(text))
+    """One of another release may tell more."""
+    with suppress(ValueError, TypeError, AttributeError):
+        told = json.loads(text)
+        intent = Intent(**{name: told[name] for name in Intent.__slots__ if name in told})
         return intent if intent.reason in set(Reason) else None
     return None

@@ -88,7 +88,7 @@ def _operation(action: str, channel: str, summary: str) -> Json:
 def _outcome_schema() -> Json:
     """Of what is public of an intent that was carried out."""
     schema = TypeAdapter(Intent).json_schema()
-    public = {name: rule for name, rule in schema["properties"].items() if name not in Intent.PRIVATE}
+    public = {name: rule for name, rule in schema["properties"].items() if name in Intent.TOLD_TO_ALL}
     return schema | {"title": "Drained", "properties": public, "required": list(public)}
 
 

@@ -15,7 +15,6 @@ from reactor.controller.intake import AdvisorySubscriber, DeadLetters, Lifecycle
 from reactor.controller.look import Judge
 from reactor.controller.pausing import Pausing
 from reactor.controller.prepare import Preparer
-from reactor.controller.protect import Protector
 from reactor.controller.reconciler import Reconciler
 from reactor.controller.recorder import Recorder
 from reactor.controller.resources import Resources
@@ -42,6 +41,7 @@ from reactor.jetstream.topology import (
 from reactor.operate.doctor.examine import Doctor
 from reactor.operate.doctor.findings import Patient
 from reactor.operate.emit import emit
+from reactor.operate.protect import Protector
 from reactor.operate.queries import Overview
 from reactor.store.health import RedisHealth
 from reactor.telemetry.alerts import Alerts

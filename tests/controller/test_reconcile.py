@@ -395,7 +395,10 @@ async def test_the_audit_has_the_intent_before_and_the_outcome_after(world: Worl
     await world.reconcile()
     intent, outcome = await world.trail()
     assert intent["phase"] == "intent"
-    assert intent.items() <= (outcome | {"phase": "intent", "key": intent["key"]}).items()
+    made_of = json.loads(intent.pop("made_of"))
+    assert outcome | intent | {"phase": "outcome", "key": outcome["key"]} == outcome
+    assert outcome["proof"] == "barrier: its end is sequence 4"
+    assert (made_of["config"]["subjects"], made_of["consumers"]) == (["job.1.tasks"], [])
     evidence = {"stream": "job_1", "reason": "terminal", "status": "FAILURE", "messages": 4}
     assert evidence.items() <= intent.items()
     assert (outcome["phase"], outcome["outcome"]) == ("outcome", "drained")
@@ -409,7 +412,7 @@ async def test_a_deletion_begun_of_what_now_lives_is_accounted_for(world: World)
     await world.declare()
     audit = Audit(world.redis, Scripts(world.redis), world.namespace)
     at = "2026-01-31T12:00:00Z"
-    await audit.intend(Intent("job_1", "1", "terminal", "token", at, "SUCCESS", 1, by="somebody", at=at))
+    await audit.intend(Intent("job_1", "1", "terminal", "token", at, "SUCCESS", 1, by="somebody", at=at), {})
     await world.reconcile(PassOptions(dry_run=True))
     assert await audit.open_intents()
     await world.reconcile()
@@ -688,3 +691,27 @@ async def test_a_ledger_in_a_new_redis_is_rebuilt(tmp_path: Any) -> None:
             file.unlink()
         await valkey.start()
         assert await world.verdicts() == {"job_1": DRAINED, "job_2": ("kept", "running")}
+
+
+async def test_the_audit_tells_by_whom_and_why(world: World) -> None:
+    """The person and the flags, the event and its source, the guards; and how to make it again, consumers and all."""
+    await world.declare()
+    await world.stream("job_1", messages=2, metadata={"team": "ml"})
+    await world.consumer("job_1")
+    await world.emit(1, "SUCCESS", source="scheduler-7")
+    done = await world.reactor("reconcile", "--age-guard", "0", "--yes", REACTOR_POLICY_AGE_GUARD="1h")
+    assert done.code == 0
+    intent, outcome = await world.trail()
+    actor = outcome["actor"]
+    assert (actor["role"], actor["overrides"]) == ("reconcile", ["--yes", "--age-guard 0"])
+    assert actor["user"]
+    assert outcome["by"] == f"{actor['host']}:{actor['pid']}"
+    assert (outcome["event"]["status"], outcome["event"]["seq"], outcome["event"]["source"]) == (
+        *("SUCCESS", 1),
+        "scheduler-7",
+    )
+    assert {one["guard"]: one["length_s"] for one in outcome["guards"]} == {"age_guard": 0.0, "terminal_grace": 0.0}
+    made_of = json.loads(intent["made_of"])
+    assert made_of["config"]["metadata"]["team"] == "ml"
+    assert made_of["consumers"][0]["config"]["durable_name"] == "job-1-consumer"
+    assert "made_of" not in outcome

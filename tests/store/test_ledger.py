@@ -207,7 +207,7 @@ async def test_an_intent_has_one_outcome(world: World) -> None:
     """Whoever takes it out writes it; another's token does not."""
     audit = Audit(world.redis, Scripts(world.redis), world.namespace)
     intent = Intent("job_1", "1", "terminal", "mine", "", "SUCCESS", 3, "me", "")
-    await audit.intend(intent)
+    await audit.intend(intent, {})
     assert await audit.open_intents() == {"job_1": intent}
     assert not await audit.conclude("job_1", "theirs", "drained", "")
     assert await audit.conclude("job_1", None, "already_gone", "found gone")

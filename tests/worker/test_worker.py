@@ -133,7 +133,7 @@ async def test_news_of_a_deletion_forgets_nothing_that_is_to_be_accounted_for(wo
         cases = UseCases(connected, await provision_safely(connected))
         advisories = cases.advisory_subscriber()
         intent = Intent("job_1", "1", "terminal", "token", "", "SUCCESS", 0, "another", "2026-01-31T12:00:00Z")
-        await connected.audit.intend(intent)
+        await connected.audit.intend(intent, {})
         await connected.ledger.due.schedule({"1": 60.0})
         await advisories.handle(Msg(_client=world.nc, subject=subject))
         assert await connected.ledger.due.count() == 1

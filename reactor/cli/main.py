@@ -119,6 +119,38 @@ def explain(
     questions.explain(stream, as_json=as_json)
 
 
+class Verdict(StrEnum):
+    """What `streams` can be asked for."""
+
+    ZOMBIE = "zombie"
+    WOULD_DRAIN = "would_drain"
+    WAITING = "waiting"
+    KEPT = "kept"
+    UNFIXABLE = "unfixable"
+
+
+@app.command(epilog=_examples("reactor streams --verdict zombie", "reactor streams --sort size -o wide --watch"))
+def streams(
+    *,
+    verdict: Annotated[
+        list[Verdict] | None,
+        typer.Option("--verdict", metavar="V", help="zombie, waiting, kept or unfixable; may be repeated."),
+    ] = None,
+    sort: Annotated[str, typer.Option("--sort", metavar="name|due|age|size", help="What comes first.")] = "name",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again, until Ctrl-C.")] = False,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="table|wide|json|name", help="How they are printed.")
+    ] = "table",
+) -> None:
+    """Every job stream with its verdict now, when it is due and what it holds. Changes nothing.
+
+    A zombie is due, and not gone yet.
+    """
+    from reactor.cli import streams as listing
+
+    listing.streams([one.value for one in verdict or ()], sort, output, watch=watch)
+
+
 @app.command(epilog=_examples("reactor status", "reactor status --json | jq .verdicts"))
 def status(
     *,
@@ -134,7 +166,12 @@ def status(
 def history(
     *,
     limit: Annotated[int, typer.Option("--limit", min=1, max=AUDIT_ENTRIES, help="How many entries at most.")] = 50,
-    stream: Annotated[str | None, typer.Option("--stream", metavar="NAME", help="Only this stream.")] = None,
+    stream: Annotated[
+        str | None, typer.Option("--stream", metavar="NAME", help="Only this stream, or those of a glob.")
+    ] = None,
+    outcome: Annotated[
+        str | None, typer.Option("--outcome", metavar="OUTCOME", help="Only this one, such as drained or unfixable.")
+    ] = None,
     reason: Annotated[
         Reason | None, typer.Option("--reason", metavar="REASON", help="Only this one, such as terminal or missing.")
     ] = None,
@@ -152,7 +189,8 @@ def history(
     if would_drain:
         questions.would_drain(limit=limit, as_json=as_json)
     else:
-        questions.history(limit=limit, stream=stream, reason=reason, since=since, as_json=as_json)
+        chosen = questions.Chosen(stream, outcome, reason, since)
+        questions.history(chosen, limit=limit, as_json=as_json)
 
 
 @app.command(
@@ -233,6 +271,41 @@ def unprotect(streams: StreamNames) -> None:
     from reactor.cli import orders
 
     orders.protect(streams, protected=False)
+
+
+@app.command(epilog=_examples("reactor restore job_42", "reactor restore job_42 --from FOLDER --as job_42_was"))
+def restore(
+    stream: Annotated[str, typer.Argument(metavar="STREAM", help="The name that it had, such as job_42.")],
+    *,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="FILE", help="A backup, of reactor's or the nats CLI's; else the newest one here."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Beside a stream that has taken its name.")
+    ] = None,
+) -> None:
+    """Bring back a stream that was deleted, and protect it until told otherwise.
+
+    With messages, consumers and what was acknowledged where there is a backup (REACTOR_BACKUP_WHEN); else the empty
+    stream with its consumers, as the audit remembers them. Exit code 5 where nothing is known of it.
+    """
+    from reactor.cli import orders
+
+    orders.restore(stream, source, name)
+
+
+@app.command(epilog=_examples("reactor backups", "reactor backups --json | jq -r '.backups[].folder'"))
+def backups(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """The backups on this machine, newest first."""
+    from reactor.cli import orders
+
+    orders.backups(as_json=as_json)
 
 
 @app.command(epilog=_examples("reactor prepare 42", "reactor prepare 42 --timeout 10s && start-job 42"))

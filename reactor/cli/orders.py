@@ -1,22 +1,29 @@
-"""What an operator orders: pause and resume, protect and unprotect."""
+"""What an operator orders: pause and resume, protect and unprotect, restore."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 import typer
 
+from reactor.archive.shelf import ARCHIVE, Backup, BackupSpoilt, read_backup
 from reactor.cli.exits import Exit, fail
-from reactor.cli.shell import duration_of, run, settings_of_command
+from reactor.cli.render import show_backups
+from reactor.cli.shell import duration_of, print_answer, run, settings_of_command
 from reactor.config.settings import Settings
 from reactor.controller.look import Target
 from reactor.controller.pausing import Pausing
+from reactor.core.checks import counted
 from reactor.core.model import nanoseconds
+from reactor.core.shapes import Gone
 from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import declare_control
 from reactor.operate.protect import NotProtected
+from reactor.operate.restore import NotRestored, Restored
 from reactor.store.scripts import LedgerError
 from reactor.worker.actor import actor_of
 from reactor.worker.connections import Connections, connections
-from reactor.worker.wiring import UseCases, policy_of, provision_safely, recorder_of
+from reactor.worker.wiring import UseCases, policy_of, provision_safely, recorder_of, shelf_of
 
 PROTECT_S = 90.0
 """How long a deletion under way is waited out; longer than a lease by default."""
@@ -79,7 +86,8 @@ async def _protect(cases: UseCases, name: str, *, protected: bool) -> Exit:
     try:
         changed = await cases.protector().protect(target, PROTECT_S, protected=protected)
     except NotFound:
-        typer.echo(f"reactor: {await cases.overview().trail.what_became_of(name)}", err=True)
+        gone = await cases.overview().past.of(name, target.job_id)
+        typer.echo(f"reactor: {gone['sentence']}", err=True)
         return Exit.NO_STREAM
     except NotProtected as error:
         typer.echo(f"reactor: {error}", err=True)
@@ -89,6 +97,61 @@ async def _protect(cases: UseCases, name: str, *, protected: bool) -> Exit:
     if not protected and cases.policy.is_protected_by_name(name):
         typer.echo(f"{name} is still protected by REACTOR_POLICY_PROTECT")
     return Exit.DONE
+
+
+def restore(stream: str, source: Path | None, name: str | None) -> None:
+    """Bring a stream back, under its own or another name."""
+    settings = settings_of_command()
+    wanted = name or stream
+    job_id = policy_of(settings).job_id(stream)
+    if job_id is None:
+        fail(Exit.USAGE, f"{stream!r} is no job stream: its name does not match {settings.policy.stream_pattern}")
+    backup = _backup_in(source, stream) if source else None
+
+    async def order() -> Restored | Gone:
+        async with connections(settings, actor=actor_of("restore")) as connected:
+            cases = UseCases(connected, await provision_safely(connected))
+            past, restorer = cases.overview().past, cases.restorer()
+            if (found := backup or await past.backup_of(stream)) is not None:
+                return await restorer.from_backup(found, wanted)
+            if (recipe := await past.recipe_of(stream)) is not None:
+                return await restorer.from_recipe(recipe, wanted)
+            return await past.of(stream, job_id)
+
+    try:
+        done = run(order, settings.nats.domain)
+    except (NotRestored, BackupSpoilt) as error:
+        fail(Exit.UNFIXABLE, str(error))
+    if not isinstance(done, Restored):
+        fail(Exit.NO_STREAM, f"{done['sentence']} There is no backup here, and the audit does not know how it was.")
+    _show_restored(done)
+
+
+def _backup_in(source: Path, stream: str) -> Backup:
+    """A folder as the nats CLI or reactor writes it, or a file in it."""
+    backup = read_backup(source if source.is_dir() else source.parent)
+    if backup is None:
+        fail(Exit.USAGE, f"--from: there is no backup in {source}: no {ARCHIVE}, or it cannot be read")
+    if backup.manifest.stream != stream:
+        fail(Exit.USAGE, f"--from: that is a backup of {backup.manifest.stream}, not of {stream}")
+    return backup
+
+
+def _show_restored(done: Restored) -> None:
+    consumers = f"consumer {', '.join(done.consumers)}" if done.consumers else "no consumer"
+    messages = counted(done.messages, "message")
+    lost = f"; {counted(done.lost, 'message')} it held are lost" if done.lost else ""
+    typer.echo(f"{done.stream} is back on {', '.join(done.subjects)}, with {messages} and {consumers}{lost}")
+    typer.echo(f"it is protected: reactor unprotect {done.stream} lets reactor judge it again")
+    if done.job_id:
+        typer.echo(f"its job is still said to be over: reactor emit {done.job_id} STARTED, where it lives")
+
+
+def backups(*, as_json: bool) -> None:
+    """What is kept on this machine, newest first."""
+    shelf = shelf_of(settings_of_command())
+    found = [asdict(one.manifest) | {"folder": str(one.folder)} for one in shelf.backups()]
+    print_answer({"folder": str(shelf.folder), "backups": found}, as_json, show_backups)
 
 
 async def _ordered(

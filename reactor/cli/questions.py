@@ -1,21 +1,30 @@
 """What an operator asks: explain, status, history, doctor, and an event to emit by hand."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TypeVar
 
 import typer
 from pydantic import ValidationError
 
 from reactor.cli.exits import Exit, fail
-from reactor.cli.render import show_diagnosis, show_explanation, show_history, show_status, show_would_drain
+from reactor.cli.render import (
+    show_diagnosis,
+    show_explanation,
+    show_gone,
+    show_history,
+    show_status,
+    show_would_drain,
+)
 from reactor.cli.shell import console, duration_of, print_answer, run, settings_of_command
 from reactor.config.settings import Settings
 from reactor.controller.prepare import NotPrepared, Prepared
 from reactor.core.checks import Diagnosis, Level
 from reactor.core.model import AUDIT_ENTRIES, Reason, nanoseconds, parse_instant
-from reactor.core.shapes import History
+from reactor.core.shapes import Entry, History
 from reactor.operate.emit import emit as emit_event
-from reactor.operate.queries import NoJobStream, Overview
+from reactor.operate.queries import NoJobStream, NoSuchStream, Overview
 from reactor.worker.actor import actor_of
 from reactor.worker.connections import connections
 from reactor.worker.wiring import UseCases, desired_streams, doctor_of, provision_safely, utc_now
@@ -25,7 +34,11 @@ Answer = TypeVar("Answer")
 
 def explain(stream: str, *, as_json: bool) -> None:
     """The verdict on one stream now."""
-    print_answer(_ask(lambda overview: overview.explain(stream)), as_json, show_explanation)
+    try:
+        print_answer(_ask(lambda overview: overview.explain(stream)), as_json, show_explanation)
+    except NoSuchStream as error:
+        print_answer(error.gone, as_json, show_gone)
+        raise typer.Exit(Exit.NO_STREAM) from None
 
 
 def status(*, as_json: bool) -> None:
@@ -33,18 +46,34 @@ def status(*, as_json: bool) -> None:
     print_answer(_ask(lambda overview: overview.status()), as_json, show_status)
 
 
-def history(*, limit: int, stream: str | None, reason: Reason | None, since: str | None, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is wanted of the history; None for whatever it is."""
+
+    stream: str | None
+    """A name, or a glob of names."""
+    outcome: str | None
+    """Of a deletion, or the phase of another entry."""
+    reason: Reason | None
+    since: str | None
+    """How old it may be, as a duration."""
+
+    def fits(self, entry: Entry, earliest: int) -> bool:
+        """Whether this is one."""
+        return (
+            (self.stream is None or fnmatchcase(entry["stream"], self.stream))
+            and self.outcome in {None, entry.get("outcome") or entry["phase"]}
+            and self.reason in {None, entry["reason"]}
+            and parse_instant(entry["at"]) >= earliest
+        )
+
+
+def history(chosen: Chosen, *, limit: int, as_json: bool) -> None:
     """The audit trail, newest first."""
-    earliest = utc_now() - nanoseconds(duration_of("--since", since)) if since else 0
+    earliest = utc_now() - nanoseconds(duration_of("--since", chosen.since)) if chosen.since else 0
     trail = _ask(lambda overview: overview.trail.history(AUDIT_ENTRIES))
-    chosen = [
-        entry
-        for entry in trail["entries"]
-        if stream in {None, entry["stream"]}
-        and reason in {None, entry["reason"]}
-        and parse_instant(entry["at"]) >= earliest
-    ]
-    print_answer(History(entries=chosen[:limit]), as_json, show_history)
+    entries = [entry for entry in trail["entries"] if chosen.fits(entry, earliest)]
+    print_answer(History(entries=entries[:limit]), as_json, show_history)
 
 
 def would_drain(*, limit: int, as_json: bool) -> None:

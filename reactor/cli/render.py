@@ -1,21 +1,23 @@
 """What a person sees on a terminal; plain text where there is none."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from textwrap import fill
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from reactor.controller.reconciler import Progress as OnProgress
 from reactor.core.checks import Diagnosis, Level, counted, size
-from reactor.core.explain import span
+from reactor.core.explain import span, why
 from reactor.core.model import SECOND, Outcome, Settlement, parse_instant
 from reactor.core.report import Report, in_full
-from reactor.core.shapes import Explanation, History, PassInShort, PauseTold, Status, WouldDrains
+from reactor.core.shapes import Entry, Explanation, Gone, History, Listed, PassInShort, PauseTold, Status, WouldDrains
 
 STYLES = {
     Outcome.DRAINED: "green",
@@ -27,7 +29,7 @@ STYLES = {
 }
 MARKS = {Level.OK: "[green]✓[/]", Level.WARNING: "[yellow]![/]", Level.ERROR: "[bold red]✗[/]"}
 BOX = box.SIMPLE_HEAD
-EXAMPLES = 5
+INDENT: Any = {"initial_indent": "  ", "subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
 WORTH_A_BAR = 20
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?Z")
 
@@ -38,9 +40,14 @@ def visible(text: str) -> str:
 
 
 def show_report(console: Console, report: Report) -> None:
-    """A table by verdict, what needs a person, and one line that sums up."""
-    if report.settlements:
-        console.print(_table(report))
+    """What was found by verdict, each stream by name; what needs a person, and one line that sums up."""
+    for outcome in Outcome:
+        for (found, reason), count in sorted(report.reasons.items()):
+            if found is outcome:
+                names = [visible(one.stream.name) for one in report.settlements if _is(one, outcome, reason)]
+                style = STYLES[outcome]
+                console.print(f"[{style}]{outcome.value}[/] {reason}: {counted(count, 'stream')}")
+                console.print(fill(", ".join(names), console.width, **INDENT), soft_wrap=True)
     for settlement in report.settlements:
         if settlement.outcome is Outcome.UNFIXABLE:
             why = in_full(settlement)
@@ -54,22 +61,8 @@ def show_report(console: Console, report: Report) -> None:
     console.print(_summary(report), soft_wrap=True)
 
 
-def _table(report: Report) -> Table:
-    table = Table("verdict", "reason", "streams", "for example", box=BOX)
-    for outcome in Outcome:
-        for (found, reason), count in sorted(report.reasons.items()):
-            if found is outcome:
-                style = STYLES[outcome]
-                table.add_row(f"[{style}]{outcome.value}[/]", reason, str(count), _examples(report, outcome, reason))
-    return table
-
-
-def _examples(report: Report, outcome: Outcome, reason: str) -> str:
-    def fits(settlement: Settlement) -> bool:
-        return settlement.outcome is outcome and settlement.reason.value == reason
-
-    names = [visible(one.stream.name) for one in report.settlements if fits(one)]
-    return ", ".join(names[:EXAMPLES]) + (" …" if len(names) > EXAMPLES else "")
+def _is(settlement: Settlement, outcome: Outcome, reason: str) -> bool:
+    return settlement.outcome is outcome and settlement.reason.value == reason
 
 
 def _summary(report: Report) -> str:
@@ -122,8 +115,7 @@ def _describe(value: object, now: str) -> str:
 
 def _moment(instant: str, now: str) -> str:
     """A time to the second, and how far that is from now."""
-    away = (parse_instant(instant) - parse_instant(now)) / SECOND
-    return f"{_plain(instant)}, " + (f"in {span(away)}" if away > 0 else f"{span(-away)} ago")
+    return f"{_plain(instant)}, {span_to(instant, now)}"
 
 
 def _plain(instant: str) -> str:
@@ -170,15 +162,85 @@ def _last_pass(last: PassInShort | None, now: str) -> str:
 
 
 def show_history(console: Console, history: History) -> None:
-    """A line an entry."""
+    """A line an entry, and below it why; attempts of one stream that came to the same are told once."""
     if not history["entries"]:
         console.print("nothing yet")
         return
-    table = Table("at", "stream", "outcome", "reason", "status", "messages", "by", "detail", box=BOX)
-    for entry in history["entries"]:
-        words = [_plain(entry["at"]), entry["stream"], entry.get("outcome", entry["phase"]), entry["reason"]]
-        words += [entry.get("status") or "", str(entry.get("messages", "")), entry["by"], entry.get("detail") or ""]
-        table.add_row(*map(visible, words))
+    table = Table("at (UTC)", "stream", "outcome", Column("why", overflow="fold"), box=None, pad_edge=False)
+    for entry, count, since in _told_once(history["entries"]):
+        times = f"{count} times since {_short(since)}: " if count > 1 else ""
+        outcome = (entry.get("outcome") or entry["phase"]).replace("_", " ")
+        table.add_row(*map(visible, (_short(entry["at"]), entry["stream"] or "-", outcome, times + why(entry))))
+    console.print(table)
+
+
+def _told_once(entries: Sequence[Entry]) -> list[tuple[Entry, int, str]]:
+    """Newest first: each entry with how many attempts it stands for, and when the first of them was."""
+    told = dict[tuple[str, ...], tuple[Entry, int, str]]()
+    for number, entry in enumerate(entries):
+        is_attempt = entry["phase"] == "unfixable"
+        key = (entry["stream"], entry["reason"]) if is_attempt else (str(number),)
+        newest, count, _ = told.get(key, (entry, 0, ""))
+        told[key] = (newest, count + 1, entry["at"])
+    return list(told.values())
+
+
+def _short(instant: str) -> str:
+    """To the second; the column says which zone."""
+    return _INSTANT.sub(r"\1 \2", instant)
+
+
+def show_gone(console: Console, gone: Gone) -> None:
+    """The sentence, how it can be brought back, and what happened to it."""
+    console.print(f"[bold]{visible(gone['sentence'])}[/]", soft_wrap=True)
+    if (back := gone["restorable"]) is not None:
+        lost = f", without {counted(back['lost'], 'message')}" if back["lost"] else ""
+        whole = f", from {back['backup']}" if back["backup"] else ""
+        line = f"To bring it back: {back['command']} ({counted(back['messages'], 'message')}{lost}{whole})"
+        console.print(visible(line), soft_wrap=True)
+    for one in gone["timeline"]:
+        by = f" by {one['by']}" if one["by"] and one["by"] not in one["what"] else ""
+        console.print(f"[dim]{_short(one['at'])}[/] {visible(one['what'] + by)}", soft_wrap=True)
+
+
+def show_streams(console: Console, found: Listed, *, wide: bool) -> None:
+    """A line a stream."""
+    if not found["streams"]:
+        console.print("no job streams")
+        return
+    columns = ["stream", "verdict", "reason", "status", "due", "messages"]
+    right = {"messages", "size"}
+    more = ["size", "created", "terminal since", "redelivered", "detail"] if wide else []
+    justified = [Column(name, justify="right" if name in right else "left") for name in columns + more]
+    table = Table(*justified, box=None, pad_edge=False)
+    for row in found["streams"]:
+        zombie = row["verdict"] == Outcome.WOULD_DRAIN.value
+        due = span_to(row["due_at"], found["at"]) if row["due_at"] else ""
+        cells = [row["stream"], "zombie" if zombie else row["verdict"], row["reason"], row["status"] or "", due]
+        cells.append(str(row["messages"]))
+        if wide:
+            cells += [size(row["bytes"]), _short(row["created"] or ""), _short(row["terminal_at"] or "")]
+            cells += ["" if row["redelivered"] is None else str(row["redelivered"]), row["detail"] or ""]
+        style = STYLES[Outcome(row["verdict"])]
+        table.add_row(*(f"[{style}]{visible(cell)}[/]" if at == 1 else visible(cell) for at, cell in enumerate(cells)))
+    console.print(table)
+
+
+def span_to(instant: str, now: str) -> str:
+    """How far a time is from now."""
+    away = (parse_instant(instant) - parse_instant(now)) / SECOND
+    return f"in {span(away)}" if away > 0 else f"{span(-away)} ago"
+
+
+def show_backups(console: Console, found: Mapping[str, Any]) -> None:
+    """A line a backup, newest first."""
+    if not found["backups"]:
+        console.print(f"no backups in {visible(found['folder'])}")
+        return
+    table = Table("at (UTC)", "stream", "messages", "size", "folder", box=None, pad_edge=False)
+    for one in found["backups"]:
+        cells = [_short(one["at"]), one["stream"], str(one["messages"]), size(one["size"]), one["folder"]]
+        table.add_row(*map(visible, cells))
     console.print(table)
 
 

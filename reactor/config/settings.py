@@ -269,6 +269,21 @@ class DirectorySettings(BaseSettings):
         return self
 
 
+class BackupSettings(BaseSettings):
+    """What is kept of a stream before it is deleted."""
+
+    model_config = _group("BACKUP")
+
+    when: Literal["never", "pending", "always"] = "never"
+    """never; pending: where work is left that nobody has acknowledged; always. Without it nothing is deleted."""
+    dir: Path = Path(".reactor/backups")
+    """The folder of this machine's backups."""
+    max_age: fields.Span = timedelta(days=7)
+    """How long a backup is kept."""
+    max_bytes: fields.Bytes = ByteSize(10 << 30)
+    """What all of them may take, such as 10GiB; the oldest go first."""
+
+
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -320,6 +335,7 @@ class Settings(BaseModel):
     sweep: SweepSettings
     reconcile: ReconcileSettings
     directory: DirectorySettings
+    backup: BackupSettings
     http: HttpSettings
     log: LogSettings
 

@@ -27,8 +27,10 @@ from dataclasses import replace
 
 import structlog
 
+from reactor.archive.shelf import BackupFailed
 from reactor.controller.failpoints import Point, reach
 from reactor.controller.fencing import Fenced, Fencing, Proven, Tenure, TenureOver
+from reactor.controller.keeper import Keeper
 from reactor.controller.look import ANEW, Judge, Look, Target, blank, is_same, paused, unseen
 from reactor.controller.resources import Resources
 from reactor.core.model import SECOND, Drain, Outcome, Reason, Settlement, Unfixable, Wait
@@ -52,16 +54,18 @@ class Drainer:
         judge: Judge,
         lease_s: float,
         monotonic: Callable[[], float] = time.monotonic,
+        keeper: Keeper | None = None,
     ) -> None:
-        """`lease_s` is the time for one stream."""
+        """`lease_s` is the time for one stream; `keeper` makes backups, None where none are wanted."""
         self._ledger = resources.ledger
         self._directory = resources.directory
         self._companions = resources.companions
         self._rights = resources.rights
         self._pausing = resources.pausing
+        self._keeper = keeper
         self._recorder = resources.recorder
         self._judge = judge
-        self._fencing = Fencing(resources, judge.policy, lease_s)
+        self._fencing = Fencing(resources, judge.policy)
         self._lease_s = lease_s
         self._monotonic = monotonic
 
@@ -147,9 +151,10 @@ class Drainer:
 
     async def _drain(self, look: Look, reason: Reason, tenure: Tenure) -> Settlement:
         """Fence, prove, delete. From the fence on, a missing answer leaves everything as it is."""
-        settlement, made_of = look.by_verdict(), recipe_of(look.raw["config"], look.stream.fence, look.consumers)
+        settlement, made_of = look.by_verdict(), recipe_of(look.raw, look.stream.fence, look.consumers)
         intent, held = await self._recorder.begin(settlement, tenure.lease, look.grounds(self._judge.policy), made_of)
         try:
+            tenure = await self._with_time_for_a_backup(look, tenure)
             tenure.check("fence", held=held)
             settlement = await self._fence_and_delete(look, reason, tenure)
         except NotFound:
@@ -170,10 +175,17 @@ class Drainer:
     async def _fence_and_delete(self, look: Look, reason: Reason, tenure: Tenure) -> Settlement:
         behind = await self._fencing.fence(look, tenure)
         try:
-            proof = await self._fencing.prove(behind, tenure)
+            proof, backup = await self._fencing.prove(behind, tenure), None
             await reach(Point.PROVEN, look.stream.name)
+            if isinstance(proof, Proven) and self._keeper and self._keeper.wants(look):
+                backup = self._keeper.address_of(await self._keeper.take(behind, tenure))
+                proof = await self._fencing.prove(behind, tenure)  # it took its time
             if isinstance(proof, Proven):
                 await self._fencing.delete(proof, tenure)
+        except BackupFailed as error:
+            settlement = await self._fencing.unfence(behind, tenure)
+            failed = look.settled(Outcome.UNFIXABLE, Reason.BACKUP_FAILED, f"{error}; so it was not deleted")
+            return settlement if settlement.outcome is Outcome.UNFIXABLE else failed
         except (NotFound, Unanswered):  # it is gone; or it may have happened, or may still happen
             raise
         except JetStreamError as error:  # nothing is proven, and nothing has happened
@@ -191,7 +203,14 @@ class Drainer:
         late_s = self._late_s(look)
         await reach(Point.DELETED, look.stream.name)
         left = await self._companions.delete(look.snapshot.topology, look.stream.job_id)
-        return replace(look.settled(Outcome.DRAINED, reason, left), late_s=late_s)
+        return replace(look.settled(Outcome.DRAINED, reason, left), late_s=late_s, backup=backup)
+
+    async def _with_time_for_a_backup(self, look: Look, tenure: Tenure) -> Tenure:
+        if self._keeper is None or not self._keeper.wants(look):
+            return tenure
+        longer = tenure.lasting(self._keeper.time_for(look, self._lease_s))
+        tenure.check("fence", held=await self._ledger.leases.renew(longer.lease))
+        return longer
 
     def _late_s(self, look: Look) -> float | None:
         """Seconds from due to now: up to the look by the server's clock, from there on by our monotonic one."""

@@ -48,6 +48,10 @@ class Tenure:
         """Begun before the lease is taken, so that it ends before that does."""
         return cls(Lease(f"stream:{stream}", seconds), monotonic() + seconds, monotonic)
 
+    def lasting(self, seconds: float) -> "Tenure":
+        """The same for so long from now on: the lease must be renewed to that length after this."""
+        return replace(self, lease=replace(self.lease, seconds=seconds), deadline=self.monotonic() + seconds)
+
     def check(self, effect: str, *, held: bool = True) -> None:
         """Raises TenureOver where the lease has run out: somebody else may have taken over by now.
 
@@ -82,20 +86,20 @@ class Proven:
 class Fencing:
     """Takes a stream's subjects away, proves its end, deletes it, or gives back what was taken."""
 
-    def __init__(self, resources: Resources, policy: Policy, lease_s: float) -> None:
-        """A fence stands for `lease_s`; `policy` judges a stream that was given back."""
+    def __init__(self, resources: Resources, policy: Policy) -> None:
+        """`policy` judges a stream that was given back."""
         self._reads = resources.reads
         self._effects = resources.effects
         self._ledger = resources.ledger
         self._directory = resources.directory
         self._pausing = resources.pausing
         self._policy = policy
-        self._lease_s = lease_s
 
     async def fence(self, look: Look, tenure: Tenure) -> Fenced:
         """Take the stream's subjects away; or take a fence over that has outlived its lease, with all it gives back."""
         config, standing, stream = look.raw["config"], look.stream.fence, look.stream
-        until = stream.observed_at + int(self._lease_s * SECOND)
+        # Not before our own deadline: we asked the server no later than it answered.
+        until = stream.observed_at + int((tenure.deadline - look.asked_at) * SECOND)
         lifted = lifted_of(config, look.raw.get("state") or {})
         subjects = tuple(config["subjects"])
         if standing:

@@ -26,6 +26,7 @@ from reactor.core.report import settlement_of
 from reactor.core.stream_info import Raw, beside, figures_of, is_silent, read_consumers, read_stream
 from reactor.directories.events import Known, Snapshot
 from reactor.jetstream.errors import JetStreamError, NotFound
+from reactor.jetstream.topology import Topology
 
 ANEW = "made anew since it was judged"
 
@@ -161,6 +162,14 @@ def paused(look: Look, pause: Pause) -> Settlement:
 def held_back(found: Settlement, pause: Pause) -> Settlement:
     """The same of what was found in a listing."""
     return replace(found, outcome=Outcome.WAITING, reason=Reason.PAUSED, until=pause.until, detail=pause.in_words())
+
+
+def named(found: Settlement, topology: Topology) -> Settlement:
+    """With the stream that keeps it from being fenced, where a listing has shown it."""
+    other = topology.sourced_by.get(found.stream.name)
+    if found.reason is not Reason.NOT_FENCEABLE or found.detail or other is None:
+        return found
+    return replace(found, detail=f"stream {other} mirrors or sources it")
 
 
 def unseen(target: Target, error: JetStreamError) -> Settlement:

@@ -16,7 +16,7 @@ import structlog
 from reactor.controller.companions import orphaned
 from reactor.controller.drain import Drainer
 from reactor.controller.handover import Handover
-from reactor.controller.look import Judge, Target, held_back
+from reactor.controller.look import Judge, Target, held_back, named
 from reactor.controller.resources import Resources
 from reactor.controller.review import Judged, PassAborted, Review, Reviewer
 from reactor.core.backoff import delay_until
@@ -105,7 +105,7 @@ class Reconciler:
             breaker = None if options.override_breaker else breaker
             pause = await self._pausing.standing() if self._policy.deletes else None
             hold = _hold(breaker, pause, options)
-            found = [_as_it_is(one) for one in review.judged]
+            found = _found(review)
             if not options.dry_run:
                 await self._schedule(review.judged)
                 await self._leave_word(found, review.began, options)
@@ -122,6 +122,10 @@ class Reconciler:
         except (PassAborted, LeaseLost) as error:
             report = replace(report, error=str(error), away=not options.is_stopped)
         return await self._remember(replace(report, duration_s=time.monotonic() - start), options)
+
+    async def look(self) -> list[Settlement]:
+        """Every job stream with its verdict now, and nothing more. Raises JetStreamError, LedgerError, PassAborted."""
+        return _found(await self._reviewer.review(frozenset()))
 
     async def _remember(self, report: Report, options: PassOptions) -> Report:
         """For whoever looks on. A Redis that takes nothing is an outage, also where there was nothing to delete."""
@@ -296,6 +300,10 @@ def _hold(breaker: str | None, pause: Pause | None, options: PassOptions) -> Hol
         outcome = Outcome.WOULD_DRAIN if options.dry_run else Outcome.KEPT
         return lambda one: replace(_as_it_is(one), outcome=outcome, detail="held back by the breaker")
     return None
+
+
+def _found(review: Review) -> list[Settlement]:
+    return [named(_as_it_is(one), review.snapshot.topology) for one in review.judged]
 
 
 def _as_it_is(one: Judged) -> Settlement:

@@ -122,7 +122,12 @@ class Recorder:
             proven = settlement.outcome is Outcome.DRAINED
             proof = f"barrier: its end is sequence {settlement.stream.last_seq}" if proven else ""
             await self._audit.conclude(
-                intent.stream, intent.token, settlement.outcome, settlement.detail or "", proof=proof
+                intent.stream,
+                intent.token,
+                settlement.outcome,
+                settlement.detail or "",
+                proof=proof,
+                backup=settlement.backup or "",
             )
         await reach(Point.AUDITED, intent.stream)
         if settlement.outcome is Outcome.DRAINED:

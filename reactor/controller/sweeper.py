@@ -99,7 +99,7 @@ class Sweeper:
         """As a listing of our time has shown it, and advisories since: before, nobody may have heard them."""
         surroundings, identity = self._ledger.surroundings, snapshot.lifecycle.identity
         if known := await surroundings.among(identity, names, self._here_since or 0):
-            return Topology(*known)
+            return Topology(known[0], captors=known[1])
         began = await surroundings.now()
         topology = topology_of((await self._reads.list_streams()).configs())
         await surroundings.remember(identity, began, topology.sourced, topology.captors)

@@ -27,7 +27,7 @@ class Undisturbed:
         """`lease_s` is the time for one stream."""
         self._ledger = resources.ledger
         self._judge = judge
-        self._fencing = Fencing(resources, judge.policy, lease_s)
+        self._fencing = Fencing(resources, judge.policy)
         self._lease_s = lease_s
 
     async def do(self, snapshot: Snapshot, target: Target, work: Callable[[Look], Awaitable[Result]]) -> Result:

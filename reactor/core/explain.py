@@ -1,10 +1,8 @@
 """Verdicts in sentences, for whoever is woken. Pure."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from reactor.core.model import (
     SECOND,
+    UNREADABLE,
     Coverage,
     Drain,
     Keep,
@@ -15,9 +13,11 @@ from reactor.core.model import (
     Unfixable,
     Verdict,
     Wait,
+    Word,
     format_instant,
 )
 from reactor.core.pause import Pause
+from reactor.core.shapes import Entry
 
 MINUTE_S = 60
 SHORT_S = 0.01
@@ -37,6 +37,7 @@ _WHY = {
     Reason.TERMINAL: "its job has ended and all guards have passed",
     Reason.MISSING: "its job does not exist and all guards have passed",
     Reason.UNKNOWN: "nobody can vouch that its job does not exist",
+    Reason.BACKUP_FAILED: "no backup of it could be written",
     Reason.PAUSED: "it would be drained, and deleting is paused",
     Reason.NOT_FENCEABLE: "it would be drained, but cannot be fenced: it is a mirror, or another stream sources it",
 }
@@ -74,6 +75,8 @@ def sentence(name: str, verdict: Verdict, record: Record | None, coverage: Cover
         case Unfixable(reason):
             fate = "needs a person"
     last = f"; the last word on its job is {record.status} at {_to_the_second(record.occurred_at)}" if record else ""
+    if record and record.status == UNREADABLE:
+        last = f"; the last word on its job (event {record.latest.seq}) could not be read: see REACTOR_DEAD_LETTERS"
     if record and reason is Reason.DISPUTED:
         last = f": {both_words(record)}"
     gap = f" ({coverage.gap})" if reason is Reason.UNKNOWN and coverage.gap else ""
@@ -89,13 +92,95 @@ def both_words(record: Record) -> str:
     )
 
 
-def deletion_of(entry: Mapping[str, Any] | None, oldest: str | None) -> str:
+def deletion_of(entry: Entry | None, oldest: str | None) -> str:
     """What the audit says of a stream that is not there, by its last deletion; `oldest` is when the trail begins."""
     if entry is None:
         return f"the audit trail{f', which begins at {oldest},' if oldest else ''} has no deletion of it by reactor"
     did = "drained it" if entry["outcome"] == Outcome.DRAINED.value else "began to drain it, and it was found gone"
-    status = f"its job's status {entry['status']}" if entry["status"] else "no job known"
-    return f"reactor {did} at {entry['at']}: {entry['reason']}, {status}, {entry['messages']} messages ({entry['by']})"
+    return f"reactor {did} at {entry['at']}: {entry['reason']}, {_condemned(entry)}, {_messages(entry)} ({who(entry)})"
+
+
+def who(entry: Entry) -> str:
+    """The process, and of a command the person and what was overridden."""
+    actor = entry.get("actor")
+    if not actor:
+        return entry["by"]
+    person = "" if actor["role"] == "worker" else f" of {actor['user']}"
+    overrides = f" with {' '.join(actor['overrides'])}" if actor["overrides"] else ""
+    return f"{actor['role']} {entry['by']}{person}{overrides}"
+
+
+def _condemned(entry: Entry) -> str:
+    """Who said that its job is over."""
+    if not entry.get("status"):
+        return "no job known"
+    event, which = entry.get("event"), ""
+    if entry.get("told"):
+        which = " (by the job directory)"
+    elif event:
+        which = f" (event {event['seq']}{' by ' + event['source'] if event['source'] else ''})"
+    return f"its job's status {entry['status']}{which}"
+
+
+def _messages(entry: Entry) -> str:
+    return f"{entry.get('messages', 0)} messages"
+
+
+def said(job_id: str, word: Word) -> str:
+    """One lifecycle event, as a line of a timeline."""
+    if word.status == UNREADABLE:
+        return (
+            f"what was said of job {job_id} (event {word.seq}) could not be read, so it counts as alive: "
+            f"nats stream view REACTOR_DEAD_LETTERS has it whole"
+        )
+    when = "" if word.occurred_at == word.published_at else f", since {_to_the_second(word.occurred_at)}"
+    return f"job {job_id} was said to be {word.status} (event {word.seq}{when})"
+
+
+def why(entry: Entry) -> str:
+    """One entry of the audit beside its outcome: for what reason, with what proof, and by whom."""
+    detail, parts = entry.get("detail") or "", list[str]()
+    if entry["phase"] in ORDERS:
+        actor = entry["actor"]
+        parts = [detail, f"by {actor['user']}@{actor['host']}"]
+    elif entry["phase"] == "unfixable":
+        parts = [entry["reason"], detail, f"({who(entry)})"]
+    else:
+        proof, backup = entry.get("proof"), entry.get("backup")
+        parts = [f"{entry['reason']}, {_condemned(entry)}, {_messages(entry)}", f"({who(entry)})", proof or ""]
+        parts += [f"backup {backup}" if backup else "", detail]
+    return "; ".join(filter(None, parts)).replace("; (", " (")
+
+
+ORDERS = frozenset({"paused", "resumed", "protected", "unprotected", "restored"})
+"""Phases that tell what an operator has ordered."""
+
+
+def happened(entry: Entry) -> str:
+    """One entry of the audit, as a line of a timeline."""
+    detail, reason = entry.get("detail") or "", entry["reason"]
+    rest = f": {detail}" if detail else ""
+    match entry["phase"], entry.get("outcome"):
+        case "intent", _:
+            return f"{who(entry)} began to drain it: {reason}, {_condemned(entry)}"
+        case "outcome", Outcome.DRAINED.value:
+            proof = f", {entry['proof']}" if entry.get("proof") else ""
+            backup = f", backup {entry['backup']}" if entry.get("backup") else ""
+            return f"it was drained: {_messages(entry)}{proof}{backup}{rest}"
+        case "outcome", Outcome.ALREADY_GONE.value:
+            return f"it was found gone{rest}"
+        case "outcome", outcome:
+            return f"the drain was given up ({outcome}){rest}"
+        case "unfixable", _:
+            return f"an attempt came to nothing ({reason}){rest}"
+        case "prepared", _:
+            return f"it was emptied for a new life of its job: {_messages(entry)} taken out"
+        case "would_drain", _:
+            return f"report mode would have drained it: {reason}, {_condemned(entry)}"
+        case "afterwards", what:
+            return f"what report mode would have drained: {what}"
+        case phase, _:
+            return f"it was {phase} by {who(entry)}{rest}"
 
 
 def _to_the_second(instant: int) -> str:

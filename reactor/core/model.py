@@ -177,6 +177,7 @@ class Stream:
     protected: bool = False
     fenceable: bool = True
     """False for a mirror, and for a stream that another one mirrors or sources."""
+    mirror_of: str | None = None
     fence: Fence | None = None
     messages: int = 0
     size: int = 0
@@ -224,6 +225,7 @@ class Reason(StrEnum):
     PAUSED = "paused"
     OUTCOME_UNKNOWN = "outcome-unknown"
     REFUSED = "refused"
+    BACKUP_FAILED = "backup-failed"
     GONE = "gone"
 
 
@@ -284,5 +286,7 @@ class Settlement:
     """How many in a row came to nothing, this one included."""
     retry_s: float | None = None
     """Seconds until the next attempt; None where none is planned before the next full pass."""
+    backup: str | None = None
+    """Of a drained stream: the machine and the folder where it can be restored from."""
     late_s: float | None = None
     """Of a drained stream: seconds from when it fell due to when it was gone."""

@@ -20,8 +20,8 @@ from reactor.core.model import (
     Wait,
     format_instant,
 )
-from reactor.core.policy import Policy
-from reactor.core.shapes import Pass, PassInShort, StreamRow
+from reactor.core.policy import Policy, fell_due
+from reactor.core.shapes import ListedRow, Pass, PassInShort, StreamRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,8 @@ def settlement_of(verdict: Verdict, stream: Stream, record: Record | None, cover
         case Drain(reason):
             return Settlement(Outcome.WOULD_DRAIN, reason, stream, record)
         case Unfixable(reason):
-            return Settlement(Outcome.UNFIXABLE, reason, stream, record)
+            mirror = f"it is a mirror of {stream.mirror_of}" if stream.mirror_of else None
+            return Settlement(Outcome.UNFIXABLE, reason, stream, record, detail=mirror)
 
 
 def describe(settlement: Settlement, policy: Policy) -> StreamRow:
@@ -114,6 +115,18 @@ def describe(settlement: Settlement, policy: Policy) -> StreamRow:
         messages=stream.messages,
         redelivered=stream.consumers.redelivered if stream.consumers else None,
         detail=in_full(settlement),
+    )
+
+
+def listed(settlement: Settlement, policy: Policy) -> ListedRow:
+    """One stream's line of a listing: when it is due, and how large it is, beside what the report tells."""
+    stream, zombie = settlement.stream, settlement.outcome is Outcome.WOULD_DRAIN
+    due = fell_due(stream, settlement.record, policy) if zombie else settlement.until
+    return ListedRow(
+        **describe(settlement, policy),
+        bytes=stream.size,
+        created=None if stream.created is None else format_instant(stream.created),
+        due_at=None if due is None else format_instant(due),
     )
 
 

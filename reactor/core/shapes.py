@@ -3,7 +3,7 @@
 Times are RFC 3339 in UTC. Keys are the contract's: none is renamed or taken away.
 """
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class StreamRow(TypedDict):
@@ -137,6 +137,14 @@ class Entry(TypedDict):
     size: NotRequired[int]
     outcome: NotRequired[str]
     detail: NotRequired[str]
+    actor: NotRequired[dict[str, Any]]
+    event: NotRequired[dict[str, Any] | None]
+    told: NotRequired[dict[str, Any] | None]
+    guards: NotRequired[list[dict[str, Any]] | None]
+    proof: NotRequired[str]
+    backup: NotRequired[str]
+    made_of: NotRequired[str]
+    """JSON: what it takes to make the stream again. Of an intent alone."""
     attempts: NotRequired[int]
     retry_s: NotRequired[float | None]
     afterwards_at: NotRequired[str]
@@ -146,6 +154,58 @@ class History(TypedDict):
     """What came of deletions, newest first."""
 
     entries: list[Entry]
+
+
+class ListedRow(StreamRow):
+    """One of `reactor streams`."""
+
+    bytes: int
+    created: str | None
+    due_at: str | None
+    """Since when it is due, or when it will be as things stand; None where nothing says so."""
+
+
+class Listed(TypedDict):
+    """Every job stream with its verdict now."""
+
+    at: str
+    streams: list[ListedRow]
+
+
+class Happened(TypedDict):
+    """One thing that happened to a stream or was said of its job."""
+
+    at: str
+    what: str
+    by: str | None
+
+
+class Restorable(TypedDict):
+    """How a stream can be brought back: with so many messages, or without those that are lost.
+
+    A backup on another machine is told as `host:folder`: bring it here, and use --from.
+    """
+
+    command: str
+    backup: str | None
+    messages: int
+    lost: int
+
+
+class Gone(TypedDict):
+    """All that is known of a stream that is not there."""
+
+    stream: str
+    job_id: str
+    verdict: str
+    """`already_gone` where reactor has deleted it, else `no_stream`."""
+    known: str
+    """`deleted`, `heard_of` (it or its job), or `never_heard_of`."""
+    at: str
+    sentence: str
+    restorable: Restorable | None
+    timeline: list[Happened]
+    """Oldest first."""
 
 
 class WouldDrain(TypedDict):

@@ -43,6 +43,7 @@ def read_stream(raw: Raw, job_id: str, *, reported: bool = True) -> Stream:
         reported=reported and observed_at is not None and _is_whole(state, published),
         protected=str(metadata.get(PROTECT_KEY, "")).lower() == "true",
         fenceable=bool(config.get("subjects")) and not config.get("mirror"),
+        mirror_of=(config.get("mirror") or {}).get("name"),
         fence=read_fence(config, observed_at or 0),
         messages=state.get("messages", 0),
         size=state.get("bytes", 0),
@@ -168,12 +169,21 @@ def fenced(config: Raw, fence: Fence) -> Raw:
     return config | {key: _OPEN[key] for key in fence.lifted} | {"subjects": subjects, "metadata": metadata}
 
 
-def recipe_of(config: Raw, fence: Fence | None, consumers: Sequence[Raw]) -> Raw:
+def has_work_left(messages: int, consumers: Sequence[Raw]) -> bool:
+    """Whether a stream holds messages that some consumer has not acknowledged, or that there is no consumer for."""
+    if not consumers:
+        return messages > 0
+    return any(raw.get("num_pending") or raw.get("num_ack_pending") for raw in consumers)
+
+
+def recipe_of(raw: Raw, fence: Fence | None, consumers: Sequence[Raw]) -> Raw:
     """What it takes to make a stream again, but for its messages: its own config, and each consumer with its floors."""
+    config = raw["config"]
     kept = ("name", "config", "delivered", "ack_floor", "num_pending", "num_ack_pending")
     return {
         "config": unfenced(config, fence) if fence else config,
-        "consumers": [{key: raw[key] for key in kept if key in raw} for raw in consumers],
+        "last_seq": (raw.get("state") or {}).get("last_seq", 0),
+        "consumers": [{key: one[key] for key in kept if key in one} for one in consumers],
     }
 
 

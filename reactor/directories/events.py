@@ -6,12 +6,13 @@ from it; else it is rebuilt from the stream, and until then nobody is called mis
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
 
 from reactor.core.events import SubjectTemplate, read_event
-from reactor.core.model import UNREADABLE, Coverage, Event, Malformed, Record, fold
+from reactor.core.model import UNREADABLE, Coverage, Event, Malformed, Record, Word, fold
 from reactor.core.observer import EventOutcome
 from reactor.core.policy import Policy, due_at
 from reactor.directories.opinion import Opinion
@@ -27,6 +28,8 @@ from reactor.store.scripts import LedgerError
 log = structlog.get_logger(__name__)
 
 REBUILD_LEASE_S = 15.0
+WORDS = 100
+"""Of one job, for a timeline; the lifecycle stream that reactor declares holds eight."""
 """Renewed with every batch: how long a rebuild that broke off holds up the next one."""
 
 LOST = "the ledger has lost history and is being rebuilt; nothing is drained"
@@ -145,6 +148,16 @@ class Directory:
         except NotFound as error:
             raise Unreachable(self._gone) from error
         return Record.of(*(self._read(one).word for one in (*unread, message))) if message else None
+
+    async def words_on(self, job_id: str) -> list[Word]:
+        """All that the lifecycle stream still holds on a job, in its order."""
+        words, seq = list[Word](), 1
+        with suppress(ValueError):  # no message can ever have had its subject
+            subject = self._template.of(job_id)
+            while len(words) < WORDS and (message := await self._js.next_message(self._source.stream, subject, seq)):
+                words.append(self._read(message).word)
+                seq = message.seq + 1
+        return words
 
     async def last_event_since(self, snapshot: Snapshot, job_id: str, before: Record | None) -> Record | None:
         """The last words on a job, where `before` are those that were read after the snapshot.

@@ -6,7 +6,7 @@ NATS, so that a job system may make one at any time. Nothing of others' is ever 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reactor.core.events import SubjectTemplate
 from reactor.core.stream_info import ADVISORY, Raw, instant
@@ -95,6 +95,8 @@ class Topology:
 
     sourced: frozenset[str] = frozenset()
     """Streams that another one mirrors or sources."""
+    sourced_by: Mapping[str, str] = field(default_factory=dict)
+    """Which one that is, where a listing has shown it."""
     captors: Sequence[str] = ()
     """Streams that capture advisories: companions may be on them."""
     homes: Mapping[str, Sequence[str]] | None = None
@@ -153,20 +155,20 @@ class Survey:
 
     def __init__(self) -> None:
         """Nothing is known yet."""
-        self._sourced = set[str]()
+        self._sourced = dict[str, str]()
         self._captors = set[str]()
 
     def add(self, config: Raw) -> None:
         """Of one stream."""
         origins = (config.get("mirror"), *(config.get("sources") or ()))
-        self._sourced.update(origin["name"] for origin in origins if origin)
+        self._sourced.update((origin["name"], config["name"]) for origin in origins if origin)
         if any(overlaps(subject, f"{ADVISORY}.>") for subject in config.get("subjects") or ()):
             self._captors.add(config["name"])
 
     @property
     def topology(self) -> Topology:
         """As far as it is known."""
-        return Topology(frozenset(self._sourced), captors=sorted(self._captors))
+        return Topology(frozenset(self._sourced), dict(self._sourced), captors=sorted(self._captors))
 
 
 def topology_of(configs: Iterable[Raw]) -> Topology:

@@ -5,7 +5,6 @@ from collections import Counter, deque
 from collections.abc import Collection
 from typing import cast
 
-from reactor.core.explain import deletion_of
 from reactor.core.model import AUDIT_ENTRIES, Outcome
 from reactor.core.shapes import Entry, History, LeakRow, Leaks, WouldDrain, WouldDrains
 from reactor.store.audit import Audit
@@ -13,7 +12,6 @@ from reactor.store.audit import Audit
 BATCH = 1_000
 STILL_THERE = "still there"
 DAY_CHARS = len("2026-01-31")
-_GONE = {Outcome.DRAINED.value, Outcome.ALREADY_GONE.value}
 
 
 class Trail:
@@ -78,12 +76,6 @@ class Trail:
                 entries, last = await self._audit.since(self._key, BATCH)
             return tuple(self._drained)
 
-    async def what_became_of(self, name: str) -> str:
-        """For whoever looks for a stream that is not there: whether it was reactor that deleted it."""
-        trail = await self._audit.newest(AUDIT_ENTRIES)
-        deletions = (one for one in trail if one["stream"] == name and one.get("outcome") in _GONE)
-        return f"there is no stream {name}; {deletion_of(next(deletions, None), trail[-1]['at'] if trail else None)}"
-
 
 def _would_drain(entry: Entry) -> WouldDrain:
     return {
@@ -101,5 +93,5 @@ def _would_drain(entry: Entry) -> WouldDrain:
 
 
 def _public(entry: Entry) -> Entry:
-    """Without the token, which is between replicas."""
-    return cast("Entry", {name: value for name, value in entry.items() if name != "token"})
+    """Without the token, which is between replicas, and what it takes to make the stream again."""
+    return cast("Entry", {name: value for name, value in entry.items() if name not in {"token", "made_of"}})

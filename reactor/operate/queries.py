@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
-from reactor.controller.look import Judge, Look, Target, paused
+from reactor.controller.look import Judge, Look, Target, named, paused
 from reactor.controller.resources import Resources
 from reactor.core.explain import changes, sentence, would_be
-from reactor.core.model import Drain, Word, format_instant
+from reactor.core.model import Drain, Reason, Word, format_instant
 from reactor.core.pause import Pause
 from reactor.core.policy import guards_of
 from reactor.core.report import describe
@@ -17,6 +17,7 @@ from reactor.core.shapes import (
     ConsumerEvidence,
     Evidence,
     Explanation,
+    Gone,
     Measures,
     Point,
     Status,
@@ -30,6 +31,7 @@ from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import DEAD_LETTERS, Topology, topology_of
 from reactor.operate.census import Census
 from reactor.operate.history import DAY_CHARS, Trail
+from reactor.operate.past import Past
 from reactor.store.audit import Audit
 
 FRESH_S = 2.0
@@ -39,14 +41,23 @@ STEPS = 24 * 60
 
 
 class NoJobStream(Exception):
-    """The stream that was asked for is none of the job streams, or is not there."""
+    """The stream that was asked for is none of the job streams."""
+
+
+class NoSuchStream(Exception):
+    """It could be a job stream, and is not there."""
+
+    def __init__(self, gone: Gone) -> None:
+        """`gone` is all that is known of it."""
+        super().__init__(gone["sentence"])
+        self.gone = gone
 
 
 class Overview:
     """All resources are handed in. Methods raise JetStreamError and LedgerError."""
 
-    def __init__(self, resources: Resources, judge: Judge, audit: Audit) -> None:
-        """`judge` explains single streams."""
+    def __init__(self, resources: Resources, judge: Judge, audit: Audit, past: Past) -> None:
+        """`judge` explains single streams, `past` those that are not there."""
         self._reads = resources.reads
         self._directory = resources.directory
         self._ledger = resources.ledger
@@ -56,6 +67,7 @@ class Overview:
         self._judge = judge
         self._policy = judge.policy
         self.trail = Trail(audit)
+        self.past = past
         self._census = Census(resources.ledger.standings, judge.policy)
         self._started_at = self._clock()
         self._points: deque[Point] = deque(maxlen=STEPS)
@@ -155,7 +167,7 @@ class Overview:
         return STEP_S
 
     async def explain(self, name: str) -> Explanation:
-        """The verdict on one stream now, with the evidence. Raises NoJobStream."""
+        """The verdict on one stream now, with the evidence. Raises NoJobStream and NoSuchStream."""
         job_id = self._policy.job_id(name)
         if job_id is None:
             message = f"{name!r} is no job stream: its name does not match {self._policy.pattern.pattern}"
@@ -166,11 +178,11 @@ class Overview:
             look = await self._judge.look(snapshot, Target(name, job_id))
             consumers = await self._reads.consumers(name)
         except NotFound as error:
-            raise NoJobStream(await self.trail.what_became_of(name)) from error
+            raise NoSuchStream(await self.past.of(name, job_id)) from error
         deliveries = await self._ledger.tallies.deliveries(job_id)
         guards = guards_of(look.stream, look.record, self._policy)
         pause = await self.pause() if isinstance(look.verdict, Drain) else None
-        found = paused(look, pause) if pause else look.by_verdict()
+        found = paused(look, pause) if pause else named(look.by_verdict(), await self._named(look, snapshot))
         return {
             **describe(found, self._policy),
             "at": format_instant(look.stream.observed_at),
@@ -185,10 +197,18 @@ class Overview:
             "evidence": self._evidence(look, consumers, deliveries),
         }
 
+    async def _named(self, look: Look, snapshot: Snapshot) -> Topology:
+        """With the names of those who source it, where that is what matters."""
+        if look.verdict.reason is not Reason.NOT_FENCEABLE:
+            return snapshot.topology
+        return topology_of((await self._reads.list_streams()).configs())
+
     async def _topology(self, snapshot: Snapshot, name: str) -> Topology:
         """As the last full pass has shown it, or by a listing where there was none of late."""
         known = await self._ledger.surroundings.among(snapshot.lifecycle.identity, [name], 0)
-        return Topology(*known) if known else topology_of((await self._reads.list_streams()).configs())
+        return (
+            Topology(known[0], captors=known[1]) if known else topology_of((await self._reads.list_streams()).configs())
+        )
 
     def _evidence(self, look: Look, consumers: Sequence[Raw], deliveries: dict[str, int]) -> Evidence:
         coverage, record, event = look.coverage, look.record, look.event

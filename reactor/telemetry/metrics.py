@@ -31,11 +31,11 @@ UNREAD = "unreadable"
 LATENESS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 UNFIXABLE = (
     *(Reason.UNREPORTED, Reason.FENCE_UNREADABLE, Reason.CREATED_UNREADABLE, Reason.NOT_FENCEABLE),
-    *(Reason.DELETES_PAUSED, Reason.OUTCOME_UNKNOWN, Reason.REFUSED),
+    *(Reason.DELETES_PAUSED, Reason.OUTCOME_UNKNOWN, Reason.REFUSED, Reason.BACKUP_FAILED),
 )
 ABORTED = (
     *(Reason.RUNNING, Reason.DISPUTED, Reason.GRACE, Reason.ACTIVE, Reason.FENCED, Reason.UNKNOWN),
-    *(Reason.DELETES_PAUSED, Reason.REFUSED),
+    *(Reason.DELETES_PAUSED, Reason.REFUSED, Reason.BACKUP_FAILED),
 )
 
 

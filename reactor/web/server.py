@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from reactor.core.shapes import Explanation, History, Leaks, Status, Streams, Timeline
 from reactor.directories.events import describe_outage
 from reactor.jetstream.errors import JetStreamError
-from reactor.operate.queries import NoJobStream, Overview
+from reactor.operate.queries import NoJobStream, NoSuchStream, Overview
 from reactor.store.scripts import LedgerError
 from reactor.web.feed import Feed
 
@@ -178,6 +178,8 @@ def _answering(ask: Callable[[Request], Awaitable[object]]) -> Callable[[Request
             return JSONResponse(await ask(request))
         except NotYet:
             return _waiting()
+        except NoSuchStream as error:
+            return JSONResponse({"error": str(error), **error.gone}, status_code=404)
         except NoJobStream as error:
             return JSONResponse({"error": str(error)}, status_code=404)
         except ValueError as error:

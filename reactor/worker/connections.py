@@ -41,6 +41,8 @@ class Connections:
     """Who this process is, in the audit."""
     reads: JetStream
     effects: JetStream
+    snapshots: JetStream
+    """For backups and what is restored: a connection that may be full for a while."""
     redis: Redis
     namespace: str
     """The prefix of every key in it."""
@@ -66,17 +68,21 @@ async def connections(
     async with AsyncExitStack() as stack:
         reads = JetStream(options, domain=domain, on_error=on_error)
         effects = JetStream(options, domain=domain, on_error=on_error, buffered=False, pace=reads.pace)
+        snapshots = JetStream(options, domain=domain, on_error=on_error)
         address = parse_redis_url(settings.redis.url.get_secret_value())
         namespace = address.namespace(settings.redis.namespace)
         redis = await stack.enter_async_context(redis_of(address, namespace))
         stack.push_async_callback(effects.close)
         stack.push_async_callback(reads.close)
+        stack.push_async_callback(snapshots.close)
         scripts = Scripts(redis)
         ledger, audit = Ledger.of(redis, scripts, namespace, RECORD_TTL_S), Audit(redis, scripts, namespace)
         jobs = job_directory(settings.directory)
         if jobs is not None:
             stack.push_async_callback(jobs.close)
-        yield Connections(settings, actor or actor_of("worker"), reads, effects, redis, namespace, ledger, audit, jobs)
+        yield Connections(
+            settings, actor or actor_of("worker"), reads, effects, snapshots, redis, namespace, ledger, audit, jobs
+        )
 
 
 @asynccontextmanager

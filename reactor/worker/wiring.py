@@ -8,10 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
+from reactor.archive.shelf import Shelf
 from reactor.config.settings import EventsSettings, Settings
 from reactor.controller.companions import Companions
 from reactor.controller.drain import Drainer
 from reactor.controller.intake import AdvisorySubscriber, DeadLetters, LifecycleSubscriber, consume_pending
+from reactor.controller.keeper import Keeper
 from reactor.controller.look import Judge
 from reactor.controller.pausing import Pausing
 from reactor.controller.prepare import Preparer
@@ -41,8 +43,10 @@ from reactor.jetstream.topology import (
 from reactor.operate.doctor.examine import Doctor
 from reactor.operate.doctor.findings import Patient
 from reactor.operate.emit import emit
+from reactor.operate.past import Past
 from reactor.operate.protect import Protector
 from reactor.operate.queries import Overview
+from reactor.operate.restore import Restorer
 from reactor.store.health import RedisHealth
 from reactor.telemetry.alerts import Alerts
 from reactor.worker.connections import Connections
@@ -121,6 +125,12 @@ def alerts_of(connected: Connections) -> Alerts:
     return Alerts(connected.announce, connected.actor.by, utc_now)
 
 
+def shelf_of(settings: Settings) -> Shelf:
+    """Where backups are, on this machine."""
+    rules = settings.backup
+    return Shelf(rules.dir, rules.max_age.total_seconds(), int(rules.max_bytes), utc_now)
+
+
 def recorder_of(connected: Connections, observer: Observer = FORGETFUL) -> Recorder:
     """Tells what this process does; `observer` is told, too."""
     return Recorder(connected.audit, connected.announce, connected.actor, utc_now, observer)
@@ -147,6 +157,7 @@ class UseCases:
         self._settings = settings
         self._source = provisioned.events
         self._observer = observer
+        self.shelf = shelf_of(settings)
         self.policy = replace(policy_of(settings, provisioned.own_streams), assume_missing=assume_missing)
         recorder = recorder_of(connected, observer)
         self.resources = Resources(
@@ -214,7 +225,9 @@ class UseCases:
         return Sweeper(self.resources, judge, self._drainer(judge), lease_s, want_pass)
 
     def _drainer(self, judge: Judge) -> Drainer:
-        return Drainer(self.resources, judge, self._settings.sweep.lease.total_seconds())
+        connected, when = self._connected, self._settings.backup.when
+        keeper = Keeper(connected.snapshots, self.shelf, when, connected.actor) if when != "never" else None
+        return Drainer(self.resources, judge, self._settings.sweep.lease.total_seconds(), keeper=keeper)
 
     def preparer(self) -> Preparer:
         """Makes a job's name clean and safe before the job is started again."""
@@ -233,4 +246,11 @@ class UseCases:
 
     def overview(self) -> Overview:
         """For whoever looks on."""
-        return Overview(self.resources, Judge(self.resources, self.policy), self._connected.audit)
+        audit = self._connected.audit
+        return Overview(
+            self.resources, Judge(self.resources, self.policy), audit, Past(self.resources, audit, self.shelf)
+        )
+
+    def restorer(self) -> Restorer:
+        """Brings back what was deleted."""
+        return Restorer(self._connected.snapshots, self.resources.recorder)

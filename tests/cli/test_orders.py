@@ -1,15 +1,13 @@
 """An operator's orders: pause, resume, protect, unprotect; against real replicas."""
 
-import asyncio
 import json
+from typing import Any
 
 import pytest
 from bench import Bench
-from harness import World, eventually, gone, served, worker
+from harness import Served, World, eventually, gone, served, worker
 
-from reactor.core.model import Outcome, Reason
-
-PAUSED = "REACTOR_CONTROL"
+from reactor.core.model import SECOND, Outcome, Reason, format_instant, parse_instant
 
 
 async def test_nothing_falls_while_deleting_is_paused(world: World) -> None:
@@ -46,13 +44,13 @@ async def test_nothing_falls_while_deleting_is_paused(world: World) -> None:
     assert phases == ["paused", "resumed"]
 
 
-async def _zombies(at: object, count: int) -> object:
-    status = (await at.get("/api/status"))[1]  # type: ignore[attr-defined]
+async def _zombies(at: Served, count: int) -> Any:
+    status = (await at.get("/api/status"))[1]
     return status if status["zombies"] == count else None
 
 
-async def _metric(at: object, line: str) -> bool:
-    return line in str((await at.get("/metrics"))[1])  # type: ignore[attr-defined]
+async def _metric(at: Served, line: str) -> bool:
+    return line in str((await at.get("/metrics"))[1])
 
 
 async def test_an_emptied_redis_does_not_forget_a_pause(world: World) -> None:
@@ -93,12 +91,24 @@ async def test_without_its_stream_nobody_knows(world: World) -> None:
     """A control stream that somebody has deleted is no leave to delete; `resume` makes it again."""
     await world.declare()
     async with worker(world.env()) as process:
-        await world.js.delete_stream(PAUSED)
+        await world.js.delete_stream("REACTOR_CONTROL")
         await world.zombie(1)
         await eventually(lambda: process.said("REACTOR_CONTROL is gone"))
         assert await world.names() == {"job_1"}
         assert (await world.reactor("resume")).code == 0
         await eventually(lambda: gone(world, "job_1"), 30)
+
+
+async def test_nothing_is_fenced_while_deleting_is_paused(world: World) -> None:
+    """No publisher notices anything."""
+    await world.stream("job_1", messages=1)
+    async with Bench(world) as bench:
+        await world.emit(1, "SUCCESS")
+        await bench.look_around()
+        await bench.resources().pausing.pause("ana", "stop", None)
+        settlement = await bench.drain()
+        assert (settlement.outcome, settlement.reason) == (Outcome.WAITING, Reason.PAUSED)
+    assert await world.trail() == []
 
 
 @pytest.mark.parametrize("verb", ["STREAM.UPDATE.job_1", "barrier"])
@@ -152,18 +162,16 @@ async def test_a_deletion_under_way_is_waited_out(world: World) -> None:
     await world.declare()
     await world.stream("job_1", messages=1)
     await world.emit(1, "STARTED")
-    config = ((await world.info("job_1")) or {})["config"]
-    lease = {"reactor.fence.token": "t", "reactor.fence.until": _soon(), "reactor.fence.subjects": '["job.1.tasks"]'}
-    await world.api("STREAM.UPDATE.job_1", config | {"subjects": ["reactor.fence.job_1.t"], "metadata": lease})
-    order = asyncio.create_task(world.reactor("protect", "job_1"))
-    assert (await order).code == 0
-    after = ((await world.info("job_1")) or {})["config"]
-    assert after["subjects"] == ["job.1.tasks"]
-    assert after["metadata"].get("reactor.protect") == "true"
-    assert "reactor.fence.token" not in after["metadata"]
-
-
-def _soon() -> str:
-    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
-
-    return (datetime.now(UTC) + timedelta(seconds=3)).isoformat().replace("+00:00", "Z")  # noqa: TID251
+    info = (await world.info("job_1")) or {}
+    until = parse_instant(info["ts"]) + 3 * SECOND
+    fence = {"token": "t", "until": format_instant(until), "subjects": '["job.1.tasks"]'}
+    metadata = {f"reactor.fence.{key}": value for key, value in fence.items()}
+    await world.api(
+        "STREAM.UPDATE.job_1", info["config"] | {"subjects": ["reactor.fence.job_1.t"], "metadata": metadata}
+    )
+    assert (await world.reactor("protect", "job_1")).code == 0
+    after = (await world.info("job_1")) or {}
+    assert parse_instant(after["ts"]) >= until
+    assert after["config"]["subjects"] == ["job.1.tasks"]
+    assert after["config"]["metadata"].get("reactor.protect") == "true"
+    assert "reactor.fence.token" not in after["config"]["metadata"]

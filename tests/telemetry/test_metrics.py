@@ -297,6 +297,7 @@ def told(**more: Any) -> Measures:
         "oldest_zombie_s": None,
         "coverage": {"complete": True},
         "lag": 0,
+        "pause": None,
         "last_reconcile": None,
     }
     return cast("Measures", usual | more)

@@ -80,6 +80,7 @@ def status(**changes: Any) -> Json:
         "breaker": None,
         "coverage": {"complete": True, "since": at(-86_400), "gap": None},
         "lag": 0,
+        "pause": None,
         "due": 2,
         "next_due_s": 90.0,
         "dead_letters": 0,

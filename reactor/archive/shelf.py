@@ -1,0 +1,237 @@
+"""Backups of streams in one folder, each a folder of its own that is there whole or not at all.
+
+    <stream>-<time>-<token>/
+        backup.json     the stream's config and state, as the nats CLI writes it and reads it back
+        stream.tar.s2   the archive, as the server packed it
+        reactor.json    of which job, by whom, when; how many messages; consumers; the archive's checksum
+
+Written under another name first, to the disk and not only to its cache, and then renamed.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+from reactor.core.model import SECOND, format_instant, parse_instant
+
+ARCHIVE, DESCRIPTION, MANIFEST = "stream.tar.s2", "backup.json", "reactor.json"
+CHUNK = 64 * 1024
+LONGEST_NAME = 180
+ABANDONED_S = 2 * 3_600.0
+"""An unfinished backup that is older was its writer's last: no lease lasts so long."""
+_PARTIAL = ".partial-"
+
+
+class BackupFailed(Exception):
+    """There is no backup: says why, and what to do."""
+
+
+class BackupSpoilt(Exception):
+    """What stands there cannot be restored: says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What is told of a backup beside the server's own description."""
+
+    stream: str
+    job_id: str
+    at: str
+    by: str
+    reason: str
+    messages: int
+    last_seq: int
+    consumers: list[dict[str, Any]]
+    size: int = 0
+    """Bytes of the archive."""
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """One that is whole."""
+
+    folder: Path
+    manifest: Manifest
+
+    def description(self) -> dict[str, Any]:
+        """The stream's config and state. Raises BackupSpoilt."""
+        try:
+            described = json.loads((self.folder / DESCRIPTION).read_bytes())
+            return {part: dict(described[part]) for part in ("config", "state")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            message = f"{self.folder / DESCRIPTION} cannot be read: {error}"
+            raise BackupSpoilt(message) from error
+
+    async def check(self) -> None:
+        """Raises BackupSpoilt where the archive is not what was written."""
+        digest, size = sha256(), 0
+        async for chunk in self.chunks():
+            digest.update(chunk)
+            size += len(chunk)
+        if self.manifest.sha256 and (digest.hexdigest(), size) != (self.manifest.sha256, self.manifest.size):
+            message = f"{self.folder / ARCHIVE} is not what was written: its checksum differs"
+            raise BackupSpoilt(message)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The archive, bit by bit. Raises BackupSpoilt."""
+        try:
+            with (self.folder / ARCHIVE).open("rb") as file:
+                while chunk := await asyncio.to_thread(file.read, CHUNK):
+                    yield chunk
+        except OSError as error:
+            message = f"{self.folder / ARCHIVE} cannot be read: {error.strerror or error}"
+            raise BackupSpoilt(message) from error
+
+
+class Draft:
+    """A backup that is being written. Methods raise OSError."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is there and empty."""
+        self.folder = folder
+        self._file: BinaryIO = (folder / ARCHIVE).open("xb")
+        self._digest = sha256()
+        self._size = 0
+
+    async def write(self, chunk: bytes) -> None:
+        """The next piece of the archive."""
+        await asyncio.to_thread(self._write, chunk)
+
+    def _write(self, chunk: bytes) -> None:
+        self._file.write(chunk)
+        self._digest.update(chunk)
+        self._size += len(chunk)
+
+    def finish(self, manifest: Manifest, description: Mapping[str, Any]) -> Manifest:
+        """All of it is on the disk."""
+        self._flush(self._file)
+        self._file.close()
+        whole = Manifest(**asdict(manifest) | {"size": self._size, "sha256": self._digest.hexdigest()})
+        for name, content in ((DESCRIPTION, description), (MANIFEST, asdict(whole))):
+            with (self.folder / name).open("xb") as file:
+                file.write(json.dumps(content, indent=2).encode())
+                self._flush(file)
+        return whole
+
+    def _flush(self, file: BinaryIO) -> None:
+        file.flush()
+        os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Write no more."""
+        with suppress(OSError):  # what could not be written is of no more use
+            self._file.close()
+
+
+class Shelf:
+    """The folder. It belongs to this machine: each replica has its own."""
+
+    def __init__(self, folder: Path, max_age_s: float, max_bytes: int, clock: Callable[[], int]) -> None:
+        """Older ones go, and the oldest where all together are larger; `clock` (ns) says what is old."""
+        self.folder = folder
+        self._max_age_s = max_age_s
+        self.max_bytes = max_bytes
+        self._clock = clock
+
+    @asynccontextmanager
+    async def draft(self) -> AsyncIterator[Draft]:
+        """One to write; what is not placed is taken away. Raises BackupFailed."""
+        try:
+            draft = await asyncio.to_thread(self._begin)
+        except OSError as error:
+            raise BackupFailed(_words(self.folder, error)) from error
+        try:
+            yield draft
+        except OSError as error:
+            raise BackupFailed(_words(self.folder, error)) from error
+        finally:
+            draft.close()
+            await asyncio.to_thread(shutil.rmtree, draft.folder, ignore_errors=True)
+
+    def _begin(self) -> Draft:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = self.folder / f"{_PARTIAL}{uuid4().hex}"
+        folder.mkdir(mode=0o700)  # messages may hold secrets
+        return Draft(folder)
+
+    async def place(self, draft: Draft, manifest: Manifest, description: Mapping[str, Any]) -> Backup:
+        """Finish a draft; from here on it is a backup. Raises OSError."""
+        return await asyncio.to_thread(self._place, draft, manifest, description)
+
+    def _place(self, draft: Draft, manifest: Manifest, description: Mapping[str, Any]) -> Backup:
+        whole = draft.finish(manifest, description)
+        time = whole.at.replace("-", "").replace(":", "").replace(".", "")
+        folder = self.folder / f"{whole.stream[:LONGEST_NAME]}-{time}-{uuid4().hex[:8]}"
+        draft.folder.rename(folder)
+        directory = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        return Backup(folder, whole)
+
+    def backups(self) -> list[Backup]:
+        """All that are whole, newest first."""
+        found = [backup for folder in self._folders() if (backup := read_backup(folder))]
+        return sorted(found, key=lambda one: one.manifest.at, reverse=True)
+
+    def _folders(self) -> Iterator[Path]:
+        with suppress(OSError):
+            yield from (one for one in self.folder.iterdir() if not one.name.startswith("."))
+
+    def tidy(self) -> list[Backup]:
+        """Take away what is too old, too much or was abandoned; what went."""
+        now, kept, gone = self._clock(), 0, list[Backup]()
+        for backup in self.backups():
+            kept += backup.manifest.size
+            age_s = (now - parse_instant(backup.manifest.at)) / SECOND
+            if age_s > self._max_age_s or kept > self.max_bytes:
+                shutil.rmtree(backup.folder, ignore_errors=True)
+                gone.append(backup)
+        self._sweep_abandoned(now)
+        return gone
+
+    def _sweep_abandoned(self, now: int) -> None:
+        with suppress(OSError):
+            for folder in self.folder.glob(f"{_PARTIAL}*"):
+                if now / SECOND - folder.stat().st_mtime > ABANDONED_S:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_backup(folder: Path) -> Backup | None:
+    """The backup in a folder; of the nats CLI's, without a manifest, what can be told. None where there is none."""
+    if not (folder / ARCHIVE).is_file():
+        return None
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        told = json.loads((folder / MANIFEST).read_bytes())
+        parse_instant(told["at"])
+        return Backup(folder, Manifest(**{name: told[name] for name in Manifest.__slots__}))
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        described = json.loads((folder / DESCRIPTION).read_bytes())
+        state, written = described["state"], (folder / ARCHIVE).stat()
+        manifest = Manifest(
+            stream=described["config"]["name"],
+            job_id="",
+            at=format_instant(int(written.st_mtime) * SECOND),
+            by="another tool",
+            reason="",
+            messages=state["messages"],
+            last_seq=state["last_seq"],
+            consumers=[],
+            size=written.st_size,
+        )
+        return Backup(folder, manifest)
+    return None
+
+
+def _words(folder: Path, error: OSError) -> str:
+    return f"no backup could be written to {folder}: {error.strerror or error}"

@@ -1,0 +1,119 @@
+"""Bringing back what was deleted: from a backup with its messages, or from the audit without them.
+
+Whatever is brought back is protected from the first moment, since its job is still said to be over.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reactor.archive.shelf import Backup
+from reactor.controller.recorder import Recorder
+from reactor.core.stream_info import Raw, with_protection
+from reactor.jetstream.client import JetStream
+from reactor.jetstream.errors import NotFound, Refused
+from reactor.jetstream.snapshots import restore
+
+
+class NotRestored(Exception):
+    """Nothing was made: says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to make a stream again that there is no backup of, as the audit keeps it."""
+
+    job_id: str
+    config: Raw
+    consumers: Sequence[Raw]
+    last_seq: int
+    messages: int
+    """Those that it held: they are lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What there is now."""
+
+    stream: str
+    job_id: str
+    subjects: Sequence[str]
+    messages: int
+    lost: int
+    consumers: Sequence[str]
+    backup: Path | None
+
+
+class Restorer:
+    """Methods raise JetStreamError and LedgerError beside NotRestored and BackupSpoilt."""
+
+    def __init__(self, js: JetStream, recorder: Recorder) -> None:
+        """`js` may be busy for a while."""
+        self._js = js
+        self._recorder = recorder
+
+    async def from_backup(self, backup: Backup, name: str) -> Restored:
+        """With messages, consumers and what they have acknowledged."""
+        manifest, description = backup.manifest, backup.description()
+        config = await self._free(description["config"], name)
+        await backup.check()
+        try:
+            info = await restore(self._js, config, description["state"], backup.chunks())
+        except Refused as error:
+            message = f"the server does not take the backup of {manifest.stream} back as {name}: {error}"
+            if name != manifest.stream:
+                message += "; up to nats-server 2.12 a backup has its stream's name, whatever --as says"
+            raise NotRestored(message) from error
+        lacking = await self._lacking(name, manifest.consumers)
+        await self._make_consumers(name, lacking)
+        return await self._done(info, manifest.job_id, 0, backup.folder, f"from {backup.folder}")
+
+    async def from_recipe(self, recipe: Recipe, name: str) -> Restored:
+        """Empty, with its consumers: its sequences go on, so that nobody's late acknowledgement hits a new message."""
+        config = await self._free(recipe.config, name) | {"first_seq": recipe.last_seq + 1}
+        info = await self._js.create_stream(config)
+        await self._make_consumers(name, recipe.consumers)
+        return await self._done(info, recipe.job_id, recipe.messages, None, f"without its {recipe.messages} messages")
+
+    async def _free(self, config: Raw, name: str) -> Raw:
+        """The config, protected, under that name; and under a subject of its own where others have taken its own."""
+        try:
+            there = (await self._js.stream_info(name))["state"]["messages"]
+        except NotFound:
+            pass
+        else:
+            message = f"stream {name} exists, with {there} messages, and was not touched: --as NAME restores beside it"
+            raise NotRestored(message)
+        renamed, taken = name != config["name"], dict[str, list[str]]()
+        for subject in config.get("subjects") or []:
+            if others := await self._js.stream_names(subject):
+                taken[subject] = sorted(others)
+        if taken and not renamed:
+            subject, owners = next(iter(taken.items()))
+            message = f"{subject} belongs to stream {', '.join(owners)} now: --as NAME restores beside it"
+            raise NotRestored(message)
+        own = {"subjects": [f"reactor.restored.{name}"]} if taken else {}
+        return with_protection(config, protected=True) | {"name": name} | own
+
+    async def _lacking(self, name: str, consumers: Sequence[Raw]) -> list[Raw]:
+        there = await self._js.consumer_names(name)
+        return [one for one in consumers if one["name"] not in there]
+
+    async def _make_consumers(self, name: str, consumers: Sequence[Raw]) -> None:
+        for one in consumers:
+            if one["config"].get("durable_name"):  # others went with their clients
+                await self._js.create_consumer(name, one["config"])
+
+    async def _done(self, info: Raw, job_id: str, lost: int, backup: Path | None, how: str) -> Restored:
+        config: dict[str, Any] = info["config"]
+        await self._recorder.ordered("restored", config["name"], job_id, how)
+        return Restored(
+            stream=config["name"],
+            job_id=job_id,
+            subjects=config.get("subjects") or [],
+            messages=info["state"]["messages"],
+            lost=lost,
+            consumers=sorted(await self._js.consumer_names(config["name"])),
+            backup=backup,
+        )

@@ -1,0 +1,280 @@
+"""Backups before deletions, and what was deleted brought back."""
+
+import asyncio
+import json
+import os
+import resource
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from bench import Bench
+from harness import World, eventually, gone, say, worker
+from nats.js.api import ConsumerConfig, StreamConfig
+
+from reactor.archive.shelf import Backup, Manifest, Shelf
+from reactor.controller.drain import Drainer
+from reactor.controller.keeper import Keeper
+from reactor.controller.look import Judge, Target
+from reactor.core.actor import Actor
+from reactor.core.model import SECOND, Outcome, Reason, format_instant
+
+CHUNK = 1_000_000
+
+
+async def used(world: World, number: int = 1, messages: int = 4, acked: int = 2, **config: Any) -> str:
+    """A zombie's stream, worked on in part: `acked` of its messages are done, and one more is delivered."""
+    name = f"job_{number}"
+    await world.stream(name, messages=messages, **config)
+    await world.consumer(name)
+    pull = await world.js.pull_subscribe_bind(consumer=f"job-{number}-consumer", stream=name)
+    taken = await pull.fetch(min(acked + 1, messages))
+    for msg in taken[:acked]:
+        await msg.ack_sync()
+    await world.emit(number, "SUCCESS")
+    return name
+
+
+async def floors(world: World, stream: str = "job_1") -> tuple[int, int, int]:
+    """Of its consumer: acknowledged up to, delivered up to, still to be delivered."""
+    info = await world.api(f"CONSUMER.INFO.{stream}.job-1-consumer")
+    return info["ack_floor"]["stream_seq"], info["delivered"]["stream_seq"], info["num_pending"]
+
+
+def backing(folder: Path, when: str = "always", **more: str) -> dict[str, Any]:
+    return {"REACTOR_BACKUP_WHEN": when, "REACTOR_BACKUP_DIR": str(folder), **more}
+
+
+async def test_what_was_deleted_comes_back_whole(world: World, tmp_path: Path) -> None:
+    """Messages, consumers and what was acknowledged; protected; and the audit says where it was kept and by whom."""
+    await world.declare()
+    await used(world, metadata={"team": "ml"})
+    before, was = await floors(world), ((await world.info("job_1")) or {})["config"]
+    env = backing(tmp_path)
+    assert (await world.verdicts(**env))["job_1"] == ("drained", "terminal")
+    outcome = (await world.trail())[-1]
+    assert outcome["backup"].endswith(str(next(tmp_path.glob("job_1-*"))))
+    listed = json.loads((await world.reactor("backups", "--json", **env)).out)
+    assert [(one["stream"], one["messages"], one["job_id"]) for one in listed["backups"]] == [("job_1", 4, "1")]
+    gone_one = await world.reactor("explain", "job_1", "--json", **env)
+    assert gone_one.code == 5
+    assert json.loads(gone_one.out)["restorable"]["messages"] == 4
+    done = await world.reactor("restore", "job_1", **env)
+    assert done.code == 0, done.err
+    after = (await world.info("job_1")) or {}
+    assert (await floors(world), after["state"]["messages"]) == (before, 4)
+    assert after["config"]["subjects"] == was["subjects"]
+    assert after["config"]["metadata"].pop("reactor.protect") == "true"
+    assert {k: v for k, v in after["config"]["metadata"].items() if not k.startswith("_nats")} == {"team": "ml"}
+    assert (await world.verdicts(**env))["job_1"] == ("kept", "protected")
+    assert (await world.trail())[-1]["phase"] == "restored"
+    assert (await world.js.publish("job.1.tasks", b"new")).seq == 5
+
+
+async def test_only_what_has_work_left_is_kept(world: World, tmp_path: Path) -> None:
+    """`pending`: unacknowledged messages, or messages that nobody reads at all."""
+    await world.declare()
+    await used(world, 1, acked=4)
+    await used(world, 2, acked=3)
+    await world.zombie(3, messages=1)
+    await world.zombie(4, messages=0)
+    assert set((await world.verdicts(**backing(tmp_path, "pending"))).values()) == {("drained", "terminal")}
+    assert sorted(one.name.split("-")[0] for one in tmp_path.iterdir()) == ["job_2", "job_3"]
+
+
+@contextmanager
+def full(limit: int) -> Iterator[None]:
+    """No file of this process grows further, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_without_a_backup_nothing_is_deleted(world: World, tmp_path: Path) -> None:
+    """A full disk; a folder that is none. The stream gets back what its fence took, and a person is told."""
+    await world.declare()
+    await world.zombie(1, messages=0)
+    for _ in range(4):
+        await world.js.publish("job.1.tasks", os.urandom(200_000))
+    before = ((await world.info("job_1")) or {})["config"]
+    with full(100_000):
+        report = await world.reconcile(**backing(tmp_path / "a"))
+    (tmp_path / "b").write_text("no folder")
+    again = await world.reconcile(**backing(tmp_path / "b"))
+    for one in (report["streams"][0], again["streams"][0]):
+        assert (one["verdict"], one["reason"]) == ("unfixable", "backup-failed")
+        assert "no backup could be written to" in one["detail"]
+    assert ((await world.info("job_1")) or {})["config"] == before
+    assert list((tmp_path / "a").iterdir()) == []
+    assert (await world.verdicts(**backing(tmp_path / "c")))["job_1"] == ("drained", "terminal")
+
+
+async def test_a_job_that_lives_again_during_the_backup_keeps_its_stream(world: World, tmp_path: Path) -> None:
+    """A backup takes its time, so everything is proven once more."""
+    await world.stream("job_1", messages=2)
+    actor = Actor("worker", "bench", 1, "nobody", "0")
+    async with Bench(world) as bench:
+        await world.emit(1, "SUCCESS")
+        await bench.look_around()
+        resources = bench.resources()
+        judge = Judge(resources, bench.policy, bench.clock)
+        keeper = Keeper(bench.effects, Shelf(tmp_path, 60, CHUNK, lambda: 0), "always", actor)
+        bench.effects.before["STREAM.SNAPSHOT"] = lambda: world.emit(1, "STARTED")
+        drainer = Drainer(resources, judge, bench.lease_s, bench.clock, keeper)
+        settlement = await drainer.drain_stream(bench.snapshot, Target("job_1", "1"))
+        assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.RUNNING)
+    assert ((await world.info("job_1")) or {})["config"]["subjects"] == ["job.1.tasks"]
+
+
+async def test_a_replica_that_is_killed_in_the_middle_leaves_no_backup(world: World, tmp_path: Path) -> None:
+    """And the stream as it was, for the next one, which writes it whole."""
+    await world.declare()
+    await world.stream("job_1")
+    for _ in range(48):
+        await world.js.publish("job.1.tasks", os.urandom(900_000))
+    env = world.env(**backing(tmp_path, REACTOR_SWEEP_LEASE="1s"))
+    async with worker(env) as process:
+        await world.emit(1, "SUCCESS")
+        await eventually(lambda: list(tmp_path.glob(".partial-*/stream.tar.s2")), every=0.001)
+        process.process.kill()
+        await process.process.wait()
+    assert [one for one in tmp_path.iterdir() if not one.name.startswith(".")] == []
+    assert ((await world.info("job_1")) or {})["state"]["messages"] == 48
+    async with worker(env):
+        await eventually(lambda: gone(world, "job_1"), 40)
+    assert len(list(tmp_path.glob("job_1-*"))) == 1
+    assert (await world.reactor("restore", "job_1", **backing(tmp_path))).code == 0
+    assert ((await world.info("job_1")) or {})["state"]["messages"] == 48
+
+
+async def test_a_stream_that_exists_is_not_touched(world: World, tmp_path: Path) -> None:
+    """Its former life is restored beside it, where nobody publishes."""
+    await world.declare()
+    await used(world)
+    await world.verdicts(**backing(tmp_path))
+    await world.stream("job_1", messages=1)
+    before = await world.info("job_1")
+    refused = await world.reactor("restore", "job_1", **backing(tmp_path))
+    assert refused.code == 1
+    assert "job_1 exists, with 1 messages, and was not touched" in refused.err
+    beside = await world.reactor("restore", "job_1", "--as", "job_1_was", **backing(tmp_path))
+    assert beside.code == 0, beside.err
+    assert "reactor.restored.job_1_was" in beside.out
+    was = (await world.info("job_1_was")) or {}
+    assert (was["state"]["messages"], was["config"]["subjects"]) == (4, ["reactor.restored.job_1_was"])
+    now = await world.info("job_1")
+    assert (before or {})["state"] == (now or {})["state"]
+
+
+async def test_what_is_spoilt_is_not_restored(world: World, tmp_path: Path) -> None:
+    """An archive that is not what was written makes no stream; one of another stream is no mistake to make twice."""
+    await world.declare()
+    await used(world)
+    await world.verdicts(**backing(tmp_path))
+    archive = next(tmp_path.glob("job_1-*/stream.tar.s2"))
+    archive.write_bytes(archive.read_bytes()[:-1] + b"x")
+    spoilt = await world.reactor("restore", "job_1", **backing(tmp_path))
+    assert spoilt.code == 1
+    assert "checksum differs" in spoilt.err
+    other = await world.reactor("restore", "job_2", "--from", str(archive.parent), **backing(tmp_path))
+    assert other.code == 2
+    assert "a backup of job_1, not of job_2" in other.err
+    assert await world.names() == set()
+
+
+async def test_the_nats_clis_backups_are_read(world: World, tmp_path: Path) -> None:
+    """Its layout is the same, without a word of reactor's."""
+    await world.declare()
+    await used(world)
+    await world.verdicts(**backing(tmp_path))
+    folder = next(tmp_path.glob("job_1-*"))
+    (folder / "reactor.json").unlink()
+    done = await world.reactor("restore", "job_1", "--from", str(folder / "backup.json"), **backing(tmp_path))
+    assert done.code == 0, done.err
+    assert await floors(world) == (2, 3, 1)
+
+
+async def test_without_a_backup_the_empty_stream_comes_back(world: World) -> None:
+    """With its consumers; its sequences go on, and that the messages are lost is said."""
+    await world.declare()
+    await used(world)
+    await world.verdicts()
+    done = await world.reactor("restore", "job_1")
+    assert done.code == 0, done.err
+    assert "4 messages it held are lost" in done.out
+    after = (await world.info("job_1")) or {}
+    assert after["config"]["metadata"]["reactor.protect"] == "true"
+    assert (await world.api("CONSUMER.NAMES.job_1"))["consumers"] == ["job-1-consumer"]
+    assert (await world.js.publish("job.1.tasks", b"new")).seq == 5
+    never = await world.reactor("restore", "job_9")
+    assert never.code == 5
+    assert "nobody has ever said anything of job 9" in never.err
+
+
+def test_backups_are_kept_by_age_and_size(tmp_path: Path) -> None:
+    """The oldest go first; an unfinished one once nobody can be writing it any more."""
+    now = 1_800_000_000 * SECOND
+    shelf = Shelf(tmp_path, 100.0, 250, lambda: now)
+    for age, size in ((101, 1), (50, 100), (40, 100), (10, 100)):
+        _placed(shelf, format_instant(now - age * SECOND), size)
+    abandoned, under_way = tmp_path / ".partial-a", tmp_path / ".partial-b"
+    for folder, age in ((abandoned, 3 * 3600), (under_way, 60)):
+        folder.mkdir()
+        os.utime(folder, (now / SECOND - age, now / SECOND - age))
+    shelf.tidy()
+    kept = [one.manifest.at for one in shelf.backups()]
+    assert kept == [format_instant(now - age * SECOND) for age in (10, 40)]
+    assert (abandoned.exists(), under_way.exists()) == (False, True)
+
+
+def _placed(shelf: Shelf, at: str, size: int) -> Backup:
+    async def place() -> Backup:
+        async with shelf.draft() as draft:
+            await draft.write(b"x" * size)
+            manifest = Manifest("job_1", "1", at, "me", "terminal", 1, 1, [])
+            return await shelf.place(draft, manifest, {"config": {}, "state": {}})
+
+    with asyncio.Runner() as runner:
+        return runner.run(place())
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+async def test_a_gibibyte_in_bounded_memory(world: World, tmp_path: Path) -> None:
+    """Backed up, deleted and restored by commands, whose memory is watched."""
+    await world.declare()
+    await world.js.add_stream(StreamConfig("job_1", subjects=["job.1.tasks"]))
+    await world.js.add_consumer("job_1", ConsumerConfig(durable_name="job-1-consumer", ack_policy="explicit"))  # type: ignore[arg-type]
+    for _ in range(1024 * 1024 * 1024 // CHUNK):
+        await world.js.publish("job.1.tasks", os.urandom(CHUNK))
+    await world.emit(1, "SUCCESS")
+    for command in (("reconcile",), ("restore", "job_1")):
+        began = time.monotonic()
+        peak = await _peak(world, *command, **backing(tmp_path))
+        say(f"{command[0]} of 1 GiB: {time.monotonic() - began:.1f} s, {peak / 1e6:.0f} MB at most")
+        assert peak < 200e6
+    assert ((await world.info("job_1")) or {})["state"]["messages"] == 1024 * 1024 * 1024 // CHUNK
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+async def _peak(world: World, *command: str, **env: str) -> int:
+    running, peak = asyncio.create_task(world.reactor(*command, **env)), 0
+    while not running.done():
+        for child in psutil.Process().children(recursive=True):
+            try:
+                line = child.cmdline()
+                if "-m" in line and "reactor" in line:
+                    peak = max(peak, child.memory_info().rss)
+            except psutil.Error:
+                continue
+        await asyncio.sleep(0.02)
+    assert running.result().code == 0, running.result().err
+    return peak

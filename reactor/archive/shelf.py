@@ -23,7 +23,7 @@ from uuid import uuid4
 from reactor.core.model import SECOND, format_instant, parse_instant
 
 ARCHIVE, DESCRIPTION, MANIFEST = "stream.tar.s2", "backup.json", "reactor.json"
-CHUNK = 64 * 1024
+CHUNK = 512 * 1024
 LONGEST_NAME = 180
 ABANDONED_S = 2 * 3_600.0
 """An unfinished backup that is older was its writer's last: no lease lasts so long."""
@@ -187,6 +187,10 @@ class Shelf:
     def _folders(self) -> Iterator[Path]:
         with suppress(OSError):
             yield from (one for one in self.folder.iterdir() if not one.name.startswith("."))
+
+    def free(self) -> int:
+        """Bytes that the disk has left."""
+        return shutil.disk_usage(self.folder).free
 
     def tidy(self) -> list[Backup]:
         """Take away what is too old, too much or was abandoned; what went."""

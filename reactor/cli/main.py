@@ -71,7 +71,7 @@ def worker(
         ".reactor"
     ),
 ) -> None:
-    """The always-on worker: hears events, sweeps what is due, reconciles now and then."""
+    """The always-on worker: hears events, sweeps, reconciles."""
     from reactor.cli import process
 
     process.worker(embedded=embedded, data_dir=data_dir)
@@ -99,7 +99,7 @@ def reconcile(
         list[str] | None, typer.Option("--stream", metavar="NAME", help="Only this stream; may be repeated.")
     ] = None,
 ) -> None:
-    """One full sweep and its report: lists all job streams, drains the zombies among them."""
+    """One full sweep and its report: drains the zombies among all job streams."""
     from reactor.cli import passes
     from reactor.controller.reconciler import PassOptions
 
@@ -113,7 +113,10 @@ def explain(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """The verdict on one stream now, the evidence, and what would change it."""
+    """The verdict on one stream now, and what would change it.
+
+    With the evidence; of a stream that is gone what became of it, and exit code 5.
+    """
     from reactor.cli import questions
 
     questions.explain(stream, as_json=as_json)
@@ -142,9 +145,9 @@ def streams(
         str, typer.Option("--output", "-o", metavar="table|wide|json|name", help="How they are printed.")
     ] = "table",
 ) -> None:
-    """Every job stream with its verdict now, when it is due and what it holds. Changes nothing.
+    """Every job stream with its verdict now; changes nothing.
 
-    A zombie is due, and not gone yet.
+    With when it is due and what it holds. A zombie is due, and not gone yet.
     """
     from reactor.cli import streams as listing
 
@@ -156,7 +159,7 @@ def status(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Streams by verdict, ledger, due queue, coverage, lag and the last full pass."""
+    """Streams by verdict, ledger, due queue, the last full pass."""
     from reactor.cli import questions
 
     questions.status(as_json=as_json)
@@ -200,7 +203,9 @@ def doctor(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Is everything in order? Looks at NATS, Redis and the ledger, changes nothing, and says each mend.
+    """Is everything in order? Changes nothing, and says each mend.
+
+    Looks at NATS, Redis, the ledger, and where backups are wanted at their folder.
 
     Exit code 1 where a check is an error, 3 where NATS or Redis is unreachable, and 0 else, also with warnings.
     """
@@ -256,7 +261,9 @@ StreamNames = Annotated[list[str], typer.Argument(metavar="STREAM…", help="The
 
 @app.command(epilog=_examples("reactor protect job_42 job_43"))
 def protect(streams: StreamNames) -> None:
-    """Keep these streams, whatever is said of their jobs: a word in their own metadata (reactor.protect).
+    """Keep these streams, whatever is said of their jobs.
+
+    By a word in their own metadata (reactor.protect). A deletion under way is waited out, or has its way.
 
     Exit code 5 where there is no such stream.
     """
@@ -287,7 +294,7 @@ def restore(
         str | None, typer.Option("--as", metavar="NAME", help="Beside a stream that has taken its name.")
     ] = None,
 ) -> None:
-    """Bring back a stream that was deleted, and protect it until told otherwise.
+    """Bring back a stream that was deleted, protected until told otherwise.
 
     With messages, consumers and what was acknowledged where there is a backup (REACTOR_BACKUP_WHEN); else the empty
     stream with its consumers, as the audit remembers them. Exit code 5 where nothing is known of it.
@@ -315,7 +322,10 @@ def prepare(
         str, typer.Option("--timeout", metavar="DURATION", help="How long to wait for a deletion under way.")
     ] = "60s",
 ) -> None:
-    """Before a job is started again: say that it lives, and empty its stream. Exit 0: publishing is safe."""
+    """Before a job is started again: it lives, and its stream is empty.
+
+    Exit 0: publishing is safe.
+    """
     from reactor.cli import questions
 
     questions.prepare(job_id, timeout)
@@ -323,7 +333,7 @@ def prepare(
 
 @app.command(epilog=_examples("reactor settings", "reactor settings | grep GUARD"))
 def settings() -> None:
-    """Every variable with its default and its present value; secrets are masked."""
+    """Every variable, its default and what it is now; secrets are masked."""
     from reactor.cli.settings import show_settings
 
     show_settings()
@@ -355,7 +365,7 @@ def export(
         ),
     ],
 ) -> None:
-    """Print a file to install: the dashboard, the alerting rules, or what lets PostgreSQL tell of jobs at once."""
+    """Print a file to install: alerts, dashboard, units, manifests."""
     sys.stdout.write(resources.files("reactor").joinpath("export", what.file).read_text(encoding="utf-8"))
 
 
@@ -363,7 +373,7 @@ def export(
 def demo(
     duration: Annotated[str, typer.Option("--duration", metavar="DURATION", help="How long to show.")] = "60s",
 ) -> None:
-    """Embedded servers and a simulated job system with leaks: watch zombies appear and fall."""
+    """Embedded servers and a job system with leaks: watch zombies fall."""
     from reactor.cli import process
 
     process.demo(duration)

@@ -194,9 +194,12 @@ def show_gone(console: Console, gone: Gone) -> None:
     """The sentence, how it can be brought back, and what happened to it."""
     console.print(f"[bold]{visible(gone['sentence'])}[/]", soft_wrap=True)
     if (back := gone["restorable"]) is not None:
-        lost = f", without {counted(back['lost'], 'message')}" if back["lost"] else ""
-        whole = f", from {back['backup']}" if back["backup"] else ""
-        line = f"To bring it back: {back['command']} ({counted(back['messages'], 'message')}{lost}{whole})"
+        if back["lost"] or not back["backup"]:
+            kept = f"the empty stream with its consumers; {counted(back['lost'], 'message')} it held are lost"
+        else:
+            kept = f"with {counted(back['messages'], 'message')}"
+        where = f", from {back['backup']}" if back["backup"] else ""
+        line = f"To bring it back: {back['command']} ({kept}{where})"
         console.print(visible(line), soft_wrap=True)
     for one in gone["timeline"]:
         by = f" by {one['by']}" if one["by"] and one["by"] not in one["what"] else ""

@@ -46,6 +46,8 @@ class Needs:
     durables: Collection[str]
     companions: Collection[str]
     durable: str
+    backups: bool
+    """Whether they are wanted before deletions."""
 
 
 def for_deleting(js: JetStream) -> Iterator[Right]:
@@ -71,6 +73,9 @@ def for_the_rest(js: JetStream, needs: Needs) -> Iterator[Right]:
     yield Right(js.api(f"CONSUMER.MSG.NEXT.{events}.{durable}"), NO_PULL)
     yield Right(f"$JS.ACK.{events}.{durable}.>")
     yield Right(DEAD_LETTER_SUBJECT, headers={"Nats-Expected-Stream": PROBE})
+    if needs.backups:
+        yield Right(js.api("STREAM.SNAPSHOT.*"))
+        yield Right("$JS.SNAPSHOT.ACK.>")
     yield Right(PAUSE_SUBJECT, headers={"Nats-Expected-Stream": PROBE})
 
 

@@ -76,8 +76,10 @@ async def restore(js: JetStream, config: Raw, state: Raw, chunks: AsyncIterable[
     client, subject = await js.connect(), begun["deliver_subject"]
     try:
         async for chunk in chunks:
-            if refused := bytes((await client.request(subject, chunk, timeout=SILENT_S)).data):
-                answered(refused)
+            for start in range(0, len(chunk), client.max_payload):
+                piece = chunk[start : start + client.max_payload]
+                if refused := bytes((await client.request(subject, piece, timeout=SILENT_S)).data):
+                    answered(refused)
         return answered(bytes((await client.request(subject, b"", timeout=RESTORING_S)).data))
     except nats.errors.Error as error:
         message = f"restoring {config['name']} broke off: {str(error) or type(error).__name__}"

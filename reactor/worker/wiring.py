@@ -114,6 +114,7 @@ def doctor_of(connected: Connections) -> Doctor:
         desired=desired_streams(settings.events),
         companions=bool(settings.policy.companions),
         domain=settings.nats.domain,
+        shelf=shelf_of(settings) if settings.backup.when != "never" else None,
         interval_s=settings.reconcile.interval.total_seconds(),
         clock=utc_now,
     )

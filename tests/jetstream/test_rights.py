@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from alerting import alerts, passes
 from harness import World, acked, eventually, gone, heard, served, worker
-from narrow import REACTOR, log_of, narrow_world, reload
+from narrow import BACKUPS, REACTOR, log_of, narrow_world, reload
 from nats.js.api import ConsumerConfig
 
 from reactor.cli.embedded import HOST, Server
@@ -54,12 +54,29 @@ async def test_the_listed_rights_are_enough(narrow: tuple[World, Server]) -> Non
         await world.redis.flushall()
         await eventually(lambda: heard(world, 1, 2), 20)
         assert (await world.api("CONSUMER.NAMES.advisories"))["consumers"] == ["theirs"]
-        for command in ("status", "history", "explain job_2", "doctor", "reconcile"):
+        orders = ("protect job_2", "unprotect job_2", "pause --for 1h", "resume")
+        for command in ("status", "history", "explain job_2", "streams", "backups", *orders, "doctor", "reconcile"):
             done = await world.reactor(*command.split())
             assert done.code == 0, (command, done)
         assert not [line for line in at.process.lines if re.search("permission|NOPERM", line, re.IGNORECASE)]
         page.close()
     assert await cast("Any", world.redis).execute_command("ACL", "LOG") == []
+    assert "iolation" not in log_of(nats_one).read_text()
+
+
+async def test_the_listed_rights_are_enough_for_backups(tmp_path: Path) -> None:
+    """And for bringing a stream back, with its messages and without."""
+    async with narrow_world(tmp_path, *BACKUPS) as (world, nats_one):
+        world.settings |= {"REACTOR_BACKUP_WHEN": "pending", "REACTOR_BACKUP_DIR": str(tmp_path / "backups")}
+        await world.declare()
+        await world.zombie(1, messages=1)
+        await world.zombie(2, messages=0)
+        await world.consumer("job_2")
+        assert {verdict for verdict, _ in (await world.verdicts()).values()} == {"drained"}
+        for command in ("restore job_1", "restore job_2", "doctor"):
+            done = await world.reactor(*command.split())
+            assert done.code == 0, (command, done)
+        assert await world.names() == {"job_1", "job_2"}
     assert "iolation" not in log_of(nats_one).read_text()
 
 

@@ -116,6 +116,27 @@ async def test_people_read_groups_marks_and_mends(world: World) -> None:
     assert lines[-1] == "no errors, 1 warning in 33 checks"
 
 
+async def test_where_backups_are_wanted_their_folder_is_tried(world: World, tmp_path: Path) -> None:
+    """One that cannot be written is an error: nothing would be deleted."""
+    await live(world)
+    fine = await found(world, REACTOR_BACKUP_WHEN="always", REACTOR_BACKUP_DIR=str(tmp_path / "backups"))
+    assert "backups.folder" not in fine
+    assert list((tmp_path / "backups").iterdir()) == []
+    (tmp_path / "file").touch()
+    odd = await found(world, REACTOR_BACKUP_WHEN="always", REACTOR_BACKUP_DIR=str(tmp_path / "file"))
+    assert odd["backups.folder"].level is Level.ERROR
+    assert "so nothing is deleted" in odd["backups.folder"].found
+
+
+async def test_a_pause_is_told(world: World) -> None:
+    """Who, why, and how it ends."""
+    await live(world)
+    await world.reactor("pause", "--reason", "a queue is gone")
+    check = (await found(world))["streams.control"]
+    assert (check.level, check.mend) == (Level.WARNING, "reactor resume lets it go on")
+    assert "a queue is gone" in check.found
+
+
 def test_hostile_names_do_nothing_to_a_terminal() -> None:
     """Neither by markup nor by control characters."""
     out = StringIO()

@@ -69,7 +69,7 @@ async def test_what_was_deleted_comes_back_whole(world: World, tmp_path: Path) -
     after = (await world.info("job_1")) or {}
     assert (await floors(world), after["state"]["messages"]) == (before, 4)
     assert after["config"]["subjects"] == was["subjects"]
-    assert after["config"]["metadata"].pop("reactor.protect") == "true"
+    assert after["config"]["metadata"].pop("reactor.protect", None) == "true"
     assert {k: v for k, v in after["config"]["metadata"].items() if not k.startswith("_nats")} == {"team": "ml"}
     assert (await world.verdicts(**env))["job_1"] == ("kept", "protected")
     assert (await world.trail())[-1]["phase"] == "restored"
@@ -107,8 +107,10 @@ async def test_without_a_backup_nothing_is_deleted(world: World, tmp_path: Path)
     before = ((await world.info("job_1")) or {})["config"]
     with full(100_000):
         report = await world.reconcile(**backing(tmp_path / "a"))
+    assert await world.names() == {"job_1"}
     (tmp_path / "b").write_text("no folder")
     again = await world.reconcile(**backing(tmp_path / "b"))
+    assert await world.names() == {"job_1"}
     for one in (report["streams"][0], again["streams"][0]):
         assert (one["verdict"], one["reason"]) == ("unfixable", "backup-failed")
         assert "no backup could be written to" in one["detail"]

@@ -16,6 +16,10 @@ PAGE = (ROOT / "docs" / "permissions.md").read_text()
 REACTOR, POLLER = re.findall(r"```nats\n(.*?)```", PAGE, re.DOTALL)
 ACL = re.findall(r"```acl\n(.*?)```", PAGE, re.DOTALL)[0].split()
 
+BACKUPS = re.findall(
+    r"`(\$JS[^`]+)`", PAGE[PAGE.index("With `REACTOR_BACKUP_WHEN`") : PAGE.index("`reactor prepare` (")]
+)
+"""What backing up and restoring take beside."""
 RELOADED = "Reloaded server configuration"
 
 
@@ -30,10 +34,14 @@ def config(reactor: str = REACTOR) -> str:
 
 
 @asynccontextmanager
-async def narrow_world(folder: Path) -> AsyncIterator[tuple[World, Server]]:
-    """A world in which reactor has no more than these rights, and the job system's clients look at it."""
+async def narrow_world(folder: Path, *more: str) -> AsyncIterator[tuple[World, Server]]:
+    """A world in which reactor has no more than these rights, and the job system's clients look at it.
+
+    `more` may be published on, too.
+    """
+    rights = REACTOR.replace("allow: [", "allow: [" + "".join(f'"{subject}", ' for subject in more), 1)
     async with AsyncExitStack() as stack:
-        nats_one = await stack.enter_async_context(own_nats(folder, config()))
+        nats_one = await stack.enter_async_context(own_nats(folder, config(rights)))
         valkey = await stack.enter_async_context(own_valkey(folder))
         at = f"{HOST}:{nats_one.port}"
         redis_url = f"redis://{HOST}:{valkey.port}/0"

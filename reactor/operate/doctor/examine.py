@@ -10,6 +10,7 @@ import asyncio
 from reactor.core.checks import Check, Diagnosis, Level, error
 from reactor.jetstream.errors import JetStreamError, Unanswered
 from reactor.jetstream.topology import ProvisionError
+from reactor.operate.doctor.backups import BackupSection
 from reactor.operate.doctor.findings import Examination, Examinations, Findings, Patient
 from reactor.operate.doctor.ledger import LedgerSection
 from reactor.operate.doctor.nats import NatsSection
@@ -37,7 +38,8 @@ class Doctor:
             self._examine_nats(), self._try_all(REDIS, RedisSection(self._patient).examinations())
         )
         ledger = [] if REDIS in self._away else await self._examine_ledger()
-        return Diagnosis.of([*nats, *redis, *ledger], unreachable=bool(self._away))
+        backups = await self._try_all("", BackupSection(self._patient.shelf).examinations())
+        return Diagnosis.of([*nats, *redis, *backups, *ledger], unreachable=bool(self._away))
 
     async def _examine_nats(self) -> list[Check]:
         section = NatsSection(self._patient, self._found)

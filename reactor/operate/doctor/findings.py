@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from reactor.archive.shelf import Shelf
 from reactor.core.checks import Check
 from reactor.core.model import SECOND, Stream
 from reactor.core.policy import Policy
@@ -31,6 +32,8 @@ class Patient:
     companions: bool
     """Whether any go with a stream."""
     domain: str | None
+    shelf: Shelf | None
+    """Where backups are, where they are wanted."""
     interval_s: float
     """The periodic pass's."""
     clock: Callable[[], int]

@@ -176,6 +176,7 @@ class NatsSection:
             durables=self._found.missing_durables,
             companions=self._found.advisories if self._patient.companions else (),
             durable=self._desired.durable,
+            backups=self._patient.shelf is not None,
         )
         asked = list(for_the_rest(self._reads, needs))
         yield judges.judge_rights(await lacking(self._reads, asked), len(asked))

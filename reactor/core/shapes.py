@@ -109,6 +109,8 @@ class Status(Measures):
 
     action: str
     """`delete`, or `report`: nothing is deleted."""
+    would_drain: "ReportedEnds | None"
+    """In report mode alone."""
     drained_today: int
     bytes_reclaimed: int
     version: str
@@ -222,6 +224,13 @@ class WouldDrain(TypedDict):
     afterwards: str
     """`still there`, `deleted` (by others) or `retried`."""
     afterwards_at: str | None
+
+
+class ReportedEnds(TypedDict):
+    """How many streams report mode would have deleted, and how many of them came to which end."""
+
+    total: int
+    afterwards: dict[str, int]
 
 
 class WouldDrains(TypedDict):

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import cast
 
 from reactor.core.model import AUDIT_ENTRIES, Outcome
-from reactor.core.shapes import Entry, History, LeakRow, Leaks, WouldDrain, WouldDrains
+from reactor.core.shapes import Entry, History, LeakRow, Leaks, ReportedEnds, WouldDrain, WouldDrains
 from reactor.store.audit import Audit
 
 BATCH = 1_000
@@ -42,6 +42,11 @@ class Trail:
         newest = list(rows.values())[::-1]
         ends = Counter(row["afterwards"] for row in newest)
         return {"total": len(newest), "afterwards": dict(ends), "entries": newest[:limit]}
+
+    async def ends_of_reported(self) -> ReportedEnds:
+        """How many streams report mode would have deleted, and what has become of them."""
+        found = await self.would_drain(1)
+        return {"total": found["total"], "afterwards": found["afterwards"]}
 
     async def news(self, key: str) -> tuple[str, list[Entry]]:
         """History since an entry's key, oldest first, and the key to ask with next; an empty one stands for now."""

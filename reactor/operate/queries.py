@@ -9,7 +9,7 @@ from importlib.metadata import version
 from reactor.controller.look import Judge, Look, Target, named, paused
 from reactor.controller.resources import Resources
 from reactor.core.explain import changes, sentence, would_be
-from reactor.core.model import Drain, Reason, Word, format_instant
+from reactor.core.model import SECOND, Drain, Reason, Word, format_instant
 from reactor.core.pause import Pause
 from reactor.core.policy import guards_of
 from reactor.core.report import describe
@@ -38,6 +38,7 @@ FRESH_S = 2.0
 """How long what was on its way at the look before may stay unread before it counts as a gap."""
 STEP_S = 60.0
 STEPS = 24 * 60
+MINUTE_CHARS = len("2026-01-31T12:00")
 
 
 class NoJobStream(Exception):
@@ -84,6 +85,10 @@ class Overview:
         """The operator's pause that stands; in report mode there is nothing to pause."""
         return await self._pausing.standing() if self._policy.deletes else None
 
+    def now(self) -> str:
+        """By this process's clock, for whoever looks on."""
+        return format_instant(self._clock())
+
     async def reach(self) -> None:
         """Raises where NATS or Redis is away, or the lifecycle stream or its durable is gone."""
         await self._directory.look_around()
@@ -105,6 +110,7 @@ class Overview:
         return {
             **measures,
             "action": "delete" if self._policy.deletes else "report",
+            "would_drain": None if self._policy.deletes else await self.trail.ends_of_reported(),
             "drained_today": sum(entry["at"].startswith(today) for entry in drained),
             "bytes_reclaimed": sum(entry.get("size", 0) for entry in drained),
             "version": version("jetstream-reactor"),
@@ -154,7 +160,9 @@ class Overview:
         return {"step_s": STEP_S, "points": list(self._points)}
 
     async def sample(self) -> float:
-        """Remember one point; seconds until the next one."""
+        """Remember one point; seconds until the next one. The first time, what was drained before comes back."""
+        if not self._points:
+            self._points.extend(await self._points_of_the_past())
         before = self._points[-1]["at"] if self._points else ""
         drained = Counter(entry["reason"] for entry in await self.trail.drains() if entry["at"] > before)
         if verdicts := (await self._census.counts())["verdicts"]:  # else nobody has looked yet
@@ -165,6 +173,15 @@ class Overview:
             }
             self._points.append(point)
         return STEP_S
+
+    async def _points_of_the_past(self) -> list[Point]:
+        """Of the last day, as the audit tells it: drains, and nothing of verdicts."""
+        first = format_instant(self._clock() - int(STEPS * STEP_S) * SECOND)
+        minutes = dict[str, Counter[str]]()
+        for entry in await self.trail.drains():
+            if entry["at"] > first:
+                minutes.setdefault(f"{entry['at'][:MINUTE_CHARS]}:00Z", Counter())[entry["reason"]] += 1
+        return [{"at": at, "verdicts": {}, "drained": dict(drained)} for at, drained in sorted(minutes.items())]
 
     async def explain(self, name: str) -> Explanation:
         """The verdict on one stream now, with the evidence. Raises NoJobStream and NoSuchStream."""

@@ -25,6 +25,7 @@ class Feed:
         self._reading: asyncio.Task[None] | None = None
         self._last: dict[str, str] = {}
         self._key = self._seen = self._point = ""
+        self._trouble_since = ""
 
     async def listen(self, overview: Overview) -> AsyncIterator[str]:
         """Every event from now on, and at first how things stand."""
@@ -55,6 +56,8 @@ class Feed:
     async def _round(self, overview: Overview) -> None:
         try:
             status = await overview.status()
+            self._trouble_since = ""
+            self._last.pop("trouble", None)
             self._tell("status", status, keep=True)
             if (now := json.dumps([status["reasons"], status["job_streams"]])) != self._seen:
                 self._seen = now
@@ -68,7 +71,8 @@ class Feed:
                     self._tell("point", points[-1])
                 self._point = points[-1]["at"]
         except (JetStreamError, LedgerError) as error:
-            self._tell("trouble", {"error": describe_outage(error)})
+            self._trouble_since = self._trouble_since or overview.now()
+            self._tell("trouble", {"error": describe_outage(error), "since": self._trouble_since}, keep=True)
 
     def _tell(self, kind: str, data: object, *, keep: bool = False) -> None:
         text = f"event: {kind}\ndata: {json.dumps(data)}\n\n"

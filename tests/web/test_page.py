@@ -110,6 +110,18 @@ def why(name: str) -> Json:
     }
 
 
+def gone(name: str) -> Json:
+    """What is told of a stream that is not there."""
+    return {
+        "stream": name,
+        "known": "deleted",
+        "error": f"there is no stream {name}",
+        "sentence": f"there is no stream {name}; reactor drained it.",
+        "restorable": {"command": f"reactor restore {name}", "backup": "/b", "messages": 3, "lost": 0},
+        "timeline": [{"at": at(-9), "what": "began", "by": "w"}, {"at": at(-5), "what": "drained", "by": "w"}],
+    }
+
+
 ANSWERS: dict[str, Json] = {
     "api/status": status(),
     "api/streams": {"at": at(0), "streams": STREAMS},
@@ -138,6 +150,8 @@ class Reading:
         self.answers = dict(ANSWERS)
         self.events: asyncio.Queue[Events | None] = asyncio.Queue()
         self.waiting = 0
+        self.away: str | None = None
+        """Why nothing can be read, where that is so."""
         self.complaints: list[str] = []
         page.on("console", self._complained)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -157,7 +171,13 @@ class Reading:
     async def _answer(self, route: Route) -> None:
         path = "api/" + unquote(urlsplit(route.request.url).path.split("/api/", 1)[1])
         name = path.removeprefix("api/streams/")
-        await route.fulfill(json=why(name) if name != path else self.answers[path])
+        gone_one = self.answers.get("gone", {})
+        if self.away:
+            await route.fulfill(status=503, json={"error": self.away})
+        elif name == gone_one.get("stream"):
+            await route.fulfill(status=404, json=gone_one)
+        else:
+            await route.fulfill(json=why(name) if name != path else self.answers[path])
 
     def tell(self, *events: tuple[str, Json]) -> None:
         """Have the server tell this, and then end the connection; the browser asks again at once."""
@@ -399,6 +419,174 @@ async def test_two_thousand_streams_are_shown_in_parts(reading: Reading) -> None
     await expect(page.locator("button.open")).to_have_count(400)
 
 
+async def test_a_stream_that_falls_while_its_row_is_open_says_so(reading: Reading) -> None:
+    """It stays in its place with what became of it, until it is closed."""
+    page = await reading.open()
+    button = page.get_by_role("button", name="job_2", exact=True)
+    await button.click()
+    reading.answers["api/streams"] = {"at": at(1), "streams": [STREAMS[0], *STREAMS[2:]]}
+    reading.answers["gone"] = gone("job_2")
+    reading.tell(("settled", deed("job_2")), ("streams", {"at": at(1)}))
+    row = page.locator("tr", has=button)
+    await expect(row).to_contain_text("drained at 11:59:55")
+    await expect(page.locator(".why")).to_contain_text("reactor restore job_2 (with 3 messages)")
+    await expect(page.locator(".acts li")).to_have_count(2)
+    await button.focus()
+    await page.keyboard.press("Escape")
+    await expect(button).to_have_count(0)
+
+
+async def test_each_stream_has_a_link(reading: Reading) -> None:
+    """It opens why the stream is judged so; or what became of one that is not there."""
+    reading.address += "#stream=job_10"
+    page = await reading.open("1 of 5")
+    await expect(page.get_by_role("button", name="job_10", exact=True)).to_have_attribute("aria-expanded", "true")
+    await expect(page.locator(".sentence")).to_contain_text("job_10 ended")
+    reading.answers["gone"] = gone("job_77")
+    await page.evaluate("location.hash = '#stream=job_77'")
+    await expect(page.locator("#streams-empty")).to_contain_text("there is no stream job_77")
+    await page.fill("#search", "")
+    await page.get_by_role("button", name="job_2", exact=True).click()
+    assert (await page.evaluate("location.hash")) == "#stream=job_2"
+
+
+async def test_the_keyboard_leads_everywhere(reading: Reading) -> None:
+    """Past the figures, from stream to stream, into the search and out of it again."""
+    page = await reading.open()
+    await page.keyboard.press("Tab")
+    await expect(page.locator(".skip")).to_be_focused()
+    await page.keyboard.press("/")
+    await page.keyboard.type("job_1")
+    await expect(page.locator("button.open")).to_have_count(2)
+    await page.keyboard.press("Escape")
+    await expect(page.locator("button.open")).to_have_count(5)
+    opens = page.locator("button.open")
+    await opens.first.focus()
+    await page.keyboard.press("ArrowDown")
+    await expect(opens.nth(1)).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".why")).to_have_count(1)
+    await page.keyboard.press("Escape")
+    await expect(page.locator(".why")).to_have_count(0)
+    await page.keyboard.press("ArrowUp")
+    await expect(opens.first).to_be_focused()
+
+
+async def test_the_search_covers_the_history(reading: Reading) -> None:
+    """What is not there any more is found there."""
+    page = await reading.open()
+    await page.fill("#search", "job_7")
+    await expect(page.locator("#history-table tbody tr")).to_have_count(1)
+    await expect(page.locator("#history-table tbody tr")).to_contain_text("already gone")
+    await page.fill("#search", "no such thing")
+    await expect(page.locator("#history-empty")).to_be_visible()
+
+
+async def test_entries_are_called_what_they_are(reading: Reading) -> None:
+    """An attempt that came to nothing is unfixable, an order is an order."""
+    attempt = {name: value for name, value in deed("job_8").items() if name != "outcome"} | {"phase": "unfixable"}
+    order = attempt | {"phase": "protected", "stream": "job_9"}
+    reading.answers["api/history"] = {"entries": [attempt, order]}
+    page = await reading.open()
+    await expect(page.locator("#history-table tbody tr").nth(0)).to_contain_text("unfixable")
+    await expect(page.locator("#history-table tbody tr").nth(1)).to_contain_text("protected")
+
+
+async def test_what_is_away_is_told_and_since_when(reading: Reading) -> None:
+    """While it lasts; and what could not be read is no zero."""
+    page = await reading.open()
+    reading.tell(("trouble", {"error": "NATS is unreachable", "since": at(-60)}))
+    await expect(page.locator("#banners")).to_contain_text("since 11:59:00")
+    await expect(page.locator("#banners")).to_contain_text("NATS is unreachable")
+    reading.tell(("status", status()))
+    await expect(page.locator(".banner")).to_have_count(0)
+
+
+async def test_nothing_read_is_nothing_known(reading: Reading) -> None:
+    """Neither a zero nor "nothing to do" before the servers answer, nor before the first pass."""
+    reading.away = "waiting for NATS and Redis"
+    page = await reading.open("")
+    await expect(page.locator("#banners")).to_contain_text("waiting for NATS and Redis")
+    await expect(page.locator("#tiles .figure").first).to_have_text("\u2013")
+    await expect(page.locator("#streams-empty")).not_to_contain_text("Nothing to do")
+    reading.away = None
+    unread = dict.fromkeys(("job_streams", "live", "waiting", "zombies", "oldest_zombie_s"))
+    reading.answers |= {
+        "api/streams": {"at": at(0), "streams": [], "error": None},
+        "api/timeline": {"step_s": 60, "points": []},
+    }
+    reading.answers["api/status"] = status(verdicts={}, reasons={}, **unread)
+    reading.tell(("status", reading.answers["api/status"]), ("streams", {"at": at(1)}))
+    await expect(page.locator("#streams-empty")).to_have_text("Not known before the first full pass.", timeout=15_000)
+    await expect(page.locator("#tiles")).to_contain_text("no full pass yet")
+    assert "0" not in await page.locator("#tiles .tile").nth(3).inner_text()
+
+
+async def test_a_pause_is_told(reading: Reading) -> None:
+    """Who, why, and how it ends; and report mode tells what it has found."""
+    page = await reading.open()
+    pause = {"by": "ana@ops", "reason": "a queue is gone", "since": at(-30), "until": at(3600)}
+    ends = {"total": 12, "afterwards": {"deleted": 9, "still there": 3}}
+    reading.tell(("status", status(pause=pause, action="report", would_drain=ends)))
+    await expect(page.locator("#banners")).to_contain_text(
+        "By ana@ops since 11:59:30, until 13:00:00: a queue is gone."
+    )
+    await expect(page.locator("#banners")).to_contain_text("12 streams would have been: 9 deleted, 3 still there.")
+
+
+async def test_the_charts_are_right_from_the_first_second(reading: Reading) -> None:
+    """One point makes no year; and what the legend says is what the tiles say."""
+    reading.answers["api/timeline"] = {"step_s": 60, "points": []}
+    page = await reading.open()
+    await expect(page.locator("#verdicts-chart .uplot")).to_have_count(1)
+    await expect(page.locator("#verdicts-legend")).to_contain_text("kept1")
+    await expect(page.locator("#verdicts-legend")).to_contain_text("waiting2")
+    shown = await page.evaluate("document.querySelector('#verdicts-chart').ariaLabel")
+    assert "11:59:59 to" in shown or "12:00:00 to" in shown
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_bars_and_lines_can_be_told_from_the_ground(reading: Reading, theme: str) -> None:
+    """A contrast of 3:1 at least, in both themes (WCAG 1.4.11)."""
+    page = await reading.open()
+    ratios = await page.evaluate(
+        """(theme) => {
+            document.documentElement.dataset.theme = theme;
+            const style = getComputedStyle(document.documentElement);
+            const light = (name) => {
+                const hex = style.getPropertyValue(name).trim();
+                const parts = [1, 3, 5].map((from) => parseInt(hex.slice(from, from + 2), 16) / 255);
+                const [r, g, b] = parts.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+                return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+            };
+            const ratio = (one, two) => Math.max(one, two) / Math.min(one, two);
+            const names = ["--live", "--wait", "--amber", "--amber-2", "--bad", "--zombie", "--muted"];
+            return names.map((name) => [name, ratio(light(name), light("--surface"))]);
+        }""",
+        theme,
+    )
+    assert [name for name, ratio in ratios if ratio < 3] == []
+
+
+async def test_two_thousand_rows_tick_without_blocking(reading: Reading) -> None:
+    """Only what can be seen is written to."""
+    many = [stream(f"job_{number}", "waiting", "grace", until=at(90 + number)) for number in range(2000)]
+    reading.answers["api/streams"] = {"at": at(0), "streams": many}
+    page = await reading.open("2,000")
+    while await page.locator("#streams-more").is_visible():
+        await page.locator("#streams-more").click()
+    await expect(page.locator("button.open")).to_have_count(2000)
+    written = await page.evaluate(
+        """() => new Promise((resolve) => {
+            let written = 0;
+            const watch = new MutationObserver((changes) => { written += changes.length; });
+            watch.observe(document.querySelector("#streams-table tbody"), { childList: true, subtree: true });
+            setTimeout(() => { watch.disconnect(); resolve(written); }, 3000);
+        })"""
+    )
+    assert 0 < written < 1000
+
+
 async def test_the_messages_are_documented(reading: Reading) -> None:
     """Rendered from the AsyncAPI document, without help from elsewhere."""
     await reading.page.goto(reading.address + "/docs")
@@ -434,7 +622,12 @@ async def test_a_drain_is_watched_as_it_happens(browser: Browser, world: World) 
         await expect(page.locator("#streams-table img")).to_have_count(0)
         await world.emit(1, "FAILURE")
         await expect(page.locator("#history-table tbody tr").first).to_contain_text("job_1", timeout=15_000)
-        await expect(row).to_have_count(0, timeout=15_000)
+        button = page.get_by_role("button", name="job_1", exact=True)
+        await expect(page.locator("tr", has=button)).to_contain_text("drained at", timeout=15_000)
+        await expect(page.locator("#streams-table .acts")).to_contain_text("it was drained", timeout=15_000)
+        await button.click()
+        await expect(button).to_have_count(0)
         await expect(page.locator("#leaks-table")).to_contain_text("FAILURE", timeout=15_000)
-        assert (complaints, len(loads)) == ([], 1)
+        told_gone = [one for one in complaints if "404" in one]  # what became of the stream that fell
+        assert (complaints, len(loads)) == (told_gone, 1)
         await page.goto("about:blank")

@@ -133,7 +133,7 @@ async function read(path) {
     throw new Refused("the token was refused");
   }
   const body = await answer.json().catch(() => null);
-  if (!answer.ok) throw new Error(body?.error ?? `the server answered ${answer.status}`);
+  if (!answer.ok) throw Object.assign(new Error(body?.error ?? `the server answered ${answer.status}`), { gone: body?.known ? body : null });
   if (body === null) throw new Error("the server's answer is not JSON");
   return body;
 }
@@ -226,6 +226,7 @@ function connect() {
     if (events.readyState === EventSource.CLOSED) reconnectLater();
   });
   on("status", showStatus);
+  on("trouble", ({ error, since }) => setTrouble(error, since));
   on("streams", () => streamsSource.later(1000));
   on("settled", settled);
   on("point", point);
@@ -253,24 +254,47 @@ let status = null;
 
 function showStatus(answer) {
   status = answer;
+  setTrouble(null);
   learnClock(answer.at);
   write($("version"), answer.version ?? "");
   showBanners();
   showTiles();
   showFacts();
+  charts.verdicts.update();
   const zombies = answer.zombies ?? 0;
   document.title = zombies > 0 ? `${zombies} ${zombies === 1 ? "zombie" : "zombies"} · Reactor` : "Reactor";
 }
 
 let bannersShown = "";
+let trouble = null;
+
+/** What is away, since when; null where all answers. What was read before stays, and is marked as stale. */
+function setTrouble(words, since = null) {
+  trouble = words === null ? null : { words, since: since ?? trouble?.since ?? new Date(now()).toISOString() };
+  mark(document.body, "data-trouble", trouble !== null);
+  showBanners();
+  if (table.read) tellTable(table.rows.size);
+}
+
+/** Who paused deleting and why, in a line. */
+function pausedBy({ by, since, until, reason }) {
+  return `By ${by} since ${clock(since)}${known(until) ? `, until ${clock(until)}` : ""}: ${reason}. reactor resume lets it go on.`;
+}
+
+function reported({ total, afterwards }) {
+  const ends = Object.entries(afterwards).map(([what, number]) => `${count(number)} ${what}`).join(", ");
+  return `${many(total, "stream", "streams")} would have been${ends ? `: ${ends}` : ""}. reactor history --would-drain lists them.`;
+}
 
 function showBanners() {
   const pass = status?.last_reconcile ?? {};
   const coverage = status?.coverage ?? {};
   const banners = [];
   if (connection.state === "refused") banners.push(["bad", "The token was refused.", "Open this page with ?token=… in its address."]);
-  if (status?.action === "report") banners.push(["warn", "Report mode: nothing is deleted.", "reactor history --would-drain tells what would have been, and what has become of it."]);
-  if (known(status?.deletes_paused)) banners.push(["bad", "Deletes are paused.", status.deletes_paused]);
+  if (trouble !== null) banners.push(["bad", `Not everything can be read since ${clock(trouble.since)}; what is shown may be older.`, trouble.words]);
+  if (known(status?.pause)) banners.push(["warn", "Deleting is paused.", pausedBy(status.pause)]);
+  if (status?.action === "report") banners.push(["warn", "Report mode: nothing is deleted.", known(status.would_drain) ? reported(status.would_drain) : ""]);
+  if (known(status?.deletes_paused)) banners.push(["bad", "A right is missing, so nothing is deleted.", status.deletes_paused]);
   const breaker = status?.breaker ?? pass.breaker;
   if (known(breaker)) banners.push(["bad", "The breaker tripped; nothing was deleted.", breaker]);
   if (known(pass.error)) banners.push(["bad", "The last full pass failed.", pass.error]);
@@ -315,17 +339,18 @@ const many = (number, one, more) => `${count(number)} ${number === 1 ? one : mor
 
 function showTiles() {
   const { verdicts = {}, reasons = {} } = status;
-  const paused = known(status.deletes_paused);
-  const unfixable = verdicts.unfixable ?? 0;
+  const paused = known(status.deletes_paused) || known(status.pause);
+  const counted = known(status.job_streams);
+  const { unfixable } = verdicts;
   const oldest = known(status.oldest_zombie_s);
-  setTile("job streams", null, count(status.job_streams), "", `${count(verdicts.kept)} kept`);
-  setTile("live", toned(status.live, "live"), count(status.live), "", `${count(reasons.running ?? 0)} running`);
+  setTile("job streams", null, count(status.job_streams), "", counted ? `${count(verdicts.kept)} kept` : "no full pass yet");
+  setTile("live", toned(status.live, "live"), count(status.live), "", counted ? `${count(reasons.running ?? 0)} running` : "");
   setTile("waiting", toned(status.waiting, "wait"), count(status.waiting), "", "guards not passed");
   setTile("zombies now", toned(status.zombies, "zombie"), count(status.zombies), "",
-    unfixable > 0 ? `${count(unfixable)} unfixable: look` : "none unfixable", unfixable > 0 ? "bad" : null);
+    unfixable > 0 ? `${count(unfixable)} unfixable: look` : counted ? "none unfixable" : "", unfixable > 0 ? "bad" : null);
   setTile("drained today", toned(status.drained_today, null), count(status.drained_today), "", "since 00:00 UTC");
   setTile("given back", toned(status.bytes_reclaimed, null), ...bytes(status.bytes_reclaimed), "of storage");
-  setTile("oldest zombie", oldest ? "zombie" : "none", oldest ? span(status.oldest_zombie_s) : "none", "", oldest ? "since it fell due" : "");
+  setTile("oldest zombie", oldest ? "zombie" : "none", oldest ? span(status.oldest_zombie_s) : counted ? "none" : "–", "", oldest ? "since it fell due" : "");
   const reports = status.action === "report";
   setTile("deletes", paused ? "bad" : null, paused ? "paused" : reports ? "off" : "on", "", paused || reports ? "see above" : "nothing holds them");
 }
@@ -371,6 +396,7 @@ const DRAINS = [
   { key: "terminal", label: "terminal", colour: "--amber" },
   { key: "missing", label: "missing", colour: "--amber-2" },
 ];
+const NARROWEST = 900;
 const timeline = { step: 60, points: [], fresh: { terminal: 0, missing: 0 } };
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -473,7 +499,7 @@ class Chart {
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
       padding: [8, 18, 0, 0],
-      scales: { x: { range: (_, first, last) => [first, last + (this.rows.width ?? 0)] }, y: { range: (_, __, top) => [0, Math.max(4, top * 1.08)] } },
+      scales: { x: { range: (_, first, last) => [Math.min(first, last - NARROWEST), last + (this.rows.width ?? 0)] }, y: { range: (_, __, top) => [0, Math.max(4, top * 1.08)] } },
       series: [{}, ...series],
       axes: [
         { ...axis, size: 24, space: 64, grid: { show: false }, values: (_, ticks) => ticks.map(tick) },
@@ -519,7 +545,11 @@ function tick(seconds) {
 function gatherVerdicts() {
   const times = [];
   const values = [];
-  for (const { at, verdicts } of timeline.points) {
+  const read = timeline.points.filter(({ verdicts }) => Object.keys(verdicts).length > 0);
+  // The last point is as new as the tiles, so that both say the same.
+  const latest = status === null ? Number.NaN : Date.parse(status.at) / 1000;
+  if (known(status?.job_streams) && latest > (read.at(-1)?.at ?? 0)) read.push({ at: latest, verdicts: status.verdicts });
+  for (const { at, verdicts } of read) {
     if (times.length > 0 && at - times.at(-1) > timeline.step * 2.5) {
       times.push(times.at(-1) + timeline.step);
       values.push(null);
@@ -592,7 +622,7 @@ function point(data) {
 
 // Streams
 
-const WORDS = { kept: "kept", waiting: "waiting", would_drain: "zombie", unfixable: "unfixable" };
+const WORDS = { kept: "kept", waiting: "waiting", would_drain: "zombie", unfixable: "unfixable", gone: "gone" };
 const URGENCY = { unfixable: 0, would_drain: 1, waiting: 2, kept: 3 };
 const COLUMNS = [
   { key: "stream", title: "Stream" },
@@ -608,13 +638,26 @@ const COLUMNS = [
 const natural = new Intl.Collator("en", { numeric: true });
 const table = {
   all: [], at: 0, wanted: [], search: "", reasons: new Set(), sort: "verdict", down: false, limit: PAGE, rows: new Map(), read: false,
+  error: null, fallen: new Map(), linked: null,
 };
+const inView = new IntersectionObserver((changes) => {
+  for (const { target, isIntersecting } of changes) {
+    target.row.seen = isIntersecting;
+    if (isIntersecting) tickRow(target.row);
+  }
+});
 
 function showStreams(answer) {
   learnClock(answer.at);
   table.at = Date.parse(answer.at) || now();
   table.read = true;
-  table.all = (answer.streams ?? []).map((one) => ({
+  table.error = answer.error ?? null;
+  const there = new Set((answer.streams ?? []).map(({ stream }) => stream));
+  for (const name of there) table.fallen.delete(name);
+  for (const [name, row] of table.rows) {
+    if (row.why && !there.has(name) && !table.fallen.has(name)) table.fallen.set(name, { ...row.one, verdict: "gone", until: null });
+  }
+  table.all = [...(answer.streams ?? []), ...table.fallen.values()].map((one) => ({
     ...one,
     ended: known(one.terminal_at) ? Date.parse(one.terminal_at) : null,
     due: known(one.until) ? Date.parse(one.until) : null,
@@ -624,6 +667,58 @@ function showStreams(answer) {
   table.all.forEach((one, rank) => { one.rank = rank; });
   showChips();
   showTable();
+  followLink();
+}
+
+/** A stream that falls while its row is open stays there, and says so, until the row is closed. */
+function fell({ stream, at }) {
+  const row = table.rows.get(stream);
+  if (!row?.why) return;
+  table.fallen.set(stream, { ...row.one, verdict: "drained", until: null, fell: at });
+  const index = table.all.findIndex((one) => one.stream === stream);
+  if (index >= 0) table.all[index] = { ...table.all[index], verdict: "drained", until: null, due: null, fell: at };
+  showTable();
+}
+
+// Links: #stream=job_42 opens why it is judged so, or what became of it.
+
+const linkTo = (stream) => `#stream=${encodeURIComponent(stream.toWellFormed?.() ?? stream)}`;
+
+function linkedStream() {
+  const match = /^#stream=(.+)$/u.exec(location.hash);
+  try {
+    return match ? decodeURIComponent(match[1]) : null;
+  } catch {
+    return null;
+  }
+}
+
+async function followLink() {
+  const name = linkedStream();
+  if (name === null || name === table.linked || !table.read) return;
+  table.linked = name;
+  table.reasons.clear();
+  search(name);
+  $("search").value = name;
+  const row = table.rows.get(name);
+  if (row) {
+    if (!row.why) openRow(row);
+    row.open.scrollIntoView({ block: "center" });
+    row.open.focus({ preventScroll: true });
+    return;
+  }
+  try {
+    await read(`api/streams/${encodeURIComponent(name)}`);
+  } catch (error) {
+    if (linkedStream() === name) $("streams-empty").replaceChildren(...(error.gone ? goneParts(error.gone) : [plain(error.message)]));
+  }
+}
+
+function search(words) {
+  table.search = words.trim();
+  table.limit = PAGE;
+  showTable();
+  listHistory();
 }
 
 function showChips() {
@@ -709,6 +804,7 @@ function showTable() {
     nodes.push(row.line);
     if (row.why) nodes.push(row.why);
   }
+  for (const [name, row] of table.rows) if (!rows.has(name)) inView.unobserve(row.line);
   table.rows = rows;
   arrange($("streams-table").tBodies[0], nodes);
   tellTable(shown.length);
@@ -721,7 +817,15 @@ function tellTable(shown) {
   $("streams-more").hidden = shown >= found;
   write($("streams-more"), `Show ${count(Math.min(PAGE, found - shown))} more`);
   $("streams-empty").hidden = found > 0 || !table.read;
-  write($("streams-empty"), all === 0 ? "No job streams. Nothing to do." : "No stream fits the search and the reasons chosen.");
+  write($("streams-empty"), all > 0 ? "No stream fits the search and the reasons chosen." : nothingThere());
+}
+
+/** An empty list is no empty account where nobody could look. */
+function nothingThere() {
+  if (trouble !== null) return "Nothing can be read now.";
+  if (known(table.error)) return `The last full pass failed, so nobody knows: ${table.error}`;
+  if (status !== null && !known(status.job_streams)) return "Not known before the first full pass.";
+  return "No job streams. Nothing to do.";
 }
 
 let rowsMade = 0;
@@ -732,7 +836,8 @@ function newRow(stream) {
   const open = el("button", { type: "button", class: "open", "aria-expanded": "false", "aria-controls": `why-${rowsMade}` }, name);
   const row = { stream, id: `why-${rowsMade}`, open, why: null, one: null, cells: {}, dot: el("span", { class: "dot", "aria-hidden": "true" }), told: "" };
   open.addEventListener("click", () => (row.why ? closeRow(row) : openRow(row)));
-  row.line = el("tr");
+  row.line = Object.assign(el("tr"), { row });
+  inView.observe(row.line);
   for (const { key, css } of COLUMNS) {
     const cell = el("td", { class: css });
     if (key === "stream") cell.append(open);
@@ -753,7 +858,7 @@ function newRow(stream) {
 function fillRow(row, one) {
   row.one = one;
   mark(row.line, "data-verdict", one.verdict);
-  write(row.cells.verdict, WORDS[one.verdict] ?? one.verdict);
+  write(row.cells.verdict, known(one.fell) ? `drained at ${clock(one.fell)}` : WORDS[one.verdict] ?? one.verdict);
   write(row.cells.reason, one.reason);
   write(row.cells.status, one.status);
   write(row.cells.terminal_at, known(one.ended) ? clock(one.ended) : null);
@@ -773,13 +878,18 @@ function tickRow(row) {
   write(cells.age_s, known(one.age_s) ? span(one.age_s + (now() - table.at) / 1000) : null);
   const left = known(one.due) ? (one.due - now()) / 1000 : null;
   const fallen = (left !== null && left <= 0) || (left === null && one.verdict === "would_drain");
-  write(cells.until, fallen ? "now" : left === null ? null : `in ${span(left)}`);
+  write(cells.until, table.fallen.has(one.stream) ? null : fallen ? "now" : left === null ? null : `in ${span(left)}`);
   mark(cells.until, "data-now", fallen);
   mark(cells.until, "title", known(one.until) ? plain(one.until) : null);
 }
 
 function closeRow(row) {
   row.why.remove();
+  if (linkedStream() === row.stream) history.replaceState(null, "", location.pathname + location.search);
+  if (table.fallen.delete(row.stream)) {
+    table.all = table.all.filter((one) => one.stream !== row.stream);
+    setTimeout(showTable);
+  }
   row.why = null;
   row.told = "";
   mark(row.open, "aria-expanded", "false");
@@ -790,6 +900,8 @@ function openRow(row) {
   row.why = el("tr", { class: "why", id: row.id, "data-verdict": row.one.verdict }, el("td", { colspan: COLUMNS.length }, row.box));
   row.line.after(row.why);
   mark(row.open, "aria-expanded", "true");
+  table.linked = row.stream;
+  history.replaceState(null, "", linkTo(row.stream));
   tellWhy(row);
 }
 
@@ -801,8 +913,21 @@ async function tellWhy(row) {
     const why = await read(`api/streams/${encodeURIComponent(String(row.stream).toWellFormed?.() ?? row.stream)}`);
     if (row.why && row.told === asked) showWhy(row, why);
   } catch (error) {
-    if (row.why && row.told === asked) row.box.replaceChildren(el("p", { class: "failed data" }, `Could not be told: ${error.message}`));
+    if (!row.why || row.told !== asked) return;
+    if (error.gone) row.box.replaceChildren(...goneParts(error.gone));
+    else row.box.replaceChildren(el("p", { class: "failed data" }, `Could not be told: ${error.message}`));
   }
+}
+
+/** What became of a stream that is not there. */
+function goneParts({ sentence, restorable, timeline: acts = [] }) {
+  const left = el("div", {}, el("p", { class: "sentence data" }, sentence));
+  if (known(restorable)) {
+    const whole = restorable.lost > 0 ? `empty: ${many(restorable.lost, "message is", "messages are")} lost` : `with ${many(restorable.messages, "message", "messages")}`;
+    left.append(el("h3", {}, "To bring it back"), el("p", { class: "data" }, `${restorable.command} (${whole})`));
+  }
+  const lines = acts.map(({ at, what }) => el("li", {}, el("span", { class: "time" }, clock(at)), " ", el("span", { class: "data" }, what)));
+  return [left, el("div", {}, el("h3", {}, "What happened"), el("ol", { class: "acts" }, ...lines))];
 }
 
 function showWhy(row, why) {
@@ -810,6 +935,7 @@ function showWhy(row, why) {
   if (known(row.one.detail)) left.append(el("h3", {}, "Detail"), el("p", { class: "data" }, row.one.detail));
   if (known(why.changes)) left.append(el("h3", {}, "What would change it"), el("p", { class: "data" }, why.changes));
   if (why.guards?.length) left.append(el("h3", {}, "Guards"), el("ul", { class: "guards" }, ...why.guards.map(guardLine)));
+  left.append(el("p", {}, el("a", { class: "link", href: linkTo(row.stream) }, "Link to this stream")));
   const one = row.one;
   const figures = { verdict: WORDS[one.verdict] ?? one.verdict, status: one.status, age: span(one.age_s), "job ended": one.terminal_at,
     messages: one.messages, redelivered: one.redelivered };
@@ -860,20 +986,40 @@ function buildTable() {
     return Object.assign(head, { key });
   });
   $("streams-table").tHead.rows[0].append(...heads);
-  $("search").addEventListener("input", (event) => {
-    table.search = event.target.value.trim();
-    table.limit = PAGE;
-    showTable();
-  });
+  $("search").addEventListener("input", (event) => search(event.target.value));
   $("streams-more").addEventListener("click", () => {
     table.limit += PAGE;
     showTable();
   });
-  document.addEventListener("keydown", (event) => {
-    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, textarea")) return;
+  document.addEventListener("keydown", pressed);
+  addEventListener("hashchange", followLink);
+}
+
+/** `/` searches, Esc leaves the search or closes the row, arrows go from stream to stream. */
+function pressed(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const { key, target } = event;
+  if (key === "Escape") {
+    if (target === $("search")) {
+      target.value = "";
+      search("");
+      return;
+    }
+    const line = target.closest?.("#streams-table tbody tr");
+    const row = [...table.rows.values()].find((one) => one.why && (one.line === line || one.why === line));
+    if (!row) return;
+    row.open.focus();
+    closeRow(row);
+  } else if (key === "/" && !target.matches("input, textarea")) {
     event.preventDefault();
     $("search").focus();
-  });
+  } else if ((key === "ArrowDown" || key === "ArrowUp") && target.matches(".open")) {
+    const opens = [...document.querySelectorAll("#streams-table .open")];
+    const next = opens[opens.indexOf(target) + (key === "ArrowDown" ? 1 : -1)];
+    if (!next) return;
+    event.preventDefault();
+    next.focus();
+  }
 }
 
 function sortBy(key) {
@@ -887,6 +1033,12 @@ function sortBy(key) {
 const OUTCOMES = {
   drained: "drained", already_gone: "already gone", kept: "kept", waiting: "waiting", unfixable: "unfixable", would_drain: "would drain",
 };
+/** What an entry tells that is no outcome of a deletion. */
+const outcomeOf = ({ phase, outcome }) => {
+  if (phase === "afterwards") return `would drain, now ${outcome}`;
+  const word = outcome ?? phase;
+  return OUTCOMES[word] ?? word;
+};
 const ledgerOfDeeds = { entries: [], limit: HISTORY_PAGE, rows: new Map() };
 const deed = (entry) => JSON.stringify([entry.phase, entry.stream, entry.at, entry.outcome]);
 
@@ -896,7 +1048,9 @@ function showHistory(answer) {
 }
 
 function listHistory(arrived = null) {
-  const { entries, limit } = ledgerOfDeeds;
+  const { limit } = ledgerOfDeeds;
+  const needle = table.search.toLowerCase();
+  const entries = ledgerOfDeeds.entries.filter((entry) => needle === "" || JSON.stringify(Object.values(entry)).toLowerCase().includes(needle));
   const rows = new Map();
   for (const entry of entries.slice(0, limit)) {
     const key = deed(entry);
@@ -906,14 +1060,14 @@ function listHistory(arrived = null) {
   arrange($("history-table").tBodies[0], [...rows.values()]);
   write($("history-count"), entries.length === 0 ? "" : `newest ${count(Math.min(limit, entries.length))}`);
   $("history-empty").hidden = entries.length > 0;
-  write($("history-empty"), "Nothing was drained yet.");
+  write($("history-empty"), needle === "" ? "Nothing was drained yet." : "Nothing in the history fits the search.");
   $("history-more").hidden = entries.length <= limit;
   write($("history-more"), `Show ${count(Math.min(HISTORY_PAGE, entries.length - limit))} more`);
 }
 
 function historyRow(entry, arrived) {
-  const outcome = known(entry.outcome) ? OUTCOMES[entry.outcome] ?? entry.outcome : "begun";
-  return el("tr", { "data-verdict": entry.outcome, class: arrived ? "arrived" : null },
+  const outcome = outcomeOf(entry);
+  return el("tr", { "data-verdict": entry.outcome ?? entry.phase, class: arrived ? "arrived" : null },
     el("td", { class: "time", title: known(entry.at) ? plain(entry.at) : null }, clock(entry.at)),
     el("td", {}, el("span", { class: "tag" }, el("span", { class: "dot", "aria-hidden": "true" }), el("span", { class: "data" }, outcome))),
     el("td", { class: "name" }, el("span", { class: "data" }, entry.stream)),
@@ -929,6 +1083,7 @@ function settled(entry) {
   ledgerOfDeeds.entries = [entry, ...ledgerOfDeeds.entries].slice(0, HISTORY_KEPT);
   listHistory(key);
   if (entry.outcome !== "drained") return;
+  fell(entry);
   if (entry.reason in timeline.fresh) {
     timeline.fresh[entry.reason] += 1;
     charts.drains.update();
@@ -1017,7 +1172,7 @@ const failedIn = (id) => (words) => {
   $(id).hidden = false;
   write($(id), words);
 };
-const statusSource = source("api/status", showStatus, () => {});
+const statusSource = source("api/status", showStatus, (words) => setTrouble(words));
 const streamsSource = source("api/streams", showStreams, (words) => {
   failedIn("streams-empty")(words);
   if (!table.read) write($("streams-count"), "");
@@ -1039,7 +1194,7 @@ function lookAtEverything() {
 function everySecond() {
   watchConnection();
   if (document.hidden) return;
-  for (const row of table.rows.values()) tickRow(row);
+  for (const row of table.rows.values()) if (row.seen) tickRow(row);
   for (const when of document.querySelectorAll(".countdown")) tickGuard(when);
 }
 

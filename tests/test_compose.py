@@ -1,6 +1,7 @@
 """docker-compose.yml: no container engine is at hand here, so what can be told from the file is."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -67,13 +68,22 @@ def test_the_command_exists(compose: Any) -> None:
 def test_the_worker_can_do_little(compose: Any) -> None:
     """Two replicas, not root, nothing to write to, no capabilities; and nothing listens to the world."""
     worker = compose["services"]["worker"]
-    assert "ports" not in worker
+    assert worker["ports"] == ["127.0.0.1:8080-8081:8080"]
+    assert "/readyz" in worker["healthcheck"]["test"][-1]
+    assert worker["deploy"]["resources"]["limits"]["memory"]
     assert worker["deploy"]["replicas"] == 2
     assert (worker["read_only"], worker["cap_drop"]) == (True, ["ALL"])
     assert worker["security_opt"] == ["no-new-privileges:true"]
     assert "\nUSER 10001\n" in worker["build"]["dockerfile_inline"]
     for service in compose["services"].values():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+
+
+def test_every_tag_is_pinned(compose: Any) -> None:
+    """To a release: tomorrow's is not what was tried."""
+    images = [service["image"] for service in compose["services"].values() if "image" in service]
+    images += re.findall(r"^FROM (\S+)", compose["services"]["worker"]["build"]["dockerfile_inline"], re.MULTILINE)
+    assert all(re.search(r":v?\d+\.\d+\.\d+", image) for image in images), images
 
 
 def test_redis_keeps_what_it_is_told(compose: Any) -> None:

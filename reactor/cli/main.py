@@ -344,12 +344,20 @@ class Exported(StrEnum):
 
     GRAFANA = "grafana"
     ALERTS = "alerts"
+    SYSTEMD = "systemd"
+    KUBERNETES = "kubernetes"
     POSTGRES_TRIGGER = "postgres-trigger"
 
     @property
     def file(self) -> str:
         """Its name in the package."""
-        files = {"grafana": "grafana.json", "alerts": "alerts.yml", "postgres-trigger": "postgres-trigger.sql"}
+        files = {
+            "grafana": "grafana.json",
+            "alerts": "alerts.yml",
+            "systemd": "reactor.service",
+            "kubernetes": "kubernetes.yaml",
+            "postgres-trigger": "postgres-trigger.sql",
+        }
         return files[self.value]
 
 
@@ -360,8 +368,8 @@ def export(
     what: Annotated[
         Exported,
         typer.Argument(
-            metavar="grafana|alerts|postgres-trigger",
-            help="A dashboard for Grafana (JSON), alerting rules for Prometheus (YAML), or a trigger for PostgreSQL.",
+            metavar="alerts|grafana|systemd|kubernetes|postgres-trigger",
+            help="Rules for Prometheus, a dashboard for Grafana, a unit, manifests, or a trigger for PostgreSQL.",
         ),
     ],
 ) -> None:

@@ -15,6 +15,7 @@ from reactor.core.model import (
     Wait,
     Word,
     format_instant,
+    parse_instant,
 )
 from reactor.core.pause import Pause
 from reactor.core.shapes import Entry
@@ -95,9 +96,11 @@ def both_words(record: Record) -> str:
 def deletion_of(entry: Entry | None, oldest: str | None) -> str:
     """What the audit says of a stream that is not there, by its last deletion; `oldest` is when the trail begins."""
     if entry is None:
-        return f"the audit trail{f', which begins at {oldest},' if oldest else ''} has no deletion of it by reactor"
+        begins = f", which begins at {_to_the_second(parse_instant(oldest))}," if oldest else ""
+        return f"the audit trail{begins} has no deletion of it by reactor"
     did = "drained it" if entry["outcome"] == Outcome.DRAINED.value else "began to drain it, and it was found gone"
-    return f"reactor {did} at {entry['at']}: {entry['reason']}, {_condemned(entry)}, {_messages(entry)} ({who(entry)})"
+    at = _to_the_second(parse_instant(entry["at"]))
+    return f"reactor {did} at {at}: {entry['reason']}, {_condemned(entry)}, {_messages(entry)} ({who(entry)})"
 
 
 def who(entry: Entry) -> str:

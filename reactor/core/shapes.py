@@ -262,6 +262,8 @@ class Point(TypedDict):
     at: str
     verdicts: dict[str, int]
     drained: dict[str, int]
+    live: NotRequired[bool]
+    """Of now: what is remembered next holds it, too."""
 
 
 class Timeline(TypedDict):

@@ -46,6 +46,8 @@ class Census:
         self._word = ""
         self._counted_at = float("-inf")
         self._took_s = 0.0
+        self._ripens_s = float("inf")
+        """When the first of those that wait is due, in seconds from the count."""
 
     async def rows(self) -> list[Settlement]:
         """Every job stream, in the order of their names."""
@@ -58,7 +60,7 @@ class Census:
             age_s = time.monotonic() - self._counted_at
             if age_s > max(FRESH_S, SHARE * self._took_s):
                 word, since = await self._standings.state()
-                if word != self._word or age_s > RECOUNT_S:
+                if word != self._word or age_s > min(RECOUNT_S, self._ripens_s):
                     self._counts = _UNCOUNTED if since is None else await self._count()
                     self._word = word
             return self._counts
@@ -67,16 +69,19 @@ class Census:
         """Without keeping the rows: there may be many."""
         began = time.monotonic()
         verdicts, reasons = Counter[str](dict.fromkeys(_VERDICTS.values(), 0)), Counter[str]()
-        oldest_s: float | None = None
+        oldest_s, soonest_s = None, float("inf")
         async for found in self._standings.all():
             one = as_of_now(found, self._policy)
             verdicts[_VERDICTS[one.outcome]] += 1
             reasons[one.reason.value] += 1
             due = fell_due(one.stream, one.record, self._policy) if one.outcome is Outcome.WOULD_DRAIN else None
+            if one.outcome is Outcome.WAITING and one.until is not None and one.until > one.stream.observed_at:
+                soonest_s = min(soonest_s, (one.until - one.stream.observed_at) / SECOND)
             if due is not None:
                 oldest_s = max(oldest_s or 0.0, (one.stream.observed_at - due) / SECOND)
         self._counted_at = time.monotonic()
         self._took_s = self._counted_at - began
+        self._ripens_s = soonest_s
         return {
             "job_streams": verdicts.total(),
             "verdicts": dict(verdicts),

@@ -155,22 +155,29 @@ class Overview:
         except NotFound:
             return 0
 
-    def timeline(self) -> Timeline:
-        """Counts over time, as far back as this process remembers (a day at most)."""
-        return {"step_s": STEP_S, "points": list(self._points)}
+    @property
+    def last_point(self) -> Point | None:
+        """The last one that was remembered."""
+        return self._points[-1] if self._points else None
+
+    async def timeline(self) -> Timeline:
+        """Counts over time, a day at most: what this process remembers, and how it is now."""
+        now: Point = {**await self._point(), "live": True}
+        return {"step_s": STEP_S, "points": [*self._points, now]}
+
+    async def _point(self) -> Point:
+        """How it is now, with what was drained since the point before; all of the last day where there is none."""
+        last = self.last_point
+        since = last["at"] if last else format_instant(self._clock() - int(STEPS * STEP_S) * SECOND)
+        drained = Counter(entry["reason"] for entry in await self.trail.drains() if entry["at"] > since)
+        verdicts = (await self._census.counts())["verdicts"]  # empty where nobody has looked yet
+        return {"at": format_instant(self._clock()), "verdicts": verdicts, "drained": dict(drained)}
 
     async def sample(self) -> float:
         """Remember one point; seconds until the next one. The first time, what was drained before comes back."""
         if not self._points:
             self._points.extend(await self._points_of_the_past())
-        before = self._points[-1]["at"] if self._points else ""
-        drained = Counter(entry["reason"] for entry in await self.trail.drains() if entry["at"] > before)
-        if verdicts := (await self._census.counts())["verdicts"]:  # else nobody has looked yet
-            point: Point = {
-                "at": format_instant(self._clock()),
-                "verdicts": verdicts,
-                "drained": dict(drained) if before else {},
-            }
+        if (point := await self._point())["verdicts"]:
             self._points.append(point)
         return STEP_S
 

@@ -65,11 +65,11 @@ class Feed:
             self._key, entries = await overview.trail.news(self._key)
             for entry in entries:
                 self._tell("settled", entry)
-            points = overview.timeline()["points"]
-            if points and points[-1]["at"] != self._point:
+            point = overview.last_point
+            if point and point["at"] != self._point:
                 if self._point:
-                    self._tell("point", points[-1])
-                self._point = points[-1]["at"]
+                    self._tell("point", point)
+                self._point = point["at"]
         except (JetStreamError, LedgerError) as error:
             self._trouble_since = self._trouble_since or overview.now()
             self._tell("trouble", {"error": describe_outage(error), "since": self._trouble_since}, keep=True)

@@ -154,7 +154,7 @@ class _Answers:
         return await self._overview().trail.history(min(int(limit[:20]), MOST_ENTRIES))
 
     async def timeline(self, _request: Request) -> Timeline:
-        return self._overview().timeline()
+        return await self._overview().timeline()
 
     async def leaks(self, _request: Request) -> Leaks:
         return await self._overview().trail.leaks()

@@ -30,7 +30,15 @@ def test_a_span_is_told_in_the_two_units_that_matter(seconds: float, words: str)
 
 def test_a_deletion_without_an_answer_is_no_boast() -> None:
     """Reactor began it and found the stream gone; of a missing job no status is known."""
-    entry = {"outcome": "already_gone", "at": "T", "reason": "missing", "status": "", "messages": 0, "by": "host:1"}
-    assert deletion_of(cast("Entry", entry), "S") == (
-        "reactor began to drain it, and it was found gone at T: missing, no job known, 0 messages (host:1)"
+    entry = {
+        "outcome": "already_gone",
+        "at": "2026-01-31T12:00:00.5Z",
+        "reason": "missing",
+        "status": "",
+        "messages": 0,
+        "by": "host:1",
+    }
+    assert deletion_of(cast("Entry", entry), None) == (
+        "reactor began to drain it, and it was found gone at 2026-01-31T12:00:00Z: "
+        "missing, no job known, 0 messages (host:1)"
     )

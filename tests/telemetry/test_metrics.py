@@ -404,10 +404,22 @@ def test_every_alert_says_what_it_is_and_what_to_do() -> None:
     assert len({rule["alert"] for rule in rules()}) == len(rules())
     for rule in rules():
         assert rule["labels"]["severity"] in {"warning", "critical"}
-        assert set(rule["annotations"]) == {"summary", "description"}
+        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        headings = re.findall(r"^#+ (\w+)$", (ROOT / page).read_text(), re.MULTILINE)
+        assert anchor in {heading.lower() for heading in headings}, anchor
 
 
-@pytest.mark.parametrize(("what", "file"), [("alerts", "alerts.yml"), ("grafana", "grafana.json")])
+FILES = {
+    "alerts": "alerts.yml",
+    "grafana": "grafana.json",
+    "systemd": "reactor.service",
+    "kubernetes": "kubernetes.yaml",
+    "postgres-trigger": "postgres-trigger.sql",
+}
+
+
+@pytest.mark.parametrize(("what", "file"), FILES.items())
 async def test_export_prints_the_file(world: World, what: str, file: str) -> None:
     """As it is in the package."""
     done = await world.reactor("export", what)
@@ -462,6 +474,8 @@ CALM = {
     'up{job="reactor",instance="b"}': "1x120",
     'process_start_time_seconds{job="reactor",instance="a"}': "0x120",
     'reactor_deletes_paused{job="reactor",instance="a"}': "0x120",
+    'reactor_paused{job="reactor",instance="a"}': "0x120",
+    'reactor_streams_drained_total{job="reactor",instance="a",reason="terminal"}': "0+1x120",
     'reactor_breaker_tripped{job="reactor",instance="a"}': "0x120",
     'reactor_coverage_complete{job="reactor",instance="a"}': "1x120",
     'reactor_reconcile_last_success_timestamp_seconds{job="reactor",instance="a"}': "0+60x120",
@@ -478,6 +492,10 @@ TROUBLE = {
     "ReactorDown": {'up{job="reactor",instance="a"}': "0x120", 'up{job="reactor",instance="b"}': "0x120"},
     "ReactorWorkerDown": {'up{job="reactor",instance="b"}': "0x120"},
     "ReactorDeletesPaused": {'reactor_deletes_paused{job="reactor",instance="a"}': "1x120"},
+    "ReactorPaused": {'reactor_paused{job="reactor",instance="a"}': "1x120"},
+    "ReactorMassDeletion": {
+        'reactor_streams_drained_total{job="reactor",instance="a",reason="terminal"}': "0+1x110 200+100x10"
+    },
     "ReactorBreakerTripped": {'reactor_breaker_tripped{job="reactor",instance="a"}': "1x120"},
     "ReactorCoverageLost": {'reactor_coverage_complete{job="reactor",instance="a"}': "0x120"},
     "ReactorReconcileLate": {

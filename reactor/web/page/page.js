@@ -158,7 +158,7 @@ function source(path, apply, failed) {
       failures = 0;
     } catch (error) {
       failures += 1;
-      failed(`Could not be read: ${error.message}.`);
+      failed(`Could not be read: ${error.message.replace(/\.$/u, "")}.`);
       if (!(error instanceof Refused)) later(Math.min(30_000, 1000 * 2 ** failures));
     } finally {
       busy = false;
@@ -450,7 +450,7 @@ class Chart {
   update() {
     this.rows = this.gather();
     this.box.dataset.empty = "No points yet.";
-    if (this.plot) this.plot.setData(this.stacked());
+    if (this.plot && this.plot.data[0].length > 1) this.plot.setData(this.stacked());
     else this.build();
     this.legend(null);
     mark(this.box, "aria-label", this.summary(this.rows));
@@ -483,7 +483,7 @@ class Chart {
       const line = colour(name);
       return this.bars
         ? { stroke: line, fill: line, width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.8, 14], align: 1 }) }
-        : { stroke: line, fill: mixed(line, colour("--surface"), weight), width: 1.25, points: { show: false } };
+        : { stroke: line, fill: mixed(line, colour("--surface"), weight), width: 1.25, points: { show: this.rows.times.length === 1 } };
     });
     const axis = {
       stroke: colour("--muted"),
@@ -499,7 +499,7 @@ class Chart {
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
       padding: [8, 18, 0, 0],
-      scales: { x: { range: (_, first, last) => [Math.min(first, last - NARROWEST), last + (this.rows.width ?? 0)] }, y: { range: (_, __, top) => [0, Math.max(4, top * 1.08)] } },
+      scales: { x: { range: () => this.range() }, y: { range: (_, __, top) => [0, Math.max(4, top * 1.08)] } },
       series: [{}, ...series],
       axes: [
         { ...axis, size: 24, space: 64, grid: { show: false }, values: (_, ticks) => ticks.map(tick) },
@@ -508,6 +508,12 @@ class Chart {
       hooks: { setCursor: [(plot) => this.legend(plot.cursor.idx)] },
     };
     this.plot = new uPlot(options, this.stacked(), this.box);
+  }
+
+  /** From the first point to the last, and never so little that ticks repeat. */
+  range() {
+    const { times, width = 0 } = this.rows;
+    return [Math.min(times[0], times.at(-1) - NARROWEST), times.at(-1) + width];
   }
 
   legend(index) {
@@ -598,7 +604,7 @@ const charts = {
   drains: new Chart("drains", DRAINS, { bars: true, gather: gatherDrains, summary: summariseDrains }),
 };
 
-const plotted = ({ at, verdicts, drained }) => ({ at: Date.parse(at) / 1000, verdicts: verdicts ?? {}, drained: drained ?? {} });
+const plotted = ({ at, verdicts, drained, live }) => ({ at: Date.parse(at) / 1000, verdicts: verdicts ?? {}, drained: drained ?? {}, live });
 
 function showTimeline(answer) {
   timeline.step = answer.step_s || 60;
@@ -610,6 +616,7 @@ function showTimeline(answer) {
 
 function point(data) {
   const one = plotted(data);
+  timeline.points = timeline.points.filter(({ live }) => !live);  // it was a part of this one
   const last = timeline.points.at(-1);
   if (!Number.isFinite(one.at) || (last && one.at < last.at)) return;
   if (last?.at === one.at) timeline.points.pop();

@@ -1,0 +1,97 @@
+"""What `reactor export` prints for whoever runs the machine: valid, and true of this release."""
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import typer.main
+import yaml
+
+from reactor.cli.main import app
+from reactor.config.catalogue import describe
+
+EXPORT = Path(__file__).parent.parent / "reactor" / "export"
+SYSTEMD = shutil.which("systemd-analyze")
+VARIABLES = {name for name, _, _ in describe()}
+
+
+@pytest.fixture(name="manifests")
+def _manifests() -> dict[str, Any]:
+    return {one["kind"]: one for one in yaml.safe_load_all((EXPORT / "kubernetes.yaml").read_text())}
+
+
+def containers(manifests: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of the worker and of the sweep."""
+    pods = [
+        manifests["Deployment"]["spec"]["template"],
+        manifests["CronJob"]["spec"]["jobTemplate"]["spec"]["template"],
+    ]
+    return [container for pod in pods for container in pod["spec"]["containers"]]
+
+
+@pytest.mark.parametrize("release", ["1.29", kubernetes_validate.latest_version()])
+def test_the_manifests_are_valid(manifests: dict[str, Any], release: str) -> None:
+    """By the API's own schemas, without a key too many."""
+    assert set(manifests) == {"Deployment", "PodDisruptionBudget", "NetworkPolicy", "CronJob"}
+    for one in manifests.values():
+        kubernetes_validate.validate(one, release, strict=True)
+
+
+def test_the_manifests_are_true_of_this_release(manifests: dict[str, Any]) -> None:
+    """Commands, variables and version are reactor's; secrets are references."""
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group
+    for container in containers(manifests):
+        assert container["args"][0] in commands
+        assert container["image"].endswith(f":{version('jetstream-reactor')}")
+        names = {one["name"]: one for one in container["env"]}
+        assert set(names) <= VARIABLES
+        secret = {name for name in names if name.endswith(("_URL", "_TOKEN"))}
+        assert all(set(names[name]["valueFrom"]) == {"secretKeyRef"} for name in secret)
+        assert container["resources"]["limits"]["memory"]
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_two_replicas_one_of_which_stays(manifests: dict[str, Any]) -> None:
+    """And their probes ask what the endpoint answers; the selectors lead to them."""
+    spec = manifests["Deployment"]["spec"]
+    worker = spec["template"]["spec"]["containers"][0]
+    assert (spec["replicas"], manifests["PodDisruptionBudget"]["spec"]["minAvailable"]) == (2, 1)
+    assert worker["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert worker["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    labels = spec["template"]["metadata"]["labels"]
+    for kind, key in (("PodDisruptionBudget", "selector"), ("NetworkPolicy", "podSelector")):
+        assert manifests[kind]["spec"][key]["matchLabels"].items() <= labels.items()
+
+
+def unit() -> configparser.ConfigParser:
+    """Systemd's files are nearly that."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes=("#",))
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # as the documentation has it
+    parser.read(EXPORT / "reactor.service")
+    return parser
+
+
+def test_the_unit_runs_the_worker() -> None:
+    """Not as root, and it may do little; its variables are settings."""
+    service = unit()["Service"]
+    assert service["ExecStart"].endswith("/bin/reactor worker")
+    assert (service["User"], service["NoNewPrivileges"], service["ProtectSystem"]) == ("reactor", "yes", "strict")
+    assert set(re.findall(r"(REACTOR_\w+)=", service["Environment"])) <= VARIABLES
+    assert set(unit()) == {"DEFAULT", "Unit", "Service", "Install"}
+
+
+@pytest.mark.skipif(SYSTEMD is None, reason="there is no systemd-analyze")
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    """Every directive and value of it, with a program that is there."""
+    text = (EXPORT / "reactor.service").read_text().replace("/opt/reactor/bin/reactor", sys.executable)
+    (tmp_path / "reactor.service").write_text(text)
+    command = [str(SYSTEMD), "verify", str(tmp_path / "reactor.service")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own file
+    assert (done.returncode, done.stderr) == (0, "")

@@ -448,7 +448,8 @@ async def test_what_cannot_be_fixed_is_told_in_full(world: World) -> None:
     await world.js.add_stream(StreamConfig("copy", sources=[StreamSource("job_1")]))
     async with worker(world.env()) as process:
         told = await eventually(lambda: unfixable(world, 2))
-        [line] = [json.loads(line) for line in process.lines if '"event": "unfixable"' in line]
+        line, *others = [json.loads(line) for line in process.lines if '"event": "unfixable"' in line]
+        assert all(other["detail"] != line["detail"] for other in others)  # a pass names who sources it, a sweep cannot
     for one in (line, told[0]):
         assert (one["stream"], one["reason"], one["attempts"], one["retry_s"]) == ("job_1", "not-fenceable", 1, 2.0)
     assert told[1]["attempts"] == 2

@@ -41,7 +41,7 @@ class Recorder:
         self._clock = clock
         self._audit = audit
         self._actor = actor
-        self._by = actor.by
+        self._by, self._told = actor.by, actor.told()
         self._observer = observer
         self._announce = announce
         self._journal = Journal(actor.by)
@@ -78,7 +78,7 @@ class Recorder:
             by=self._by,
             at=format_instant(stream.observed_at),
             size=stream.size,
-            actor=self._actor.told(),
+            actor=self._told,
         )
 
     def sees_to(self, stream: str) -> bool:

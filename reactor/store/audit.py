@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
+from pydantic_core import to_json
 from redis.asyncio import Redis
 
 from reactor.core.model import AUDIT_ENTRIES, Reason
@@ -154,8 +155,8 @@ class Audit:
 
         `made_of` is what it takes to make the stream again.
         """
-        evidence = json.dumps(intent.fields())
-        args: list[str | int] = [intent.stream, evidence, AUDIT_ENTRIES, intent.token, json.dumps(made_of)]
+        evidence, recipe = to_json(intent.fields()), to_json(made_of)
+        args: list[str | int | bytes] = [intent.stream, evidence, AUDIT_ENTRIES, intent.token, recipe]
         keys = [self._trail, self._intents, f"{self._lease_of}{intent.stream}"]
         return bool(await self._intent(keys=keys, args=args))
 

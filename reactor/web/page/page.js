@@ -396,7 +396,7 @@ const DRAINS = [
   { key: "terminal", label: "terminal", colour: "--amber" },
   { key: "missing", label: "missing", colour: "--amber-2" },
 ];
-const NARROWEST = 900;
+const NARROWEST = 300;
 const timeline = { step: 60, points: [], fresh: { terminal: 0, missing: 0 } };
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

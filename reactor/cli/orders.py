@@ -18,6 +18,7 @@ from reactor.core.model import nanoseconds
 from reactor.core.shapes import Gone
 from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import declare_control
+from reactor.operate.orders import bring_back
 from reactor.operate.protect import NotProtected
 from reactor.operate.restore import NotRestored, Restored
 from reactor.store.scripts import LedgerError
@@ -102,7 +103,6 @@ async def _protect(cases: UseCases, name: str, *, protected: bool) -> Exit:
 def restore(stream: str, source: Path | None, name: str | None) -> None:
     """Bring a stream back, under its own or another name."""
     settings = settings_of_command()
-    wanted = name or stream
     job_id = policy_of(settings).job_id(stream)
     if job_id is None:
         fail(Exit.USAGE, f"{stream!r} is no job stream: its name does not match {settings.policy.stream_pattern}")
@@ -111,12 +111,9 @@ def restore(stream: str, source: Path | None, name: str | None) -> None:
     async def order() -> Restored | Gone:
         async with connections(settings, actor=actor_of("restore")) as connected:
             cases = UseCases(connected, await provision_safely(connected))
-            past, restorer = cases.overview().past, cases.restorer()
-            if (found := backup or await past.backup_of(stream)) is not None:
-                return await restorer.from_backup(found, wanted)
-            if (recipe := await past.recipe_of(stream)) is not None:
-                return await restorer.from_recipe(recipe, wanted)
-            return await past.of(stream, job_id)
+            past = cases.overview().past
+            done = await bring_back(past, cases.restorer(), stream, name=name, backup=backup)
+            return done or await past.of(stream, job_id)
 
     try:
         done = run(order, settings.nats.domain)

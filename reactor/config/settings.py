@@ -302,9 +302,13 @@ class HttpSettings(BaseSettings):
     """Serve other hosts without a token: everyone who reaches the port can read."""
     hosts: fields.Words = ()
     """Further names that it answers for, comma-separated, beside loopback's and the address it is bound to."""
+    orders: bool = False
+    """Buttons on the page to pause, protect and restore, each with a confirmation; needs a token."""
 
     @model_validator(mode="after")
     def _is_guarded(self) -> "HttpSettings":
+        if self.orders and not self.token:
+            raise ValueError("orders on the page need REACTOR_HTTP_TOKEN: whoever has it may pause and restore")
         if self.port and self.host not in LOOPBACK and not (self.token or self.open):
             message = f"host {self.host} can be reached by others: set REACTOR_HTTP_TOKEN, or REACTOR_HTTP_OPEN=true"
             raise ValueError(message)

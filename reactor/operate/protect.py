@@ -22,8 +22,8 @@ class Protector:
         self._recorder = resources.recorder
         self._undisturbed = Undisturbed(resources, judge, lease_s)
 
-    async def protect(self, target: Target, timeout_s: float, *, protected: bool) -> bool:
-        """Whether that has changed anything. A deletion under way is waited out, or has its way.
+    async def protect(self, target: Target, timeout_s: float, *, protected: bool, why: str = "") -> bool:
+        """Whether that has changed anything; `why` is for the audit. A deletion under way is waited out.
 
         Raises NotFound where there is no such stream, NotProtected, JetStreamError and LedgerError.
         """
@@ -43,5 +43,5 @@ class Protector:
             message = f"a deletion of {target.name} is still under way after {timeout_s:g} s: try again"
             raise NotProtected(message) from error
         if changed:
-            await self._recorder.ordered("protected" if protected else "unprotected", target.name, target.job_id)
+            await self._recorder.ordered("protected" if protected else "unprotected", target.name, target.job_id, why)
         return changed

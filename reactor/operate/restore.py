@@ -45,6 +45,10 @@ class Restored:
     backup: Path | None
 
 
+def _told(how: str, why: str) -> str:
+    return f"{how}; {why}" if why else how
+
+
 class Restorer:
     """Methods raise JetStreamError and LedgerError beside NotRestored and BackupSpoilt."""
 
@@ -53,7 +57,7 @@ class Restorer:
         self._js = js
         self._recorder = recorder
 
-    async def from_backup(self, backup: Backup, name: str) -> Restored:
+    async def from_backup(self, backup: Backup, name: str, why: str = "") -> Restored:
         """With messages, consumers and what they have acknowledged."""
         manifest, description = backup.manifest, backup.description()
         config = await self._free(description["config"], name)
@@ -67,14 +71,15 @@ class Restorer:
             raise NotRestored(message) from error
         lacking = await self._lacking(name, manifest.consumers)
         await self._make_consumers(name, lacking)
-        return await self._done(info, manifest.job_id, 0, backup.folder, f"from {backup.folder}")
+        return await self._done(info, manifest.job_id, 0, backup.folder, _told(f"from {backup.folder}", why))
 
-    async def from_recipe(self, recipe: Recipe, name: str) -> Restored:
+    async def from_recipe(self, recipe: Recipe, name: str, why: str = "") -> Restored:
         """Empty, with its consumers: its sequences go on, so that nobody's late acknowledgement hits a new message."""
         config = await self._free(recipe.config, name) | {"first_seq": recipe.last_seq + 1}
         info = await self._js.create_stream(config)
         await self._make_consumers(name, recipe.consumers)
-        return await self._done(info, recipe.job_id, recipe.messages, None, f"without its {recipe.messages} messages")
+        how = _told(f"without its {recipe.messages} messages", why)
+        return await self._done(info, recipe.job_id, recipe.messages, None, how)
 
     async def _free(self, config: Raw, name: str) -> Raw:
         """The config, protected, under that name; and under a subject of its own where others have taken its own."""

@@ -1,10 +1,10 @@
-"""The worker's HTTP endpoint: read only, on loopback unless told otherwise.
+"""The worker's HTTP endpoint: read only and on loopback, unless told otherwise.
 
 /               the page                      /api/status, /api/streams, /api/streams/{name}
 /healthz        the process lives             /api/history, /api/timeline, /api/leaks
 /readyz         it hears, and may delete      /events (server-sent)
 /docs           what it hears and says        /docs/asyncapi.json
-/metrics        for Prometheus
+/metrics        for Prometheus                /api/orders/… (POST), where they are allowed
 """
 
 import asyncio
@@ -30,9 +30,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from reactor.core.shapes import Explanation, History, Leaks, Status, Streams, Timeline
 from reactor.directories.events import describe_outage
 from reactor.jetstream.errors import JetStreamError
+from reactor.operate.orders import Orders
 from reactor.operate.queries import NoJobStream, NoSuchStream, Overview
 from reactor.store.scripts import LedgerError
 from reactor.web.feed import Feed
+from reactor.web.ordering import Ordering
 
 PAGE = Path(__file__).parent / "page"
 MOST_ENTRIES = 10_000
@@ -71,15 +73,19 @@ def application(
     token: str | None,
     hosts: Collection[str],
     stopping: asyncio.Event,
+    orders: Callable[[], Orders | None] = lambda: None,
 ) -> Starlette:
     """The whole of it.
 
     `watched` gives None as long as the servers are waited for; `not_ready` the reasons, none where it is ready; a
     `token` guards `/api`, `/events` and `/metrics`; `contract` is the AsyncAPI document; `hosts` are the names that it
     answers for: else a page on the web could read it through a name of its own that leads here (DNS rebinding);
-    `stopping` ends what is told for as long as somebody listens.
+    `stopping` ends what is told for as long as somebody listens; `orders` gives None where none are taken.
     """
-    answers = _Answers(watched, not_ready, exposition, stopping)
+    answers, orderly = _Answers(watched, not_ready, exposition, stopping), Ordering(orders, token)
+
+    async def status(request: Request) -> object:
+        return {**await answers.status(request), "orders": orderly.allowed}
 
     async def docs(_request: Request) -> Response:
         return FileResponse(PAGE / "docs.html")
@@ -90,12 +96,13 @@ def application(
     routes = [
         Route("/healthz", answers.healthz),
         Route("/readyz", answers.readyz),
-        Route("/api/status", _answering(answers.status)),
+        Route("/api/status", _answering(status)),
         Route("/api/streams", _answering(answers.streams)),
         Route("/api/streams/{name:path}", _answering(answers.explain)),
         Route("/api/history", _answering(answers.history)),
         Route("/api/timeline", _answering(answers.timeline)),
         Route("/api/leaks", _answering(answers.leaks)),
+        *orderly.routes(),
         Route("/events", answers.events),
         Route("/docs", docs),
         Route("/docs/asyncapi.json", asyncapi),

@@ -23,6 +23,7 @@ from reactor.core.events import SubjectTemplate
 from reactor.directories.events import describe_outage
 from reactor.jetstream.errors import JetStreamError, TooOld
 from reactor.jetstream.hearing import Hearing
+from reactor.operate.orders import Orders
 from reactor.operate.queries import STEP_S, Overview
 from reactor.store.due_queue import WakeUps
 from reactor.store.scripts import LedgerError
@@ -57,6 +58,7 @@ class Worker:
         self._due = asyncio.Event()
         self._overview: Overview | None = None
         self._watchdog: Watchdog | None = None
+        self._orders: Orders | None = None
         self._metrics = Metrics(
             statuses=KNOWN_LIVE | set(settings.policy.terminal_statuses),
             events=SubjectTemplate(settings.events.subject),
@@ -106,6 +108,7 @@ class Worker:
             token=token,
             hosts=hosts,
             stopping=stopping,
+            orders=lambda: self._orders,
         )
         endpoint = Endpoint(app, http.host, http.port, stopping)
         log.info("HTTP endpoint", address=endpoint.address)
@@ -175,6 +178,7 @@ class Worker:
             loops.append(Loop("listen", partial(self._listen, listening), RETRY_S))
         if self._settings.http.port:
             loops += self._loops_of_endpoint(cases.overview(), periodic.passed)
+            self._orders = cases.orders() if self._settings.http.orders else None
         rights.on_change = partial(alerts.note, Kind.DELETES_PAUSED)
         return loops
 

@@ -43,6 +43,7 @@ from reactor.jetstream.topology import (
 from reactor.operate.doctor.examine import Doctor
 from reactor.operate.doctor.findings import Patient
 from reactor.operate.emit import emit
+from reactor.operate.orders import Orders
 from reactor.operate.past import Past
 from reactor.operate.protect import Protector
 from reactor.operate.queries import Overview
@@ -251,6 +252,11 @@ class UseCases:
         return Overview(
             self.resources, Judge(self.resources, self.policy), audit, Past(self.resources, audit, self.shelf)
         )
+
+    def orders(self) -> Orders:
+        """For the page, where orders are taken there."""
+        past = Past(self.resources, self._connected.audit, self.shelf)
+        return Orders(self.resources, self.policy, self.protector(), self.restorer(), past)
 
     def restorer(self) -> Restorer:
         """Brings back what was deleted."""

@@ -69,11 +69,11 @@ async def test_a_pause_ends_by_itself(world: World) -> None:
     """By the server's clock."""
     await world.declare()
     await world.zombie(1)
-    assert (await world.reactor("pause", "--for", "3s")).code == 0
+    assert (await world.reactor("pause", "--for", "8s")).code == 0
+    report = await world.reconcile()
+    assert (report["streams"][0]["reason"], report["streams"][0]["until"] is None) == ("paused", False)
     async with worker(world.env()):
-        report = await world.reconcile()
-        assert (report["streams"][0]["reason"], report["streams"][0]["until"] is None) == ("paused", False)
-        await eventually(lambda: gone(world, "job_1"))
+        await eventually(lambda: gone(world, "job_1"), 20)
     assert "was not paused" in (await world.reactor("resume")).out
 
 

@@ -93,7 +93,7 @@ def _no_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_contract_is_kept_to_the_letter() -> None:
     """Every variable with its default, and no other ones but what guards the endpoint."""
-    beyond = {"REACTOR_HTTP_TOKEN": "", "REACTOR_HTTP_OPEN": "False"}
+    beyond = {"REACTOR_HTTP_TOKEN": "", "REACTOR_HTTP_OPEN": "False", "REACTOR_HTTP_ORDERS": "False"}
     assert {name: default for name, default, _ in describe()} == CONTRACT | beyond
 
 

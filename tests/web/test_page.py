@@ -545,6 +545,45 @@ async def test_the_charts_are_right_from_the_first_second(reading: Reading) -> N
     assert "11:59:59 to" in shown or "12:00:00 to" in shown
 
 
+async def test_orders_are_confirmed_and_off_by_default(reading: Reading) -> None:
+    """Without leave there is no button; with it each order asks who and why, and goes with the token as a bearer."""
+    page = await reading.open()
+    await expect(page.locator("#pause")).to_be_hidden()
+    await page.get_by_role("button", name="job_2", exact=True).click()
+    await expect(page.locator(".sentence")).to_have_count(1)
+    await expect(page.locator(".orders")).to_have_count(0)
+    reading.answers["api/status"] = status(orders=True)
+    given: list[tuple[str, Any, str | None]] = []
+
+    async def take(route: Route) -> None:
+        request = route.request
+        given.append((urlsplit(request.url).path, request.post_data_json, request.headers.get("authorization")))
+        await route.fulfill(json={"done": "so it is"})
+
+    await page.route(lambda url: "/api/orders/" in url, take)
+    await page.goto("about:blank")
+    base, _, query = reading.address.partition("?")
+    await page.goto(reading.address if "token=" in query else f"{base}?token=t")
+    await page.locator("#pause").click()
+    await page.locator("#order-go").click()
+    assert given == []  # nobody has said who
+    await page.fill("#order-by", "ana")
+    await page.fill("#order-reason", "a queue is gone")
+    await page.locator("#order-go").click()
+    await expect(page.locator("#order")).to_be_hidden()
+    await page.get_by_role("button", name="job_2", exact=True).click()
+    await page.get_by_role("button", name="Protect").click()
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Protect").click()
+    await page.locator("#order-go").click()
+    await expect(page.locator("#order")).to_be_hidden()
+    assert [(path.rpartition("/api/")[2], body) for path, body, _ in given] == [
+        ("orders/pause", {"by": "ana", "reason": "a queue is gone"}),
+        ("orders/protect/job_2", {"by": "ana", "reason": ""}),
+    ]
+    assert all(token and token.startswith("Bearer ") for *_, token in given)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_bars_and_lines_can_be_told_from_the_ground(reading: Reading, theme: str) -> None:
     """A contrast of 3:1 at least, in both themes (WCAG 1.4.11)."""

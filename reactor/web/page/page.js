@@ -254,7 +254,9 @@ let status = null;
 
 function showStatus(answer) {
   status = answer;
+  ordersTaken = answer.orders ?? ordersTaken;
   setTrouble(null);
+  showOrders();
   learnClock(answer.at);
   write($("version"), answer.version ?? "");
   showBanners();
@@ -382,6 +384,65 @@ function told(pass) {
   const took = Number.isFinite(pass.duration_s) ? ` in ${span(pass.duration_s)}` : "";
   const found = `${count(pass.checked)} checked, ${count(pass.fixed)} fixed, ${count(pass.unfixable)} unfixable`;
   return `${clock(pass.started_at)}${took}: ${found}${known(pass.error) ? "; failed" : ""}`;
+}
+
+// Orders: only where the server takes them, with the token, and each is confirmed.
+
+let ordersTaken = false;
+
+const ORDERS = {
+  pause: { title: "Pause all deleting?", what: "Every replica stops before its next fence, until somebody resumes. Zombies stay meanwhile." },
+  resume: { title: "Let deleting go on?", what: "What is due falls at once." },
+  protect: { title: "Protect this stream?", what: "Nothing drains it, whatever is said of its job, until the protection is taken away." },
+  unprotect: { title: "Take the protection away?", what: "It is judged like any other: where its job is over, it falls at once." },
+  restore: { title: "Restore this stream?", what: "From its newest backup on the worker's machine, or empty where there is none. It is protected then." },
+};
+
+function showOrders() {
+  const paused = known(status?.pause);
+  $("pause").hidden = !ordersTaken;
+  write($("pause"), paused ? "Resume deleting" : "Pause deleting");
+}
+
+/** Asks who and why, and then gives the order; what comes of it is in the answer's words. */
+function confirmOrder(kind, name = "", after = () => {}) {
+  const { title, what } = ORDERS[kind];
+  const dialog = $("order");
+  write($("order-title"), name ? `${title.slice(0, -1)}: ${name}?` : title);
+  write($("order-what"), what);
+  write($("order-failed"), "");
+  write($("order-go"), title.split(" ")[0]);
+  $("order-reason").value = "";
+  dialog.returnValue = "no";
+  const go = async (event) => {
+    event.preventDefault();
+    if (!$("order-by").reportValidity()) return;
+    $("order-go").disabled = true;
+    try {
+      await give(`api/orders/${kind}${name ? `/${encodeURIComponent(name)}` : ""}`, { by: $("order-by").value, reason: $("order-reason").value });
+      dialog.close("yes");
+      lookAtEverything();
+      after();
+    } catch (error) {
+      write($("order-failed"), error.message);
+    } finally {
+      $("order-go").disabled = false;
+    }
+  };
+  $("order-go").onclick = go;
+  dialog.showModal();
+}
+
+async function give(path, order) {
+  const url = new URL(path, document.baseURI);
+  const headers = { "Content-Type": "application/json", Authorization: `Bearer ${token}` };
+  const answer = await fetch(url, { method: "POST", headers, body: JSON.stringify(order), signal: AbortSignal.timeout(90_000) });
+  const body = await answer.json().catch(() => null);
+  if (!answer.ok) throw new Error(body?.error ?? `the server answered ${answer.status}`);
+}
+
+function orderButton(kind, name, after) {
+  return el("button", { type: "button", onclick: () => confirmOrder(kind, name, after) }, kind[0].toUpperCase() + kind.slice(1));
 }
 
 // Charts
@@ -927,11 +988,12 @@ async function tellWhy(row) {
 }
 
 /** What became of a stream that is not there. */
-function goneParts({ sentence, restorable, timeline: acts = [] }) {
+function goneParts({ stream, sentence, restorable, timeline: acts = [] }) {
   const left = el("div", {}, el("p", { class: "sentence data" }, sentence));
   if (known(restorable)) {
     const whole = restorable.lost > 0 ? `empty: ${many(restorable.lost, "message is", "messages are")} lost` : `with ${many(restorable.messages, "message", "messages")}`;
     left.append(el("h3", {}, "To bring it back"), el("p", { class: "data" }, `${restorable.command} (${whole})`));
+    if (ordersTaken) left.append(el("div", { class: "orders" }, orderButton("restore", stream)));
   }
   const lines = acts.map(({ at, what }) => el("li", {}, el("span", { class: "time" }, clock(at)), " ", el("span", { class: "data" }, what)));
   return [left, el("div", {}, el("h3", {}, "What happened"), el("ol", { class: "acts" }, ...lines))];
@@ -942,6 +1004,10 @@ function showWhy(row, why) {
   if (known(row.one.detail)) left.append(el("h3", {}, "Detail"), el("p", { class: "data" }, row.one.detail));
   if (known(why.changes)) left.append(el("h3", {}, "What would change it"), el("p", { class: "data" }, why.changes));
   if (why.guards?.length) left.append(el("h3", {}, "Guards"), el("ul", { class: "guards" }, ...why.guards.map(guardLine)));
+  if (ordersTaken) {
+    const kind = why.reason === "protected" ? "unprotect" : "protect";
+    left.append(el("div", { class: "orders" }, orderButton(kind, row.stream, () => { row.told = ""; tellWhy(row); })));
+  }
   left.append(el("p", {}, el("a", { class: "link", href: linkTo(row.stream) }, "Link to this stream")));
   const one = row.one;
   const figures = { verdict: WORDS[one.verdict] ?? one.verdict, status: one.status, age: span(one.age_s), "job ended": one.terminal_at,
@@ -1210,6 +1276,7 @@ buildTable();
 tellTable(0);
 tellTheme();
 $("theme").addEventListener("click", switchTheme);
+$("pause").addEventListener("click", () => confirmOrder(known(status?.pause) ? "resume" : "pause"));
 prefersDark.addEventListener("change", tellTheme);
 $("history-more").addEventListener("click", () => {
   ledgerOfDeeds.limit += HISTORY_PAGE;

@@ -1,0 +1,92 @@
+"""Orders from the page: pause, resume, protect, unprotect, restore. Off unless switched on, and by the token alone.
+
+The token must come as a bearer, which no link and no form of another site can send. Each order says who gives it.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+
+from pydantic import BaseModel, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from reactor.archive.shelf import BackupSpoilt
+from reactor.directories.events import describe_outage
+from reactor.jetstream.errors import JetStreamError
+from reactor.operate.orders import Orders
+from reactor.operate.protect import NotProtected
+from reactor.operate.queries import NoJobStream, NoSuchStream
+from reactor.operate.restore import NotRestored
+from reactor.store.scripts import LedgerError
+
+MOST_BYTES = 4_096
+NAMED = ("protect", "unprotect", "restore")
+
+
+class Order(BaseModel):
+    """Its body."""
+
+    by: str = Field(min_length=1, max_length=100)
+    """Who gives it."""
+    reason: str = Field(default="", max_length=1_000)
+
+
+class Ordering:
+    """The routes of orders."""
+
+    def __init__(self, orders: Callable[[], Orders | None], token: str | None) -> None:
+        """`orders` gives None as long as none are taken; without a `token` none ever are."""
+        self._orders = orders
+        self._token = token
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the page should offer them."""
+        return self._token is not None and self._orders() is not None
+
+    def routes(self) -> Sequence[Route]:
+        """One a kind."""
+        named = [Route(f"/api/orders/{kind}/{{name:path}}", self._take, methods=["POST"], name=kind) for kind in NAMED]
+        plain = [Route(f"/api/orders/{kind}", self._take, methods=["POST"], name=kind) for kind in ("pause", "resume")]
+        return [*plain, *named]
+
+    async def _take(self, request: Request) -> Response:
+        orders = self._orders()
+        if orders is None or self._token is None:
+            return _refused("orders are not taken here: REACTOR_HTTP_ORDERS, with a token, allows them", 403)
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not secrets.compare_digest(given.encode(), self._token.encode()):
+            return _refused("token refused: an order takes it as a bearer", 401)
+        try:
+            order = Order.model_validate_json((await request.body())[:MOST_BYTES])
+            said = await self._carry_out(orders, request, order)
+        except ValidationError as error:
+            return _refused(f"who orders it? {error.errors()[0]['msg']}", 400)
+        except NoSuchStream as error:
+            return JSONResponse({"error": str(error), **error.gone}, status_code=404)
+        except NoJobStream as error:
+            return _refused(str(error), 404)
+        except (NotProtected, NotRestored, BackupSpoilt) as error:
+            return _refused(str(error), 409)
+        except (JetStreamError, LedgerError) as error:
+            return _refused(describe_outage(error), 503)
+        return JSONResponse({"done": said})
+
+    async def _carry_out(self, orders: Orders, request: Request, order: Order) -> str:
+        """What was done, in words."""
+        kind, name = request.url.path.split("/")[3], request.path_params.get("name", "")
+        simple: dict[str, Callable[[str, str], Awaitable[None]]] = {"pause": orders.pause, "resume": orders.resume}
+        if kind in simple:
+            await simple[kind](order.by, order.reason)
+            return "deleting is paused" if kind == "pause" else "deleting goes on"
+        if kind == "restore":
+            done = await orders.restore(name, order.by, order.reason)
+            lost = f"; {done.lost} it held are lost" if done.lost else ""
+            return f"{name} is back with {done.messages} messages, and protected{lost}"
+        await orders.protect(name, order.by, order.reason, protected=kind == "protect")
+        return f"{name} is protected" if kind == "protect" else f"{name} is judged like any other"
+
+
+def _refused(why: str, code: int) -> Response:
+    return JSONResponse({"error": why}, status_code=code)

@@ -1,0 +1,86 @@
+"""Orders over HTTP, to a real worker: off by default, by the token as a bearer alone, and audited."""
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+from harness import Served, World, eventually, gone, served
+
+TOKEN = "t0ken"  # noqa: S105  # of a worker that lives for a moment
+ON: dict[str, Any] = {"REACTOR_HTTP_TOKEN": TOKEN, "REACTOR_HTTP_ORDERS": "true"}
+
+
+async def give(at: Served, path: str, body: Any = None, token: str | None = TOKEN) -> tuple[int, Any]:
+    """An order, as the page gives it."""
+    return await asyncio.to_thread(_post, f"{at.base}/api/orders/{path}", body or {"by": "ana", "reason": "r"}, token)
+
+
+def _post(url: str, body: Any, token: str | None) -> tuple[int, Any]:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="POST")  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310  # our own server
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+async def test_a_pause_and_its_end(world: World) -> None:
+    """Heeded like one by command; the audit says who asked on the page."""
+    await world.declare()
+    async with served(world, **ON, REACTOR_RECONCILE_INTERVAL="1s") as at:
+        assert (await at.get("/api/status", TOKEN))[1]["orders"] is True
+        assert (await give(at, "pause"))[0] == 200
+        await world.zombie(1)
+        assert await world.verdicts() == {"job_1": ("waiting", "paused")}
+        assert (await at.get("/api/status", TOKEN))[1]["pause"]["by"] == "ana"
+        assert (await give(at, "resume"))[0] == 200
+        await eventually(lambda: gone(world, "job_1"))
+    paused, resumed = [entry for entry in await world.trail() if not entry["stream"]]
+    assert (paused["phase"], resumed["phase"]) == ("paused", "resumed")
+    assert "says ana on the page" in paused["detail"]
+
+
+async def test_protecting_and_restoring(world: World) -> None:
+    """What is gone comes back protected; what nobody has heard of cannot; what exists is not touched."""
+    await world.declare()
+    await world.zombie(1, messages=2)
+    await world.verdicts()
+    async with served(world, **ON) as at:
+        code, said = await give(at, "restore/job_1")
+        assert (code, "2 it held are lost" in said["done"]) == (200, True)
+        assert (await give(at, "restore/job_1"))[0] == 409
+        assert (await give(at, "unprotect/job_1"))[0] == 200
+        await eventually(lambda: gone(world, "job_1"))  # its job is still said to be over
+        assert (await give(at, "protect/job_9"))[1]["known"] == "never_heard_of"
+        assert (await give(at, "protect/orders"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("settings", "token", "body", "code"),
+    [
+        ({"REACTOR_HTTP_TOKEN": TOKEN}, TOKEN, None, 403),
+        (ON, None, None, 401),
+        (ON, "other", None, 401),
+        (ON, TOKEN, {"reason": "nobody says who"}, 400),
+        (ON, TOKEN, ["no object"], 400),
+    ],
+)
+async def test_what_is_not_taken(
+    world: World, settings: dict[str, Any], token: str | None, body: Any, code: int
+) -> None:
+    """Nothing is paused by it."""
+    async with served(world, **settings) as at:
+        assert (await give(at, "pause", body, token))[0] == code
+        assert (await at.get("/api/status", TOKEN))[1]["pause"] is None
+        assert (await at.get("/api/orders/pause", TOKEN))[0] == 404  # no link gives an order
+
+
+async def test_orders_need_a_token(world: World) -> None:
+    """Said at the start."""
+    refused = await world.reactor("worker", REACTOR_HTTP_PORT="8080", REACTOR_HTTP_ORDERS="true")
+    assert (refused.code, "REACTOR_HTTP_TOKEN" in refused.err) == (2, True)

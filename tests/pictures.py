@@ -32,6 +32,7 @@ WIDTH = 116
 COMMANDS = {
     "reconcile": ("reconcile", "--dry-run"),
     "explain": ("explain", "job_{waiting}"),
+    "streams": ("streams", "--sort", "due"),
     "history": ("history", "--limit", "6"),
     "status": ("status",),
     "doctor": ("doctor",),

@@ -194,7 +194,9 @@ def show_gone(console: Console, gone: Gone) -> None:
     """The sentence, how it can be brought back, and what happened to it."""
     console.print(f"[bold]{visible(gone['sentence'])}[/]", soft_wrap=True)
     if (back := gone["restorable"]) is not None:
-        if back["lost"] or not back["backup"]:
+        if not (back["lost"] or back["messages"]):
+            kept = "with its consumers; it held no messages"
+        elif back["lost"]:
             kept = f"the empty stream with its consumers; {counted(back['lost'], 'message')} it held are lost"
         else:
             kept = f"with {counted(back['messages'], 'message')}"

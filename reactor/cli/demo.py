@@ -180,8 +180,8 @@ def _row(job: Job, now: float) -> tuple[str, str, str, str]:
         return job.stream, job.status, "cleaned up", "[dim]deleted by its job system[/]"
     if job.gone is None:
         left = job.due - now
-        when = f"due in {left:.1f} s" if left > 0 else "due now"
-        return job.stream, f"[red]{job.status}[/]", job.leak, f"[bold red]zombie[/], {when}"
+        what = f"left behind, due in {left:.1f} s" if left > 0 else "[bold red]zombie[/], due now"
+        return job.stream, f"[red]{job.status}[/]", job.leak, what
     took = max(0.0, job.gone - job.due)
     return job.stream, job.status, job.leak, f"[cyan]drained[/] ({job.reason}), {took * 1000:.0f} ms after it was due"
 
@@ -196,10 +196,11 @@ def _screen(system: JobSystem, ends: float) -> Group:
 
 def _counts(system: JobSystem, now: float) -> str:
     live = sum(job.ended is None for job in system.jobs.values())
-    zombies = sum(job.gone is None for job in system.leaked)
-    overdue = sum(job.gone is None and job.due < now for job in system.leaked)
-    drained = len(system.leaked) - zombies
-    return f"live {live} · zombies now {zombies} ({overdue} due) · drained {drained} · touched {len(system.touched)}"
+    left = [job for job in system.leaked if job.gone is None]
+    zombies = sum(job.due < now for job in left)
+    drained, touched = len(system.leaked) - len(left), len(system.touched)
+    waiting = len(left) - zombies
+    return f"live {live} · left behind {waiting} · zombies now {zombies} · drained {drained} · touched {touched}"
 
 
 async def _show(console: Console, system: JobSystem, ends: float) -> None:
@@ -218,7 +219,7 @@ def _summary(console: Console, system: JobSystem) -> int:
     fallen = [job for job in system.leaked if job.gone is not None]
     delays = [max(0.0, (job.gone or 0.0) - job.due) for job in fallen]
     median = f"{statistics.median(delays):.2f} s" if delays else "-"
-    table = Table("jobs", "zombies made", "drained", "live streams touched", "median time from due to gone")
+    table = Table("jobs", "left behind", "drained", "live streams touched", "median time from due to gone")
     cells = (len(system.jobs), len(system.leaked), len(fallen), len(system.touched), median)
     table.add_row(*map(str, cells))
     console.print(table)

@@ -19,6 +19,7 @@ class Protector:
         """`lease_s` is the time for one stream."""
         self._effects = resources.effects
         self._directory = resources.directory
+        self._ledger = resources.ledger
         self._recorder = resources.recorder
         self._undisturbed = Undisturbed(resources, judge, lease_s)
 
@@ -42,6 +43,8 @@ class Protector:
         except TimeoutError as error:
             message = f"a deletion of {target.name} is still under way after {timeout_s:g} s: try again"
             raise NotProtected(message) from error
+        if changed and not protected:
+            await self._ledger.due.schedule({target.job_id: 0.0})  # nothing else would tell the sweeper of it
         if changed:
             await self._recorder.ordered("protected" if protected else "unprotected", target.name, target.job_id, why)
         return changed

@@ -142,6 +142,25 @@ async def test_protected_is_kept_until_it_is_not(world: World) -> None:
     assert [entry["phase"] for entry in await world.trail()][:2] == ["protected", "unprotected"]
 
 
+async def test_what_is_protected_no_more_is_judged_at_once(world: World) -> None:
+    """Its job has long been over, and no event tells of it again: it need not wait for the next full pass."""
+    await world.declare()
+    await world.zombie(1)
+    assert (await world.reactor("protect", "job_1")).code == 0
+    async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1h")):
+        await eventually(lambda: _settled(world))
+        assert await world.names() == {"job_1"}
+        assert (await world.reactor("unprotect", "job_1")).code == 0
+        await eventually(lambda: gone(world, "job_1"), 20)
+
+
+async def _settled(world: World) -> bool:
+    """The worker's first pass is over, and nothing is due any more."""
+    return bool(await world.redis.exists(f"{world.namespace}:last_pass")) and not await world.redis.zcard(
+        f"{world.namespace}:due"
+    )
+
+
 async def test_what_is_not_there_cannot_be_protected(world: World) -> None:
     """Exit 5, with what is known of it; and the others are protected."""
     await world.declare()

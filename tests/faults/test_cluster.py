@@ -84,7 +84,7 @@ async def test_a_lost_quorum_is_no_empty_list(cluster: Cluster) -> None:
     assert report["error"]
     assert report["unfixable"] == 1
     assert report["fixed"] == 0
-    # The node that is left may believe for some seconds that it leads: then the worker finds out a moment after its start.
+    # The node that is left may believe for some seconds that it leads: then the worker finds out after its start.
     async with worker(world.env(REACTOR_RECONCILE_INTERVAL="2s"), until='"error": "NATS: ') as process:
         await asyncio.gather(*(node.start() for node in nodes[1:]))
         await eventually(lambda: gone(world, *ZOMBIES), 90, 0.5)

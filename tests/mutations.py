@@ -1278,7 +1278,7 @@ OPERATING = (
         "report-by-listing",
         "What a listing has not is asked for before it is told as deleted",
         "controller/standing.py",
-        "            elif await is_gone(stream):",
+        "            elif not await is_there(stream):",
         "            else:",
         "test_report_mode.py::test_what_a_listing_has_not_is_asked_for_before_it_counts_as_deleted",
     ),

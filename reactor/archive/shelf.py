@@ -192,17 +192,15 @@ class Shelf:
         """Bytes that the disk has left."""
         return shutil.disk_usage(self.folder).free
 
-    def tidy(self) -> list[Backup]:
-        """Take away what is too old, too much or was abandoned; what went."""
-        now, kept, gone = self._clock(), 0, list[Backup]()
+    def tidy(self) -> None:
+        """Take away what is too old, too much or was abandoned."""
+        now, kept = self._clock(), 0
         for backup in self.backups():
             kept += backup.manifest.size
             age_s = (now - parse_instant(backup.manifest.at)) / SECOND
             if age_s > self._max_age_s or kept > self.max_bytes:
                 shutil.rmtree(backup.folder, ignore_errors=True)
-                gone.append(backup)
         self._sweep_abandoned(now)
-        return gone
 
     def _sweep_abandoned(self, now: int) -> None:
         with suppress(OSError):

@@ -26,7 +26,7 @@ from reactor.core.policy import Breaker
 from reactor.core.report import Report, settlement_of
 from reactor.core.stream_info import instant
 from reactor.directories.events import Snapshot, describe_outage
-from reactor.jetstream.errors import JetStreamError, NotFound
+from reactor.jetstream.errors import JetStreamError
 from reactor.store.leases import Lease, LeaseLost
 from reactor.store.scripts import LedgerError
 
@@ -196,14 +196,7 @@ class Reconciler:
         await self._standing.found(found, began)
         if not options.only:
             await self._ledger.standings.forget_older(began)
-            await self._standing.passed(found, self._is_gone)
-
-    async def _is_gone(self, stream: str) -> bool:
-        try:
-            await self._reads.stream_info(stream)
-        except NotFound:
-            return True
-        return False
+            await self._standing.passed(found, self._reads.has_stream)
 
     async def _settle_all(
         self,

@@ -57,7 +57,7 @@ class Standing:
         if not self._policy.deletes:
             await self._recorder.afterwards(stream, DELETED)
 
-    async def passed(self, found: Iterable[Settlement], is_gone: Callable[[str], Awaitable[bool]]) -> None:
+    async def passed(self, found: Iterable[Settlement], is_there: Callable[[str], Awaitable[bool]]) -> None:
         """A full pass has found these. Others are asked for: a listing may be older, or have missed them."""
         if self._policy.deletes:
             return
@@ -66,7 +66,7 @@ class Standing:
             if stream in there:
                 if there[stream].reason in _LIVES:
                     await self._recorder.afterwards(stream, RETRIED)
-            elif await is_gone(stream):
+            elif not await is_there(stream):
                 await self._recorder.afterwards(stream, DELETED)
 
     async def told(self, events: Sequence[Event | Malformed]) -> None:

@@ -12,7 +12,6 @@ from reactor.controller.resources import Resources
 from reactor.core.backoff import delay_until
 from reactor.core.model import Outcome, Reason, Record, Settlement
 from reactor.directories.events import Snapshot
-from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import Topology, topology_of
 from reactor.store.due_queue import Claim
 
@@ -124,7 +123,8 @@ class Sweeper:
     ) -> Sequence[Settlement]:
         settlements = []
         for name in names:
-            if self._throttle.is_limited and await self._is_there(name):
+            # Most jobs clean up after themselves: what is not there takes nobody's turn.
+            if self._throttle.is_limited and await self._reads.has_stream(name):
                 await self._throttle.turn()
             settlements.append(await self._drainer.drain_stream(snapshot, Target(name, job_id)))
         there = [one for one in settlements if one.reason is not Reason.GONE]
@@ -135,14 +135,6 @@ class Sweeper:
         if delays:  # also where the claim was lost meanwhile: a deletion without an answer may be heard of as done
             await self._ledger.due.schedule({job_id: min(delays)})
         return settlements
-
-    async def _is_there(self, name: str) -> bool:
-        """Most jobs clean up after themselves: what is not there takes nobody's turn."""
-        try:
-            await self._reads.stream_info(name)
-        except NotFound:
-            return False
-        return True
 
     async def _next_look(self, settlement: Settlement) -> float | None:
         """Seconds until the stream should be looked at again; None for never."""

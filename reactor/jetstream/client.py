@@ -133,6 +133,14 @@ class JetStream(Connection):
         """The leader's word on one stream. Raises NotFound."""
         return await self.call(f"STREAM.INFO.{name}")
 
+    async def has_stream(self, name: str) -> bool:
+        """Whether there is one of that name, by the leader's word."""
+        try:
+            await self.stream_info(name)
+        except NotFound:
+            return False
+        return True
+
     async def create_stream(self, config: Raw) -> Raw:
         """Create a stream; no error where it exists with this very config."""
         return await self.call(f"STREAM.CREATE.{config['name']}", config)

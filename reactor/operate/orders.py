@@ -55,8 +55,7 @@ class Orders:
 
     def _job_of(self, name: str) -> str:
         if (job_id := self._policy.job_id(name)) is None:
-            message = f"{name!r} is no job stream: its name does not match {self._policy.pattern.pattern}"
-            raise NoJobStream(message)
+            raise NoJobStream(name, self._policy)
         return job_id
 
 

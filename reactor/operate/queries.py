@@ -11,7 +11,7 @@ from reactor.controller.resources import Resources
 from reactor.core.explain import changes, sentence, would_be
 from reactor.core.model import SECOND, Drain, Reason, Word, format_instant
 from reactor.core.pause import Pause
-from reactor.core.policy import guards_of
+from reactor.core.policy import Policy, guards_of
 from reactor.core.report import describe
 from reactor.core.shapes import (
     ConsumerEvidence,
@@ -43,6 +43,10 @@ MINUTE_CHARS = len("2026-01-31T12:00")
 
 class NoJobStream(Exception):
     """The stream that was asked for is none of the job streams."""
+
+    def __init__(self, name: str, policy: Policy) -> None:
+        """`policy` says what would be one."""
+        super().__init__(f"{name!r} is no job stream: its name does not match {policy.pattern.pattern}")
 
 
 class NoSuchStream(Exception):
@@ -194,8 +198,7 @@ class Overview:
         """The verdict on one stream now, with the evidence. Raises NoJobStream and NoSuchStream."""
         job_id = self._policy.job_id(name)
         if job_id is None:
-            message = f"{name!r} is no job stream: its name does not match {self._policy.pattern.pattern}"
-            raise NoJobStream(message)
+            raise NoJobStream(name, self._policy)
         snapshot = await self._directory.look_around()
         snapshot = replace(snapshot, topology=await self._topology(snapshot, name))
         try:

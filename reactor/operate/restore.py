@@ -5,7 +5,6 @@ Whatever is brought back is protected from the first moment, since its job is st
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from reactor.archive.shelf import Backup
@@ -42,7 +41,6 @@ class Restored:
     messages: int
     lost: int
     consumers: Sequence[str]
-    backup: Path | None
 
 
 def _told(how: str, why: str) -> str:
@@ -71,7 +69,7 @@ class Restorer:
             raise NotRestored(message) from error
         lacking = await self._lacking(name, manifest.consumers)
         await self._make_consumers(name, lacking)
-        return await self._done(info, manifest.job_id, 0, backup.folder, _told(f"from {backup.folder}", why))
+        return await self._done(info, manifest.job_id, 0, _told(f"from {backup.folder}", why))
 
     async def from_recipe(self, recipe: Recipe, name: str, why: str = "") -> Restored:
         """Empty, with its consumers: its sequences go on, so that nobody's late acknowledgement hits a new message."""
@@ -79,7 +77,7 @@ class Restorer:
         info = await self._js.create_stream(config)
         await self._make_consumers(name, recipe.consumers)
         how = _told(f"without its {recipe.messages} messages", why)
-        return await self._done(info, recipe.job_id, recipe.messages, None, how)
+        return await self._done(info, recipe.job_id, recipe.messages, how)
 
     async def _free(self, config: Raw, name: str) -> Raw:
         """The config, protected, under that name; and under a subject of its own where others have taken its own."""
@@ -110,7 +108,7 @@ class Restorer:
             if one["config"].get("durable_name"):  # others went with their clients
                 await self._js.create_consumer(name, one["config"])
 
-    async def _done(self, info: Raw, job_id: str, lost: int, backup: Path | None, how: str) -> Restored:
+    async def _done(self, info: Raw, job_id: str, lost: int, how: str) -> Restored:
         config: dict[str, Any] = info["config"]
         await self._recorder.ordered("restored", config["name"], job_id, how)
         return Restored(
@@ -120,5 +118,4 @@ class Restorer:
             messages=info["state"]["messages"],
             lost=lost,
             consumers=sorted(await self._js.consumer_names(config["name"])),
-            backup=backup,
         )

@@ -322,7 +322,7 @@ async def test_what_would_keep_the_barrier_from_being_answered_is_lifted(
         before = answer["config"]
         for _ in range(2):
             await world.nc.publish("job.1.tasks", b"x")
-        await world.nc.flush()
+        await eventually(lambda: _last_seq(world, 2))  # one of them acknowledges nothing
         await world.emit(1, "SUCCESS")
         if kept:
             bench.effects.before["barrier"] = lambda: _store(world, before)
@@ -333,6 +333,11 @@ async def test_what_would_keep_the_barrier_from_being_answered_is_lifted(
         else:
             settlement = await bench.drain()
             assert settlement.outcome is Outcome.DRAINED, settlement
+
+
+async def _last_seq(world: World, seq: int) -> bool:
+    info = await world.info("job_1")
+    return info is not None and bool(info["state"]["last_seq"] == seq)
 
 
 async def _store(world: World, config: dict[str, Any]) -> None:

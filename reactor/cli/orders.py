@@ -17,7 +17,6 @@ from reactor.core.checks import counted
 from reactor.core.model import nanoseconds
 from reactor.core.shapes import Gone
 from reactor.jetstream.errors import NotFound
-from reactor.jetstream.topology import declare_control
 from reactor.operate.orders import bring_back
 from reactor.operate.protect import NotProtected
 from reactor.operate.restore import NotRestored, Restored
@@ -38,7 +37,7 @@ def pause(span: str | None, reason: str) -> None:
         fail(Exit.USAGE, "--for: how long? leave it out to pause until reactor resume")
 
     async def order(connected: Connections) -> str | None:
-        pausing = Pausing(connected.reads)
+        pausing = await _pausing(connected, settings)
         span_ns = None if lasting is None else nanoseconds(lasting)
         await pausing.pause(connected.actor.person, reason, span_ns)
         standing = await pausing.standing()
@@ -54,7 +53,7 @@ def resume() -> None:
     settings = settings_of_command()
 
     async def order(connected: Connections) -> str | None:
-        pausing = Pausing(connected.reads)
+        pausing = await _pausing(connected, settings)
         standing = await pausing.standing()
         if standing is not None:
             await pausing.resume(connected.actor.person)
@@ -156,7 +155,6 @@ async def _ordered(
 ) -> tuple[str | None, str | None]:
     """What the order has to say, and why it could not be written into the audit. Redis may be what is broken."""
     async with connections(settings, actor=actor_of(command)) as connected:
-        await declare_control(connected.reads, settings.events.replicas)
         said = await order(connected)
         try:
             if said:
@@ -164,6 +162,13 @@ async def _ordered(
         except LedgerError as error:
             return said, str(error)
         return said, None
+
+
+async def _pausing(connected: Connections, settings: Settings) -> Pausing:
+    """With the stream that its word is kept in."""
+    pausing = Pausing(connected.reads, settings.events.replicas)
+    await pausing.declare()
+    return pausing
 
 
 def _say_unwritten(why: str | None) -> None:

@@ -177,8 +177,8 @@ class Drainer:
         try:
             proof, backup = await self._fencing.prove(behind, tenure), None
             await reach(Point.PROVEN, look.stream.name)
-            if isinstance(proof, Proven) and self._keeper and self._keeper.wants(look):
-                backup = self._keeper.address_of(await self._keeper.take(behind, tenure))
+            if isinstance(proof, Proven) and (keeper := self._keeper_of(look)):
+                backup = keeper.address_of(await keeper.take(behind, tenure))
                 proof = await self._fencing.prove(behind, tenure)  # it took its time
             if isinstance(proof, Proven):
                 await self._fencing.delete(proof, tenure)
@@ -205,10 +205,14 @@ class Drainer:
         left = await self._companions.delete(look.snapshot.topology, look.stream.job_id)
         return replace(look.settled(Outcome.DRAINED, reason, left), late_s=late_s, backup=backup)
 
+    def _keeper_of(self, look: Look) -> Keeper | None:
+        """Who makes the backup without which this stream does not go; None where it may."""
+        return self._keeper if self._keeper and self._keeper.wants(look) else None
+
     async def _with_time_for_a_backup(self, look: Look, tenure: Tenure) -> Tenure:
-        if self._keeper is None or not self._keeper.wants(look):
+        if (keeper := self._keeper_of(look)) is None:
             return tenure
-        longer = tenure.lasting(self._keeper.time_for(look, self._lease_s))
+        longer = tenure.lasting(keeper.time_for(look, self._lease_s))
         tenure.check("fence", held=await self._ledger.leases.renew(longer.lease))
         return longer
 

@@ -8,7 +8,7 @@ from reactor.core.stream_info import instant
 from reactor.directories.together import Together
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import NotFound, Unreachable
-from reactor.jetstream.topology import CONTROL, PAUSE_SUBJECT
+from reactor.jetstream.topology import CONTROL, PAUSE_SUBJECT, declare_control
 
 GONE = f"stream {CONTROL} is gone, and with it the word whether deleting is paused: reactor resume makes it again"
 
@@ -16,9 +16,10 @@ GONE = f"stream {CONTROL} is gone, and with it the word whether deleting is paus
 class Pausing:
     """One process's. Methods raise JetStreamError."""
 
-    def __init__(self, reads: JetStream) -> None:
-        """Nothing is asked yet."""
+    def __init__(self, reads: JetStream, replicas: int = 1) -> None:
+        """Nothing is asked yet; `replicas` is for the stream, where it must be made."""
         self._reads = reads
+        self._replicas = replicas
         self._together = Together(self._ask)
         self._over = 0
         """The message of a pause whose time is over."""
@@ -42,6 +43,10 @@ class Pausing:
             return pause
         self._over = message.seq
         return None
+
+    async def declare(self) -> None:
+        """Make the stream of the word where it is gone: before an order. Raises ProvisionError."""
+        await declare_control(self._reads, self._replicas)
 
     async def pause(self, by: str, reason: str, span_ns: int | None) -> None:
         """From now on nobody deletes anything."""

@@ -15,7 +15,7 @@ PATIENCE_S = 60.0
 
 
 class Orders:
-    """Methods raise NoJobStream, NoSuchStream, JetStreamError and LedgerError beside what is theirs."""
+    """Methods raise NoJobStream, NoSuchStream, ProvisionError, JetStreamError and LedgerError beside what is theirs."""
 
     def __init__(
         self, resources: Resources, policy: Policy, protector: Protector, restorer: Restorer, past: Past
@@ -30,11 +30,13 @@ class Orders:
 
     async def pause(self, who: str, why: str) -> None:
         """Nobody deletes anything, until it is resumed."""
+        await self._pausing.declare()
         await self._pausing.pause(who, why, None)
         await self._recorder.ordered("paused", why=_by(who, why))
 
     async def resume(self, who: str, why: str) -> None:
         """Deleting goes on."""
+        await self._pausing.declare()
         await self._pausing.resume(who)
         await self._recorder.ordered("resumed", why=_by(who, why))
 

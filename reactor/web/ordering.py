@@ -8,17 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from reactor.archive.shelf import BackupSpoilt
-from reactor.directories.events import describe_outage
-from reactor.jetstream.errors import JetStreamError
 from reactor.operate.orders import Orders
-from reactor.operate.protect import NotProtected
-from reactor.operate.queries import NoJobStream, NoSuchStream
-from reactor.operate.restore import NotRestored
-from reactor.store.scripts import LedgerError
+from reactor.web.answering import Declined, answering
 
 MOST_BYTES = 4_096
 NAMED = ("protect", "unprotect", "restore")
@@ -47,31 +40,19 @@ class Ordering:
 
     def routes(self) -> Sequence[Route]:
         """One a kind."""
-        named = [Route(f"/api/orders/{kind}/{{name:path}}", self._take, methods=["POST"], name=kind) for kind in NAMED]
-        plain = [Route(f"/api/orders/{kind}", self._take, methods=["POST"], name=kind) for kind in ("pause", "resume")]
+        take = answering(self._take)
+        named = [Route(f"/api/orders/{kind}/{{name:path}}", take, methods=["POST"], name=kind) for kind in NAMED]
+        plain = [Route(f"/api/orders/{kind}", take, methods=["POST"], name=kind) for kind in ("pause", "resume")]
         return [*plain, *named]
 
-    async def _take(self, request: Request) -> Response:
+    async def _take(self, request: Request) -> object:
         orders = self._orders()
         if orders is None or self._token is None:
-            return _refused("orders are not taken here: REACTOR_HTTP_ORDERS, with a token, allows them", 403)
+            raise Declined(403, "orders are not taken here: REACTOR_HTTP_ORDERS, with a token, allows them")
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not secrets.compare_digest(given.encode(), self._token.encode()):
-            return _refused("token refused: an order takes it as a bearer", 401)
-        try:
-            order = Order.model_validate_json((await request.body())[:MOST_BYTES])
-            said = await self._carry_out(orders, request, order)
-        except ValidationError as error:
-            return _refused(f"who orders it? {error.errors()[0]['msg']}", 400)
-        except NoSuchStream as error:
-            return JSONResponse({"error": str(error), **error.gone}, status_code=404)
-        except NoJobStream as error:
-            return _refused(str(error), 404)
-        except (NotProtected, NotRestored, BackupSpoilt) as error:
-            return _refused(str(error), 409)
-        except (JetStreamError, LedgerError) as error:
-            return _refused(describe_outage(error), 503)
-        return JSONResponse({"done": said})
+            raise Declined(401, "token refused: an order takes it as a bearer")
+        return {"done": await self._carry_out(orders, request, await _read(request))}
 
     async def _carry_out(self, orders: Orders, request: Request, order: Order) -> str:
         """What was done, in words."""
@@ -88,5 +69,14 @@ class Ordering:
         return f"{name} is protected" if kind == "protect" else f"{name} is judged like any other"
 
 
-def _refused(why: str, code: int) -> Response:
-    return JSONResponse({"error": why}, status_code=code)
+async def _read(request: Request) -> Order:
+    """No more of the body than an order can be."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BYTES:
+            raise Declined(413, f"an order has at most {MOST_BYTES} bytes")
+    try:
+        return Order.model_validate_json(body)
+    except ValidationError as error:
+        raise Declined(400, f"who orders it? {error.errors()[0]['msg']}") from error

@@ -28,11 +28,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reactor.core.shapes import Explanation, History, Leaks, Status, Streams, Timeline
-from reactor.directories.events import describe_outage
-from reactor.jetstream.errors import JetStreamError
 from reactor.operate.orders import Orders
-from reactor.operate.queries import NoJobStream, NoSuchStream, Overview
-from reactor.store.scripts import LedgerError
+from reactor.operate.queries import Overview
+from reactor.web.answering import Declined, answering, declined
 from reactor.web.feed import Feed
 from reactor.web.ordering import Ordering
 
@@ -51,13 +49,10 @@ PROBES = {"/healthz", "/readyz"}
 """They tell nothing of jobs, and are asked by whatever name a platform has for us."""
 EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104  # compared, not bound
 MISDIRECTED = 421
+WAITING = "waiting for NATS and Redis"
 Readiness = Callable[[], Awaitable[list[str]]]
 Exposition = Callable[[str], tuple[bytes, str]]
 """Metrics in the format that an Accept header asks for, and its content type."""
-
-
-class NotYet(Exception):
-    """There is nothing to look at before NATS and Redis have been reached."""
 
 
 class HttpError(Exception):
@@ -96,12 +91,12 @@ def application(
     routes = [
         Route("/healthz", answers.healthz),
         Route("/readyz", answers.readyz),
-        Route("/api/status", _answering(status)),
-        Route("/api/streams", _answering(answers.streams)),
-        Route("/api/streams/{name:path}", _answering(answers.explain)),
-        Route("/api/history", _answering(answers.history)),
-        Route("/api/timeline", _answering(answers.timeline)),
-        Route("/api/leaks", _answering(answers.leaks)),
+        Route("/api/status", answering(status)),
+        Route("/api/streams", answering(answers.streams)),
+        Route("/api/streams/{name:path}", answering(answers.explain)),
+        Route("/api/history", answering(answers.history)),
+        Route("/api/timeline", answering(answers.timeline)),
+        Route("/api/leaks", answering(answers.leaks)),
         *orderly.routes(),
         Route("/events", answers.events),
         Route("/docs", docs),
@@ -130,7 +125,7 @@ class _Answers:
     def _overview(self) -> Overview:
         found = self._watched()
         if found is None:
-            raise NotYet
+            raise Declined(503, WAITING)
         return found
 
     async def healthz(self, _request: Request) -> Response:
@@ -156,8 +151,7 @@ class _Answers:
     async def history(self, request: Request) -> History:
         limit = request.query_params.get("limit", "200")
         if not limit.isascii() or not limit.isdigit() or not int(limit[:20]):
-            message = f"limit must be a number from 1 on, not {limit[:20]!r}"
-            raise ValueError(message)
+            raise Declined(400, f"limit must be a number from 1 on, not {limit[:20]!r}")
         return await self._overview().trail.history(min(int(limit[:20]), MOST_ENTRIES))
 
     async def timeline(self, _request: Request) -> Timeline:
@@ -169,32 +163,8 @@ class _Answers:
     async def events(self, _request: Request) -> Response:
         overview = self._watched()
         if overview is None:
-            return _waiting()
+            return declined(503, WAITING)
         return StreamingResponse(self._feed.listen(overview), media_type="text/event-stream")
-
-
-def _waiting() -> Response:
-    return JSONResponse({"error": "waiting for NATS and Redis"}, status_code=503)
-
-
-def _answering(ask: Callable[[Request], Awaitable[object]]) -> Callable[[Request], Awaitable[Response]]:
-    """JSON, also where it goes wrong."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return JSONResponse(await ask(request))
-        except NotYet:
-            return _waiting()
-        except NoSuchStream as error:
-            return JSONResponse({"error": str(error), **error.gone}, status_code=404)
-        except NoJobStream as error:
-            return JSONResponse({"error": str(error)}, status_code=404)
-        except ValueError as error:
-            return JSONResponse({"error": str(error)}, status_code=400)
-        except (JetStreamError, LedgerError) as error:
-            return JSONResponse({"error": describe_outage(error)}, status_code=503)
-
-    return answer
 
 
 class _Guard:
@@ -221,8 +191,8 @@ class _Guard:
         host = _name_of(request.headers.get("host", ""))
         if request.url.path not in PROBES and host not in self._hosts and not self._is_address(host):
             message = f"not answered for the name {host[:100]!r}: add it to REACTOR_HTTP_HOSTS where it is this host's"
-            return JSONResponse({"error": message}, status_code=MISDIRECTED)
-        return self._app if self._may(request) else JSONResponse({"error": "token refused"}, status_code=401)
+            return declined(MISDIRECTED, message)
+        return self._app if self._may(request) else declined(401, "token refused")
 
     def _is_address(self, host: str) -> bool:
         """Whether it is one of the addresses that we listen on, where that is all of them: no name leads there."""

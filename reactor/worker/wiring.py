@@ -171,7 +171,7 @@ class UseCases:
             retries=Retries(connected.ledger, recorder, utc_now, settings.sweep.max_attempts),
             companions=Companions(settings.policy.companions, connected.reads, connected.effects),
             rights=Rights(connected.effects),
-            pausing=Pausing(connected.reads),
+            pausing=Pausing(connected.reads, settings.events.replicas),
             standing=Standing(connected.ledger, self.policy, recorder, events_decide=connected.jobs is None),
             throttle=Throttle(
                 settings.sweep.concurrency, connected.ledger.turns, settings.sweep.max_rate, connected.reads.pace

@@ -45,6 +45,17 @@ async def test_a_pause_and_its_end(world: World) -> None:
     assert "says ana on the page" in paused["detail"]
 
 
+async def test_the_page_resumes_where_the_word_is_lost(world: World) -> None:
+    """The stream that keeps it was deleted, so nothing falls; a resume makes it again."""
+    await world.declare()
+    async with served(world, **ON, REACTOR_RECONCILE_INTERVAL="1s") as at:
+        await world.js.delete_stream("REACTOR_CONTROL")
+        await world.zombie(1)
+        assert (await give(at, "resume"))[0] == 200
+        await eventually(lambda: gone(world, "job_1"))
+    assert await world.info("REACTOR_CONTROL")
+
+
 async def test_protecting_and_restoring(world: World) -> None:
     """What is gone comes back protected; what nobody has heard of cannot; what exists is not touched."""
     await world.declare()
@@ -68,6 +79,7 @@ async def test_protecting_and_restoring(world: World) -> None:
         (ON, "other", None, 401),
         (ON, TOKEN, {"reason": "nobody says who"}, 400),
         (ON, TOKEN, ["no object"], 400),
+        (ON, TOKEN, {"by": "ana", "reason": "r", "more": "x" * 5_000}, 413),
     ],
 )
 async def test_what_is_not_taken(

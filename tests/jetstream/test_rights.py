@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from alerting import alerts, passes
 from harness import World, acked, eventually, gone, heard, served, worker
-from narrow import BACKUPS, REACTOR, log_of, narrow_world, reload
+from narrow import BACKUPS, DELETING, REACTOR, log_of, narrow_world, reload
 from nats.js.api import ConsumerConfig
 
 from reactor.cli.embedded import HOST, Server
@@ -78,6 +78,30 @@ async def test_the_listed_rights_are_enough_for_backups(tmp_path: Path) -> None:
             assert done.code == 0, (command, done)
         assert await world.names() == {"job_1", "job_2"}
     assert "iolation" not in log_of(nats_one).read_text()
+
+
+async def test_report_mode_needs_no_right_to_delete(tmp_path: Path) -> None:
+    """It judges and tells all the same; the doctor says what is lacking for more, and the server had nothing to refuse.
+
+    Trying a right that is not there is the doctor's business alone.
+    """
+    async with narrow_world(tmp_path, without=DELETING) as (world, nats_one):
+        world.settings |= {"REACTOR_POLICY_ACTION": "report", "REACTOR_RECONCILE_INTERVAL": "1s"}
+        await world.stream("advisories", subjects=["$JS.EVENT.ADVISORY.CONSUMER.>"])
+        await world.js.add_consumer("advisories", ConsumerConfig(durable_name="job-1-dlq"))
+        async with worker(world.env()):
+            await world.zombie(1, messages=1)
+            await eventually(lambda: _would_drain(world))
+            await eventually(lambda: acked(world))
+        assert (await world.reactor("reconcile")).code == 0
+        assert "iolation" not in log_of(nats_one).read_text()
+        doctor = await world.reactor("doctor")
+        assert (doctor.code, "to delete it lacks $JS.API.STREAM.UPDATE.*, reactor.fence.>" in doctor.out) == (0, True)
+        assert await world.names() == {"advisories", "job_1"}
+
+
+async def _would_drain(world: World) -> bool:
+    return "job_1" in (await world.reactor("history", "--would-drain")).out
 
 
 async def deliver_twice_too_often(world: World) -> None:

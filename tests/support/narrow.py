@@ -3,7 +3,7 @@
 import asyncio
 import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,10 @@ BACKUPS = re.findall(
     r"`(\$JS[^`]+)`", PAGE[PAGE.index("With `REACTOR_BACKUP_WHEN`") : PAGE.index("`reactor prepare` (")]
 )
 """What backing up and restoring take beside."""
+DELETING = re.findall(
+    r"`((?:\$JS|reactor)\.[^`]+)`", PAGE[PAGE.index("In report mode") : PAGE.index("With `REACTOR_BACKUP_WHEN`")]
+)
+"""What report mode needs not."""
 RELOADED = "Reloaded server configuration"
 
 
@@ -34,12 +38,15 @@ def config(reactor: str = REACTOR) -> str:
 
 
 @asynccontextmanager
-async def narrow_world(folder: Path, *more: str) -> AsyncIterator[tuple[World, Server]]:
+async def narrow_world(folder: Path, *more: str, without: Sequence[str] = ()) -> AsyncIterator[tuple[World, Server]]:
     """A world in which reactor has no more than these rights, and the job system's clients look at it.
 
-    `more` may be published on, too.
+    `more` may be published on, too; what it is `without` may not.
     """
     rights = REACTOR.replace("allow: [", "allow: [" + "".join(f'"{subject}", ' for subject in more), 1)
+    for subject in without:
+        assert f'"{subject}"' in rights
+        rights = rights.replace(f'"{subject}"', '"nothing"')
     async with AsyncExitStack() as stack:
         nats_one = await stack.enter_async_context(own_nats(folder, config(rights)))
         valkey = await stack.enter_async_context(own_valkey(folder))

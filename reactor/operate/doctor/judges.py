@@ -58,8 +58,10 @@ def judge_rights(lacking: Sequence[str], asked: int) -> Check:
     return ok("nats.rights", f"{asked} kinds of requests that it needs are allowed")
 
 
-def judge_deleting(lacking: Sequence[str]) -> Check:
-    """Whether streams may be fenced and deleted."""
+def judge_deleting(lacking: Sequence[str], *, deletes: bool) -> Check:
+    """Whether streams may be fenced and deleted; in report mode that is only told."""
+    if lacking and not deletes:
+        return ok("nats.deleting", f"report mode deletes nothing; to delete it lacks {', '.join(lacking)}")
     if lacking:
         why = f"deletes would be paused: no permission to publish to {', '.join(lacking)}"
         mend = f"allow reactor's user to publish to {', '.join(lacking)} (docs/permissions.md)"

@@ -174,7 +174,7 @@ class NatsSection:
             events=self._found.events_stream,
             streams=self._found.missing_streams,
             durables=self._found.missing_durables,
-            companions=self._found.advisories if self._patient.companions else (),
+            companions=self._found.advisories if self._patient.companions and self._policy.deletes else (),
             durable=self._desired.durable,
             backups=self._patient.shelf is not None,
         )
@@ -182,7 +182,8 @@ class NatsSection:
         yield judges.judge_rights(await lacking(self._reads, asked), len(asked))
 
     async def _deleting(self) -> AsyncIterator[Check]:
-        yield judges.judge_deleting(await lacking(self._effects, for_deleting(self._effects)))
+        barred = await lacking(self._effects, for_deleting(self._effects))
+        yield judges.judge_deleting(barred, deletes=self._policy.deletes)
 
     async def _nats_clock(self) -> AsyncIterator[Check]:
         name = next(

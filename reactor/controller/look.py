@@ -1,5 +1,6 @@
 """Looking: everything that a verdict on one stream needs, read afresh, and the verdict."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -111,26 +112,42 @@ class Judge:
         asked_at = self._monotonic()
         raw = await self._reads.stream_info(target.name)
         stream = beside(read_stream(raw, target.job_id), snapshot.topology.sourced)
-        event = await self._directory.last_event(snapshot, target.job_id)
-        record = event.merged(records.get(target.job_id)) if event else records.get(target.job_id)
+        record = records.get(target.job_id)
+        falls = not self._directory.decides and isinstance(decide(stream, record, coverage, self.policy), Drain)
+        event, consumers = await self._event_and_consumers(snapshot, target, falls=falls)
+        record = event.merged(record) if event else record
         opinion = await self._directory.opinion(target.job_id, record, stream.observed_at, coverage)
         record, coverage = opinion.record, opinion.coverage
-        verdict, consumers = decide(stream, record, coverage, self.policy), list[Raw]()
+        verdict = decide(stream, record, coverage, self.policy)
         if isinstance(verdict, Drain):
-            stream, consumers = await self.with_consumers(stream, absent=record is None)
+            if consumers is None:
+                consumers = await self._reads.consumers(target.name)
+            stream = await self.with_consumers(stream, consumers, absent=record is None)
             verdict = decide(stream, record, coverage, self.policy)
-        return Look(raw, stream, record, event, coverage, verdict, snapshot, asked_at, consumers, opinion.told)
+        return Look(raw, stream, record, event, coverage, verdict, snapshot, asked_at, consumers or (), opinion.told)
 
-    async def with_consumers(self, stream: Stream, *, absent: bool) -> tuple[Stream, list[Raw]]:
-        """The stream with what its consumers show, and all that the server says of them. Raises JetStreamError.
+    async def _event_and_consumers(
+        self, snapshot: Snapshot, target: Target, *, falls: bool
+    ) -> tuple[Record | None, list[Raw] | None]:
+        """The job's last event; beside it the consumers, where the stream `falls` by what is known already.
+
+        Not where a table or an API is asked as well, which may take its time: they would be as old as that.
+        """
+        event = self._directory.last_event(snapshot, target.job_id)
+        if not falls:
+            return await event, None
+        return await asyncio.gather(event, self._reads.consumers(target.name))
+
+    async def with_consumers(self, stream: Stream, raws: Sequence[Raw], *, absent: bool) -> Stream:
+        """The stream with what its consumers show; `raws` is all that the server says of them.
 
         When these very figures were seen first matters where the server has forgotten when they came about, and where
         the job is `absent` from the ledger: then any change is a sign of life.
         """
-        raws, first_seen = await self._reads.consumers(stream.name), None
+        first_seen = None
         if absent or is_silent(raws):
             first_seen = await self._ledger.tallies.first_sighting(stream.name, figures_of(raws), stream.observed_at)
-        return replace(stream, consumers=read_consumers(raws, first_seen)), raws
+        return replace(stream, consumers=read_consumers(raws, first_seen))
 
     async def preview(self, snapshot: Snapshot, target: Target) -> Settlement:
         """What `drain_stream` would do now. Raises LedgerError."""

@@ -117,7 +117,8 @@ class Reviewer:
     async def _ask_consumers(self, one: Judged) -> Judged:
         """Of a missing job's stream: they say whether anybody still works on its messages."""
         try:
-            stream, _ = await self._judge.with_consumers(one.stream, absent=True)
+            consumers = await self._reads.consumers(one.stream.name)
+            stream = await self._judge.with_consumers(one.stream, consumers, absent=True)
         except NotFound:
             return one  # gone since: for drain_stream to find out
         return replace(one, stream=stream, verdict=decide(stream, one.record, one.coverage, self._policy))

@@ -6,18 +6,20 @@ from typing import Generic, TypeVar
 
 Answer = TypeVar("Answer")
 
+UNDER_WAY = 4
+
 
 class Together(Generic[Answer]):
     """Asks again only where somebody wants to know, and never gives anybody an answer older than the question.
 
-    Whoever asks while a request is under way shares the next one: what happened just before the question may not be in
-    the answer to a request that was sent earlier.
+    Whoever asks after a request was sent shares the next one: what happened just before the question may not be in the
+    answer to an earlier one. A few may be under way, so that over a distance nobody waits for a whole one of others'.
     """
 
     def __init__(self, ask: Callable[[], Awaitable[Answer]]) -> None:
         """`ask` makes the request; its errors are raised to all who share it."""
         self._ask = ask
-        self._turn = asyncio.Lock()
+        self._turn = asyncio.Semaphore(UNDER_WAY)
         self._next: asyncio.Task[Answer] | None = None
 
     async def __call__(self) -> Answer:

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from harness import eventually
 
-from reactor.directories.together import Together
+from reactor.directories.together import UNDER_WAY, Together
 
 
 async def test_an_answer_is_never_older_than_the_question() -> None:
-    """Who asks while a request is under way shares the next one; who asks before it is sent shares it."""
+    """Who asks before a request is sent shares it; who asks later shares the next one, and no more are under way."""
     asked, answers = 0, asyncio.Queue[int]()
 
     async def ask() -> int:
@@ -18,16 +18,19 @@ async def test_an_answer_is_never_older_than_the_question() -> None:
         return await answers.get()
 
     together = Together(ask)
-    first = [asyncio.create_task(together()) for _ in range(3)]
-    await eventually(lambda: asked)
-    later = [asyncio.create_task(together()) for _ in range(3)]
+    groups = []
+    for _ in range(UNDER_WAY):
+        groups.append([asyncio.create_task(together()) for _ in range(3)])
+        await eventually(lambda: asked == len(groups))
+    late = [asyncio.create_task(together()) for _ in range(3)]
     await asyncio.sleep(0)
-    assert asked == 1
-    answers.put_nowait(1)
-    assert await asyncio.gather(*first) == [1, 1, 1]
-    answers.put_nowait(2)
-    assert await asyncio.gather(*later) == [2, 2, 2]
-    assert asked == 2
+    assert asked == UNDER_WAY
+    for number, group in enumerate(groups):
+        answers.put_nowait(number)
+        assert await asyncio.gather(*group) == [number] * 3
+    answers.put_nowait(UNDER_WAY)
+    assert await asyncio.gather(*late) == [UNDER_WAY] * 3
+    assert asked == UNDER_WAY + 1
 
 
 async def test_a_failure_is_everybodys_and_the_next_question_is_asked_anew() -> None:

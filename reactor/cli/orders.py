@@ -7,14 +7,17 @@ from pathlib import Path
 import typer
 
 from reactor.archive.shelf import ARCHIVE, Backup, BackupSpoilt, read_backup
+from reactor.cli.embedded import EmbeddedError
 from reactor.cli.exits import Exit, fail
 from reactor.cli.render import show_backups
+from reactor.cli.scratch import scratch_server
 from reactor.cli.shell import duration_of, print_answer, run, settings_of_command
 from reactor.config.settings import Settings
 from reactor.controller.look import Target
 from reactor.controller.pausing import Pausing
 from reactor.core.checks import counted
 from reactor.core.model import nanoseconds
+from reactor.core.policy import Policy
 from reactor.core.shapes import Gone
 from reactor.jetstream.errors import NotFound
 from reactor.operate.orders import bring_back
@@ -111,16 +114,18 @@ def restore(stream: str, source: Path | None, name: str | None) -> None:
         async with connections(settings, actor=actor_of("restore")) as connected:
             cases = UseCases(connected, await provision_safely(connected))
             past = cases.overview().past
-            done = await bring_back(past, cases.restorer(), stream, name=name, backup=backup)
+            done = await bring_back(past, cases.restorer(scratch_server), stream, name=name, backup=backup)
             return done or await past.of(stream, job_id)
 
     try:
         done = run(order, settings.nats.domain)
     except (NotRestored, BackupSpoilt) as error:
         fail(Exit.UNFIXABLE, str(error))
+    except EmbeddedError as error:
+        fail(Exit.UNFIXABLE, f"NATS takes this backup under its own name only; --as needs a server beside: {error}")
     if not isinstance(done, Restored):
         fail(Exit.NO_STREAM, f"{done['sentence']} There is no backup here, and the audit does not know how it was.")
-    _show_restored(done)
+    _show_restored(done, policy_of(settings))
 
 
 def _backup_in(source: Path, stream: str) -> Backup:
@@ -133,12 +138,15 @@ def _backup_in(source: Path, stream: str) -> Backup:
     return backup
 
 
-def _show_restored(done: Restored) -> None:
+def _show_restored(done: Restored, policy: Policy) -> None:
     consumers = f"consumer {', '.join(done.consumers)}" if done.consumers else "no consumer"
     messages = counted(done.messages, "message")
     lost = f"; {counted(done.lost, 'message')} it held are lost" if done.lost else ""
     typer.echo(f"{done.stream} is back on {', '.join(done.subjects)}, with {messages} and {consumers}{lost}")
-    typer.echo(f"it is protected: reactor unprotect {done.stream} lets reactor judge it again")
+    if policy.job_id(done.stream) is None:
+        typer.echo("by its name it is no job stream, so reactor leaves it alone: delete it when it has served")
+        return
+    typer.echo(f"it is protected, and nothing in it expires: reactor unprotect {done.stream} makes it what it was")
     if done.job_id:
         typer.echo(f"its job is still said to be over: reactor emit {done.job_id} STARTED, where it lives")
 

@@ -5,6 +5,7 @@ consumer.go (ConsumerInfo). Whatever cannot be read becomes a None or a False th
 """
 
 import json
+import re
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +15,8 @@ from typing import Any
 from reactor.core.model import SECOND, Consumers, Fence, Stream, format_instant, parse_instant
 
 PROTECT_KEY = "reactor.protect"
+MAX_AGE_KEY = "reactor.restored.max_age"
+"""What a restored stream's messages may live, once nothing protects it any more (ns)."""
 FENCE_TOKEN_KEY = "reactor.fence.token"  # noqa: S105  # no secret: it names the deletion
 FENCE_UNTIL_KEY = "reactor.fence.until"
 FENCE_SUBJECTS_KEY = "reactor.fence.subjects"
@@ -188,9 +191,23 @@ def recipe_of(raw: Raw, fence: Fence | None, consumers: Sequence[Raw]) -> Raw:
 
 
 def with_protection(config: Raw, *, protected: bool) -> Raw:
-    """The server's own config with the word in its metadata that nothing may drain it, or without."""
+    """The server's own config with the word in its metadata that nothing may drain it, or without.
+
+    Without it a restored stream is what it was, and its messages age again.
+    """
     metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key != PROTECT_KEY}
-    return config | {"metadata": metadata | ({PROTECT_KEY: "true"} if protected else {})}
+    if protected:
+        return config | {"metadata": metadata | {PROTECT_KEY: "true"}}
+    max_age = metadata.pop(MAX_AGE_KEY, "")
+    return config | {"metadata": metadata} | ({"max_age": int(max_age)} if re.fullmatch("[0-9]{1,18}", max_age) else {})
+
+
+def brought_back(config: Raw) -> Raw:
+    """The config of a restored stream: protected, and its messages stay, which may be too old for it by now."""
+    config = with_protection(config, protected=True)
+    if not config.get("max_age"):
+        return config
+    return config | {"max_age": 0, "metadata": config["metadata"] | {MAX_AGE_KEY: str(config["max_age"])}}
 
 
 def unfenced(config: Raw, fence: Fence) -> Raw:

@@ -2,7 +2,7 @@
 
 import asyncio
 from base64 import b64decode
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import uuid4
@@ -30,6 +30,8 @@ class StoredMessage:
     seq: int
     published_at: int
     data: bytes
+    headers: Mapping[str, str] | None = None
+    """Of one that a consumer handed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,4 +227,4 @@ def read_delivery(msg: Msg) -> Delivery:
     tokens = msg.reply.split(".")
     first = 4 if len(tokens) > SHORT_ACK_TOKENS else 2  # the older, shorter form names neither domain nor account
     seq, published_at, pending = (int(tokens[first + offset]) for offset in (3, 5, 6))
-    return Delivery(StoredMessage(msg.subject, seq, published_at, msg.data), pending)
+    return Delivery(StoredMessage(msg.subject, seq, published_at, msg.data, msg.headers), pending)

@@ -9,10 +9,11 @@ from typing import Any
 
 from reactor.archive.shelf import Backup
 from reactor.controller.recorder import Recorder
-from reactor.core.stream_info import Raw, with_protection
+from reactor.core.stream_info import Raw, brought_back
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import NotFound, Refused
 from reactor.jetstream.snapshots import restore
+from reactor.operate.replay import NotReplayed, Scratch, replay
 
 
 class NotRestored(Exception):
@@ -50,26 +51,40 @@ def _told(how: str, why: str) -> str:
 class Restorer:
     """Methods raise JetStreamError and LedgerError beside NotRestored and BackupSpoilt."""
 
-    def __init__(self, js: JetStream, recorder: Recorder) -> None:
-        """`js` may be busy for a while."""
+    def __init__(self, js: JetStream, recorder: Recorder, scratch: Scratch | None = None) -> None:
+        """`js` may be busy for a while; `scratch` makes a server for what this one does not take as it is."""
         self._js = js
         self._recorder = recorder
+        self._scratch = scratch
 
     async def from_backup(self, backup: Backup, name: str, why: str = "") -> Restored:
         """With messages, consumers and what they have acknowledged."""
         manifest, description = backup.manifest, backup.description()
         config = await self._free(description["config"], name)
         await backup.check()
+        how = f"from {backup.folder}"
         try:
             info = await restore(self._js, config, description["state"], backup.chunks())
         except Refused as error:
-            message = f"the server does not take the backup of {manifest.stream} back as {name}: {error}"
-            if name != manifest.stream:
-                message += "; up to nats-server 2.12 a backup has its stream's name, whatever --as says"
-            raise NotRestored(message) from error
+            if name == manifest.stream:
+                message = f"the server does not take the backup of {manifest.stream} back: {error}"
+                raise NotRestored(message) from error
+            info, how = await self._replayed(backup, config), f"{how}, message by message"
         lacking = await self._lacking(name, manifest.consumers)
         await self._make_consumers(name, lacking)
-        return await self._done(info, manifest.job_id, 0, _told(f"from {backup.folder}", why))
+        return await self._done(info, manifest.job_id, 0, _told(how, why))
+
+    async def _replayed(self, backup: Backup, config: Raw) -> Raw:
+        name, was = config["name"], backup.manifest.stream
+        if self._scratch is None:
+            message = f"the server does not take the backup of {was} back under another name: reactor restore can"
+            raise NotRestored(message)
+        try:
+            async with self._scratch() as scratch:
+                return await replay(scratch, self._js, config, backup.description(), backup.chunks())
+        except (Refused, NotReplayed) as error:
+            message = f"the backup of {was} could not be brought back as {name}, or not all of it: {error}"
+            raise NotRestored(message) from error
 
     async def from_recipe(self, recipe: Recipe, name: str, why: str = "") -> Restored:
         """Empty, with its consumers: its sequences go on, so that nobody's late acknowledgement hits a new message."""
@@ -97,7 +112,7 @@ class Restorer:
             message = f"{subject} belongs to stream {', '.join(owners)} now: --as NAME restores beside it"
             raise NotRestored(message)
         own = {"subjects": [f"reactor.restored.{name}"]} if taken else {}
-        return with_protection(config, protected=True) | {"name": name} | own
+        return brought_back(config) | {"name": name} | own
 
     async def _lacking(self, name: str, consumers: Sequence[Raw]) -> list[Raw]:
         there = await self._js.consumer_names(name)

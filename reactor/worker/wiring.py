@@ -47,6 +47,7 @@ from reactor.operate.orders import Orders
 from reactor.operate.past import Past
 from reactor.operate.protect import Protector
 from reactor.operate.queries import Overview
+from reactor.operate.replay import Scratch
 from reactor.operate.restore import Restorer
 from reactor.store.health import RedisHealth
 from reactor.telemetry.alerts import Alerts
@@ -258,6 +259,6 @@ class UseCases:
         past = Past(self.resources, self._connected.audit, self.shelf)
         return Orders(self.resources, self.policy, self.protector(), self.restorer(), past)
 
-    def restorer(self) -> Restorer:
+    def restorer(self, scratch: Scratch | None = None) -> Restorer:
         """Brings back what was deleted."""
-        return Restorer(self._connected.snapshots, self.resources.recorder)
+        return Restorer(self._connected.snapshots, self.resources.recorder, scratch)

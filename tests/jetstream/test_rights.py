@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from alerting import alerts, passes
 from harness import World, acked, eventually, gone, heard, served, worker
-from narrow import BACKUPS, DELETING, REACTOR, log_of, narrow_world, reload
+from narrow import ARCHIVE, BACKUPS, DELETING, REACTOR, log_of, narrow_world, reload
 from nats.js.api import ConsumerConfig
 
 from reactor.cli.embedded import HOST, Server
@@ -76,7 +76,9 @@ async def test_the_listed_rights_are_enough_for_backups(tmp_path: Path) -> None:
         for command in ("restore job_1", "restore job_2", "doctor"):
             done = await world.reactor(*command.split())
             assert done.code == 0, (command, done)
-        assert await world.names() == {"job_1", "job_2"}
+        beside = await world.reactor("restore", "job_1", "--from", str(ARCHIVE), "--as", "job_1_was")
+        assert beside.code == 0, beside
+        assert await world.names() == {"job_1", "job_1_was", "job_2"}
     assert "iolation" not in log_of(nats_one).read_text()
 
 

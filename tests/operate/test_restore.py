@@ -15,6 +15,7 @@ import psutil
 import pytest
 from bench import Bench
 from harness import World, eventually, gone, say, worker
+from narrow import ARCHIVE
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from reactor.archive.shelf import Backup, Manifest, Shelf
@@ -23,17 +24,18 @@ from reactor.controller.keeper import Keeper
 from reactor.controller.look import Judge, Target
 from reactor.core.actor import Actor
 from reactor.core.model import SECOND, Outcome, Reason, format_instant
+from reactor.core.stream_info import instant
 
 CHUNK = 1_000_000
-OTHER_NAMES = 14
-"""From nats-server 2.14 or 2.15 on (2.15 tried) a backup can be restored under another name."""
 
 
 async def used(world: World, number: int = 1, messages: int = 4, acked: int = 2, **config: Any) -> str:
     """A zombie's stream, worked on in part: `acked` of its messages are done, and one more is delivered."""
     name = f"job_{number}"
-    await world.stream(name, messages=messages, **config)
+    await world.stream(name, **config)
     await world.consumer(name)
+    for _ in range(messages):
+        await world.js.publish(f"job.{number}.tasks", b"task")
     pull = await world.js.pull_subscribe_bind(consumer=f"job-{number}-consumer", stream=name)
     taken = await pull.fetch(min(acked + 1, messages))
     for msg in taken[:acked]:
@@ -72,10 +74,34 @@ async def test_what_was_deleted_comes_back_whole(world: World, tmp_path: Path) -
     assert (await floors(world), after["state"]["messages"]) == (before, 4)
     assert after["config"]["subjects"] == was["subjects"]
     assert after["config"]["metadata"].pop("reactor.protect", None) == "true"
+    assert after["config"]["metadata"].pop("reactor.restored.max_age", None) == str(was["max_age"])
     assert {k: v for k, v in after["config"]["metadata"].items() if not k.startswith("_nats")} == {"team": "ml"}
     assert (await world.verdicts(**env))["job_1"] == ("kept", "protected")
     assert (await world.trail())[-1]["phase"] == "restored"
     assert (await world.js.publish("job.1.tasks", b"new")).seq == 5
+
+
+async def test_messages_that_are_too_old_by_now_come_back_all_the_same(world: World, tmp_path: Path) -> None:
+    """And stay as long as the stream is protected; then it is what it was."""
+    await world.declare()
+    await used(world, max_age=1.5, metadata={"team": "ml"})
+    assert (await world.verdicts(**backing(tmp_path)))["job_1"] == ("drained", "terminal")
+    [backup] = Shelf(tmp_path, 60, CHUNK, lambda: 0).backups()
+    newest = instant(backup.description()["state"]["last_ts"]) or 0
+    await eventually(lambda: time.time_ns() - newest > 2 * SECOND)
+    done = await world.reactor("restore", "job_1", **backing(tmp_path))
+    assert (done.code, "with 4 messages" in done.out) == (0, True)
+    assert ((await world.info("job_1")) or {})["config"]["max_age"] == 0
+    await world.emit(1, "STARTED")
+    await world.reactor("unprotect", "job_1")
+    config = ((await world.info("job_1")) or {})["config"]
+    assert config["max_age"] == 1.5 * SECOND
+    assert {k: v for k, v in config["metadata"].items() if not k.startswith("_nats")} == {"team": "ml"}
+    await eventually(lambda: _messages(world, 0))
+
+
+async def _messages(world: World, number: int) -> bool:
+    return bool(((await world.info("job_1")) or {})["state"]["messages"] == number)
 
 
 async def test_only_what_has_work_left_is_kept(world: World, tmp_path: Path) -> None:
@@ -159,10 +185,11 @@ async def test_a_replica_that_is_killed_in_the_middle_leaves_no_backup(world: Wo
     assert ((await world.info("job_1")) or {})["state"]["messages"] == 48
 
 
-async def test_a_stream_that_exists_is_not_touched(world: World, tmp_path: Path) -> None:
-    """Its former life is restored beside it, where nobody publishes."""
+@pytest.mark.parametrize(("retention", "left"), [("limits", 4), ("workqueue", 2), ("interest", 2)])
+async def test_a_stream_that_exists_is_not_touched(world: World, tmp_path: Path, retention: str, left: int) -> None:
+    """Its former life is restored beside it, where nobody publishes; what was acknowledged is not delivered again."""
     await world.declare()
-    await used(world)
+    await used(world, retention=retention)
     await world.verdicts(**backing(tmp_path))
     await world.stream("job_1", messages=1)
     before = await world.info("job_1")
@@ -170,15 +197,35 @@ async def test_a_stream_that_exists_is_not_touched(world: World, tmp_path: Path)
     assert refused.code == 1
     assert "job_1 exists, with 1 messages, and was not touched" in refused.err
     beside = await world.reactor("restore", "job_1", "--as", "job_1_was", **backing(tmp_path))
-    if world.nc.connected_server_version.minor < OTHER_NAMES:
-        assert "a backup has its stream's name" in beside.err
-        return
     assert beside.code == 0, beside.err
     assert "reactor.restored.job_1_was" in beside.out
     was = (await world.info("job_1_was")) or {}
-    assert (was["state"]["messages"], was["config"]["subjects"]) == (4, ["reactor.restored.job_1_was"])
+    assert (was["state"]["messages"], was["config"]["subjects"]) == (left, ["reactor.restored.job_1_was"])
+    assert (was["config"]["retention"], (await floors(world, "job_1_was"))[2]) in {(retention, 1), (retention, 2)}
     now = await world.info("job_1")
     assert (before or {})["state"] == (now or {})["state"]
+
+
+async def test_an_archive_that_belongs_to_its_name_comes_back_beside_it(world: World) -> None:
+    """Message by message, each on its own subject again, and none of them in the stream that has that subject now."""
+    await world.declare()
+    await world.stream("job_1")
+    done = await world.reactor("restore", "job_1", "--from", str(ARCHIVE), "--as", "job_1_was")
+    assert done.code == 0, done.err
+    assert "with 5 messages and consumer job-1-consumer, later" in done.out
+    info = await world.info("job_1_was")
+    assert info is not None
+    assert info["config"]["subjects"] == ["reactor.restored.job_1_was"]
+    assert not info["config"].get("subject_transform")
+    assert info["config"]["metadata"]["reactor.protect"] == "true"
+    stored = [await world.js.get_msg("job_1_was", seq) for seq in range(1, 6)]
+    assert [one.data for one in stored] == [b"task %d" % number for number in (1, 3, 4, 5, 6)]
+    assert [one.subject for one in stored] == [*["job.1.tasks"] * 3, "job.1.more", "job.1.tasks"]
+    assert [one.headers for one in stored] == [{"Trace": "t1"}, None, {"Trace": "t4"}, None, None]
+    pending = {one["name"]: one["num_pending"] for one in (await world.api("CONSUMER.LIST.job_1_was"))["consumers"]}
+    assert pending == {"job-1-consumer": 3, "later": 5}
+    assert ((await world.info("job_1")) or {})["state"]["messages"] == 0
+    assert (await world.trail())[-1]["detail"].endswith("archive, message by message")
 
 
 async def test_what_is_spoilt_is_not_restored(world: World, tmp_path: Path) -> None:

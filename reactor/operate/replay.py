@@ -1,0 +1,88 @@
+"""A backup brought back message by message, where the server takes its archive under no other name.
+
+Up to nats-server 2.12 an archive belongs to its stream's name. So another server, for the time being, takes it under
+that name, and what it then holds is published into a new stream: on a subject of its own, which the stream itself turns
+back into each message's, so that no other stream hears any of it.
+
+Sequences and times are new; headers that were orders to the server are left out, since they have been obeyed. Consumers
+go on behind what they had acknowledged as a whole.
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from reactor.core.stream_info import Raw
+from reactor.jetstream.client import JetStream, StoredMessage
+from reactor.jetstream.snapshots import restore
+
+Scratch = Callable[[], AbstractAsyncContextManager[JetStream]]
+"""Another server, empty, and gone afterwards."""
+AT_ONCE = 32
+"""Messages in memory; each may be large."""
+_ORDERS = ("nats-msg-id", "nats-rollup", "nats-expected-")
+_PLAIN: Raw = {"retention": "limits", "num_replicas": 1, "max_age": 0, "sealed": False}
+_ELSEWHERE = ("placement", "republish", "sources", "mirror")
+
+
+class NotReplayed(Exception):
+    """It cannot be brought back like that: says why."""
+
+
+async def replay(
+    scratch: JetStream, js: JetStream, config: Raw, description: Raw, archive: AsyncIterable[bytes]
+) -> Raw:
+    """Make the stream of `config` from an archive of another name, with its consumers; the server's info of it.
+
+    `description` has the archive's own config and state. Raises JetStreamError and NotReplayed: then the stream may be
+    there in part.
+    """
+    if config.get("sources"):
+        raise NotReplayed("it has sources, whose messages it would take in once more")
+    own = {key: value for key, value in description["config"].items() if key not in _ELSEWHERE} | _PLAIN
+    await restore(scratch, own, description["state"], archive)
+    consumers = [one for one in await scratch.consumers(own["name"]) if one["config"].get("durable_name")]
+    name, prefix = config["name"], f"reactor.restored.{config['name']}"
+    await js.create_stream(_filling(config, prefix, description["state"].get("first_seq", 0)))
+    if config.get("retention", "limits") != "limits":  # such a stream keeps nothing that nobody waits for
+        await _make(js, name, {one["name"]: one["config"] for one in consumers})
+    reached = dict.fromkeys((one["name"] for one in consumers), 0)
+    async for messages in scratch.replay(own["name"], ">", batch=AT_ONCE):
+        for message, seq in zip(messages, await _publish(js, prefix, messages), strict=True):
+            reached |= {one["name"]: seq for one in consumers if message.seq <= one["ack_floor"]["stream_seq"]}
+    info = await js.update_stream(config)
+    if config.get("retention", "limits") == "limits":
+        await _make(js, name, {one["name"]: _behind(one["config"], reached[one["name"]]) for one in consumers})
+    return info
+
+
+def _filling(config: Raw, prefix: str, first_seq: int) -> Raw:
+    """The config while it is filled: nothing refuses or alters a message, and the answer tells of each."""
+    transform = {"src": f"{prefix}.>", "dest": ">"}
+    open_for_all = {"subjects": [transform["src"]], "subject_transform": transform, "no_ack": False, "sealed": False}
+    kept = {key: value for key, value in config.items() if key not in _ELSEWHERE or key == "placement"}
+    return kept | open_for_all | {"first_seq": first_seq}
+
+
+async def _publish(js: JetStream, prefix: str, messages: Sequence[StoredMessage]) -> list[int]:
+    """One after another over one connection; their new sequences."""
+    sent = [js.publish(f"{prefix}.{one.subject}", one.data, _headers(one.headers)) for one in messages]
+    seqs = [seq for _, seq in await asyncio.gather(*sent)]
+    if seqs != sorted(set(seqs)):
+        raise NotReplayed("the server has stored its messages in another order than they were sent in")
+    return seqs
+
+
+def _headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
+    return {key: value for key, value in (headers or {}).items() if not key.lower().startswith(_ORDERS)} or None
+
+
+def _behind(config: Raw, seq: int) -> Raw:
+    """A consumer that goes on behind this sequence."""
+    start = {"deliver_policy": "by_start_sequence", "opt_start_seq": seq + 1}
+    return {key: value for key, value in config.items() if key != "opt_start_time"} | start
+
+
+async def _make(js: JetStream, stream: str, configs: Mapping[str, Raw]) -> None:
+    for config in configs.values():
+        await js.create_consumer(stream, config)

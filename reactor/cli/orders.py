@@ -1,5 +1,6 @@
 """What an operator orders: pause and resume, protect and unprotect, restore."""
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,7 @@ from reactor.worker.actor import actor_of
 from reactor.worker.connections import Connections, connections
 from reactor.worker.wiring import UseCases, policy_of, provision_safely, recorder_of, shelf_of
 
+STREAM_NAME = r"[^\s.*>/\\\x00-\x1f\x7f]{1,255}"
 PROTECT_S = 90.0
 """How long a deletion under way is waited out; longer than a lease by default."""
 
@@ -108,6 +110,8 @@ def restore(stream: str, source: Path | None, name: str | None) -> None:
     job_id = policy_of(settings).job_id(stream)
     if job_id is None:
         fail(Exit.USAGE, f"{stream!r} is no job stream: its name does not match {settings.policy.stream_pattern}")
+    if name is not None and not re.fullmatch(STREAM_NAME, name):
+        fail(Exit.USAGE, f"--as: {name!r} cannot be a stream's name: no spaces, no . * > / \\, 255 characters at most")
     backup = _backup_in(source, stream) if source else None
 
     async def order() -> Restored | Gone:

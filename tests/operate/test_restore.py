@@ -241,6 +241,9 @@ async def test_what_is_spoilt_is_not_restored(world: World, tmp_path: Path) -> N
     other = await world.reactor("restore", "job_2", "--from", str(archive.parent), **backing(tmp_path))
     assert other.code == 2
     assert "a backup of job_1, not of job_2" in other.err
+    for odd in ("job 1", "job.1", "", "job_1/was"):
+        unnamed = await world.reactor("restore", "job_1", "--as", odd, **backing(tmp_path))
+        assert (unnamed.code, "cannot be a stream's name" in unnamed.err) == (2, True)
     assert await world.names() == set()
 
 

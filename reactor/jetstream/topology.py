@@ -150,6 +150,10 @@ async def remove_former_advisories(js: JetStream, durable: str) -> bool:
     return True
 
 
+_WIDE = {ADVISORY[0], "*", ">"}
+"""How a subject begins that may capture advisories."""
+
+
 class Survey:
     """How streams hang together, learned one config after another."""
 
@@ -162,7 +166,7 @@ class Survey:
         """Of one stream."""
         origins = (config.get("mirror"), *(config.get("sources") or ()))
         self._sourced.update((origin["name"], config["name"]) for origin in origins if origin)
-        if any(overlaps(subject, f"{ADVISORY}.>") for subject in config.get("subjects") or ()):
+        if any(subject[:1] in _WIDE and overlaps(subject, f"{ADVISORY}.>") for subject in config.get("subjects") or ()):
             self._captors.add(config["name"])
 
     @property

@@ -27,7 +27,8 @@ from reactor.operate.emit import emit as emit_event
 from reactor.operate.queries import NoJobStream, NoSuchStream, Overview
 from reactor.worker.actor import actor_of
 from reactor.worker.connections import connections
-from reactor.worker.wiring import UseCases, desired_streams, doctor_of, provision_safely, utc_now
+from reactor.worker.options import desired_streams
+from reactor.worker.wiring import UseCases, doctor_of, provision_safely, utc_now
 
 Answer = TypeVar("Answer")
 

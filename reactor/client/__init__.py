@@ -10,8 +10,21 @@ the answer, in a line of the log, and in `counts`. Where NATS is, and on which s
 names that the worker reads (REACTOR_NATS_…, REACTOR_EVENTS_…).
 """
 
+from typing import TYPE_CHECKING
+
 from reactor.client.emitter import EmitError, Emitted, aemit, counts, emit
-from reactor.client.preparing import aprepare, prepare
-from reactor.controller.prepare import NotPrepared, Prepared
+
+if TYPE_CHECKING:
+    from reactor.client.preparing import NotPrepared, Prepared, aprepare, prepare
 
 __all__ = ["EmitError", "Emitted", "NotPrepared", "Prepared", "aemit", "aprepare", "counts", "emit", "prepare"]
+
+
+def __getattr__(name: str) -> object:
+    """What prepares a job speaks to Redis, too: imported by whoever does, so that who only emits starts at once."""
+    if name not in __all__:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    from reactor.client import preparing  # noqa: PLC0415
+
+    return getattr(preparing, name)

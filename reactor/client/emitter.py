@@ -16,8 +16,7 @@ from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import JetStreamError, NobodyThere
 from reactor.jetstream.topology import DesiredStreams, ProvisionError, lifecycle_stream
 from reactor.operate.emit import payload_of
-from reactor.worker.connections import nats_options
-from reactor.worker.wiring import desired_streams
+from reactor.worker.options import desired_streams, nats_options
 
 TIMEOUT_S = 2.0
 REMEMBERED = 10_000

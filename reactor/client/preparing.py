@@ -4,10 +4,12 @@ import asyncio
 
 from reactor.client.emitter import JobId, Process
 from reactor.config.settings import load_settings
-from reactor.controller.prepare import Prepared
+from reactor.controller.prepare import NotPrepared, Prepared
 from reactor.worker.actor import actor_of
 from reactor.worker.connections import connections
 from reactor.worker.wiring import UseCases, provision_safely
+
+__all__ = ["NotPrepared", "Prepared", "aprepare", "prepare"]
 
 TIMEOUT_S = 60.0
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis.asyncio.connection import ConnectionPool, SSLConnection, parse_url
-
 _PORTS = {"sentinel": 26379, "cluster": 6379}
 _SENTINELS_OWN = ("sentinel_username", "sentinel_password")
 
@@ -46,11 +44,17 @@ def parse_redis_url(url: str) -> RedisAddress:
     secret, at, hosts = parts.netloc.rpartition("@")
     nodes = [urlsplit(f"//{host.strip()}") for host in hosts.split(",")]
     service, _, db = parts.path.strip("/").partition("/")
-    if kind not in _PORTS or (kind == "sentinel") != bool(service) or not all(node.hostname for node in nodes):
+    if (
+        tls not in {"redis", "rediss"}
+        or kind not in _PORTS
+        or (kind == "sentinel") != bool(service)
+        or not all(node.hostname for node in nodes)
+    ):
         raise ValueError(kind)
     query, sentinel_options = _split_query(parts.query)
     options = _options(f"{tls}://{secret}{at}{nodes[0].hostname}/{db or 0}{query}")
-    if options.pop("connection_class", None) is SSLConnection:
+    options.pop("connection_class", None)
+    if tls == "rediss":
         options["ssl"] = True
     del options["host"]
     return RedisAddress(
@@ -59,12 +63,16 @@ def parse_redis_url(url: str) -> RedisAddress:
 
 
 def _options(url: str) -> dict[str, Any]:
+    from redis.asyncio.connection import ConnectionPool, parse_url  # noqa: PLC0415  # a tenth of a second
+
     ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]  # connects nowhere yet, refuses what it does not know
     return dict(parse_url(url))
 
 
 def _split_query(query: str) -> tuple[str, dict[str, Any]]:
     """Without what is the sentinels' own, and that."""
+    from redis.asyncio.connection import parse_url  # noqa: PLC0415  # as above
+
     words = [word for word in query.split("&") if word]
     own = [word for word in words if word.partition("=")[0] in _SENTINELS_OWN]
     rest = "&".join(word for word in words if word not in own)

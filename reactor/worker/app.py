@@ -33,12 +33,13 @@ from reactor.telemetry.traces import tracing
 from reactor.web import asyncapi
 from reactor.web.server import Endpoint, HttpError, application
 from reactor.worker.broker import GRACEFUL_S, App, Broker
-from reactor.worker.connections import Connections, connections, nats_options
+from reactor.worker.connections import Connections, connections
 from reactor.worker.listening import RETRY_S, Listening
 from reactor.worker.loops import Loop, rest, run
+from reactor.worker.options import desired_streams, nats_options
 from reactor.worker.periodic import PeriodicPass, make_room
 from reactor.worker.watchdog import WATCH_S, Watchdog
-from reactor.worker.wiring import UseCases, alerts_of, desired_streams, provision_safely
+from reactor.worker.wiring import UseCases, alerts_of, provision_safely
 
 POLL_S = 30.0
 """How long the sweeper rests at most, where a wake-up was lost."""

@@ -1,6 +1,5 @@
 """From settings to connections: the one place where credentials and addresses become open sockets, at first use."""
 
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from reactor.config.redis_url import RedisAddress, parse_redis_url
-from reactor.config.settings import NatsSettings, Settings
+from reactor.config.settings import Settings
 from reactor.core.actor import Actor
 from reactor.directories.opinion import JobDirectory
 from reactor.jetstream.client import JetStream
@@ -26,6 +25,7 @@ from reactor.store.ledger import Ledger
 from reactor.store.scripts import Scripts
 from reactor.worker.actor import actor_of
 from reactor.worker.directory import job_directory
+from reactor.worker.options import nats_options
 
 RECORD_TTL_S = 7 * 86_400.0
 
@@ -113,36 +113,3 @@ async def redis_of(address: RedisAddress, namespace: str) -> AsyncIterator[Redis
             redis = Redis.from_pool(ConnectionPool(retry=retry, **options))
         stack.push_async_callback(redis.aclose)
         yield redis
-
-
-def nats_options(nats_settings: NatsSettings) -> dict[str, Any]:
-    """nats-py's options for `connect`."""
-    options: dict[str, Any] = {"servers": servers_of(nats_settings), "name": "reactor", "connect_timeout": 5}
-    if nats_settings.creds:
-        options["user_credentials"] = str(nats_settings.creds)
-    if nats_settings.user:
-        options["user"] = nats_settings.user
-    if nats_settings.password:
-        options["password"] = nats_settings.password.get_secret_value()
-    if nats_settings.token:
-        options["token"] = nats_settings.token.get_secret_value()
-    if nats_settings.nkey:
-        options["nkeys_seed_str"] = nats_settings.nkey.get_secret_value()
-    if context := tls_context(nats_settings):
-        options["tls"] = context
-    return options
-
-
-def servers_of(nats_settings: NatsSettings) -> list[str]:
-    """The server URLs, with whatever credentials they hold."""
-    return [url.strip() for url in nats_settings.url.get_secret_value().split(",")]
-
-
-def tls_context(nats_settings: NatsSettings) -> ssl.SSLContext | None:
-    """For a private authority or a client certificate; None leaves it to the URL."""
-    if not (nats_settings.tls_ca or nats_settings.tls_cert):
-        return None
-    context = ssl.create_default_context(cafile=nats_settings.tls_ca and str(nats_settings.tls_ca))
-    if nats_settings.tls_cert:
-        context.load_cert_chain(str(nats_settings.tls_cert), nats_settings.tls_key and str(nats_settings.tls_key))
-    return context

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from reactor.archive.shelf import Shelf
-from reactor.config.settings import EventsSettings, Settings
+from reactor.config.settings import Settings
 from reactor.controller.companions import Companions
 from reactor.controller.drain import Drainer
 from reactor.controller.intake import AdvisorySubscriber, DeadLetters, LifecycleSubscriber, consume_pending
@@ -33,7 +33,6 @@ from reactor.directories.authority import Authority
 from reactor.directories.events import Directory
 from reactor.jetstream.topology import (
     OWN_STREAMS,
-    DesiredStreams,
     Provision,
     ProvisionError,
     find_lifecycle_stream,
@@ -52,6 +51,7 @@ from reactor.operate.restore import Restorer
 from reactor.store.health import RedisHealth
 from reactor.telemetry.alerts import Alerts
 from reactor.worker.connections import Connections
+from reactor.worker.options import desired_streams
 
 
 async def provision_safely(connected: Connections) -> Provision:
@@ -66,19 +66,6 @@ async def provision_safely(connected: Connections) -> Provision:
     if theirs is None and (owner := await connected.ledger.records.owner()):
         raise ProvisionError(wrong_account(owner, desired))
     return await provision(connected.reads, desired)
-
-
-def desired_streams(events: EventsSettings) -> DesiredStreams:
-    """How the streams should be where reactor declares them."""
-    return DesiredStreams(
-        events_stream=events.stream,
-        events_subject=SubjectTemplate(events.subject),
-        durable=events.durable,
-        replicas=events.replicas,
-        max_age=nanoseconds(events.max_age),
-        letters_max_msgs=events.dead_letters_max_msgs,
-        letters_max_bytes=events.dead_letters_max_bytes,
-    )
 
 
 def policy_of(settings: Settings, own_streams: frozenset[str] = OWN_STREAMS) -> Policy:

@@ -48,6 +48,15 @@ async def test_the_first_event_declares_the_lifecycle_stream(told: World) -> Non
     assert (await told.verdicts())["job_42"] == ("drained", "terminal")
 
 
+def test_who_only_emits_imports_no_redis() -> None:
+    """A web process of a job system pays for what it uses; whoever prepares jobs speaks to Redis, too."""
+    code = (
+        "import sys, reactor.client; print({'redis', 'faststream'} & set(sys.modules), reactor.client.prepare.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
+    assert done.stdout.split() == ["set()", "prepare"]
+
+
 async def test_the_same_word_twice_in_a_row_is_sent_once(told: World) -> None:
     """As the stream has it: a word of another process in between makes it news."""
     sent = counts()

@@ -37,3 +37,12 @@ def test_a_cluster_has_nodes() -> None:
 def test_keys_of_a_namespace_are_in_one_slot_of_a_cluster(url: str, name: str, prefix: str) -> None:
     """By a hash tag, where there is none yet."""
     assert parse_redis_url(url).namespace(name) == prefix
+
+
+@pytest.mark.parametrize(
+    "url", ["unix+sentinel://one/main", "redis+sentinel://one", "redis+cluster://one/service/0", "redis+ring://one"]
+)
+def test_what_is_no_such_url(url: str) -> None:
+    """Said as one thing, and no other error."""
+    with pytest.raises(ValueError, match=r"^[a-z]+$"):
+        parse_redis_url(url)

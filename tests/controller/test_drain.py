@@ -16,7 +16,8 @@ from reactor.core.model import Outcome, Reason, Settlement
 from reactor.core.stream_info import FENCE_TOKEN_KEY
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import Unanswered, Unreachable
-from reactor.worker.connections import connections, nats_options
+from reactor.worker.connections import connections
+from reactor.worker.options import nats_options
 
 
 async def test_a_zombie_is_drained(world: World) -> None:

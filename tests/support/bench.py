@@ -27,8 +27,8 @@ from reactor.jetstream.topology import provision
 from reactor.store.audit import Audit
 from reactor.store.ledger import Ledger
 from reactor.store.scripts import Scripts
-from reactor.worker.connections import nats_options
-from reactor.worker.wiring import desired_streams, policy_of, utc_now
+from reactor.worker.options import desired_streams, nats_options
+from reactor.worker.wiring import policy_of, utc_now
 
 Act = Callable[[], Awaitable[object]]
 

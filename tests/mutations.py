@@ -1013,6 +1013,22 @@ EFFECT = (
         "test_restore.py::test_what_was_deleted_comes_back_whole",
     ),
     Mutation(
+        "replay-unheard-by-others",
+        "what is brought back message by message reaches no other stream",
+        "operate/replay.py",
+        'js.publish(f"{prefix}.{one.subject}", ',
+        "js.publish(one.subject, ",
+        "test_restore.py::test_an_archive_that_belongs_to_its_name_comes_back_beside_it",
+    ),
+    Mutation(
+        "replay-floors",
+        "what was acknowledged is not delivered again",
+        "operate/replay.py",
+        'if message.seq <= one["ack_floor"]["stream_seq"]',
+        "if False",
+        "test_restore.py::test_an_archive_that_belongs_to_its_name_comes_back_beside_it",
+    ),
+    Mutation(
         "restored-stays",
         "messages that are restored do not expire at once",
         "core/stream_info.py",

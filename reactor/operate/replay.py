@@ -60,8 +60,7 @@ def _filling(config: Raw, prefix: str, first_seq: int) -> Raw:
     """The config while it is filled: nothing refuses or alters a message, and the answer tells of each."""
     transform = {"src": f"{prefix}.>", "dest": ">"}
     open_for_all = {"subjects": [transform["src"]], "subject_transform": transform, "no_ack": False, "sealed": False}
-    kept = {key: value for key, value in config.items() if key not in _ELSEWHERE or key == "placement"}
-    return kept | open_for_all | {"first_seq": first_seq}
+    return {key: value for key, value in config.items() if key != "republish"} | open_for_all | {"first_seq": first_seq}
 
 
 async def _publish(js: JetStream, prefix: str, messages: Sequence[StoredMessage]) -> list[int]:

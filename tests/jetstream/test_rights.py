@@ -13,8 +13,8 @@ import nats.errors
 import pytest
 import pytest_asyncio
 from alerting import alerts, passes
-from harness import World, acked, eventually, gone, heard, served, worker
-from narrow import ARCHIVE, BACKUPS, DELETING, REACTOR, log_of, narrow_world, reload
+from harness import ARCHIVE, World, acked, eventually, gone, heard, served, worker
+from narrow import BACKUPS, DELETING, REACTOR, log_of, narrow_world, reload
 from nats.js.api import ConsumerConfig
 
 from reactor.cli.embedded import HOST, Server

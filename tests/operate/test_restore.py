@@ -14,8 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from bench import Bench
-from harness import World, eventually, gone, say, worker
-from narrow import ARCHIVE
+from harness import ARCHIVE, World, eventually, gone, say, worker
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from reactor.archive.shelf import Backup, Manifest, Shelf

@@ -39,6 +39,8 @@ from reactor.store.scripts import Scripts
 ACCOUNTS = 400
 EVERYTHING = PassOptions()
 ROOT = Path(__file__).parents[2]
+ARCHIVE = Path(__file__).parents[1] / "operate" / "archive"
+"""Of `job_1` of nats-server 2.12.8: six messages, the second deleted; one consumer has acknowledged three of them."""
 
 
 async def eventually(predicate: Callable[[], Any], within: float = 10.0, every: float = 0.02) -> Any:

@@ -16,8 +16,6 @@ PAGE = (ROOT / "docs" / "permissions.md").read_text()
 REACTOR, POLLER = re.findall(r"```nats\n(.*?)```", PAGE, re.DOTALL)
 ACL = re.findall(r"```acl\n(.*?)```", PAGE, re.DOTALL)[0].split()
 
-ARCHIVE = ROOT / "tests" / "operate" / "archive"
-"""Of `job_1` of nats-server 2.12.8: six messages, the second deleted; one consumer has acknowledged three of them."""
 BACKUPS = re.findall(
     r"`(\$JS[^`]+|reactor\.restored[^`]+)`",
     PAGE[PAGE.index("With `REACTOR_BACKUP_WHEN`") : PAGE.index("`reactor prepare` (")],

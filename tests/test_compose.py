@@ -1,4 +1,4 @@
-"""docker-compose.yml: no container engine is at hand here, so what can be told from the file is."""
+"""docker-compose.yml: what can be told from the file, without a container engine."""
 
 import os
 import re

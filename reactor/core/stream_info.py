@@ -199,7 +199,8 @@ def with_protection(config: Raw, *, protected: bool) -> Raw:
     if protected:
         return config | {"metadata": metadata | {PROTECT_KEY: "true"}}
     max_age = metadata.pop(MAX_AGE_KEY, "")
-    return config | {"metadata": metadata} | ({"max_age": int(max_age)} if re.fullmatch("[0-9]{1,18}", max_age) else {})
+    aged = re.fullmatch("[0-9]{1,18}", max_age) and not config.get("max_age")  # nobody has given it another since
+    return config | {"metadata": metadata} | ({"max_age": int(max_age)} if aged else {})
 
 
 def brought_back(config: Raw) -> Raw:

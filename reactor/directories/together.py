@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 Answer = TypeVar("Answer")
 
 UNDER_WAY = 4
+"""Requests; more would share less."""
 
 
 class Together(Generic[Answer]):

@@ -3,7 +3,9 @@
 import asyncio
 import gc
 import json
+import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
@@ -53,9 +55,14 @@ def read_settings() -> Settings:
 
 
 def run(work: Callable[[], Awaitable[Result]], domain: str | None = None) -> Result:
-    """Run to the end; an outage is a line and an exit code. `domain` is JetStream's, where one is asked for."""
+    """Run to the end; an outage is a line and an exit code. `domain` is JetStream's, where one is asked for.
+
+    SIGTERM, too, lets what was begun be put away, such as a server of our own.
+    """
+    terminated = threading.Event()
 
     async def main() -> Result:
+        _on_sigterm(terminated)
         return await work()
 
     gc.set_threshold(COLLECTED_AFTER)
@@ -67,7 +74,24 @@ def run(work: Callable[[], Awaitable[Result]], domain: str | None = None) -> Res
     except ProvisionError as error:
         fail(Exit.UNFIXABLE, str(error))
     except KeyboardInterrupt:
-        raise typer.Exit(SIGNALLED + 2) from None
+        raise typer.Exit(SIGNALLED + signal.SIGINT) from None
+    except asyncio.CancelledError:
+        if not terminated.is_set():
+            raise
+        raise typer.Exit(SIGNALLED + signal.SIGTERM) from None
+
+
+def _on_sigterm(terminated: threading.Event) -> None:
+    """Cancel this task, and leave word of it; whoever handles the signal in another way replaces this."""
+    task = asyncio.current_task()
+
+    def heard() -> None:
+        terminated.set()
+        if task is not None:
+            task.cancel()
+
+    if threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, heard)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

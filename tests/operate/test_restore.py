@@ -5,16 +5,18 @@ import json
 import os
 import resource
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from bench import Bench
-from harness import ARCHIVE, World, eventually, gone, say, worker
+from harness import ARCHIVE, ROOT, World, eventually, gone, say, worker
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from reactor.archive.shelf import Backup, Manifest, Shelf
@@ -225,6 +227,34 @@ async def test_an_archive_that_belongs_to_its_name_comes_back_beside_it(world: W
     assert pending == {"job-1-consumer": 3, "later": 5}
     assert ((await world.info("job_1")) or {})["state"]["messages"] == 0
     assert (await world.trail())[-1]["detail"].endswith("archive, message by message")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_restore_that_is_broken_off_leaves_no_server(
+    world: World, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """The one for the time being, with the messages that it holds, goes with the command."""
+    await world.declare()
+    ended: tuple[int | None, bytes] = (0, b"")
+    for attempt in range(20):  # one that was done before the signal came says nothing
+        if (ended := await _broken_off(world, tmp_path, f"was_{attempt}", number)) == (code, b""):
+            break
+    assert ended == (code, b"")
+    assert not list(tmp_path.iterdir())
+    assert not [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(one.info["cmdline"] or ())]
+
+
+async def _broken_off(world: World, tmp_path: Path, name: str, number: signal.Signals) -> tuple[int | None, bytes]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "reactor", "restore", "job_1", "--from", str(ARCHIVE), "--as", name),
+        env=world.env(TMPDIR=str(tmp_path)) | {"PYTHONPATH": str(ROOT)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    await eventually(lambda: process.returncode is not None or [*tmp_path.glob("reactor-*/nats.log")], 20, 0.001)
+    with suppress(ProcessLookupError):
+        process.send_signal(number)
+    _, err = await asyncio.wait_for(process.communicate(), 20)
+    return process.returncode, err
 
 
 async def test_what_is_spoilt_is_not_restored(world: World, tmp_path: Path) -> None:

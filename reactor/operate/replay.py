@@ -9,7 +9,7 @@ go on behind what they had acknowledged as a whole.
 """
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from reactor.core.stream_info import Raw
@@ -41,19 +41,33 @@ async def replay(
         raise NotReplayed("it has sources, whose messages it would take in once more")
     own = {key: value for key, value in description["config"].items() if key not in _ELSEWHERE} | _PLAIN
     await restore(scratch, own, description["state"], archive)
-    consumers = [one for one in await scratch.consumers(own["name"]) if one["config"].get("durable_name")]
-    name, prefix = config["name"], f"reactor.restored.{config['name']}"
+    consumers = await scratch.consumers(own["name"])
+    name, prefix = config["name"], own_subject(config["name"])
+    keeps_all = config.get("retention", "limits") == "limits"
     await js.create_stream(_filling(config, prefix, description["state"].get("first_seq", 0)))
-    if config.get("retention", "limits") != "limits":  # such a stream keeps nothing that nobody waits for
-        await _make(js, name, {one["name"]: one["config"] for one in consumers})
+    if not keeps_all:  # it keeps nothing that nobody waits for
+        await make_consumers(js, name, consumers)
     reached = dict.fromkeys((one["name"] for one in consumers), 0)
     async for messages in scratch.replay(own["name"], ">", batch=AT_ONCE):
         for message, seq in zip(messages, await _publish(js, prefix, messages), strict=True):
             reached |= {one["name"]: seq for one in consumers if message.seq <= one["ack_floor"]["stream_seq"]}
     info = await js.update_stream(config)
-    if config.get("retention", "limits") == "limits":
-        await _make(js, name, {one["name"]: _behind(one["config"], reached[one["name"]]) for one in consumers})
+    if keeps_all:
+        behind = [one | {"config": _behind(one["config"], reached[one["name"]])} for one in consumers]
+        await make_consumers(js, name, behind)
     return info
+
+
+def own_subject(name: str) -> str:
+    """The subject of a restored stream where others have its own."""
+    return f"reactor.restored.{name}"
+
+
+async def make_consumers(js: JetStream, stream: str, consumers: Iterable[Raw]) -> None:
+    """The durable ones: others went with their clients."""
+    for one in consumers:
+        if one["config"].get("durable_name"):
+            await js.create_consumer(stream, one["config"])
 
 
 def _filling(config: Raw, prefix: str, first_seq: int) -> Raw:
@@ -80,8 +94,3 @@ def _behind(config: Raw, seq: int) -> Raw:
     """A consumer that goes on behind this sequence."""
     start = {"deliver_policy": "by_start_sequence", "opt_start_seq": seq + 1}
     return {key: value for key, value in config.items() if key != "opt_start_time"} | start
-
-
-async def _make(js: JetStream, stream: str, configs: Mapping[str, Raw]) -> None:
-    for config in configs.values():
-        await js.create_consumer(stream, config)

@@ -13,7 +13,7 @@ from reactor.core.stream_info import Raw, brought_back
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import NotFound, Refused
 from reactor.jetstream.snapshots import restore
-from reactor.operate.replay import NotReplayed, Scratch, replay
+from reactor.operate.replay import NotReplayed, Scratch, make_consumers, own_subject, replay
 
 
 class NotRestored(Exception):
@@ -70,8 +70,7 @@ class Restorer:
                 message = f"the server does not take the backup of {manifest.stream} back: {error}"
                 raise NotRestored(message) from error
             info, how = await self._replayed(backup, config), f"{how}, message by message"
-        lacking = await self._lacking(name, manifest.consumers)
-        await self._make_consumers(name, lacking)
+        await make_consumers(self._js, name, await self._lacking(name, manifest.consumers))
         return await self._done(info, manifest.job_id, 0, _told(how, why))
 
     async def _replayed(self, backup: Backup, config: Raw) -> Raw:
@@ -90,7 +89,7 @@ class Restorer:
         """Empty, with its consumers: its sequences go on, so that nobody's late acknowledgement hits a new message."""
         config = await self._free(recipe.config, name) | {"first_seq": recipe.last_seq + 1}
         info = await self._js.create_stream(config)
-        await self._make_consumers(name, recipe.consumers)
+        await make_consumers(self._js, name, recipe.consumers)
         how = _told(f"without its {recipe.messages} messages", why)
         return await self._done(info, recipe.job_id, recipe.messages, how)
 
@@ -111,17 +110,12 @@ class Restorer:
             subject, owners = next(iter(taken.items()))
             message = f"{subject} belongs to stream {', '.join(owners)} now: --as NAME restores beside it"
             raise NotRestored(message)
-        own = {"subjects": [f"reactor.restored.{name}"]} if taken else {}
+        own = {"subjects": [own_subject(name)]} if taken else {}
         return brought_back(config) | {"name": name} | own
 
     async def _lacking(self, name: str, consumers: Sequence[Raw]) -> list[Raw]:
         there = await self._js.consumer_names(name)
         return [one for one in consumers if one["name"] not in there]
-
-    async def _make_consumers(self, name: str, consumers: Sequence[Raw]) -> None:
-        for one in consumers:
-            if one["config"].get("durable_name"):  # others went with their clients
-                await self._js.create_consumer(name, one["config"])
 
     async def _done(self, info: Raw, job_id: str, lost: int, how: str) -> Restored:
         config: dict[str, Any] = info["config"]

@@ -29,7 +29,7 @@ import structlog
 
 from reactor.archive.shelf import BackupFailed
 from reactor.controller.failpoints import Point, reach
-from reactor.controller.fencing import Fenced, Fencing, Proven, Tenure, TenureOver
+from reactor.controller.fencing import Fenced, Fencing, NothingProven, Proven, Tenure, TenureOver, finished
 from reactor.controller.keeper import Keeper
 from reactor.controller.look import ANEW, Judge, Look, Target, blank, is_same, paused, unseen
 from reactor.controller.resources import Resources
@@ -43,6 +43,18 @@ from reactor.store.leases import Lease
 from reactor.telemetry.traces import span
 
 log = structlog.get_logger(__name__)
+
+
+def _given_back(look: Look, error: BaseException) -> Settlement:
+    """The settlement of a stream that was unfenced because of this error. Raises the error if it is not about it."""
+    match error:
+        case BackupFailed():
+            return look.settled(Outcome.UNFIXABLE, Reason.BACKUP_FAILED, f"{error}; so it was not deleted")
+        case NothingProven() | Unanswered():
+            detail = f"{error}; it was given back, and is looked at again later"
+            return look.settled(Outcome.KEPT, Reason.UNKNOWN, detail)
+        case _:
+            raise error
 
 
 class Drainer:
@@ -128,7 +140,7 @@ class Drainer:
         if fence and look.verdict == Wait(Reason.FENCED, fence.until):
             return look.by_verdict()
         if fence and fence.subjects and not isinstance(look.verdict, Unfixable):
-            settlement = await self._fencing.unfence(Fenced(look, look.raw, fence), tenure)
+            settlement = await self._fencing.unfence(Fenced(look, look.raw, fence, look.asked_at), tenure)
         else:
             settlement = look.by_verdict()
         await self._recorder.account(settlement)
@@ -137,7 +149,7 @@ class Drainer:
     async def _report(self, look: Look, tenure: Tenure) -> Settlement:
         """A zombie that is told of, and left alone; what a fence has taken it gets back."""
         if look.stream.fence:
-            return await self._fencing.unfence(Fenced(look, look.raw, look.stream.fence), tenure)
+            return await self._fencing.unfence(Fenced(look, look.raw, look.stream.fence, look.asked_at), tenure)
         settlement = look.by_verdict()
         await self._recorder.report(settlement)
         return settlement
@@ -146,7 +158,7 @@ class Drainer:
         """A zombie that may not be deleted now; no stream stays fenced for that."""
         if look.stream.fence:
             with suppress(PermissionDenied):  # then it is this very right that is missing
-                await self._fencing.unfence(Fenced(look, look.raw, look.stream.fence), tenure)
+                await self._fencing.unfence(Fenced(look, look.raw, look.stream.fence, look.asked_at), tenure)
         return settlement
 
     async def _drain(self, look: Look, reason: Reason, tenure: Tenure) -> Settlement:
@@ -173,37 +185,61 @@ class Drainer:
         return settlement
 
     async def _fence_and_delete(self, look: Look, reason: Reason, tenure: Tenure) -> Settlement:
+        """Fence, prove, delete. Whatever is raised behind the fence unfences first, if no deletion is under way."""
         behind = await self._fencing.fence(look, tenure)
         try:
-            proof, backup = await self._fencing.prove(behind, tenure), None
-            await reach(Point.PROVEN, look.stream.name)
-            if isinstance(proof, Proven) and (keeper := self._keeper_of(look)):
-                backup = keeper.address_of(await keeper.take(behind, tenure))
-                proof = await self._fencing.prove(behind, tenure)  # it took its time
-            if isinstance(proof, Proven):
-                await self._fencing.delete(proof, tenure)
-        except BackupFailed as error:
-            settlement = await self._fencing.unfence(behind, tenure)
-            failed = look.settled(Outcome.UNFIXABLE, Reason.BACKUP_FAILED, f"{error}; so it was not deleted")
-            return settlement if settlement.outcome is Outcome.UNFIXABLE else failed
-        except (NotFound, Unanswered):  # it is gone; or it may have happened, or may still happen
+            proof, backup = await self._prove(behind, tenure)
+        except NotFound:
             raise
-        except JetStreamError as error:  # nothing is proven, and nothing has happened
-            if isinstance(error, NobodyThere) and not await self._fencing.is_ours(look.stream, behind.fence):
-                return look.settled(Outcome.WAITING, Reason.FENCED, "the fence is not ours any more")
-            settlement = await self._fencing.unfence(behind, tenure)
-            if settlement.outcome is Outcome.UNFIXABLE:
-                return settlement
-            raise
+        except BaseException as error:  # noqa: BLE001  # no error, bug or cancellation may leave the stream fenced
+            return await self._give_up(behind, tenure, error)
         if isinstance(proof, Pause):
             settlement = await self._fencing.unfence(behind, tenure)
             return settlement if settlement.outcome is Outcome.UNFIXABLE else paused(look, proof)
         if isinstance(proof, Look):
             return await self._fencing.unfence(behind, tenure, because=proof)
+        if (kept := await self._delete(behind, proof, tenure)) is not None:
+            return kept
         late_s = self._late_s(look)
         await reach(Point.DELETED, look.stream.name)
         left = await self._companions.delete(look.snapshot.topology, look.stream.job_id)
         return replace(look.settled(Outcome.DRAINED, reason, left), late_s=late_s, backup=backup)
+
+    async def _give_up(self, behind: Fenced, tenure: Tenure, error: BaseException) -> Settlement:
+        """Unfence after this error, and settle the stream. Raises the error if it is not about the stream."""
+        try:
+            settlement = await finished(self._fencing.unfence(behind, tenure))
+        except (JetStreamError, TenureOver):
+            if isinstance(error, Exception):
+                raise
+            raise error from None  # a cancellation stays one
+        if not isinstance(error, Exception):
+            raise error
+        if settlement.outcome is Outcome.UNFIXABLE or settlement.reason is Reason.FENCED:
+            return settlement
+        if isinstance(error, NobodyThere):  # others have given it subjects behind our fence
+            return settlement
+        return _given_back(behind.look, error)
+
+    async def _prove(self, behind: Fenced, tenure: Tenure) -> tuple[Proven | Look | Pause, str | None]:
+        """The proof, and the address of the backup. A backup takes its time, so all is read and proven once more."""
+        await reach(Point.FENCED, behind.look.stream.name)
+        proof = await self._fencing.prove(behind, tenure)
+        await reach(Point.PROVEN, behind.look.stream.name)
+        if not isinstance(proof, Proven) or (keeper := self._keeper_of(behind.look)) is None:
+            return proof, None
+        backup = keeper.address_of(await keeper.take(behind, tenure))
+        return await self._fencing.prove(await self._fencing.read_again(behind, tenure), tenure), backup
+
+    async def _delete(self, behind: Fenced, proof: Proven, tenure: Tenure) -> Settlement | None:
+        """Delete what is proven; None, or the settlement of a stream that was not deleted after all."""
+        try:
+            await self._fencing.delete(proof, tenure)
+        except (NotFound, Unanswered):  # it is gone; or it may have happened, or may still happen
+            raise
+        except Exception as error:  # noqa: BLE001  # as above
+            return await self._give_up(behind, tenure, error)
+        return None
 
     def _keeper_of(self, look: Look) -> Keeper | None:
         """Who makes the backup without which this stream does not go; None where it may."""

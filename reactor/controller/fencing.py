@@ -5,25 +5,26 @@ states are types: `delete` takes nothing but what is Proven.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from reactor.controller.failpoints import Point, reach, reach_during
+from reactor.controller.failpoints import Point, reach_during
 from reactor.controller.look import Look
 from reactor.controller.resources import Resources
-from reactor.core.model import SECOND, Drain, Fence, Outcome, Reason, Record, Settlement, Stream
+from reactor.core.model import SECOND, Drain, Fence, Outcome, Reason, Record, Settlement
 from reactor.core.pause import Pause
 from reactor.core.policy import Policy, decide
 from reactor.core.stream_info import (
+    FENCE_TOKEN_KEY,
     Raw,
     beside,
     fenced,
     fenced_subject,
-    instant,
     lifted_of,
-    read_fence,
     read_stream,
+    silent_followers,
     unfenced,
 )
 from reactor.jetstream.errors import NobodyThere, NotFound, Refused
@@ -31,6 +32,7 @@ from reactor.store.leases import Lease
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.traces import span
 
+Result = TypeVar("Result")
 _PATIENCE_S = (0.005, 0.02, 0.1, 0.4)
 """Pauses between barriers that nobody heard; four are more than any cluster needs to tell its nodes of a subject."""
 
@@ -66,6 +68,10 @@ class TenureOver(Exception):
     """Nothing more of this stream is ours to do; the next look goes on from what stands there."""
 
 
+class NothingProven(Exception):
+    """The barrier was answered, and its answer proves nothing any more: says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fenced:
     """The state behind a fence of ours. It is left by a proof, or by giving back what the fence took."""
@@ -73,14 +79,31 @@ class Fenced:
     look: Look
     raw: Raw
     """The stream as the server has it now."""
-    fence: Fence
+    fence: Fence | None
+    """None for a sealed stream, which takes nothing in and needs no fence."""
+    asked_at: float
+    """When the server was asked for `raw`, by this process's monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proven:
     """The state behind the barrier: the stream ends where the look saw its end. Only this one may be deleted."""
 
-    look: Look
+    behind: Fenced
+
+
+async def finished(work: Coroutine[Any, Any, Result]) -> Result:
+    """Do the work to its end, even if this task is cancelled meanwhile. The next await then raises the cancellation."""
+    task, cancelled = asyncio.ensure_future(work), False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled and (current := asyncio.current_task()):
+        current.uncancel()
+        current.cancel()
+    return task.result()
 
 
 class Fencing:
@@ -98,18 +121,24 @@ class Fencing:
     async def fence(self, look: Look, tenure: Tenure) -> Fenced:
         """Take the stream's subjects away; or take a fence over that has outlived its lease, with all it gives back."""
         config, standing, stream = look.raw["config"], look.stream.fence, look.stream
+        if stream.sealed:
+            return Fenced(look, look.raw, None, look.asked_at)
         # Not before our own deadline: we asked the server no later than it answered.
         until = stream.observed_at + int((tenure.deadline - look.asked_at) * SECOND)
-        lifted = lifted_of(config, look.raw.get("state") or {})
-        subjects = tuple(config["subjects"])
+        subjects, lifted = tuple(config["subjects"]), lifted_of(config)
         if standing:
             subjects, lifted = standing.subjects, lifted | standing.lifted
         fence = Fence(tenure.lease.token, until, subjects, lifted)
+        asked_at = tenure.monotonic()
         with span("fence"):
             update = self._effects.update_stream(fenced(config, fence))
-            raw = await reach_during(Point.FENCE_SENT, stream.name, update)
-        await reach(Point.FENCED, stream.name)
-        return Fenced(look, raw, fence)
+            raw = await finished(reach_during(Point.FENCE_SENT, stream.name, update))
+        return Fenced(look, raw, fence, asked_at)
+
+    async def read_again(self, behind: Fenced, tenure: Tenure) -> Fenced:
+        """The same state with the stream as it stands now: others may have changed it meanwhile."""
+        asked_at = tenure.monotonic()
+        return replace(behind, raw=await self._effects.stream_info(behind.look.stream.name), asked_at=asked_at)
 
     async def prove(self, behind: Fenced, tenure: Tenure) -> Proven | Look | Pause:
         """A proof behind the fence that the stream is what was judged; or the look, or the pause, that keeps it.
@@ -127,14 +156,17 @@ class Fencing:
         again = await self._again(look, event)
         if (event, again.told) != (look.event, look.told) or not again.coverage.intact:
             return again
-        if instant(behind.raw.get("created")) != look.stream.created:
+        if behind.fence is None:
+            behind = await self.read_again(behind, tenure)
+        if not _is_as_judged(look, behind.raw):
             return again
         with span("barrier"):
-            subject = fenced_subject(look.stream.name, behind.fence.token)
-            proven, pause = await asyncio.gather(self._barrier(look.stream, subject), self._pausing.standing())
+            end, pause = await asyncio.gather(self._end(behind), self._pausing.standing())
         if pause:
             return pause
-        return Proven(look) if proven else again
+        if end != look.stream.last_seq:
+            return again
+        return Proven(behind)
 
     async def _again(self, look: Look, event: Record | None) -> Look:
         """The look with what is said of the job behind the fence."""
@@ -143,44 +175,51 @@ class Fencing:
         opinion = await self._directory.opinion(stream.job_id, record, stream.observed_at, look.coverage)
         return replace(look, event=event, record=opinion.record, coverage=opinion.coverage, told=opinion.told)
 
-    async def _barrier(self, stream: Stream, subject: str) -> bool:
-        """Whether the stream ends where the look saw its end. Raises NobodyThere where the fence is not ours.
+    async def _end(self, behind: Fenced) -> int:
+        """The last sequence of the stream, by the barrier. Raises NobodyThere if our fence does not stand.
 
         The server that we are connected to may hear a moment later that somebody listens to the new subject.
         """
+        name = behind.look.stream.name
+        if behind.fence is None:
+            return read_stream(behind.raw, "").last_seq
+        subject = fenced_subject(name, behind.fence.token)
         for pause_s in _PATIENCE_S:
             try:
-                return await self._effects.barrier(stream.name, subject, stream.last_seq)
+                return await self._effects.barrier(name, subject)
             except NobodyThere:
                 await asyncio.sleep(pause_s)
-        return await self._effects.barrier(stream.name, subject, stream.last_seq)
+        return await self._effects.barrier(name, subject)
 
     async def delete(self, proven: Proven, tenure: Tenure) -> None:
-        """The deletion: what all of this is about."""
-        name = proven.look.stream.name
+        """Delete the stream if the proof still holds. Raises TenureOver and NothingProven if it does not."""
+        name = proven.behind.look.stream.name
         with span("delete"):
             tenure.check("deletion")
+            if why := silent_followers(proven.behind.raw, tenure.monotonic() - proven.behind.asked_at):
+                raise NothingProven(why)
             await reach_during(Point.DELETE_SENT, name, self._effects.delete_stream(name))
 
-    async def is_ours(self, stream: Stream, fence: Fence) -> bool:
-        """Whether the fence that stands now is this one."""
-        raw = await self._reads.stream_info(stream.name)
-        standing = read_fence(raw["config"], stream.observed_at)
-        return standing is not None and standing.token == fence.token
-
     async def unfence(self, behind: Fenced, tenure: Tenure, because: Look | None = None) -> Settlement:
-        """Give a stream back what its fence has taken, and judge it without; `because` of what was seen behind it."""
-        look, fence = behind.look, behind.fence
+        """Give a stream back what its fence has taken, and judge it without; `because` of what was seen behind it.
+
+        The config is read again first, so what others have changed behind the fence stays. Raises TenureOver.
+        """
+        look, fence, raw = behind.look, behind.fence, behind.raw
         try:
             with span("unfence"):
                 with suppress(LedgerError):  # no replica has a lease now: the clock's word will do, the job may live
                     tenure.check("unfence", held=await self._ledger.leases.holds(tenure.lease))
-                tenure.check("unfence")
-                raw = await self._effects.update_stream(unfenced(behind.raw["config"], fence))
+                if fence is not None:
+                    raw = await self._effects.stream_info(look.stream.name)
+                    if not _stands(raw, fence):
+                        return look.settled(Outcome.WAITING, Reason.FENCED, "the fence is not ours any more")
+                    tenure.check("unfence")
+                    raw = await self._effects.update_stream(unfenced(raw["config"], fence))
         except Refused as error:
             if isinstance(error, NotFound):
                 raise
-            subjects = ", ".join(fence.subjects)
+            subjects = ", ".join(fence.subjects) if fence else ""
             detail = f"stays fenced, since it cannot get {subjects} back: {error}; free them, then it is tried again"
             return look.settled(Outcome.UNFIXABLE, Reason.REFUSED, detail)
         look = because or look
@@ -191,3 +230,15 @@ class Fencing:
             detail = "it changed on the way; it is looked at again later"
             return look.settled(Outcome.WAITING, Reason.ACTIVE, detail)
         return replace(look, raw=raw, stream=stream, verdict=verdict).by_verdict()
+
+
+def _is_as_judged(look: Look, raw: Raw) -> bool:
+    """Whether it is the incarnation that was judged, and nobody has protected it since."""
+    stream = read_stream(raw, look.stream.job_id)
+    same = (stream.created, stream.sealed) == (look.stream.created, look.stream.sealed)
+    return same and not stream.protected
+
+
+def _stands(raw: Raw, fence: Fence) -> bool:
+    """Whether what this fence has taken is still to be given back."""
+    return bool((raw["config"].get("metadata") or {}).get(FENCE_TOKEN_KEY) == fence.token)

@@ -22,10 +22,9 @@ from reactor.controller.standing import Standing
 from reactor.core.model import SECOND, Event, Malformed, fold
 from reactor.core.observer import FORGETFUL, Observer
 from reactor.core.policy import Policy
-from reactor.core.stream_info import ADVISORY, instant
+from reactor.core.stream_info import ADVISORY, headers_size, instant
 from reactor.directories.events import Directory, Taken
 from reactor.jetstream.client import read_delivery
-from reactor.jetstream.connection import size_of
 from reactor.jetstream.errors import JetStreamError, NotFound
 from reactor.jetstream.topology import DEAD_LETTER_SUBJECT, topology_of
 from reactor.store.audit import Audit
@@ -76,13 +75,13 @@ class DeadLetters:
         subject = _readable(msg.subject)
         reason = malformed.reason.encode("ascii", "backslashreplace").decode().replace("\n", " ")
         headers = {"Reactor-Subject": subject, "Reactor-Sequence": str(malformed.word.seq), "Reactor-Reason": reason}
-        if size_of(headers) <= self._max_payload // 2:
+        if headers_size(headers) <= self._max_payload // 2:
             return headers
         return {name: value[: min(LONG, self._max_payload // 8)] for name, value in headers.items()}
 
     def _parts(self, data: bytes, headers: dict[str, str]) -> Iterator[bytes]:
         largest = headers | {"Reactor-Part": "9" * 16, "Nats-Msg-Id": "9" * 56}
-        room = max(self._max_payload - size_of(largest), 1)
+        room = max(self._max_payload - headers_size(largest), 1)
         return (data[start : start + room] for start in range(0, max(len(data), 1), room))
 
 
@@ -224,15 +223,17 @@ class AdvisorySubscriber:
         job_id = self._policy.job_id(stream)
         if job_id is None:
             if action in {"CREATED", "UPDATED"}:
-                await self._look_at_another(stream)
+                await self._learn_origins(stream)
             return
         match action:
             case "CREATED":
                 self._recorder.lets_go(stream)
                 await self._ledger.due.hint(job_id, self._policy.age_guard / SECOND)
                 await self._standing.made(stream, job_id, _told_at(msg))
+                await self._learn_origins(stream)
             case "UPDATED":
-                pass
+                if not self._recorder.sees_to(stream):  # else it is our own fence
+                    await self._learn_origins(stream)
             case "DELETED":
                 if not self._recorder.sees_to(stream):
                     await self._standing.deleted(stream)
@@ -240,11 +241,15 @@ class AdvisorySubscriber:
             case _:
                 await self._ledger.tallies.count_delivery(job_id, action.lower())
 
-    async def _look_at_another(self, stream: str) -> None:
-        """A stream that is nobody's job's: it may mirror or source one, or capture advisories."""
+    async def _learn_origins(self, stream: str) -> None:
+        """Remember which streams this one mirrors or sources, and whether it captures advisories.
+
+        A job's own stream may source another job's, too.
+        """
         with suppress(NotFound):
             topology = topology_of([(await self._reads.stream_info(stream))["config"]])
-            await self._ledger.surroundings.add(sorted(topology.sourced), topology.captors)
+            if topology.sourced or topology.captors:
+                await self._ledger.surroundings.add(sorted(topology.sourced), topology.captors)
 
     async def _forget(self, stream: str, job_id: str) -> None:
         """There is nothing to look at any more; but a deletion of ours is still to be accounted for by a look."""

@@ -57,7 +57,7 @@ class Undisturbed:
         if fence.until > look.stream.observed_at:
             await asyncio.sleep(min((fence.until - look.stream.observed_at) / SECOND, 1.0))
             return None
-        settlement = await self._fencing.unfence(Fenced(look, look.raw, fence), tenure)
+        settlement = await self._fencing.unfence(Fenced(look, look.raw, fence, look.asked_at), tenure)
         if settlement.outcome is Outcome.UNFIXABLE:
             message = f"stream {target.name} {settlement.detail}"
             raise StaysFenced(message)

@@ -177,6 +177,8 @@ class Stream:
     protected: bool = False
     fenceable: bool = True
     """False for a mirror, and for a stream that another one mirrors or sources."""
+    sealed: bool = False
+    """It takes nothing in, and never will."""
     mirror_of: str | None = None
     fence: Fence | None = None
     messages: int = 0

@@ -6,12 +6,13 @@ consumer.go (ConsumerInfo). Whatever cannot be read becomes a None or a False th
 
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha1
-from typing import Any
+from typing import Any, Final
 
+from reactor.core.foreign_json import read_json
 from reactor.core.model import SECOND, Consumers, Fence, Stream, format_instant, parse_instant
 
 PROTECT_KEY = "reactor.protect"
@@ -26,6 +27,12 @@ ADVISORY = "$JS.EVENT.ADVISORY"
 """Where JetStream tells what happens to streams and consumers."""
 FENCES = "reactor.fence.>"
 """Where fenced streams are, and the barrier is published: reactor's alone."""
+IMPOSSIBLE_SEQUENCE: Final = 2**63
+"""One more than a stream's last sequence can be."""
+LEADER_HEARD_S: Final = 3.5
+"""Half a second less than the shortest election timeout of nats-server."""
+ELECTION_OVER_S: Final = 15.0
+"""More than the longest election timeout of nats-server (9 s)."""
 LONGEST_LEASE = 3_600 * SECOND
 """A fence for longer is none of reactor's (see REACTOR_SWEEP_LEASE)."""
 
@@ -45,7 +52,8 @@ def read_stream(raw: Raw, job_id: str, *, reported: bool = True) -> Stream:
         created=instant(raw.get("created")),
         reported=reported and observed_at is not None and _is_whole(state, published),
         protected=str(metadata.get(PROTECT_KEY, "")).lower() == "true",
-        fenceable=bool(config.get("subjects")) and not config.get("mirror"),
+        fenceable=bool(config.get("subjects") or config.get("sealed")) and not config.get("mirror"),
+        sealed=bool(config.get("sealed")),
         mirror_of=(config.get("mirror") or {}).get("name"),
         fence=read_fence(config, observed_at or 0),
         messages=state.get("messages", 0),
@@ -114,50 +122,58 @@ def fenced_subject(name: str, token: str) -> str:
     return f"reactor.fence.{name}.{token}"
 
 
+def barrier_headers(name: str) -> dict[str, str]:
+    """Headers of a message that the stream refuses and never stores: no stream can have this last sequence.
+
+    The refusal (10071) names the end of the stream. Every publisher that expects a sequence provokes it, so it leaves
+    the stream as it was. https://docs.nats.io/nats-concepts/jetstream/headers
+    """
+    return {"Nats-Expected-Stream": name, "Nats-Expected-Last-Sequence": str(IMPOSSIBLE_SEQUENCE)}
+
+
+def headers_size(headers: Mapping[str, str]) -> int:
+    """Bytes of these headers on the wire. They count against `max_payload` and `max_msg_size`."""
+    lines = sum(len(key) + len(value.encode()) + len(": \r\n") for key, value in headers.items())
+    return lines + len("NATS/1.0\r\n\r\n")
+
+
 def read_fence(config: Raw, observed_at: int) -> Fence | None:
     """The fence that a stream is behind, or None. One that cannot be read has no subjects.
 
     What a stream hears by its own subjects is not fenced, whatever its metadata says: that may be forged, or copied
-    along with a config.
+    along with a config. Of what the metadata wants given back, only the keys in `LIFTABLE` are believed.
     """
     name, metadata, subjects = config["name"], config.get("metadata") or {}, config.get("subjects") or []
     token = str(metadata.get(FENCE_TOKEN_KEY, ""))
-    legacy = f"reactor.fence.{name}"  # of reactor 0.1
-    if not any(subject == legacy or subject.startswith(f"{legacy}.") for subject in subjects):
+    if not any(subject.startswith(fenced_subject(name, "")) for subject in subjects):
         return None
     try:
         until = parse_instant(metadata[FENCE_UNTIL_KEY])
-        original, lifted = json.loads(metadata[FENCE_SUBJECTS_KEY]), json.loads(metadata.get(FENCE_LIFTED_KEY, "{}"))
+        original, lifted = read_json(metadata[FENCE_SUBJECTS_KEY]), read_json(metadata.get(FENCE_LIFTED_KEY, "{}"))
     except (KeyError, ValueError, TypeError):
         return Fence(token, 0, ())
-    ours = subjects in ([fenced_subject(name, token)], [legacy]) and until - observed_at <= LONGEST_LEASE
+    ours = subjects == [fenced_subject(name, token)] and until - observed_at <= LONGEST_LEASE
     whole = isinstance(original, list) and all(isinstance(one, str) for one in original) and isinstance(lifted, dict)
-    return Fence(token, until, tuple(original) if ours and whole else (), lifted if whole else {})
+    if not (ours and whole):
+        return Fence(token, until, ())
+    believed = {key: lifted[key] for key, open_value in LIFTABLE.items() if type(lifted.get(key)) is type(open_value)}
+    return Fence(token, until, tuple(original), believed)
 
 
-def lifted_of(config: Raw, state: Raw) -> Raw:
-    """What of a config would keep the barrier from being answered, as it is.
+LIFTABLE: Final[Raw] = {"no_ack": False, "max_msg_size": -1}
+"""What a fence may lift, with the open values. Nothing else: a limit, a `discard` policy or a transform that is lifted
+while messages are in the stream's queue destroys or misfiles messages that were acknowledged (measured)."""
 
-    A stream that acknowledges nothing answers nothing; a replicated one that refuses new messages once it is full
-    answers that first (10077, from 2.12 on), and behind the fence nothing new can come; an empty message with the
-    barrier's headers must not be too large; nor may its subject be transformed or sent on. A stream that holds more
-    than its limits would lose messages if it discarded old ones: it goes on refusing new ones, and is not drained.
+
+def lifted_of(config: Raw) -> Raw:
+    """The values of a config that would keep the barrier from being answered.
+
+    A stream with `no_ack` answers nothing. One that takes only messages smaller than the barrier's headers refuses them
+    with 10054, which does not name its end.
     """
-    lifted = {key: config[key] for key, open_value in _OPEN.items() if config.get(key, open_value) != open_value}
-    held = {"max_msgs": state.get("messages", 0), "max_bytes": state.get("bytes", 0)}
-    if any(0 < config.get(limit, -1) < have for limit, have in held.items()):
-        return {key: value for key, value in lifted.items() if not key.startswith("discard")}
-    return lifted
-
-
-_OPEN: Raw = {
-    "no_ack": False,
-    "discard": "old",
-    "discard_new_per_subject": False,
-    "max_msg_size": -1,
-    "subject_transform": None,
-    "republish": None,
-}
+    limit = config.get("max_msg_size", -1)
+    too_small = 0 <= limit < headers_size(barrier_headers(config["name"]))
+    return ({"no_ack": True} if config.get("no_ack") else {}) | ({"max_msg_size": limit} if too_small else {})
 
 
 def fenced(config: Raw, fence: Fence) -> Raw:
@@ -169,7 +185,47 @@ def fenced(config: Raw, fence: Fence) -> Raw:
         FENCE_LIFTED_KEY: json.dumps(fence.lifted),
     }
     subjects = [fenced_subject(config["name"], fence.token)]
-    return config | {key: _OPEN[key] for key in fence.lifted} | {"subjects": subjects, "metadata": metadata}
+    return config | {key: LIFTABLE[key] for key in fence.lifted} | {"subjects": subjects, "metadata": metadata}
+
+
+def unfenced(config: Raw, fence: Fence) -> Raw:
+    """The config as it stands now, with what this fence has taken given back.
+
+    What others have changed behind the fence stays: a protection, a limit, subjects of their own.
+    """
+    metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key not in FENCE_KEYS}
+    is_taken = config.get("subjects") == [fenced_subject(config["name"], fence.token)]
+    subjects = list(fence.subjects) if is_taken else config.get("subjects")
+    lifted = {key: value for key, value in fence.lifted.items() if config.get(key, LIFTABLE[key]) == LIFTABLE[key]}
+    return config | lifted | {"subjects": subjects, "metadata": metadata}
+
+
+def silent_followers(raw: Raw, elapsed_s: float) -> str | None:
+    """Why a replicated stream's leader may not be its leader any more, or None if it still is.
+
+    `raw` is the leader's own answer, `elapsed_s` how long ago it was asked for. A follower elects nobody within 4 s of
+    hearing from its leader. So a majority must have been heard within `LEADER_HEARD_S`, and no follower may have fallen
+    silent so lately that it may be campaigning now: one vote makes it the leader. One that has been silent for longer
+    than the longest election cannot win it.
+    https://github.com/nats-io/nats-server/blob/main/server/raft.go (minElectionTimeoutDefault, processVoteRequest)
+    """
+    followers = (raw.get("cluster") or {}).get("replicas") or []
+    size = max(raw["config"].get("num_replicas", 1), len(followers) + 1)
+    silences = [_silence_s(follower, elapsed_s) for follower in followers]
+    heard = 1 + sum(silence < LEADER_HEARD_S for silence in silences)
+    if heard <= size // 2:
+        return f"its leader has heard {heard - 1} of its {size - 1} followers in the last {LEADER_HEARD_S:g} s"
+    if any(LEADER_HEARD_S <= silence < ELECTION_OVER_S for silence in silences):
+        return "a follower has just fallen silent, and may be electing another leader"
+    return None
+
+
+def _silence_s(follower: Raw, elapsed_s: float) -> float:
+    """Seconds since the leader heard from it. The server shows 0 also for one that was never heard."""
+    active_s = follower.get("active", 0) / SECOND
+    if active_s or follower.get("current"):
+        return float(active_s) + elapsed_s
+    return ELECTION_OVER_S if follower.get("offline") else LEADER_HEARD_S
 
 
 def has_work_left(messages: int, consumers: Sequence[Raw]) -> bool:
@@ -209,9 +265,3 @@ def brought_back(config: Raw) -> Raw:
     if not config.get("max_age"):
         return config
     return config | {"max_age": 0, "metadata": config["metadata"] | {MAX_AGE_KEY: str(config["max_age"])}}
-
-
-def unfenced(config: Raw, fence: Fence) -> Raw:
-    """The server's own config with all given back that the fence has taken, and the fence out of its metadata."""
-    metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key not in FENCE_KEYS}
-    return config | fence.lifted | {"subjects": list(fence.subjects), "metadata": metadata}

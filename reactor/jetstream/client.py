@@ -1,25 +1,27 @@
 """JetStream's API, request by request, and what its answers amount to."""
 
 import asyncio
+import re
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from uuid import uuid4
 
 import nats
 import nats.errors
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
-from pydantic_core import from_json
 
+from reactor.core.foreign_json import Unreadable, read_json
 from reactor.core.model import parse_instant
-from reactor.core.stream_info import Raw
+from reactor.core.stream_info import Raw, barrier_headers
 from reactor.jetstream.connection import Connection, answered
-from reactor.jetstream.errors import NO_MESSAGE, NotFound, Unreachable, refusal
+from reactor.jetstream.errors import NO_MESSAGE, NotFound, Refused, Unreachable, refusal
 
 SHORT_ACK_TOKENS = 9
-WRONG_LAST_MSG_ID, WRONG_LAST_SEQUENCE = 10070, 10071
+WRONG_LAST_SEQUENCE = 10071
+_END = re.compile(r"wrong last sequence: (0|[1-9][0-9]{0,18})", re.ASCII)
+"""As every server from 2.10 to 2.15 words it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,28 +64,28 @@ class Listing:
 class JetStream(Connection):
     """JetStream's API. Methods raise the errors of `errors`."""
 
-    async def barrier(self, stream: str, subject: str, last_seq: int) -> bool:
-        """Ask a stream to refuse an empty message, and by what it says whether `last_seq` is its end.
+    async def barrier(self, stream: str, subject: str) -> int:
+        """Ask a stream for its end: its last sequence, behind all that was accepted before.
 
-        The message goes through the stream's own queue, or its Raft log, behind all that was accepted before, and is
-        stored in no case: nobody's last message id is the random one. True: the sequence is right and nothing is under
-        way (10070, decided behind everything proposed before). False: somebody has published (10071). Raises Refused
-        for any other answer, NobodyThere where no stream is on that subject, and as `call` does; all of them prove
-        nothing. Headers: https://docs.nats.io/nats-concepts/jetstream/headers
+        The message is empty and expects an impossible last sequence, so the stream refuses it (10071) and names its
+        end. One replica decides in the stream's queue; several decide in their log (up to 2.11) or on the leader,
+        against everything proposed so far (from 2.12 on). Nothing is stored, and the stream stays as it was.
+
+        Raises Refused for any other answer, NobodyThere if no stream is on that subject, and as `call` does. None of
+        them proves anything.
         """
-        headers = {
-            "Nats-Expected-Stream": stream,
-            "Nats-Expected-Last-Sequence": str(last_seq),
-            "Nats-Expected-Last-Msg-Id": uuid4().hex,
-        }
         client = await self._connected()
-        answer = from_json(await self._request(client, subject, b"", headers))
-        error = answer.get("error") or {}
-        if error.get("err_code") == WRONG_LAST_MSG_ID and answer.get("stream") == stream:
-            return True
-        if error and error.get("err_code") != WRONG_LAST_SEQUENCE:
-            raise refusal(error)
-        return False
+        data = await self._request(client, subject, b"", barrier_headers(stream))
+        with suppress(Unreadable, AttributeError, TypeError):
+            answer = read_json(data)
+            error = answer.get("error") or {}
+            end = _END.fullmatch(str(error.get("description")))
+            if end and error.get("err_code") == WRONG_LAST_SEQUENCE and answer.get("stream") == stream:
+                return int(end[1])
+            if error:
+                raise refusal(error)
+        message = f"the barrier got an answer that proves nothing: {data[:200]!r}"
+        raise Refused(0, 0, message)
 
     async def publish(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> tuple[str, int]:
         """Store a message; the stream that took it, and its sequence there. Raises as `call` does."""

@@ -17,10 +17,10 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from pydantic_core import from_json
 
+from reactor.core.foreign_json import Unreadable, read_json
 from reactor.core.pace import Pace
-from reactor.core.stream_info import Raw
+from reactor.core.stream_info import Raw, headers_size
 from reactor.jetstream.errors import (
     JetStreamError,
     NobodyThere,
@@ -40,11 +40,7 @@ PING_INTERVAL_S = 20
 OLDEST_SERVER = (2, 10)
 """The first with stream metadata, which carries the fence, and with the server's own time in each answer."""
 
-NO_MESSAGE = 10037
-SHORT_ACK_TOKENS = 9
-WRONG_LAST_MSG_ID, WRONG_LAST_SEQUENCE = 10070, 10071
 _OF_ONE_STREAM = ("STREAM.INFO.", "STREAM.UPDATE.", "STREAM.DELETE.")
-_NOT_FOUND_CODES = frozenset({10014, NO_MESSAGE, 10059})  # consumer, message, stream
 _VIOLATION = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 _DEAF = re.compile(r'permissions violation for subscription to "([^"]+)"', re.IGNORECASE)
 
@@ -248,7 +244,7 @@ class Connection:
             return allowed
 
     async def _request(self, client: Client, subject: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
-        if (size := len(body) + size_of(headers or {})) > client.max_payload:
+        if (size := len(body) + headers_size(headers or {})) > client.max_payload:
             message = f"{size} bytes to {subject} are more than the server's max_payload of {client.max_payload}"
             raise TooLarge(message)
         key = subject.lower()  # nats-py writes what the server says in lower case
@@ -282,16 +278,17 @@ class Connection:
         return (await self.connect()).jetstream(prefix=self._prefix, timeout=self._timeout)
 
 
-def size_of(headers: Mapping[str, str]) -> int:
-    """Bytes on the wire, at most: they count against `max_payload`, and nats-py forgets them."""
-    return sum(len(key) + len(value.encode()) + len(": \r\n") for key, value in headers.items()) + len(
-        "NATS/1.0\r\n\r\n"
-    )
-
-
 def answered(data: bytes) -> Raw:
-    """An answer of JetStream's. Raises Refused and NotFound: an error may come beside what looks like a result."""
-    answer = from_json(data)
-    if error := answer.get("error"):
+    """An answer of JetStream's. Raises Refused and NotFound: an error may come beside what looks like a result.
+
+    Raises Unanswered if it cannot be read: what was asked for may have happened.
+    """
+    try:
+        answer = read_json(data)
+        error = answer.get("error")
+    except (Unreadable, AttributeError) as unreadable:
+        message = f"an answer that cannot be read: {unreadable}"
+        raise Unanswered(message) from unreadable
+    if error:
         raise refusal(error)
-    return answer  # type: ignore[no-any-return]  # every answer is an object
+    return answer  # type: ignore[no-any-return]  # it is an object

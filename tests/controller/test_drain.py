@@ -7,15 +7,21 @@ from typing import Any
 import nats.js.errors
 import psutil
 import pytest
-from bench import Bench
+from bench import Bench, Killed
 from harness import World, eventually, relayed
 
 from reactor.cli.embedded import free_port
+from reactor.controller import failpoints
+from reactor.controller.failpoints import Point
 from reactor.controller.look import Target
 from reactor.core.model import Outcome, Reason, Settlement
+from reactor.core.pause import pausing
 from reactor.core.stream_info import FENCE_TOKEN_KEY
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import Unanswered, Unreachable
+from reactor.jetstream.topology import PAUSE_SUBJECT
+from reactor.store.leases import Leases
+from reactor.store.scripts import LedgerError
 from reactor.worker.connections import connections
 from reactor.worker.options import nats_options
 
@@ -264,12 +270,109 @@ async def test_the_fence_of_a_killed_replica_is_lifted_where_the_job_lives(world
 
 async def _die_behind_the_fence(bench: Bench) -> None:
     async def die() -> None:
-        raise asyncio.CancelledError
+        bench.effects.dead = True
+        raise Killed
 
     bench.effects.before["barrier"] = die
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(Killed):
         await bench.drain()
+    bench.effects.dead = False
     assert await bench.fenced()
+
+
+@pytest.mark.parametrize("what", ["redis", "bug", "cancelled"])
+async def test_whatever_is_raised_behind_a_fence_unfences_first(
+    world: World, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis died, a bug, a cancellation: no stream stays fenced for it."""
+    raised = {"redis": LedgerError("gone"), "bug": KeyError("a bug"), "cancelled": asyncio.CancelledError()}[what]
+    async with Bench(world) as bench:
+        await world.zombie(1, messages=2)
+
+        async def fail(*_: object) -> None:
+            raise raised
+
+        async def redis_dies() -> None:
+            monkeypatch.setattr(Leases, "holds", fail)
+
+        async def raise_it() -> None:
+            assert await bench.fenced()
+            raise raised
+
+        if what == "redis":
+            bench.effects.before["STREAM.UPDATE"] = redis_dies
+        else:
+            bench.effects.before["barrier"] = raise_it
+        with pytest.raises(type(raised)):
+            await bench.drain()
+        monkeypatch.undo()
+        assert (await bench.whole())["state"]["messages"] == 2
+
+
+async def test_a_fence_whose_sender_is_cancelled_is_lifted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request is under way: its answer is waited for, and the fence is lifted before the task ends."""
+    async with Bench(world) as bench:
+        await world.zombie(1)
+        tasks: list[asyncio.Task[Settlement]] = []
+
+        async def cancel(point: Point, _: str) -> None:
+            if point is Point.FENCE_SENT:
+                tasks[0].cancel()
+
+        monkeypatch.setattr(failpoints, "armed", cancel)
+        tasks.append(asyncio.create_task(bench.drain()))
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[0]
+        await bench.whole()
+
+
+async def test_a_barrier_without_an_answer_unfences(world: World) -> None:
+    """It proves nothing, and nothing has happened."""
+    async with Bench(world) as bench:
+        await world.zombie(1)
+
+        async def mute() -> None:
+            raise Unanswered("no answer")
+
+        bench.effects.before["barrier"] = mute
+        settlement = await bench.drain()
+        assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.UNKNOWN)
+        await bench.whole()
+
+
+async def test_what_others_change_behind_the_fence_stays(world: World) -> None:
+    """A limit, a description, a protection: unfence starts from the config as it stands then."""
+    async with Bench(world) as bench:
+        await world.zombie(1)
+
+        async def change() -> None:
+            info = await world.info("job_1")
+            assert info is not None
+            metadata = info["config"]["metadata"] | {"theirs": "new"}
+            await world.api(
+                "STREAM.UPDATE.job_1", info["config"] | {"max_age": 3600 * 10**9, "max_msgs": 9, "metadata": metadata}
+            )
+            await world.publish(PAUSE_SUBJECT, pausing("an operator", "a reason", None))
+
+        bench.reads.before["STREAM.INFO.JOBS"] = change  # behind the fence, before the barrier
+        assert (await bench.drain()).reason is Reason.PAUSED
+        config = (await bench.whole())["config"]
+        assert (config["max_age"], config["max_msgs"], config["metadata"]["theirs"]) == (3600 * 10**9, 9, "new")
+
+
+async def test_a_sealed_stream_falls_without_a_fence(world: World) -> None:
+    """It takes nothing in and can never be unsealed; its job must be over all the same."""
+    async with Bench(world) as bench:
+        for number in (1, 2):
+            await world.zombie(number)
+            info = await world.info(f"job_{number}")
+            assert info is not None
+            assert "error" not in await world.api(f"STREAM.UPDATE.job_{number}", info["config"] | {"sealed": True})
+        bench.reads.before["STREAM.MSG.GET.JOBS"] = lambda: world.emit(2, "STARTED")
+        settlement = await bench.drain("job_2")
+        assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.RUNNING)
+        assert (await bench.drain()).outcome is Outcome.DRAINED
+    assert await world.names() == {"job_2"}
 
 
 async def test_a_fence_that_was_taken_over_keeps_the_first_subjects(world: World) -> None:

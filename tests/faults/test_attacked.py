@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import sys
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable
@@ -29,13 +30,18 @@ from harness import (
     served,
     worker,
 )
+from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from reactor.cli.embedded import HOST, free_port
 from reactor.controller.failpoints import Point
 from reactor.core.model import SECOND, Outcome, Reason, format_instant, parse_instant
+from reactor.core.pause import pausing
 from reactor.core.stream_info import FENCE_TOKEN_KEY, FENCE_UNTIL_KEY
-from reactor.jetstream.topology import ADVISORY_SUBJECTS
+from reactor.jetstream.client import JetStream
+from reactor.jetstream.errors import Refused
+from reactor.jetstream.topology import ADVISORY_SUBJECTS, PAUSE_SUBJECT
+from reactor.worker.options import nats_options
 
 SHORT_LEASE = {"REACTOR_SWEEP_LEASE": "2s", "REACTOR_RECONCILE_INTERVAL": "1s"}
 
@@ -325,8 +331,9 @@ async def test_what_would_keep_the_barrier_from_being_answered_is_lifted(
         await eventually(lambda: _last_seq(world, 2))  # one of them acknowledges nothing
         await world.emit(1, "SUCCESS")
         if kept:
-            bench.effects.before["barrier"] = lambda: _store(world, before)
-            assert (await bench.drain()).outcome is not Outcome.DRAINED
+            bench.reads.before["STREAM.INFO.JOBS"] = lambda: _pause_if_fenced(world, before)
+            settlement = await bench.drain()
+            assert settlement.reason is Reason.PAUSED, settlement
             after = await world.info("job_1")
             assert after is not None
             assert after["config"] == before
@@ -340,12 +347,79 @@ async def _last_seq(world: World, seq: int) -> bool:
     return info is not None and bool(info["state"]["last_seq"] == seq)
 
 
-async def _store(world: World, config: dict[str, Any]) -> None:
-    """Somebody gets a message in behind the fence, by its very subject."""
+async def _pause_if_fenced(world: World, config: dict[str, Any]) -> None:
+    """An operator pauses behind the fence, so the barrier is sent and the stream is given back."""
     info = await world.info("job_1")
     assert info is not None
     assert info["config"]["subjects"] != config["subjects"]
-    await world.nc.request(info["config"]["subjects"][0], b"", timeout=5)
+    await world.publish(PAUSE_SUBJECT, pausing("an operator", "a reason", None))
+
+
+REFUSAL: dict[str, Any] = {
+    "error": {"code": 400, "err_code": 10071, "description": "wrong last sequence: 7"},
+    "stream": "job_1",
+}
+
+
+ANSWERS: dict[str, tuple[Any, int | None]] = {
+    "the stream's own": (REFUSAL, 7),
+    "another stream": (REFUSAL | {"stream": "job_2"}, None),
+    "other words": (REFUSAL | {"error": REFUSAL["error"] | {"description": "a wrong last sequence: 7!"}}, None),
+    "without a number": ({"error": {"code": 400, "err_code": 10164, "description": "wrong"}, "stream": "job_1"}, None),
+    "another error": (REFUSAL | {"error": {"code": 400, "err_code": 10077, "description": "full"}}, None),
+    "stored": ({"stream": "job_1", "seq": 8}, None),
+    "odd": ({"error": "wrong last sequence: 7"}, None),
+    "a list": ([], None),
+    "nested too deeply": ("[" * 100_000, None),
+    "no JSON": ("no", None),
+}
+
+
+@pytest.mark.parametrize(("answer", "end"), ANSWERS.values(), ids=ANSWERS)
+async def test_an_answer_that_is_not_the_streams_own_proves_nothing(world: World, answer: Any, end: int | None) -> None:
+    """Anybody may listen on the subject of a fence."""
+
+    async def reply(msg: Msg) -> None:
+        await msg.respond(answer.encode() if isinstance(answer, str) else json.dumps(answer).encode())
+
+    await world.nc.subscribe("reactor.fence.job_1.token", cb=reply)
+    await world.nc.flush()
+    js = JetStream(nats_options(world.load().nats))
+    if end is None:
+        with pytest.raises(Refused):
+            await js.barrier("job_1", "reactor.fence.job_1.token")
+    else:
+        assert await js.barrier("job_1", "reactor.fence.job_1.token") == end
+    await js.close()
+
+
+async def test_a_forged_fence_gives_back_nothing_but_its_two_keys(world: World) -> None:
+    """It may claim that a name, a limit or a policy was lifted: neither this stream nor another gets any of it."""
+    await world.declare()
+    await world.stream("ORDERS", subjects=["orders"], messages=3)
+    forged = {"name": "ORDERS", "max_msgs": 1, "discard": "new", "no_ack": True, "max_msg_size": "big"}
+    metadata = {
+        FENCE_TOKEN_KEY: "t",
+        FENCE_UNTIL_KEY: "2026-01-01T00:00:00Z",
+        "reactor.fence.subjects": '["job.1.tasks"]',
+        "reactor.fence.lifted": json.dumps(forged),
+    }
+    await world.stream("job_1", subjects=["reactor.fence.job_1.t"], metadata=metadata, messages=2)
+    orders = (await world.info("ORDERS") or {})["config"]
+    await world.emit(1, "STARTED")
+    assert await world.verdicts() == {"job_1": ("kept", "running")}
+    assert (await world.info("ORDERS") or {})["config"] == orders
+    info = await world.info("job_1")
+    assert info is not None
+    config = {key: info["config"].get(key) for key in ("subjects", "max_msgs", "discard", "no_ack", "max_msg_size")}
+    assert config == {
+        "subjects": ["job.1.tasks"],
+        "max_msgs": -1,
+        "discard": "old",
+        "no_ack": True,  # the one key of its own: the worst that a forger can do is to silence the stream
+        "max_msg_size": -1,
+    }
+    assert info["state"]["messages"] == 2
 
 
 async def test_a_stream_that_holds_more_than_its_limits_loses_nothing(world: World) -> None:
@@ -394,7 +468,7 @@ async def test_an_interrupted_pass_finishes_what_is_fenced(world: World, number:
     for job in range(30):
         await world.zombie(job)
     process = await asyncio.create_subprocess_exec(
-        *("python", "-m", "reactor", "reconcile", "--json"),
+        *(sys.executable, "-m", "reactor", "reconcile", "--json"),
         env=world.env(REACTOR_SWEEP_MAX_RATE="5") | {"PYTHONPATH": str(ROOT)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

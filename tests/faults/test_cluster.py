@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from bench import Bench
 from harness import World, connected, eventually, gone, own_cluster, own_valkey, worker
 
 from reactor.cli.embedded import HOST, Server
+from reactor.core.model import Outcome
+from reactor.core.stream_info import silent_followers
 
 Cluster = tuple[World, list[Server]]
 ZOMBIES = [f"job_{number}" for number in range(9)]
@@ -92,3 +96,67 @@ async def test_a_lost_quorum_is_no_empty_list(cluster: Cluster) -> None:
     info = await world.info("job_100")
     assert info is not None
     assert info["state"]["messages"] == 1
+
+
+async def test_a_leader_that_is_cut_off_from_its_followers_proves_nothing(cluster: Cluster) -> None:
+    """Behind the fence: the followers may have elected another one, which has acknowledged something since."""
+    world, nodes = cluster
+    await world.stream("job_50", num_replicas=3, messages=1)
+    await world.emit(50, "SUCCESS")
+    info = await eventually(lambda: _led(world, "job_50"))
+    leader = int(info["cluster"]["leader"][1:])
+    beside = replace(world, nats_url=f"nats://{HOST}:{nodes[leader].port}")
+    followers = [node for number, node in enumerate(nodes) if number != leader]
+    sent: list[str] = []
+
+    async def cut_off() -> None:
+        for node in followers:
+            node.signal(signal.SIGSTOP)
+        await eventually(lambda: _unheard(beside), 20)
+
+    async def note() -> None:
+        sent.append("delete")
+
+    async with connected(beside.nats_url, world.redis_url, world.namespace) as near:
+        beside = replace(near, settings=world.settings)
+        async with Bench(beside, lease_s=60.0) as bench:
+            bench.effects.before |= {"barrier": cut_off, "STREAM.DELETE": note}
+            try:
+                settlement = await bench.drain("job_50")
+            finally:
+                for node in followers:
+                    node.signal(signal.SIGCONT)
+            assert settlement.outcome is not Outcome.DRAINED, settlement
+            assert not sent
+    assert await eventually(lambda: world.info("job_50"), 20)
+
+
+async def _led(world: World, name: str) -> dict[str, Any] | None:
+    info = await world.info(name)
+    return info if info and info["cluster"].get("leader") else None
+
+
+async def _unheard(world: World) -> bool:
+    info = await world.info("job_50")
+    return info is not None and all(one["active"] > 3.6e9 for one in info["cluster"]["replicas"])
+
+
+@pytest.mark.parametrize(
+    ("followers", "why"),
+    [
+        ([{"active": 1, "current": True}, {"active": 2_000_000_000, "current": True}], None),
+        ([{"active": 0, "current": True}, {"active": 20_000_000_000, "offline": True}], None),
+        ([{"active": 0, "current": False, "offline": True}, {"active": 1, "current": True}], None),
+        ([{"active": 0, "current": False}, {"active": 1, "current": True}], "may be electing"),
+        ([{"active": 5_000_000_000, "current": True}, {"active": 1, "current": True}], "may be electing"),
+        ([{"active": 2_600_000_000, "current": True}] * 2, "has heard 0 of its 2 followers"),
+        ([{"active": 20_000_000_000, "current": False}] * 2, "has heard 0 of its 2 followers"),
+        ([{"active": 1, "current": True}], None),
+        ([], "has heard 0 of its 2 followers"),
+    ],
+)
+def test_which_leaders_are_believed(followers: list[dict[str, Any]], why: str | None) -> None:
+    """A second after the answer; a stream of three."""
+    said = silent_followers({"config": {"num_replicas": 3}, "cluster": {"replicas": followers}}, 1.0)
+    assert (said is None) if why is None else (why in (said or ""))
+    assert silent_followers({"config": {"num_replicas": 1}}, 100.0) is None

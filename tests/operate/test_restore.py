@@ -24,7 +24,7 @@ from reactor.controller.keeper import Keeper
 from reactor.controller.look import Judge, Target
 from reactor.core.actor import Actor
 from reactor.core.model import SECOND, Outcome, Reason, format_instant
-from reactor.core.stream_info import instant
+from reactor.core.stream_info import PROTECT_KEY, instant
 
 CHUNK = 1_000_000
 
@@ -162,6 +162,29 @@ async def test_a_job_that_lives_again_during_the_backup_keeps_its_stream(world: 
         settlement = await drainer.drain_stream(bench.snapshot, Target("job_1", "1"))
         assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.RUNNING)
     assert ((await world.info("job_1")) or {})["config"]["subjects"] == ["job.1.tasks"]
+
+
+async def test_a_protection_set_during_a_backup_counts(world: World, tmp_path: Path) -> None:
+    """By others, behind the fence: it is seen before the deletion, and it stays."""
+    await world.stream("job_1", messages=2)
+    actor = Actor("worker", "bench", 1, "nobody", "0")
+    async with Bench(world) as bench:
+        await world.emit(1, "SUCCESS")
+        await bench.look_around()
+
+        async def protect() -> None:
+            config = (await world.info("job_1") or {})["config"]
+            metadata = config["metadata"] | {PROTECT_KEY: "true"}
+            assert "error" not in await world.api("STREAM.UPDATE.job_1", config | {"metadata": metadata})
+
+        resources = bench.resources()
+        judge = Judge(resources, bench.policy, bench.clock)
+        keeper = Keeper(bench.effects, Shelf(tmp_path, 60, CHUNK, lambda: 0), "always", actor)
+        bench.effects.before["STREAM.SNAPSHOT"] = protect
+        drainer = Drainer(resources, judge, bench.lease_s, bench.clock, keeper)
+        settlement = await drainer.drain_stream(bench.snapshot, Target("job_1", "1"))
+        assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.PROTECTED)
+        assert (await bench.whole())["config"]["metadata"][PROTECT_KEY] == "true"
 
 
 async def test_a_replica_that_is_killed_in_the_middle_leaves_no_backup(world: World, tmp_path: Path) -> None:

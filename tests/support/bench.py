@@ -33,22 +33,29 @@ from reactor.worker.wiring import policy_of, utc_now
 Act = Callable[[], Awaitable[object]]
 
 
+class Killed(BaseException):
+    """Kill -9, as far as it goes in one process: nothing is sent any more."""
+
+
 class Interrupted(JetStream):
     """JetStream with somebody who acts right before a request is sent, once each."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options, buffered=False, timeout=2.0)
         self.before: dict[str, Act] = {}
+        self.dead = False
 
     async def call(self, verb: str, payload: Raw | None = None) -> Raw:
+        if self.dead:
+            raise Killed
         for prefix in [prefix for prefix in self.before if verb.startswith(prefix)]:
             await self.before.pop(prefix)()
         return await super().call(verb, payload)
 
-    async def barrier(self, stream: str, subject: str, last_seq: int) -> bool:
+    async def barrier(self, stream: str, subject: str) -> int:
         if act := self.before.pop("barrier", None):
             await act()
-        return await super().barrier(stream, subject, last_seq)
+        return await super().barrier(stream, subject)
 
 
 class Ends(Observer):

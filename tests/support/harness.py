@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from base64 import b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -345,18 +345,28 @@ async def own_valkey(folder: Path, *options: str) -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def own_cluster(
-    folder: Path, size: int = 3, *, delay_s: float | None = None, config: str = ""
+    folder: Path,
+    size: int = 3,
+    *,
+    delay_s: float | None = None,
+    configs: Sequence[str] = (),
+    binary: str | None = None,
 ) -> AsyncIterator[list[Server]]:
     """Servers in one cluster, once it has a leader: a stream with a replica on each of them can be created.
 
-    With `delay_s` every byte between two of them takes so long, each way.
+    With `delay_s` every byte between two of them takes so long, each way. `configs` are more lines for each of them,
+    `binary` is the server if it is not the installed one.
     """
     routes = [free_port() for _ in range(size)]
     async with AsyncExitStack() as stack:
         lines = [] if delay_s is None else [await stack.enter_async_context(distant(port, delay_s)) for port in routes]
         doors = [line.port for line in lines] or routes
-        configs = [_cluster_config(n, routes, doors) + config for n in range(size)]
-        nodes = [nats_server(folder / f"n{n}", free_port(), configs[n]) for n in range(size)]
+        more = configs or [""] * size
+        nodes = [
+            nats_server(folder / f"n{n}", free_port(), _cluster_config(n, routes, doors) + more[n]) for n in range(size)
+        ]
+        for node in nodes:
+            node._command = [binary or node._command[0], *node._command[1:]]
         await asyncio.gather(*(stack.enter_async_context(running(node)) for node in nodes))
         nc = await nats.connect(f"nats://{HOST}:{nodes[0].port}")
         stack.push_async_callback(nc.close)

@@ -2,10 +2,13 @@
 
 One stream with its leader's queue (or Raft log), two incarnations of it, messages on their way, a job that is retried,
 attempts of replicas under leases that run out or are forgotten by an emptied Redis; a crash, or a lost request or
-answer, at every step. Breadth first, so that what is found is the shortest story of a loss.
+answer, at every step. The stream may refuse messages once it is full, and its leader may be cut off from followers that
+then elect another, which has no fence that came after the cut. Breadth first, so that what is found is the shortest
+story of a loss.
 
 What is assumed: an effect that was begun within its lease lands before the lease's time is over, or never; nobody else
-deletes and makes a stream again between the barrier and the deletion; and not both an emptied Redis and such a foreign
+deletes and makes a stream again between the barrier and the deletion; no leader is elected while a deletion that was
+begun in time is on the wire; and not both an emptied Redis and such a foreign
 deletion within one drain. The first two can be dropped (`LATE_DELETE`, `FOREIGN_DELETER`): these are the residual races
 of docs/safety.md.
 """
@@ -26,6 +29,10 @@ class Without(Enum):
 
     BARRIER = auto()
     """Instead of it, the stream is looked at again."""
+    GUARDS = auto()
+    """The fence lifts `discard: new` while messages are in the queue."""
+    FOLLOWERS = auto()
+    """A leader's word counts, however long ago it has heard its followers."""
     CHECK_BEFORE_DELETE = auto()
     CHECKS_BEFORE_FENCE_AND_UNFENCE = auto()
     RESPECT = auto()
@@ -74,6 +81,17 @@ class State(NamedTuple):
     flushes: int
     remakes: int
     loss: str = ""
+    room: int = 0
+    """Messages that the stream takes before it refuses more; 0 for any number."""
+    lifted: bool = False
+    """The fence that stands has lifted that limit."""
+    cuts: int = 0
+    leader: str = ""
+    """`cut` off from its followers, or another was `elected`."""
+    followers: int = OPEN
+    """The subject that the followers know, once they are cut off."""
+    stale: tuple[tuple[int, int], ...] = ()
+    """Barriers in the queue of a leader that is none any more, with the end that it knows."""
 
 
 Step = tuple[str, State]
@@ -82,10 +100,11 @@ ACTIVE = 2
 ON_THE_WIRE = {"fence!", "delete!", "unfence!"}
 
 
-def first(messages: int, attempts: int, *, flushes: int, remakes: int) -> State:
+def first(messages: int, attempts: int, *, flushes: int = 0, remakes: int = 0, room: int = 0, cuts: int = 0) -> State:
     """A zombie that nobody has looked at yet."""
     nobody = (Attempt(),) * attempts
-    return State(1, OPEN, 0, (), (Message(),) * messages, False, FREE, nobody, flushes, remakes)  # noqa: FBT003  # not retried
+    start = State(1, OPEN, 0, (), (Message(),) * messages, False, FREE, nobody, flushes, remakes)  # noqa: FBT003  # not retried
+    return start._replace(room=room, cuts=cuts)
 
 
 class Protocol:
@@ -117,14 +136,32 @@ class Protocol:
         if s.queue:
             (kind, who), queue = s.queue[0], s.queue[1:]
             if kind == "message":
-                stored = s._replace(queue=queue, last_seq=s.last_seq + 1)
-                done = Message("acknowledged", s.incarnation, s.last_seq + 1)
-                yield f"message {who} is committed and acknowledged", _message(stored, who, done)
+                yield self._commits(s._replace(queue=queue), who)
             else:
-                proven = s.attempts[who].last_seq == s.last_seq
-                word = "10070: proven" if proven else "10071: somebody published"
-                step = "delete" if proven else "unfence"
-                yield f"the barrier of attempt {who} is answered, {word}", _at(s._replace(queue=queue), who, step)
+                yield self._answers(s._replace(queue=queue), who, s.last_seq)
+        if s.stale:
+            (who, end), stale = s.stale[0], s.stale[1:]
+            yield self._answers(s._replace(stale=stale), who, end)
+
+    def _commits(self, s: State, who: int) -> Step:
+        held = [
+            m for m, one in enumerate(s.messages) if (one.state, one.incarnation) == ("acknowledged", s.incarnation)
+        ]
+        if s.room and len(held) >= s.room and not s.lifted:
+            return f"message {who} is refused loudly: the stream is full", _message(s, who, Message("refused"))
+        done = Message("acknowledged", s.incarnation, s.last_seq + 1)
+        stored = _message(s._replace(last_seq=s.last_seq + 1), who, done)
+        if s.room and len(held) >= s.room:
+            stored = stored._replace(loss=f"message {held[0]} was acknowledged and is destroyed to make room")
+        return f"message {who} is committed and acknowledged", stored
+
+    def _answers(self, s: State, who: int, end: int) -> Step:
+        """What the answer to a barrier means. A leader that was replaced has not heard its followers lately."""
+        proven = s.attempts[who].last_seq == end
+        word = f"its end is {end}: " + ("proven" if proven else "somebody published")
+        if proven and s.leader == "elected" and Without.FOLLOWERS not in self.without:
+            proven, word = False, f"its end is {end}, but its followers were not heard: nothing is proven"
+        return f"the barrier of attempt {who} is answered, {word}", _at(s, who, "delete" if proven else "unfence")
 
     def _surroundings(self, s: State) -> Iterator[Step]:
         if not s.retried:
@@ -134,8 +171,15 @@ class Protocol:
         proven = any(one.step in {"delete", "delete!"} for one in s.attempts)
         if s.remakes and s.incarnation and (not proven or Without.FOREIGN_DELETER in self.without):
             gone = tuple(Message("refused") if one.state == "accepted" else one for one in s.messages)
-            anew = s._replace(incarnation=s.incarnation + 1, subject=OPEN, last_seq=0, messages=gone)
+            anew = s._replace(incarnation=s.incarnation + 1, subject=OPEN, last_seq=0, messages=gone, lifted=False)
             yield "its owner deletes the stream and makes it anew", _unanswered(anew)._replace(remakes=s.remakes - 1)
+
+        if s.cuts and s.incarnation and not s.leader:
+            cut = s._replace(cuts=s.cuts - 1, leader="cut", followers=s.subject)
+            yield "the stream's leader is cut off from its followers", cut
+        deleting = any(one.step == "delete!" for one in s.attempts)
+        if s.leader == "cut" and s.incarnation and (not deleting or Without.LATE_DELETE in self.without):
+            yield "the followers elect another leader", _elected(s)
 
     def _replica(self, s: State, i: int) -> Iterator[Step]:
         me = s.attempts[i]
@@ -153,6 +197,8 @@ class Protocol:
         match me.step:
             case "look":
                 yield self._look(s, i)
+            case "delete" if s.leader == "elected" and Without.FOLLOWERS not in self.without:
+                yield f"attempt {i} does not delete: the followers were heard too long ago", _at(s, i, "unfence")
             case "fence" | "unfence" | "delete" as effect:
                 if self._may(s, i, effect):
                     yield f"attempt {i} sends its {effect}", _at(s, i, f"{effect}!")
@@ -180,7 +226,8 @@ class Protocol:
         me = s.attempts[i]
         match me.step:
             case "fence!" if s.incarnation:
-                fenced, step = s._replace(subject=i), "recheck" if s.incarnation == me.incarnation else "unfence"
+                fenced = s._replace(subject=i, lifted=Without.GUARDS in self.without)
+                step = "recheck" if s.incarnation == me.incarnation else "unfence"
                 yield f"the fence of attempt {i} stands", _at(fenced, i, step, fenced=True, retried_before=s.retried)
                 yield f"the fence of attempt {i} stands, its answer is lost", _at(fenced, i, "end")
             case "fence!":
@@ -188,7 +235,7 @@ class Protocol:
             case "delete!":
                 yield f"the deletion of attempt {i} is done", _deleted(s, i)
             case _:
-                opened = s._replace(subject=OPEN) if s.incarnation else s
+                opened = s._replace(subject=OPEN, lifted=False) if s.incarnation else s
                 yield f"attempt {i} gives the subjects back", _end(opened, i)
 
     def _look(self, s: State, i: int) -> Step:
@@ -223,14 +270,21 @@ def _deleted(s: State, i: int) -> State:
     if s.incarnation and me.retried_before:
         loss.append("the job had been started again before the fence stood")
     gone = tuple(Message("refused") if one.state == "accepted" else one for one in s.messages)
-    after = _unanswered(s._replace(incarnation=0, subject=OPEN, last_seq=0, messages=gone))
+    after = _unanswered(s._replace(incarnation=0, subject=OPEN, last_seq=0, messages=gone, lifted=False))
     return _end(after, i)._replace(loss="; ".join(loss))
 
 
 def _unanswered(s: State) -> State:
     """The queue is gone with the stream: whoever waits for an answer from it gets none."""
     attempts = tuple(one._replace(step="end") if one.step == "wait" else one for one in s.attempts)
-    return s._replace(queue=(), attempts=attempts)
+    return s._replace(queue=(), stale=(), attempts=attempts)
+
+
+def _elected(s: State) -> State:
+    """What the old leader has not committed is never acknowledged; the new one has no fence that came after the cut."""
+    messages = tuple(Message("refused") if one.state == "accepted" else one for one in s.messages)
+    stale = tuple((who, s.last_seq) for kind, who in s.queue if kind == "barrier")
+    return s._replace(leader="elected", subject=s.followers, queue=(), stale=stale, messages=messages)
 
 
 def _message(s: State, m: int, message: Message) -> State:

@@ -107,7 +107,7 @@ async def test_a_stream_made_after_its_job_ended_falls_too(world: World) -> None
         await eventually(lambda: gone(world, "job_1"))
 
 
-@pytest.mark.parametrize("by", ["mirror", "source", "update"])
+@pytest.mark.parametrize("by", ["mirror", "source", "update", "a job stream"])
 async def test_a_stream_that_another_has_begun_to_read_stays(world: World, by: str) -> None:
     """Under a running worker: the advisory tells, no listing; it is a person's business then."""
     env = world.env(REACTOR_POLICY_TERMINAL_GRACE="1s", REACTOR_RECONCILE_INTERVAL="1h")
@@ -117,11 +117,13 @@ async def test_a_stream_that_another_has_begun_to_read_stays(world: World, by: s
         await world.stream("job_1", messages=1)
         await world.emit(1, "SUCCESS")
         origins = {"mirror": {"name": "job_1"}} if by == "mirror" else {"sources": [{"name": "job_1"}]}
-        if by == "update":
-            await world.api("STREAM.CREATE.copy", {"name": "copy", "storage": "file", "subjects": ["copy"]})
-            await world.api("STREAM.UPDATE.copy", {"name": "copy", "storage": "file", "subjects": ["copy"]} | origins)
+        name = "job_3" if by == "a job stream" else "copy"
+        config = {"name": name, "storage": "file"} | ({} if by == "mirror" else {"subjects": [name]})
+        if by in {"update", "a job stream"}:
+            await world.api(f"STREAM.CREATE.{name}", config)
+            await world.api(f"STREAM.UPDATE.{name}", config | origins)
         else:
-            await world.api("STREAM.CREATE.copy", {"name": "copy", "storage": "file"} | origins)
+            await world.api(f"STREAM.CREATE.{name}", config | origins)
         await eventually(lambda: process.said("not-fenceable"))
         assert "job_1" in await world.names()
 

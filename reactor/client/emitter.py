@@ -1,26 +1,33 @@
-"""One connection a process, kept in an event loop of its own thread: made at the first event, and anew after a fork."""
+"""One connection a process, kept in an event loop of its own thread: made at the first event, and anew after a fork.
+
+Every event is sent: no question is asked before, and no answer to one can keep a status back. While NATS is away events
+wait in memory, callers wait for nothing, and what waits is sent in its order once NATS is back.
+"""
 
 import asyncio
-import json
 import logging
 import os
 import threading
-from collections import Counter, OrderedDict
+import time
+from collections import Counter, deque
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from reactor.config.settings import EventsSettings, NatsSettings
-from reactor.core.model import fold
+from reactor.core.backoff import backoff
 from reactor.jetstream.client import JetStream
-from reactor.jetstream.errors import JetStreamError, NobodyThere
+from reactor.jetstream.connection import NO_INBOX
+from reactor.jetstream.errors import JetStreamError, NobodyThere, PermissionDenied, Refused, Unanswered, Unreachable
 from reactor.jetstream.topology import DesiredStreams, ProvisionError, lifecycle_stream
 from reactor.operate.emit import payload_of
 from reactor.worker.options import desired_streams, nats_options
 
 TIMEOUT_S = 2.0
-REMEMBERED = 10_000
-"""Jobs of which this process knows what it said last."""
+MAX_WAITING = 10_000
+"""Events that wait in memory while NATS is away; the oldest go first, and `announce_jobs` makes up for them."""
+FIRST_RETRY_S, LAST_RETRY_S = 1.0, 30.0
 
 log = logging.getLogger("reactor.client")
 
@@ -33,15 +40,15 @@ class EmitError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """What became of an event. It is true where the lifecycle stream has it."""
+    """What became of an event. It is true if the lifecycle stream has it."""
 
     job_id: str
     status: str
     stream: str | None = None
     seq: int | None = None
-    repeated: bool = False
-    """It was the last word on the job already, and was not sent again."""
     error: str | None = None
+    waits: bool = False
+    """It is in memory, and is sent again while this process lives."""
 
     def __bool__(self) -> bool:
         """Whether the event is safe."""
@@ -58,11 +65,11 @@ def emit(
 ) -> Emitted:
     """Publish a lifecycle event and wait until it is stored, for `timeout` seconds at most.
 
-    `occurred_at` is now where it is left out; one without an offset is local time. Raises EmitError only where
-    `raise_errors` says so.
+    `occurred_at` is now if it is left out; one without an offset is local time. While NATS is away nothing is waited
+    for. Raises EmitError only if `raise_errors` says so.
     """
     future = _submitted(job_id, status, occurred_at, timeout)
-    return _told(future.result(), raise_errors=raise_errors)
+    return _settled(future.result(), raise_errors=raise_errors)
 
 
 async def aemit(
@@ -73,14 +80,15 @@ async def aemit(
     timeout: float = TIMEOUT_S,  # noqa: ASYNC109  # as emit's
     raise_errors: bool = False,
 ) -> Emitted:
-    """As `emit`, without holding up the event loop."""
+    """Do as `emit` does, without holding up the event loop."""
     future = _submitted(job_id, status, occurred_at, timeout)
-    return _told(await asyncio.wrap_future(future), raise_errors=raise_errors)
+    return _settled(await asyncio.wrap_future(future), raise_errors=raise_errors)
 
 
 def counts() -> dict[str, int]:
-    """What became of this process's events so far: `sent`, `repeated`, `failed`."""
-    return {name: _counted[name] for name in ("sent", "repeated", "failed")}
+    """Count what became of this process's events: `sent`, `failed`, and `waiting` in memory now."""
+    process = Process.existing()
+    return {"sent": _counted["sent"], "failed": _counted["failed"], "waiting": process.waiting if process else 0}
 
 
 def _submitted(job_id: JobId, status: str, occurred_at: datetime | None, timeout_s: float) -> "Future[Emitted]":
@@ -91,14 +99,23 @@ def _submitted(job_id: JobId, status: str, occurred_at: datetime | None, timeout
 _counted = Counter[str]()
 
 
-def _told(answer: Emitted, *, raise_errors: bool) -> Emitted:
-    _counted["failed" if answer.error else "repeated" if answer.repeated else "sent"] += 1
+def _settled(answer: Emitted, *, raise_errors: bool) -> Emitted:
+    _counted["failed" if answer.error else "sent"] += 1
     if answer.error:
-        log.warning("lifecycle event %s of job %s was not stored: %s", answer.status, answer.job_id, answer.error)
+        message = f"lifecycle event {answer.status} of job {answer.job_id} was not stored: {answer.error}"
+        log.log(logging.DEBUG if answer.waits else logging.WARNING, "%s", message)
         if raise_errors:
-            message = f"lifecycle event {answer.status} of job {answer.job_id} was not stored: {answer.error}"
             raise EmitError(message)
     return answer
+
+
+class Event(NamedTuple):
+    """An event to send. `job_id` and `status` are for the answer; the rest is the message."""
+
+    job_id: str
+    status: str
+    subject: str
+    body: bytes
 
 
 class Process:
@@ -109,48 +126,114 @@ class Process:
 
     @classmethod
     def ours(cls) -> "Process":
-        """Made where there is none, also after a fork, which leaves the thread behind."""
+        """Return this process's own. It is made if there is none, also after a fork, which leaves the thread behind."""
         with cls._making:
             if cls._one is None or cls._one.pid != os.getpid():
                 cls._one = cls()
             return cls._one
 
+    @classmethod
+    def existing(cls) -> "Process | None":
+        """Return the one of this process, if there is one."""
+        return cls._one if cls._one is not None and cls._one.pid == os.getpid() else None
+
     def __init__(self) -> None:
-        """The thread is a daemon: it holds up no exit."""
+        """Start the thread. It is a daemon: it holds up no exit."""
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
         self._js: JetStream | None = None
         self._desired: DesiredStreams | None = None
-        self._last = OrderedDict[str, str]()
+        self._waiting = deque[Event](maxlen=MAX_WAITING)
+        self._sending: asyncio.Task[None] | None = None
+        self._is_deaf = False
+        """The server lets us hear no answer, so waiting for one is in vain."""
         threading.Thread(target=self.loop.run_forever, name="reactor.client", daemon=True).start()
 
+    @property
+    def waiting(self) -> int:
+        """Events in memory."""
+        return len(self._waiting)
+
     async def publish(self, job_id: JobId, status: str, occurred_at: datetime | None, timeout_s: float) -> Emitted:
-        """One event. What fails is in the answer."""
+        """Send one event. What fails is in the answer."""
         job, at = str(job_id), (occurred_at or datetime.now(UTC)).astimezone(UTC)  # noqa: TID251  # an emitter's clock
         try:
+            body = payload_of(job, status, at.isoformat())
+            event = Event(job, status, self._connection()[1].events_subject.of(job), body)
+        except ValueError as error:
+            return Emitted(job, status, error=str(error))
+        if self._sending is not None:  # behind what waits already
+            return self._kept(event, "NATS is away")
+        try:
             async with asyncio.timeout(timeout_s):
-                return await self._publish(job, status, at.isoformat())
-        except TimeoutError:
-            return Emitted(job, status, error=f"no answer within {timeout_s:g} s")
-        except (JetStreamError, ProvisionError, ValueError) as error:
+                return await self._send(event)
+        except (TimeoutError, Unreachable, Unanswered) as error:
+            why = str(error) or f"no answer within {timeout_s:g} s"
+            log.warning("NATS does not take lifecycle events (%s); they wait in memory, and are sent once it does", why)
+            answer = self._kept(event, why)
+            self._sending = asyncio.create_task(self._send_waiting(), name="waiting events")
+            return answer
+        except (JetStreamError, ProvisionError) as error:
             return Emitted(job, status, error=str(error))
 
-    async def _publish(self, job: str, status: str, at: str) -> Emitted:
-        body = payload_of(job, status, at)
-        js, desired = self._connection()
-        subject = desired.events_subject.of(job)
-        if self._last.get(job) == fold(status) and await _is_last_word(js, desired, subject, status):
-            return Emitted(job, status, repeated=True)
+    def _kept(self, event: Event, why: str) -> Emitted:
+        self._waiting.append(event)
+        return Emitted(event.job_id, event.status, error=f"{why}; it waits in memory and is sent again", waits=True)
+
+    async def _send_waiting(self) -> None:
+        """Send what waits, in its order, once NATS takes it. A repetition of what was stored costs nothing."""
+        failures, sent, began = 1, 0, time.monotonic()
         try:
-            stream, seq = await js.publish(subject, body)
-        except NobodyThere:  # no stream takes it yet
-            await lifecycle_stream(js, desired)
-            stream, seq = await js.publish(subject, body)
-        self._last[job] = fold(status)
-        self._last.move_to_end(job)
-        if len(self._last) > REMEMBERED:
-            self._last.popitem(last=False)
-        return Emitted(job, status, stream, seq)
+            while self._waiting:
+                await asyncio.sleep(backoff(failures, FIRST_RETRY_S, LAST_RETRY_S) if failures else 0)
+                try:
+                    async with asyncio.timeout(TIMEOUT_S):
+                        await self._send(self._waiting[0])
+                    failures = 0
+                except (TimeoutError, Unreachable, Unanswered):
+                    failures += 1
+                    continue
+                except (JetStreamError, ProvisionError) as error:  # waiting longer changes nothing
+                    log.warning("lifecycle event of job %s was not stored: %s", self._waiting[0].job_id, error)
+                self._waiting.popleft()
+                sent += 1
+        finally:
+            self._sending = None
+        log.info("NATS takes lifecycle events again: %d sent after %.0f s", sent, time.monotonic() - began)
+
+    async def _send(self, event: Event) -> Emitted:
+        """Send the event first; only if no stream takes it, make the lifecycle stream and send it again."""
+        js, desired = self._connection()
+        if self._is_deaf:
+            return await self._send_unheard(js, event)
+        try:
+            return await self._stored(js, event)
+        except NobodyThere:
+            try:
+                await lifecycle_stream(js, desired)
+            except (PermissionDenied, Refused) as error:
+                message = f"no stream takes {event.subject} yet, and this user cannot make it ({error}): start a worker"
+                raise ProvisionError(message) from error
+            return await self._stored(js, event)
+
+    async def _stored(self, js: JetStream, event: Event) -> Emitted:
+        try:
+            stream, seq = await js.publish(event.subject, event.body)
+        except Unanswered as error:
+            if NO_INBOX not in str(error):
+                raise
+            self._is_deaf = True  # it was sent before the server said so
+            log.warning(
+                "%s: allow this user to subscribe to _INBOX.>; until then no event is known to be stored", error
+            )
+            return _unheard(event)
+        return Emitted(event.job_id, event.status, stream, seq)
+
+    async def _send_unheard(self, js: JetStream, event: Event) -> Emitted:
+        client = await js.connect()
+        await client.publish(event.subject, event.body)
+        await client.flush()
+        return _unheard(event)
 
     def _connection(self) -> tuple[JetStream, DesiredStreams]:
         if self._js is None or self._desired is None:
@@ -159,15 +242,9 @@ class Process:
         return self._js, self._desired
 
 
-async def _is_last_word(js: JetStream, desired: DesiredStreams, subject: str, status: str) -> bool:
-    """Whether the stream's last event of the job says just this. Other processes emit, too: only it can tell."""
-    message = await js.last_message(await lifecycle_stream(js, desired), subject)
-    if message is None:
-        return False
-    try:
-        return fold(str(json.loads(message.data)["status"])) == fold(status)
-    except (ValueError, KeyError, TypeError):
-        return False
+def _unheard(event: Event) -> Emitted:
+    why = "it was sent, and its answer cannot be heard: allow this user to subscribe to _INBOX.>"
+    return Emitted(event.job_id, event.status, error=why)
 
 
 def _after_fork() -> None:

@@ -44,6 +44,8 @@ _OF_ONE_STREAM = ("STREAM.INFO.", "STREAM.UPDATE.", "STREAM.DELETE.")
 _VIOLATION = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 _DEAF = re.compile(r'permissions violation for subscription to "([^"]+)"', re.IGNORECASE)
 
+NO_INBOX = "no permission to subscribe to"
+
 ErrorCallback = Callable[[str], None]
 
 
@@ -170,7 +172,7 @@ class Connection:
         elif (violation := _DEAF.search(self._last_error)) and violation[1].lower() in self._trying:
             self._trying[violation[1].lower()] = False
         elif violation:
-            self._fail_all(f"no permission to subscribe to {violation[1]}, so no answer can arrive to")
+            self._fail_all(f"{NO_INBOX} {violation[1]}, so no answer can arrive to")
 
     async def _broken(self) -> None:
         """The connection is gone."""

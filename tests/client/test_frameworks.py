@@ -112,8 +112,38 @@ three.delete()
     )
     words = await told(world)
     assert set(words) == {"1", "3"}
-    assert words["1"] == ["STARTED", "SUCCESS"]
+    assert words["1"] == ["STARTED", "SUCCESS", "SUCCESS"]
     assert words["3"] == ["FAILURE", "DELETED"]
+
+
+async def test_django_tells_what_has_changed_while_it_told(world: World, tmp_path: Path) -> None:
+    """STARTED was read, another process told the end, then STARTED was stored: the end is told again."""
+    await run(
+        world,
+        tmp_path,
+        DJANGO
+        + """
+import reactor.client.django as ours
+told, struck = ours.emit, []
+
+def late(job_id, status, **more):
+    if status == "STARTED" and not struck:
+        struck.append(job_id)
+        Job.objects.filter(id=job_id).update(status="SUCCESS", finished_at=timezone.now())  # as another process would
+        assert told(job_id, "SUCCESS")
+    return told(job_id, status, **more)
+
+ours.emit = late
+Job.objects.create(id=1, status="STARTED")
+Job.objects.create(id=2, status="QUEUED")
+struck.clear()
+Job.objects.filter(id=2).update(status="STARTED")
+call_command("announce_jobs", since="2d")
+""",
+    )
+    words = await told(world)
+    assert words["1"][:3] == ["SUCCESS", "STARTED", "SUCCESS"]
+    assert words["2"] == ["QUEUED", "SUCCESS", "STARTED", "SUCCESS"]
 
 
 async def test_django_announces_what_there_is(world: World, tmp_path: Path) -> None:

@@ -212,11 +212,16 @@ async def _make_pair(there: Cluster, name: str, replicas: int, kind: str) -> Non
     for one in (name, _twin_of(name)):
         made = await there.create(one, replicas, kind)
         assert "error" not in made, (kind, made)
-        config = {"durable_name": "c", "ack_policy": "explicit"}
-        await there.api(f"CONSUMER.DURABLE.CREATE.{one}.c", {"stream_name": one, "config": config})
+        await eventually(lambda one=one: _has_consumer(there, one))  # type: ignore[misc]  # older ones create late
         await eventually(lambda one=one: _hears(there.nc, f"t.{one}"))  # type: ignore[misc]
         for _ in range(3):
             await there.ask(one, **({"Nats-Incr": "+1"} if kind == "counter" else {}))
+
+
+async def _has_consumer(there: Cluster, name: str) -> bool:
+    config = {"durable_name": "c", "ack_policy": "explicit"}
+    made = await there.api(f"CONSUMER.DURABLE.CREATE.{name}.c", {"stream_name": name, "config": config})
+    return "error" not in made
 
 
 async def _compare(there: Cluster, kinds: list[tuple[str, int]]) -> None:

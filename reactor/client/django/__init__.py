@@ -22,6 +22,8 @@ from reactor.core.model import fold
 
 TERMINAL = ("SUCCESS", "FAILURE", "REVOKED", "DELETED")
 """As REACTOR_POLICY_TERMINAL_STATUSES of the worker."""
+ROUNDS = 5
+"""How often a row is told that changes faster than it can be told."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,23 @@ class Tracked:
         job_id, status, *ended = row
         over = fold(str(status)) in self.terminal
         return emit(job_id, str(status), occurred_at=ended[0] if over and ended else None)
+
+    def tell_current(self, key: object, using: str | None = None) -> Emitted | None:
+        """Tell of one row as the database has it, and again if it has changed meanwhile; None if there is no such row.
+
+        Another process may commit and tell its status between our reading and our publishing. Ours would then be the
+        last one, though it is the older: so what is told last is what was read after the one before was stored.
+        """
+        answer: Emitted | None = None
+        said: tuple[Any, ...] | None = None
+        for _ in range(ROUNDS):
+            row = self.rows(using).filter(pk=key).first()
+            if row is None and said is not None:
+                return emit(said[0], "DELETED")
+            if row is None or row == said:
+                return answer
+            answer, said = self.tell(row), row
+        return answer
 
 
 tracked: list[Tracked] = []
@@ -72,9 +91,7 @@ def _saved(one: Tracked, instance: models.Model, using: str, **_: object) -> Non
 
 
 def _tell(one: Tracked, key: object, using: str) -> None:
-    row = one.rows(using).filter(pk=key).first()
-    if row is not None:  # else it is gone since, which is told by itself
-        one.tell(row)
+    one.tell_current(key, using)  # a row that is gone since is told by itself
 
 
 def _deleted(one: Tracked, instance: models.Model, using: str, **_: object) -> None:

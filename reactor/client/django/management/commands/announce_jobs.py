@@ -30,7 +30,8 @@ class Command(BaseCommand):
         if not tracked:
             raise CommandError("no model is tracked: call reactor.client.django.track() in AppConfig.ready()")
         for one in tracked:
-            told = [one.tell(row) for row in _wanted(one, back).iterator()]
+            keys = _wanted(one, back).values_list("pk", flat=True).iterator()
+            told = [answer for key in keys if (answer := one.tell_current(key)) is not None]
             failed = [answer for answer in told if not answer]
             if failed:
                 message = f"{len(failed)} of {len(told)} jobs could not be told: {failed[0].error}"

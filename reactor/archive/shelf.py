@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
+from pydantic import TypeAdapter
+
+from reactor.core.foreign_json import read_json
 from reactor.core.model import SECOND, format_instant, parse_instant
 
 ARCHIVE, DESCRIPTION, MANIFEST = "stream.tar.s2", "backup.json", "reactor.json"
@@ -27,6 +30,8 @@ CHUNK = 512 * 1024
 LONGEST_NAME = 180
 ABANDONED_S = 2 * 3_600.0
 """An unfinished backup that is older was its writer's last: no lease lasts so long."""
+RELIED_ON_S = 3_600.0
+"""The longest lease: how long another process's deletion may rely on a backup."""
 _PARTIAL = ".partial-"
 
 
@@ -65,7 +70,7 @@ class Backup:
     def description(self) -> dict[str, Any]:
         """The stream's config and state. Raises BackupSpoilt."""
         try:
-            described = json.loads((self.folder / DESCRIPTION).read_bytes())
+            described = read_json((self.folder / DESCRIPTION).read_bytes())
             return {part: dict(described[part]) for part in ("config", "state")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             message = f"{self.folder / DESCRIPTION} cannot be read: {error}"
@@ -141,6 +146,7 @@ class Shelf:
         self._max_age_s = max_age_s
         self.max_bytes = max_bytes
         self._clock = clock
+        self._settled = set[Path]()
 
     @asynccontextmanager
     async def draft(self) -> AsyncIterator[Draft]:
@@ -184,55 +190,108 @@ class Shelf:
         found = [backup for folder in self._folders() if (backup := read_backup(folder))]
         return sorted(found, key=lambda one: one.manifest.at, reverse=True)
 
-    def _folders(self) -> Iterator[Path]:
+    def _folders(self) -> list[Path]:
         with suppress(OSError):
-            yield from (one for one in self.folder.iterdir() if not one.name.startswith("."))
+            return [one for one in self.folder.iterdir() if not one.name.startswith(".")]
+        return []
 
     def free(self) -> int:
         """Bytes that the disk has left."""
         return shutil.disk_usage(self.folder).free
 
-    def tidy(self) -> None:
-        """Take away what is too old, too much or was abandoned."""
-        now, kept = self._clock(), 0
-        for backup in self.backups():
-            kept += backup.manifest.size
-            age_s = (now - parse_instant(backup.manifest.at)) / SECOND
-            if age_s > self._max_age_s or kept > self.max_bytes:
-                shutil.rmtree(backup.folder, ignore_errors=True)
-        self._sweep_abandoned(now)
+    def settled(self, backup: Backup) -> None:
+        """What became of the deletion that relied on this backup is known: it may go when its time has come."""
+        self._settled.add(backup.folder)
 
-    def _sweep_abandoned(self, now: int) -> None:
+    def make_room(self, wanted: int) -> None:
+        """Take away what is too old, and the oldest until `wanted` bytes fit in. Raises BackupFailed if they cannot.
+
+        Only reactor's own backups go, and none that a deletion may still rely on: one of this process that is not
+        settled, or another process's that is younger than any lease.
+        """
+        now_s, held = self._clock() / SECOND, dict[Path, int]()
+        ours = sorted(filter(None, map(_own, self._folders())), key=lambda one: one.written_s)
+        for one in ours:
+            relied_on = one.folder not in self._settled and now_s - one.written_s < RELIED_ON_S
+            if relied_on or now_s - one.written_s <= self._max_age_s:
+                held[one.folder] = one.size
+            else:
+                shutil.rmtree(one.folder, ignore_errors=True)
+        for one in ours:
+            if sum(held.values()) + wanted <= self.max_bytes:
+                break
+            if one.folder in held and (one.folder in self._settled or now_s - one.written_s >= RELIED_ON_S):
+                shutil.rmtree(one.folder, ignore_errors=True)
+                del held[one.folder]
+        self._sweep_abandoned(now_s)
+        if (kept := sum(held.values())) + wanted > self.max_bytes:
+            message = f"{wanted} bytes more than the {kept} of backups still needed are beyond REACTOR_BACKUP_MAX_BYTES"
+            raise BackupFailed(message)
+
+    def _sweep_abandoned(self, now_s: float) -> None:
         with suppress(OSError):
             for folder in self.folder.glob(f"{_PARTIAL}*"):
-                if now / SECOND - folder.stat().st_mtime > ABANDONED_S:
+                if now_s - folder.stat().st_mtime > ABANDONED_S:
                     shutil.rmtree(folder, ignore_errors=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """A backup that is plainly reactor's own, by what stands on the disk and not by what it says of itself."""
+
+    folder: Path
+    size: int
+    written_s: float
+
+
+def _own(folder: Path) -> _Own | None:
+    with suppress(OSError):
+        backup, names = read_backup(folder), {one.name for one in folder.iterdir()}
+        if backup and backup.manifest.sha256 and names == {ARCHIVE, DESCRIPTION, MANIFEST}:
+            sizes = [(folder / name).stat().st_size for name in names]
+            return _Own(folder, sum(sizes), (folder / MANIFEST).stat().st_mtime)
+    return None
+
+
 def read_backup(folder: Path) -> Backup | None:
-    """The backup in a folder; of the nats CLI's, without a manifest, what can be told. None where there is none."""
-    if not (folder / ARCHIVE).is_file():
-        return None
+    """The backup in a folder; of the nats CLI's, without a manifest, what can be told. None if there is none.
+
+    What cannot be read is no backup of reactor's, whatever it is: it is never fatal, and never tidied.
+    """
     with suppress(OSError, ValueError, TypeError, KeyError):
-        told = json.loads((folder / MANIFEST).read_bytes())
-        parse_instant(told["at"])
-        return Backup(folder, Manifest(**{name: told[name] for name in Manifest.__slots__}))
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        described = json.loads((folder / DESCRIPTION).read_bytes())
-        state, written = described["state"], (folder / ARCHIVE).stat()
-        manifest = Manifest(
-            stream=described["config"]["name"],
-            job_id="",
-            at=format_instant(int(written.st_mtime) * SECOND),
-            by="another tool",
-            reason="",
-            messages=state["messages"],
-            last_seq=state["last_seq"],
-            consumers=[],
-            size=written.st_size,
-        )
+        if not (folder / ARCHIVE).is_file():
+            return None
+        manifest = _read_manifest(folder) or _manifest_of_another(folder)
         return Backup(folder, manifest)
     return None
+
+
+_MANIFEST = TypeAdapter(Manifest)
+
+
+def _read_manifest(folder: Path) -> Manifest | None:
+    with suppress(OSError, ValueError):
+        manifest = _MANIFEST.validate_json((folder / MANIFEST).read_bytes(), strict=True)
+        parse_instant(manifest.at)
+        return manifest if manifest.size >= 0 and manifest.stream else None
+    return None
+
+
+def _manifest_of_another(folder: Path) -> Manifest:
+    """Raises OSError, ValueError, TypeError and KeyError."""
+    described = read_json((folder / DESCRIPTION).read_bytes())
+    state, written = described["state"], (folder / ARCHIVE).stat()
+    return Manifest(
+        stream=str(described["config"]["name"]),
+        job_id="",
+        at=format_instant(int(written.st_mtime) * SECOND),
+        by="another tool",
+        reason="",
+        messages=int(state["messages"]),
+        last_seq=int(state["last_seq"]),
+        consumers=[],
+        size=written.st_size,
+    )
 
 
 def _words(folder: Path, error: OSError) -> str:

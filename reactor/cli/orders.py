@@ -17,7 +17,8 @@ from reactor.config.settings import Settings
 from reactor.controller.look import Target
 from reactor.controller.pausing import Pausing
 from reactor.core.checks import counted
-from reactor.core.model import nanoseconds
+from reactor.core.model import SECOND, nanoseconds
+from reactor.core.pause import LONGEST_PAUSE
 from reactor.core.policy import Policy
 from reactor.core.shapes import Gone
 from reactor.jetstream.errors import NotFound
@@ -38,8 +39,8 @@ def pause(span: str | None, reason: str) -> None:
     """Nobody deletes anything from here on. NATS keeps it: it holds where Redis is away, too."""
     settings = settings_of_command()
     lasting = None if span is None else duration_of("--for", span)
-    if lasting is not None and not lasting.total_seconds():
-        fail(Exit.USAGE, "--for: how long? leave it out to pause until reactor resume")
+    if lasting is not None and not 0 < nanoseconds(lasting) <= LONGEST_PAUSE:
+        fail(Exit.USAGE, "--for: more than nothing, and ten years at most; leave it out to pause until reactor resume")
 
     async def order(connected: Connections) -> str | None:
         pausing = await _pausing(connected, settings)
@@ -89,7 +90,8 @@ def protect(streams: Sequence[str], *, protected: bool) -> None:
 async def _protect(cases: UseCases, name: str, *, protected: bool) -> Exit:
     target = Target(name, cases.policy.job_id(name) or "")
     try:
-        changed = await cases.protector().protect(target, PROTECT_S, protected=protected)
+        protector = cases.protector()
+        changed = await protector.protect(target, PROTECT_S, protected=protected)
     except NotFound:
         gone = await cases.overview().past.of(name, target.job_id)
         typer.echo(f"reactor: {gone['sentence']}", err=True)
@@ -99,6 +101,11 @@ async def _protect(cases: UseCases, name: str, *, protected: bool) -> Exit:
         return Exit.UNFIXABLE
     words = "is protected: nothing drains it" if protected else "is not protected any more: it is judged like any other"
     typer.echo(f"{name} {words}" + ("" if changed else ", as it was"))
+    if not protected and (max_age := protector.max_age_off):
+        age = f"{max_age / SECOND:g}s"
+        typer.echo(
+            f"its max_age of {age} stays off, or older messages would expire: nats stream edit {name} --max-age {age}"
+        )
     if not protected and cases.policy.is_protected_by_name(name):
         typer.echo(f"{name} is still protected by REACTOR_POLICY_PROTECT")
     return Exit.DONE
@@ -150,7 +157,7 @@ def _show_restored(done: Restored, policy: Policy) -> None:
     if policy.job_id(done.stream) is None:
         typer.echo("by its name it is no job stream, so reactor leaves it alone: delete it when it has served")
         return
-    typer.echo(f"it is protected, and nothing in it expires: reactor unprotect {done.stream} makes it what it was")
+    typer.echo(f"it is protected, and nothing in it expires: reactor unprotect {done.stream} lets it be judged again")
     if done.job_id:
         typer.echo(f"its job is still said to be over: reactor emit {done.job_id} STARTED, where it lives")
 
@@ -178,7 +185,7 @@ async def _ordered(
 
 async def _pausing(connected: Connections, settings: Settings) -> Pausing:
     """With the stream that its word is kept in."""
-    pausing = Pausing(connected.reads, settings.events.replicas)
+    pausing = Pausing(connected.reads, connected.ledger.surroundings, settings.events.replicas)
     await pausing.declare()
     return pausing
 

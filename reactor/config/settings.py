@@ -148,6 +148,9 @@ class EventsSettings(BaseSettings):
     """Copies of each stream that reactor declares."""
     max_age: fields.Span = timedelta(days=30)
     """How long the lifecycle stream keeps events, where reactor declares it."""
+    max_bytes: fields.Bytes | None = None
+    """Room reserved for the lifecycle stream where reactor declares it, such as 1GiB. Where the account demands a size,
+    1 GiB or what is free. A million jobs of eight events each take about 2 GB."""
     dead_letters_max_msgs: Annotated[int, Field(ge=1)] = 100_000
     """Events that could not be read, at most; the oldest go first."""
     dead_letters_max_bytes: fields.Bytes = ByteSize(256 << 20)
@@ -240,7 +243,9 @@ class DirectorySettings(BaseSettings):
     ended_at: fields.OptionalPointer = None
     """http: JSON pointer to the time of the job's end, with its offset."""
     token: fields.OptionalSecret = None
-    """http: sent as a bearer token."""
+    """http: sent as a bearer token; short for REACTOR_DIRECTORY_AUTH="Bearer …"."""
+    auth: fields.OptionalSecret = None
+    """http: the whole value of the Authorization header, such as Token abc (Django REST framework)."""
     timeout: fields.Span = timedelta(seconds=5)
     """How long an answer is waited for; one that does not come is unknown."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 16
@@ -248,7 +253,21 @@ class DirectorySettings(BaseSettings):
     channel: fields.OptionalText = None
     """sql, PostgreSQL: a channel whose notifications are ids of jobs (see reactor export postgres-trigger)."""
     canary: fields.OptionalText = None
-    """A job that must be found, or no absence counts."""
+    """A job that must be found for any absence to count, such as one that always exists.
+
+    Without it an absence counts after the missing guard, in an answer that found another job."""
+
+    @property
+    def has_canary(self) -> bool:
+        """Whether a table or an API is asked, and for a job that must be found."""
+        return self.kind != "events" and self.canary is not None
+
+    @property
+    def authorization(self) -> str | None:
+        """The value of the header."""
+        if self.auth is not None:
+            return self.auth.get_secret_value()
+        return f"Bearer {self.token.get_secret_value()}" if self.token else None
 
     @model_validator(mode="before")
     @classmethod
@@ -266,6 +285,10 @@ class DirectorySettings(BaseSettings):
             raise ValueError("kind sql needs REACTOR_DIRECTORY_URL, and a REACTOR_DIRECTORY_QUERY that selects by :ids")
         if self.kind == "http" and not (url.startswith(("http://", "https://")) and "{job_id}" in url):
             raise ValueError("kind http needs a REACTOR_DIRECTORY_URL such as https://api.example/jobs/{job_id}")
+        if self.auth and self.token:
+            raise ValueError("REACTOR_DIRECTORY_AUTH is the whole header: leave REACTOR_DIRECTORY_TOKEN out")
+        if self.authorization is not None and not self.authorization.isprintable():
+            raise ValueError("REACTOR_DIRECTORY_AUTH and _TOKEN are one line of a header: no control characters")
         return self
 
 
@@ -374,12 +397,18 @@ def load_settings() -> Settings:
     return Settings.model_construct(**loaded)
 
 
+_SERVICE_LINK = re.compile(
+    r"REACTOR(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""What Kubernetes puts into every pod beside a Service called `reactor…`, unless `enableServiceLinks: false`."""
+
+
 def _strangers() -> Iterator[str]:
     """Names with our prefix that are no setting."""
     known = [name for name, _ in variables()]
     given = {*os.environ, *_env_file()}
     for name in sorted(given):
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not _SERVICE_LINK.fullmatch(name.upper()):
             ours = [variable.removeprefix(PREFIX) for variable in known]
             close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), ours, n=1)
             yield f"{name}: no such setting; " + (

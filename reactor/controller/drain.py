@@ -27,7 +27,7 @@ from dataclasses import replace
 
 import structlog
 
-from reactor.archive.shelf import BackupFailed
+from reactor.archive.shelf import Backup, BackupFailed
 from reactor.controller.failpoints import Point, reach
 from reactor.controller.fencing import Fenced, Fencing, NothingProven, Proven, Tenure, TenureOver, finished
 from reactor.controller.keeper import Keeper
@@ -198,12 +198,15 @@ class Drainer:
             return settlement if settlement.outcome is Outcome.UNFIXABLE else paused(look, proof)
         if isinstance(proof, Look):
             return await self._fencing.unfence(behind, tenure, because=proof)
-        if (kept := await self._delete(behind, proof, tenure)) is not None:
+        kept = await self._delete(behind, proof, tenure)
+        if backup and self._keeper:
+            self._keeper.settled(backup)
+        if kept is not None:
             return kept
         late_s = self._late_s(look)
         await reach(Point.DELETED, look.stream.name)
         left = await self._companions.delete(look.snapshot.topology, look.stream.job_id)
-        return replace(look.settled(Outcome.DRAINED, reason, left), late_s=late_s, backup=backup)
+        return replace(look.settled(Outcome.DRAINED, reason, left), late_s=late_s, backup=self._address_of(backup))
 
     async def _give_up(self, behind: Fenced, tenure: Tenure, error: BaseException) -> Settlement:
         """Unfence after this error, and settle the stream. Raises the error if it is not about the stream."""
@@ -221,14 +224,14 @@ class Drainer:
             return settlement
         return _given_back(behind.look, error)
 
-    async def _prove(self, behind: Fenced, tenure: Tenure) -> tuple[Proven | Look | Pause, str | None]:
-        """The proof, and the address of the backup. A backup takes its time, so all is read and proven once more."""
+    async def _prove(self, behind: Fenced, tenure: Tenure) -> tuple[Proven | Look | Pause, Backup | None]:
+        """The proof, and the backup. A backup takes its time, so all is read and proven once more."""
         await reach(Point.FENCED, behind.look.stream.name)
         proof = await self._fencing.prove(behind, tenure)
         await reach(Point.PROVEN, behind.look.stream.name)
         if not isinstance(proof, Proven) or (keeper := self._keeper_of(behind.look)) is None:
             return proof, None
-        backup = keeper.address_of(await keeper.take(behind, tenure))
+        backup = await keeper.take(behind, tenure)
         return await self._fencing.prove(await self._fencing.read_again(behind, tenure), tenure), backup
 
     async def _delete(self, behind: Fenced, proof: Proven, tenure: Tenure) -> Settlement | None:
@@ -240,6 +243,9 @@ class Drainer:
         except Exception as error:  # noqa: BLE001  # as above
             return await self._give_up(behind, tenure, error)
         return None
+
+    def _address_of(self, backup: Backup | None) -> str | None:
+        return self._keeper.address_of(backup) if backup and self._keeper else None
 
     def _keeper_of(self, look: Look) -> Keeper | None:
         """Who makes the backup without which this stream does not go; None where it may."""

@@ -13,7 +13,6 @@ from contextlib import suppress
 import nats.errors
 import structlog
 from nats.aio.msg import Msg
-from nats.js.client import JetStreamContext
 from pydantic_core import from_json
 
 from reactor.controller.failpoints import Point, reach
@@ -24,7 +23,7 @@ from reactor.core.observer import FORGETFUL, Observer
 from reactor.core.policy import Policy
 from reactor.core.stream_info import ADVISORY, headers_size, instant
 from reactor.directories.events import Directory, Taken
-from reactor.jetstream.client import read_delivery
+from reactor.jetstream.client import JetStream, read_delivery
 from reactor.jetstream.errors import JetStreamError, NotFound
 from reactor.jetstream.topology import DEAD_LETTER_SUBJECT, topology_of
 from reactor.store.audit import Audit
@@ -281,15 +280,18 @@ async def _give_back(messages: Sequence[Msg], error: Exception) -> None:
 
 
 async def consume_pending(
-    context: JetStreamContext, stream: str, durable: str, handle: Callable[[Sequence[Msg]], Awaitable[None]]
+    js: JetStream, stream: str, durable: str, handle: Callable[[Sequence[Msg]], Awaitable[None]]
 ) -> int:
     """Take what a durable has pending now, as a worker would; how many messages that were. Raises JetStreamError."""
-    taken = 0
-    subscription = await context.pull_subscribe_bind(consumer=durable, stream=stream)
+    taken, batch = 0, await js.largest_batch(stream, durable, 256)
+    subscription = await (await js.context()).pull_subscribe_bind(consumer=durable, stream=stream)
     try:
         pending = (await subscription.consumer_info()).num_pending or 0
         while pending > 0:
-            messages = await subscription.fetch(min(pending, 256), timeout=2.0)
+            messages = await subscription.fetch(min(pending, batch), timeout=2.0)
+            if not messages:
+                message = f"stream {stream} was not read: the server refused a batch of {batch}"
+                raise JetStreamError(message)
             await handle(messages)
             taken += len(messages)
             pending = read_delivery(messages[-1]).pending

@@ -49,20 +49,20 @@ class Keeper:
     async def take(self, behind: Fenced, tenure: Tenure) -> Backup:
         """The backup of a stream whose end is proven. Raises BackupFailed."""
         look = behind.look
-        if look.stream.size > self._shelf.max_bytes:
-            message = f"{look.stream.size} bytes are more than REACTOR_BACKUP_MAX_BYTES allows in all"
-            raise BackupFailed(message)
         try:
             async with asyncio.timeout(tenure.deadline - tenure.monotonic()), self._room:
+                await asyncio.to_thread(self._shelf.make_room, look.stream.size)
                 with span("backup"):
-                    backup = await self._write(behind)
+                    return await self._write(behind)
         except TimeoutError as error:
             raise BackupFailed("the backup took longer than the stream could be held; it is tried again") from error
         except JetStreamError as error:
             message = f"the server gave no snapshot of it: {error}"
             raise BackupFailed(message) from error
-        await asyncio.to_thread(self._shelf.tidy)
-        return backup
+
+    def settled(self, backup: Backup) -> None:
+        """Say that the deletion that relied on this backup is over."""
+        self._shelf.settled(backup)
 
     async def _write(self, behind: Fenced) -> Backup:
         look = behind.look

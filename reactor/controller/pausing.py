@@ -1,52 +1,94 @@
 """Whether an operator has paused all deleting: asked before each fence and behind it, of NATS, which does not forget.
 
 The word is the last message on a subject of a stream of reactor's own. The server's clock says when a pause is over.
+If that stream is gone although Redis knows that there was one, a pause may have gone with it: so deleting is paused
+until an operator speaks again. Only `reactor pause` and `reactor resume` make a lost stream again.
 """
+
+import time
+from contextlib import suppress
 
 from reactor.core.pause import Pause, pausing, read_pause, resuming
 from reactor.core.stream_info import instant
 from reactor.directories.together import Together
 from reactor.jetstream.client import JetStream
-from reactor.jetstream.errors import NotFound, Unreachable
-from reactor.jetstream.topology import CONTROL, PAUSE_SUBJECT, declare_control
+from reactor.jetstream.errors import NotFound, Refused, Unreachable
+from reactor.jetstream.topology import CONTROL, PAUSE_SUBJECT, ProvisionError, declare_control
+from reactor.store.scripts import LedgerError
+from reactor.store.surroundings import Surroundings
 
 GONE = f"stream {CONTROL} is gone, and with it the word whether deleting is paused: reactor resume makes it again"
+NOTE_S = 60.0
+"""How often Redis is told that the stream exists: it may have been emptied."""
 
 
 class Pausing:
     """One process's. Methods raise JetStreamError."""
 
-    def __init__(self, reads: JetStream, replicas: int = 1) -> None:
-        """Nothing is asked yet; `replicas` is for the stream, where it must be made."""
+    def __init__(
+        self, reads: JetStream, surroundings: Surroundings | None = None, replicas: int = 1, *, notes: bool = True
+    ) -> None:
+        """`surroundings` remember that the stream was there, and are told so if it `notes`.
+
+        `replicas` is for the stream if it must be made.
+        """
+        self._notes = notes
         self._reads = reads
+        self._surroundings = surroundings
         self._replicas = replicas
         self._together = Together(self._ask)
-        self._over = 0
-        """The message of a pause whose time is over."""
+        self._over: tuple[int, int] | None = None
+        """Sequence and time of the message of a pause whose time is over."""
+        self._noted_at = float("-inf")
 
     async def standing(self) -> Pause | None:
-        """The pause that stands, by an answer that is not older than the question; None where there is none."""
+        """The pause that stands, by an answer that is not older than the question; None if there is none."""
         return await self._together()
 
     async def _ask(self) -> Pause | None:
         try:
             message = await self._reads.last_message(CONTROL, PAUSE_SUBJECT)
-            if message is None or message.seq == self._over:
+            await self._note()
+            if message is None or (message.seq, message.published_at) == self._over:
                 return None
             pause = read_pause(message.data, message.published_at)
             if pause is None or pause.until is None:
                 return pause
             now = instant((await self._reads.stream_info(CONTROL)).get("ts"))
         except NotFound as error:
-            raise Unreachable(GONE) from error
+            if await self.was_lost():
+                raise Unreachable(GONE) from error
+            return None
         if now is None or pause.stands(now):
             return pause
-        self._over = message.seq
+        self._over = message.seq, message.published_at
         return None
 
+    async def was_lost(self) -> bool:
+        """Whether the stream, which is not there, was there before. Also if Redis cannot tell."""
+        if self._surroundings is None:
+            return True
+        try:
+            return await self._surroundings.had_control()
+        except LedgerError:
+            return True
+
+    async def _note(self) -> None:
+        if self._notes and self._surroundings is not None and time.monotonic() - self._noted_at > NOTE_S:
+            with suppress(LedgerError):  # the pause itself is known without Redis
+                await self._surroundings.note_control()
+                self._noted_at = time.monotonic()
+
     async def declare(self) -> None:
-        """Make the stream of the word where it is gone: before an order. Raises ProvisionError."""
-        await declare_control(self._reads, self._replicas)
+        """Make the stream of the word if it is not there: before an order. Raises ProvisionError."""
+        try:
+            await declare_control(self._reads, self._replicas)
+        except Refused as error:
+            message = (
+                f"the word cannot be kept, so nothing has changed: there is no room for stream {CONTROL} ({error}); "
+                "to stop all deleting now, stop the workers"
+            )
+            raise ProvisionError(message) from error
 
     async def pause(self, by: str, reason: str, span_ns: int | None) -> None:
         """From now on nobody deletes anything."""

@@ -1,19 +1,23 @@
 """Prepare: make a job's name clean and safe before the job is started again.
 
-The job is said to live, by an event that wins. Whatever is being done to its stream is waited out under the stream's
-own lease; a fence that was left standing is taken away. Then the stream is emptied in place: its sequences go on, so
-that a late acknowledgement of the former life cannot hit a new message, and its consumers stay.
+The end of its stream is read first: what comes later is of its new life, and stays. Then the job is said to live, by an
+event that wins. Whatever is being done to its stream is waited out under the stream's own lease; a fence that was left
+standing is taken away. Then the stream is emptied in place, up to that end: its sequences go on, so that a late
+acknowledgement of the former life cannot hit a new message, and its consumers stay.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
 from reactor.controller.look import Judge, Look, Target
 from reactor.controller.resources import Resources
 from reactor.controller.undisturbed import StaysFenced, Undisturbed
+from reactor.core.model import Stream
+from reactor.core.stream_info import read_stream
 from reactor.directories.events import Snapshot
 from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import Topology, streams_of_advisories
@@ -30,7 +34,7 @@ class NotPrepared(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Publishing is safe. `stream` is None where there is none, and it must be made; else it holds nothing."""
+    """Publishing is safe. `stream` is None where there is none, and it must be made; else its former life is gone."""
 
     job_id: str
     stream: str | None = None
@@ -55,19 +59,32 @@ class Preparer:
         self._say = say
 
     async def prepare(self, job_id: str, timeout_s: float) -> Prepared:
-        """The job lives, and nothing of its former life is in its stream."""
+        """The job lives, and nothing of its former life is in its stream. Raises ValueError for an odd job id, too."""
+        self._directory.subject_of(job_id)
+        names = sorted(await self._names(job_id))
+        former = [await self._former_life(name, job_id) for name in names]
         await self._say(job_id, LIVES)
-        names = await self._names(job_id)
         topology = Topology(captors=await streams_of_advisories(self._reads))
         snapshot = replace(await self._directory.ensure(), topology=topology)
         try:
             async with asyncio.timeout(timeout_s):
-                done = [await self._prepare(snapshot, Target(name, job_id)) for name in sorted(names)]
+                done = [await self._prepare(snapshot, one) for one in former if one is not None]
         except TimeoutError as error:
             message = f"a deletion of job {job_id}'s stream is still under way after {timeout_s:g} s: try again"
             raise NotPrepared(message) from error
         await self._companions.delete(snapshot.topology, job_id)
         return next((one for one in done if one.stream), Prepared(job_id))
+
+    async def _former_life(self, name: str, job_id: str) -> Stream | None:
+        """The stream as it is before the job is said to live; None if there is none. Raises NotPrepared."""
+        try:
+            stream = read_stream(await self._reads.stream_info(name), job_id)
+        except NotFound:
+            return None
+        if self._judge.policy.is_protected(stream):
+            message = f"stream {name} is protected, so it is not emptied: reactor unprotect {name}, then prepare again"
+            raise NotPrepared(message)
+        return stream
 
     async def _names(self, job_id: str) -> Collection[str]:
         policy = self._judge.policy
@@ -78,17 +95,20 @@ class Preparer:
             raise NotPrepared(message)
         return names
 
-    async def _prepare(self, snapshot: Snapshot, target: Target) -> Prepared:
+    async def _prepare(self, snapshot: Snapshot, former: Stream) -> Prepared:
         try:
-            return await self._undisturbed.do(snapshot, target, self._empty)
+            return await self._undisturbed.do(
+                snapshot, Target(former.name, former.job_id), partial(self._empty, former)
+            )
         except NotFound:
-            return Prepared(target.job_id)
+            return Prepared(former.job_id)
         except StaysFenced as error:
             raise NotPrepared(str(error)) from error
 
-    async def _empty(self, look: Look) -> Prepared:
+    async def _empty(self, former: Stream, look: Look) -> Prepared:
         name, job_id = look.stream.name, look.stream.job_id
-        purged = await self._effects.purge_stream(name)
+        is_same = look.stream.created == former.created  # one that was made since holds nothing of the former life
+        purged = await self._effects.purge_stream(name, former.last_seq) if is_same and former.last_seq else 0
         await self._recorder.prepared(look.by_verdict(), purged)
         log.info("stream prepared", stream=name, job_id=job_id, purged=purged)
         return Prepared(job_id, name, purged)

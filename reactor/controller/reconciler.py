@@ -174,6 +174,8 @@ class Reconciler:
             return
         jobs -= {one.stream.job_id for one in review.judged}
         jobs -= {self._policy.job_id(name) or "" for name in await self._reads.stream_names()}
+        if not review.snapshot.has_events:
+            return
         now = instant((await self._reads.stream_info(review.snapshot.lifecycle.stream)).get("ts"))
         coverage, records = await self._directory.look_up(review.snapshot, sorted(jobs))
         opinions = await self._directory.opinions({job: (records.get(job), now or 0) for job in jobs}, coverage)

@@ -67,8 +67,10 @@ class Reviewer:
 
     async def review(self, only: frozenset[str]) -> Review:
         """All job streams, or `only` those. Raises PassAborted, JetStreamError and LedgerError."""
-        lifecycle = (await self._directory.ensure()).lifecycle
-        await self._catch_up()
+        before = await self._directory.ensure()
+        lifecycle = before.lifecycle
+        if before.has_events:
+            await self._catch_up()
         began = await self._ledger.surroundings.now()
         listed = await self._list(lifecycle.stream, only)
         snapshot = await self._caught_up_after_list()
@@ -93,7 +95,7 @@ class Reviewer:
         listed = _Listed(self._policy, only)
         async for raws, unreported in self._reads.pages_of_streams():
             listed.add(raws, unreported)
-        if lifecycle not in listed.names:
+        if lifecycle and lifecycle not in listed.names:
             try:
                 await self._reads.stream_info(lifecycle)
             except NotFound as error:

@@ -41,8 +41,9 @@ class Undisturbed:
                 try:
                     if (look := await self._look(snapshot, target, tenure)) is not None:
                         tenure.check("work on it", held=await self._ledger.leases.holds(tenure.lease))
-                        return await work(look)
-                except TenureOver:
+                        async with asyncio.timeout(tenure.deadline - time.monotonic()):  # nothing is done beyond it
+                            return await work(look)
+                except (TenureOver, TimeoutError):
                     pass
                 finally:
                     await self._ledger.leases.release(tenure.lease)

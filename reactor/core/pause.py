@@ -3,9 +3,12 @@
 import json
 from dataclasses import dataclass
 
-from reactor.core.model import format_instant
+from reactor.core.foreign_json import read_json
+from reactor.core.model import SECOND, format_instant
 from reactor.core.shapes import PauseTold
 
+LONGEST_PAUSE = 10 * 366 * 86_400 * SECOND
+"""Nanoseconds. A message that claims more is not an operator's."""
 UNREADABLE = "the message that says so cannot be read, so nobody knows: reactor resume, or reactor pause again"
 
 
@@ -46,11 +49,13 @@ def resuming(by: str) -> bytes:
 def read_pause(body: bytes, stored_at: int) -> Pause | None:
     """What the last message says; `stored_at` is the server's own time of it. What cannot be read pauses."""
     try:
-        said = json.loads(body)
+        said = read_json(body)
         if said["paused"] is False:
             return None
         span = said["span_ns"]
-        until = None if span is None else stored_at + int(span)
+        if said["paused"] is not True or not (span is None or (type(span) is int and 0 < span <= LONGEST_PAUSE)):
+            return Pause("somebody", UNREADABLE, stored_at)
+        until = None if span is None else stored_at + span
         return Pause(str(said["by"]), str(said["reason"]), stored_at, until)
     except (ValueError, TypeError, KeyError):
         return Pause("somebody", UNREADABLE, stored_at)

@@ -17,7 +17,9 @@ from reactor.core.model import SECOND, Consumers, Fence, Stream, format_instant,
 
 PROTECT_KEY = "reactor.protect"
 MAX_AGE_KEY = "reactor.restored.max_age"
-"""What a restored stream's messages may live, once nothing protects it any more (ns)."""
+"""What a restored stream's messages were allowed to live (ns)."""
+UNFINISHED_KEY = "reactor.restored.unfinished"
+"""What a restored stream lacks so far."""
 FENCE_TOKEN_KEY = "reactor.fence.token"  # noqa: S105  # no secret: it names the deletion
 FENCE_UNTIL_KEY = "reactor.fence.until"
 FENCE_SUBJECTS_KEY = "reactor.fence.subjects"
@@ -249,14 +251,28 @@ def recipe_of(raw: Raw, fence: Fence | None, consumers: Sequence[Raw]) -> Raw:
 def with_protection(config: Raw, *, protected: bool) -> Raw:
     """The server's own config with the word in its metadata that nothing may drain it, or without.
 
-    Without it a restored stream is what it was, and its messages age again.
+    The `max_age` of a restored stream stays off all the same: given back, it would let older messages expire at once.
     """
     metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key != PROTECT_KEY}
-    if protected:
-        return config | {"metadata": metadata | {PROTECT_KEY: "true"}}
-    max_age = metadata.pop(MAX_AGE_KEY, "")
-    aged = re.fullmatch("[0-9]{1,18}", max_age) and not config.get("max_age")  # nobody has given it another since
-    return config | {"metadata": metadata} | ({"max_age": int(max_age)} if aged else {})
+    return config | {"metadata": metadata | ({PROTECT_KEY: "true"} if protected else {})}
+
+
+def max_age_off(config: Raw) -> int | None:
+    """The `max_age` (ns) that a restored stream had and has no more; None if nothing was taken from it."""
+    max_age = (config.get("metadata") or {}).get(MAX_AGE_KEY, "")
+    return int(max_age) if re.fullmatch("[0-9]{1,18}", max_age) and not config.get("max_age") else None
+
+
+def unfinished(config: Raw, what: str) -> Raw:
+    """The config of a stream that is being restored and lacks this so far: its `messages` or its `consumers`."""
+    metadata = config.get("metadata") or {}
+    return config if config.get("sealed") else config | {"metadata": metadata | {UNFINISHED_KEY: what}}
+
+
+def lacks(config: Raw) -> str | None:
+    """What a restore that was broken off has left undone; None if it is whole."""
+    what = (config.get("metadata") or {}).get(UNFINISHED_KEY)
+    return None if what is None else str(what)
 
 
 def brought_back(config: Raw) -> Raw:

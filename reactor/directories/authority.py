@@ -6,8 +6,11 @@ from typing import Any
 
 from reactor.core.model import Coverage, Record, Told
 from reactor.core.policy import by_directory
-from reactor.directories.events import Directory
+from reactor.directories.events import Directory, Snapshot
 from reactor.directories.opinion import JobDirectory, Opinion
+from reactor.jetstream.errors import NotFound
+from reactor.jetstream.topology import NO_LIFECYCLE
+from reactor.store.records import Reading
 
 AT_ONCE = 32
 
@@ -21,6 +24,24 @@ class Authority(Directory):
         """`jobs` is asked for every verdict."""
         super().__init__(*args, **options)
         self._jobs = jobs
+
+    async def look_around(self, caught_up_to: int | None = None) -> Snapshot:
+        """As of the events; without a lifecycle stream, for which there may be no room, the directory is enough."""
+        try:
+            return await super().look_around(caught_up_to)
+        except NotFound:
+            return Snapshot(NO_LIFECYCLE, lost=False, behind=0)
+
+    async def last_event(self, snapshot: Snapshot, job_id: str) -> Record | None:
+        """As of the events, where there are any."""
+        return await super().last_event(snapshot, job_id) if snapshot.has_events else None
+
+    async def last_event_since(self, snapshot: Snapshot, job_id: str, before: Record | None) -> Record | None:
+        """As of the events, where there are any."""
+        return await super().last_event_since(snapshot, job_id, before) if snapshot.has_events else before
+
+    def _coverage(self, snapshot: Snapshot, reading: Reading) -> Coverage:
+        return super()._coverage(snapshot, reading) if snapshot.has_events else Coverage(intact=True)
 
     async def opinions(
         self, jobs: Mapping[str, tuple[Record | None, int]], coverage: Coverage

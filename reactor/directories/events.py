@@ -74,6 +74,11 @@ class Snapshot:
     """Lifecycle events that were not in the ledger yet."""
     topology: Topology = UNKNOWN
 
+    @property
+    def has_events(self) -> bool:
+        """Whether there is a lifecycle stream."""
+        return bool(self.lifecycle.stream)
+
 
 class Directory:
     """The ledger, vouched for. Methods raise JetStreamError and LedgerError."""
@@ -148,6 +153,10 @@ class Directory:
         except NotFound as error:
             raise Unreachable(self._gone) from error
         return Record.of(*(self._read(one).word for one in (*unread, message))) if message else None
+
+    def subject_of(self, job_id: str) -> str:
+        """The subject of a job's events. Raises ValueError if no message can have it."""
+        return self._template.of(job_id)
 
     async def words_on(self, job_id: str) -> list[Word]:
         """All that the lifecycle stream still holds on a job, in its order."""

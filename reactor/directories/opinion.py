@@ -43,16 +43,6 @@ def time_told(value: object) -> int | None:
         return None
 
 
-def with_canary(job_ids: Sequence[str], canary: str | None) -> list[str]:
-    """Whom to ask about: the canary, too, where there is one."""
-    return [*job_ids, canary] if canary and canary not in job_ids else list(job_ids)
-
-
-def unvouched(canary: str) -> str:
-    """Why absence is unknown where the canary was not found."""
-    return f"the canary {canary} was not found, so nobody's absence counts"
-
-
 class DirectoryMisused(ProvisionError):
     """The settings do not fit what is there: says what, and the mend. Trying again would not help."""
 

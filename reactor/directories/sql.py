@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchModuleError, Operat
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from reactor.core.model import Told
-from reactor.directories.opinion import Answer, DirectoryMisused, Listener, time_told, unvouched, with_canary
+from reactor.directories.opinion import Answer, DirectoryMisused, Listener, time_told
 
 CHUNK = 500
 """Jobs in a query: every database takes so many parameters."""
@@ -30,13 +30,10 @@ _UNREADABLE = "its row cannot be read"
 class SqlDirectory:
     """Asks a table."""
 
-    def __init__(
-        self, url: str, query: str, *, timeout_s: float, canary: str | None = None, channel: str | None = None
-    ) -> None:
+    def __init__(self, url: str, query: str, *, timeout_s: float, channel: str | None = None) -> None:
         """`query` takes `:ids` and gives the columns `id` and `status`, and `ended_at` if it likes.
 
-        `canary` is a job that must be found, or no absence counts. Raises DirectoryMisused where the URL names no
-        driver that there is.
+        Raises DirectoryMisused where the URL names no driver that there is.
         """
         try:
             self._engine = create_async_engine(
@@ -48,7 +45,6 @@ class SqlDirectory:
         self._listener = self._listening_on(channel) if channel else None
         self._query = text(query).bindparams(bindparam("ids", expanding=True))
         self._timeout_s = timeout_s
-        self._canary = canary
         self._as_numbers: bool | None = None
         """Whether the database compares the ids with numbers; None before it was found out."""
 
@@ -65,23 +61,22 @@ class SqlDirectory:
         return self._listener
 
     async def ask(self, job_ids: Sequence[str]) -> Answer:
-        """In chunks; one that fails is unknown, and so is every absence where the canary is not found."""
+        """In chunks; one that fails is unknown."""
         answers = [await self._ask_chunk(job_ids[first : first + CHUNK]) for first in range(0, len(job_ids), CHUNK)]
         found = {job: told for answer in answers for job, told in answer.found.items()}
         unknown = {job: why for answer in answers for job, why in answer.unknown.items()}
         return Answer(found, unknown)
 
     async def _ask_chunk(self, job_ids: Sequence[str]) -> Answer:
-        asked = with_canary(job_ids, self._canary)
         try:
-            keys, rows = await self._rows(asked)
+            keys, rows = await self._rows(job_ids)
         except (TimeoutError, OSError, OverflowError, SQLAlchemyError) as error:
             if isinstance(error, OverflowError) or _NO_VALUE in str(error):  # one of the ids cannot be in that column
                 return await self._halved(job_ids, error)
             return Answer.nothing(job_ids, _in_short(error))
         if missing := COLUMNS - keys:
             return Answer.nothing(job_ids, f"the query gives no column {', '.join(sorted(missing))}")
-        return self._answer(job_ids, set(asked), rows)
+        return self._answer(job_ids, rows)
 
     async def _halved(self, job_ids: Sequence[str], error: Exception) -> Answer:
         half = len(job_ids) // 2
@@ -90,17 +85,14 @@ class SqlDirectory:
         one, other = await self._ask_chunk(job_ids[:half]), await self._ask_chunk(job_ids[half:])
         return Answer({**one.found, **other.found}, {**one.unknown, **other.unknown})
 
-    def _answer(self, job_ids: Sequence[str], asked: set[str], rows: Sequence[Row[Any]]) -> Answer:
-        found, unknown = dict[str, Told](), dict[str, str]()
+    def _answer(self, job_ids: Sequence[str], rows: Sequence[Row[Any]]) -> Answer:
+        asked, found, unknown = set(job_ids), dict[str, Told](), dict[str, str]()
         for job_id, told in _read(rows):
             if job_id not in asked:
                 return Answer.nothing(job_ids, "the query gave a job that was not asked for: it must select by :ids")
             if told is None or found.get(job_id, told) != told:
                 unknown[job_id] = _UNREADABLE
             found[job_id] = told or Told("")
-        if self._canary and self._canary not in found:
-            why = unvouched(self._canary)
-            unknown |= {job: why for job in job_ids if job not in found}
         return Answer({job: found[job] for job in job_ids if job in found and job not in unknown}, unknown)
 
     async def _rows(self, ids: Sequence[str]) -> tuple[set[str], Sequence[Row[Any]]]:
@@ -152,7 +144,7 @@ class SqlDirectory:
     async def check(self) -> None:
         """The columns, and the right to read them. Raises DirectoryMisused; an outage is none."""
         try:
-            keys, _ = await self._rows([self._canary or "0"])
+            keys, _ = await self._rows(["0"])
         except (TimeoutError, OSError, InterfaceError, OperationalError) as error:
             if _is_about_the_query(error):
                 raise DirectoryMisused(_refused(error)) from error

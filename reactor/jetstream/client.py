@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 import nats
 import nats.errors
+import nats.js.errors
 from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from reactor.core.foreign_json import Unreadable, read_json
@@ -20,6 +22,7 @@ from reactor.jetstream.errors import NO_MESSAGE, NotFound, Refused, Unreachable,
 
 SHORT_ACK_TOKENS = 9
 WRONG_LAST_SEQUENCE = 10071
+INACTIVE_TOO_LONG = 10153
 _END = re.compile(r"wrong last sequence: (0|[1-9][0-9]{0,18})", re.ASCII)
 """As every server from 2.10 to 2.15 words it."""
 
@@ -153,9 +156,9 @@ class JetStream(Connection):
         """Replace a stream's config by this one, whole. There is no precondition."""
         return await self.call(f"STREAM.UPDATE.{config['name']}", config)
 
-    async def purge_stream(self, name: str) -> int:
-        """Take all messages out of a stream; how many. Its sequences go on, its consumers stay."""
-        return int((await self.call(f"STREAM.PURGE.{name}"))["purged"])
+    async def purge_stream(self, name: str, upto: int) -> int:
+        """Take the messages up to this sequence out of a stream; how many. Its sequences go on, its consumers stay."""
+        return int((await self.call(f"STREAM.PURGE.{name}", {"seq": upto + 1}))["purged"])
 
     async def delete_stream(self, name: str) -> None:
         """Delete a stream. There is no precondition; a body is refused (10038)."""
@@ -190,19 +193,39 @@ class JetStream(Connection):
 
     async def replay(self, stream: str, subject: str, batch: int = 512) -> AsyncIterator[list[StoredMessage]]:
         """All messages on a subject (wildcards allowed), oldest first, in batches; none are acked or taken away."""
-        context = await self.context()
-        config = ConsumerConfig(ack_policy=AckPolicy.NONE, mem_storage=True, inactive_threshold=60.0)
         try:
-            subscription = await context.pull_subscribe(subject, stream=stream, config=config)
-            pending = (await subscription.consumer_info()).num_pending or 0
+            subscription = await self._reader(stream, subject)
+            info = await subscription.consumer_info()
+            pending = info.num_pending or 0
+            batch = await self.largest_batch(stream, info.name, batch)
             while pending:
                 deliveries = [read_delivery(msg) for msg in await subscription.fetch(batch, timeout=self._timeout)]
+                if not deliveries:
+                    message = f"stream {stream} was not read: the server refused a batch of {batch}"
+                    raise Unreachable(message)
                 pending = deliveries[-1].pending
                 yield [delivery.message for delivery in deliveries]
             await subscription.unsubscribe()
         except (nats.errors.Error, TimeoutError) as error:
             message = f"reading stream {stream} broke off: {str(error) or type(error).__name__}"
             raise Unreachable(message) from error
+
+    async def largest_batch(self, stream: str, consumer: str, wanted: int) -> int:
+        """How many messages may be asked for at once: a server may limit it, and answers more with nothing (409)."""
+        limit = (await self.consumer_info(stream, consumer))["config"].get("max_batch", 0)
+        return min(wanted, limit) if limit > 0 else wanted
+
+    async def _reader(self, stream: str, subject: str) -> JetStreamContext.PullSubscription:
+        """A consumer of our own for a while. A stream may limit for how long."""
+        context = await self.context()
+        config = ConsumerConfig(ack_policy=AckPolicy.NONE, mem_storage=True, inactive_threshold=60.0)
+        try:
+            return await context.pull_subscribe(subject, stream=stream, config=config)
+        except nats.js.errors.APIError as error:
+            if error.err_code != INACTIVE_TOO_LONG:
+                raise
+            config.inactive_threshold = None
+            return await context.pull_subscribe(subject, stream=stream, config=config)
 
     async def consumer_info(self, stream: str, consumer: str) -> Raw:
         """Raises NotFound."""

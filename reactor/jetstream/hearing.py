@@ -69,6 +69,8 @@ class EagerPull:
         self._subscription = subscription
         self._hearing = hearing
         self._batch = 0
+        self._limit: int | None = None
+        """How many messages the server lets us ask for at once, once that is known."""
 
     async def fetch(self, batch: int, timeout: float | None) -> list[Msg]:  # noqa: ASYNC109  # nats-py's signature
         """Messages, or nats-py's TimeoutError where there are none."""
@@ -77,7 +79,11 @@ class EagerPull:
         if batch < self._batch:  # the subscriber has a part in hand
             raise nats.errors.TimeoutError
         try:
-            return await self._subscription.fetch(batch, timeout)
+            messages = await self._subscription.fetch(min(batch, self._limit or batch), timeout)
+            if messages:
+                return messages
+            self._limit = await self._largest(batch)
+            raise nats.errors.TimeoutError  # nats-py's word for: nothing came, ask again
         except TimeoutError:
             raise nats.errors.TimeoutError from None
         except (nats.errors.Error, nats.js.errors.Error) as error:
@@ -85,6 +91,13 @@ class EagerPull:
             self._hearing.lost.set()
             await asyncio.sleep(LOST_REST_S)
             raise nats.errors.TimeoutError from None
+
+    async def _largest(self, batch: int) -> int:
+        """What the server allows, which has just answered nothing (409) to more than that."""
+        info = await self._subscription.consumer_info()
+        limit = await self._hearing.largest_batch(info.stream_name, info.name, batch)
+        log.warning("the server limits how many messages may be asked for at once", limit=limit)
+        return limit
 
     async def unsubscribe(self) -> None:
         """Stop receiving; no error where the connection is gone."""

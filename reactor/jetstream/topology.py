@@ -5,6 +5,7 @@ of its own keeps it, and reactor reads there; and reactor makes no stream on the
 NATS, so that a job system may make one at any time. Nothing of others' is ever altered.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -29,8 +30,15 @@ ADVISORY_SUBJECTS = (
     f"{ADVISORY}.CONSUMER.MSG_TERMINATED.*.*",
 )
 """Just what is needed: listening to CONSUMER.DELETED costs the server about 3% of STREAM.DELETED (measured)."""
-LETTERS_SHARE = 50
-"""The dead letters may take so much of the account's storage: one part in fifty."""
+NO_ROOM = frozenset({10002, 10023, 10027, 10028, 10047, 10122})
+"""Refusals of a stream for want of room: the account's or the server's storage, their number of streams, its size."""
+SIZE_DEMANDED = 10113
+"""The account demands `max_bytes` of every stream."""
+DEMANDED, DEMANDED_FOR_EVENTS, LEAST_ROOM = 1 << 20, 1 << 30, 1 << 18
+"""Bytes that are then asked for; and the least that is of use."""
+LETTERS_SHARE, EVENTS_SHARE = 50, 4
+"""The dead letters may take one part in fifty of the account's storage; the lifecycle stream of one that demands sizes,
+one in four."""
 FORMER_ADVISORIES = "REACTOR_ADVISORIES"
 """The stream that reactor 0.1 made for them, in the way of any other."""
 
@@ -50,6 +58,8 @@ class DesiredStreams:
     max_age: int
     letters_max_msgs: int
     letters_max_bytes: int
+    events_max_bytes: int | None = None
+    """Room reserved for the lifecycle stream; None: what it takes, or what the account demands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,8 @@ class Provision:
     """Where reactor reads."""
 
     events: Source
+    lacking: tuple[str, ...] = ()
+    """Streams of its own that there is no room for, each with the server's reason."""
 
     @property
     def own_streams(self) -> frozenset[str]:
@@ -89,6 +101,10 @@ class Lifecycle:
     """Messages of the durable that are not acked yet, delivered or not."""
 
 
+NO_LIFECYCLE = Lifecycle("", "none", None, 0, 0, 0, 0)
+"""Where there is no lifecycle stream, since there is no room for one and a directory decides."""
+
+
 @dataclass(frozen=True, slots=True)
 class Topology:
     """How streams hang together. What is not known is in `unseen`, in words."""
@@ -108,31 +124,50 @@ UNKNOWN = Topology()
 """Where nobody has looked."""
 
 
-async def provision(js: JetStream, desired: DesiredStreams) -> Provision:
-    """Find or declare every stream and durable. Raises ProvisionError and JetStreamError."""
-    events = await _events_source(js, desired)
+async def provision(
+    js: JetStream, desired: DesiredStreams, *, make_control: bool, needs_events: bool = True
+) -> Provision:
+    """Find or declare every stream and durable. Raises ProvisionError and JetStreamError.
+
+    What there is no room for is done without: the dead letters, the stream of operators' words, and the lifecycle
+    stream unless `needs_events`. Without `make_control` a stream of operators' words that is gone is not made again.
+    """
+    lacking = list[str]()
+    try:
+        events = await _events_source(js, desired)
+    except Refused as error:
+        if needs_events or error.err_code not in NO_ROOM:
+            raise
+        events = Source(desired.events_stream, (desired.events_subject.wildcard,))
+        lacking.append(f"{desired.events_stream}: {error}")
     letters = _config(DEAD_LETTERS, [DEAD_LETTER_SUBJECT], desired.max_age, desired.replicas)
-    limits = {"max_msgs": desired.letters_max_msgs, "max_bytes": await _affordable(js, desired), "discard": "old"}
-    await _declare(js, letters | limits)
-    await declare_control(js, desired.replicas)
-    return Provision(events)
+    limits = {"max_msgs": desired.letters_max_msgs, "discard": "old"}
+    limits["max_bytes"] = await _affordable(js, desired, desired.letters_max_bytes, LETTERS_SHARE)
+    lacking += await _declare_if_room(js, letters | limits)
+    if make_control:
+        lacking += await _declare_if_room(js, _control_config(desired.replicas))
+    return Provision(events, tuple(lacking))
 
 
 async def declare_control(js: JetStream, replicas: int) -> None:
-    """The stream of an operator's word, where it is missing. Raises ProvisionError and JetStreamError."""
-    await _declare(js, _config(CONTROL, [CONTROL_SUBJECTS], 0, replicas) | {"max_msgs_per_subject": 64})
+    """Make the stream of operators' words if it is missing. Raises ProvisionError and JetStreamError."""
+    await _declare(js, _control_config(replicas))
 
 
-async def _affordable(js: JetStream, desired: DesiredStreams) -> int:
-    """Bytes for the dead letters: `max_bytes` is reserved, and must not take the room of the jobs' own streams."""
+def _control_config(replicas: int) -> Raw:
+    return _config(CONTROL, [CONTROL_SUBJECTS], 0, replicas) | {"max_msgs_per_subject": 64}
+
+
+async def _affordable(js: JetStream, desired: DesiredStreams, wanted: int, share: int) -> int:
+    """Bytes to reserve: as wanted, and no more than this part of the account's, which is for the jobs' own streams."""
     try:
         account = await js.call("INFO")
     except PermissionDenied:
-        return desired.letters_max_bytes
+        return wanted
     tiers = account.get("tiers") or {}
     limits = (tiers.get(f"R{desired.replicas}") or account).get("limits") or {}
     room = limits.get("max_storage", -1)
-    return min(desired.letters_max_bytes, max(room // LETTERS_SHARE, 1)) if room > 0 else desired.letters_max_bytes
+    return min(wanted, max(room // share, 1)) if room > 0 else wanted
 
 
 async def remove_former_advisories(js: JetStream, durable: str) -> bool:
@@ -149,6 +184,9 @@ async def remove_former_advisories(js: JetStream, durable: str) -> bool:
         return False
     return True
 
+
+TOO_MANY_PENDING = 10121
+_LIMIT = re.compile(r"limit of (\d{1,9})\b", re.ASCII)
 
 _WIDE = {ADVISORY[0], "*", ">"}
 """How a subject begins that may capture advisories."""
@@ -222,8 +260,10 @@ async def lifecycle_stream(js: JetStream, desired: DesiredStreams) -> str:
     if stream is None:
         stream = desired.events_stream
         config = _config(stream, [desired.events_subject.wildcard], desired.max_age, desired.replicas)
+        reserved = {} if desired.events_max_bytes is None else {"max_bytes": desired.events_max_bytes}
+        demanded = await _affordable(js, desired, DEMANDED_FOR_EVENTS, EVENTS_SHARE)
         # A compacted table: the last words on each job, more than one since a late publisher's may come last.
-        await _declare(js, config | {"max_msgs_per_subject": 8})
+        await _declare(js, config | {"max_msgs_per_subject": 8} | reserved, demanded)
     return stream
 
 
@@ -243,10 +283,43 @@ def _config(name: str, subjects: Sequence[str], max_age: int, replicas: int) -> 
     }
 
 
-async def _declare(js: JetStream, config: Raw) -> None:
-    """Create a stream where there is none of that name."""
-    if not await is_declared(js, config["name"], config["subjects"]):
+async def _declare(js: JetStream, config: Raw, demanded: int = DEMANDED) -> None:
+    """Create a stream if there is none of that name. Of an account that demands a size, ask for `demanded` bytes."""
+    if await is_declared(js, config["name"], config["subjects"]):
+        return
+    try:
         await js.create_stream(config)
+    except Refused as error:
+        if error.err_code != SIZE_DEMANDED:
+            raise
+        await _create_smaller(js, config | {"max_bytes": demanded})
+
+
+async def _declare_if_room(js: JetStream, config: Raw) -> list[str]:
+    """Create a stream as `_declare` does, smaller if need be. If there is no room at all, say why."""
+    try:
+        await _declare(js, config)
+    except Refused as error:
+        if error.err_code not in NO_ROOM:
+            raise
+        try:
+            await _create_smaller(js, config)
+        except Refused as refused:
+            return [f"{config['name']}: {refused}"]
+    return []
+
+
+async def _create_smaller(js: JetStream, config: Raw) -> None:
+    """Create a stream with as much room as there is, halving it until it fits. Raises Refused if nothing does."""
+    while True:
+        try:
+            await js.create_stream(config)
+        except Refused as error:
+            if error.err_code not in NO_ROOM or config.get("max_bytes", 0) < 2 * LEAST_ROOM:
+                raise
+            config = config | {"max_bytes": config["max_bytes"] // 2}
+        else:
+            return
 
 
 async def is_declared(js: JetStream, name: str, subjects: Sequence[str]) -> bool:
@@ -299,8 +372,15 @@ def _durable_config(durable: str, subjects: Sequence[str]) -> Raw:
 
 
 async def _create_durable(js: JetStream, stream: str, config: Raw) -> None:
+    """Create the durable; with as many messages out at once as the server allows."""
     try:
-        await js.create_consumer(stream, config)
+        try:
+            await js.create_consumer(stream, config)
+        except Refused as error:
+            limit = _LIMIT.search(str(error)) if error.err_code == TOO_MANY_PENDING else None
+            if limit is None:
+                raise
+            await js.create_consumer(stream, config | {"max_ack_pending": int(limit[1])})
     except Refused as error:
         message = f"stream {stream} takes no durable {config['durable_name']}: {error}"
         raise ProvisionError(message) from error

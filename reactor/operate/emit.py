@@ -5,7 +5,7 @@ import json
 from reactor.core.events import Payload
 from reactor.core.model import parse_instant
 from reactor.jetstream.client import JetStream
-from reactor.jetstream.topology import DesiredStreams, provision
+from reactor.jetstream.topology import DesiredStreams, lifecycle_stream
 
 
 def payload_of(job_id: str, status: str, at: str | None) -> bytes:
@@ -22,5 +22,5 @@ async def emit(js: JetStream, desired: DesiredStreams, job_id: str, status: str,
     Raises ValueError for what a subscriber would refuse, ProvisionError and JetStreamError.
     """
     subject, body = desired.events_subject.of(job_id), payload_of(job_id, status, at)
-    await provision(js, desired)
+    await lifecycle_stream(js, desired)
     return await js.publish(subject, body)

@@ -5,7 +5,7 @@ import asyncio
 from reactor.controller.look import Judge, Look, Target
 from reactor.controller.resources import Resources
 from reactor.controller.undisturbed import StaysFenced, Undisturbed
-from reactor.core.stream_info import with_protection
+from reactor.core.stream_info import max_age_off, with_protection
 
 
 class NotProtected(Exception):
@@ -22,6 +22,8 @@ class Protector:
         self._ledger = resources.ledger
         self._recorder = resources.recorder
         self._undisturbed = Undisturbed(resources, judge, lease_s)
+        self.max_age_off: int | None = None
+        """Of the last stream, if it was restored: the `max_age` (ns) that it had, and that stays off."""
 
     async def protect(self, target: Target, timeout_s: float, *, protected: bool, why: str = "") -> bool:
         """Whether that has changed anything; `why` is for the audit. A deletion under way is waited out.
@@ -32,6 +34,7 @@ class Protector:
         async def work(look: Look) -> bool:
             if look.stream.protected is protected:
                 return False
+            self.max_age_off = max_age_off(look.raw["config"])
             await self._effects.update_stream(with_protection(look.raw["config"], protected=protected))
             return True
 

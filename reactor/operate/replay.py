@@ -12,16 +12,23 @@ import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from reactor.core.stream_info import Raw
+from reactor.core.stream_info import Raw, unfinished
 from reactor.jetstream.client import JetStream, StoredMessage
+from reactor.jetstream.errors import NotFound
 from reactor.jetstream.snapshots import restore
 
+MESSAGES, CONSUMERS = "messages", "consumers"
+"""What an unfinished stream lacks."""
 Scratch = Callable[[], AbstractAsyncContextManager[JetStream]]
 """Another server, empty, and gone afterwards."""
 AT_ONCE = 32
 """Messages in memory; each may be large."""
-_ORDERS = ("nats-msg-id", "nats-rollup", "nats-expected-")
-_PLAIN: Raw = {"retention": "limits", "num_replicas": 1, "max_age": 0, "sealed": False}
+_ORDERS = (
+    *("nats-msg-id", "nats-rollup", "nats-expected-", "nats-ttl", "nats-incr", "nats-batch-", "nats-schedule"),
+    *("nats-marker-reason", "nats-counter-"),
+)
+"""Headers that are orders to the server, or its own remarks: they have been obeyed."""
+_PLAIN: Raw = {"retention": "limits", "num_replicas": 1, "max_age": 0, "sealed": False, "max_consumers": -1}
 _ELSEWHERE = ("placement", "republish", "sources", "mirror")
 
 
@@ -31,31 +38,43 @@ class NotReplayed(Exception):
 
 async def replay(
     scratch: JetStream, js: JetStream, config: Raw, description: Raw, archive: AsyncIterable[bytes]
-) -> Raw:
-    """Make the stream of `config` from an archive of another name, with its consumers; the server's info of it.
+) -> None:
+    """Make the stream of `config` from an archive of another name, with its consumers, marked as unfinished.
 
     `description` has the archive's own config and state. Raises JetStreamError and NotReplayed: then the stream may be
     there in part.
     """
     if config.get("sources"):
         raise NotReplayed("it has sources, whose messages it would take in once more")
+    if config.get("allow_msg_counter"):
+        raise NotReplayed("it counts: its messages are sums, and publishing them anew would add them up")
     own = {key: value for key, value in description["config"].items() if key not in _ELSEWHERE} | _PLAIN
     await restore(scratch, own, description["state"], archive)
     consumers = await scratch.consumers(own["name"])
     name, prefix = config["name"], own_subject(config["name"])
     keeps_all = config.get("retention", "limits") == "limits"
-    await js.create_stream(_filling(config, prefix, description["state"].get("first_seq", 0)))
+    await _begin(js, _filling(config, prefix, description["state"].get("first_seq", 0)))
     if not keeps_all:  # it keeps nothing that nobody waits for
         await make_consumers(js, name, consumers)
     reached = dict.fromkeys((one["name"] for one in consumers), 0)
     async for messages in scratch.replay(own["name"], ">", batch=AT_ONCE):
         for message, seq in zip(messages, await _publish(js, prefix, messages), strict=True):
             reached |= {one["name"]: seq for one in consumers if message.seq <= one["ack_floor"]["stream_seq"]}
-    info = await js.update_stream(config)
     if keeps_all:
         behind = [one | {"config": _behind(one["config"], reached[one["name"]])} for one in consumers]
         await make_consumers(js, name, behind)
-    return info
+
+
+async def _begin(js: JetStream, config: Raw) -> None:
+    """Make the stream, marked as unfinished; one that a restore before has left unfinished is emptied instead."""
+    config = unfinished(config, MESSAGES)
+    try:
+        left = await js.stream_info(config["name"])
+    except NotFound:
+        await js.create_stream(config)
+        return
+    await js.update_stream({key: value for key, value in config.items() if key != "first_seq"})
+    await js.purge_stream(config["name"], left["state"]["last_seq"])
 
 
 def own_subject(name: str) -> str:
@@ -74,6 +93,7 @@ def _filling(config: Raw, prefix: str, first_seq: int) -> Raw:
     """The config while it is filled: nothing refuses or alters a message, and the answer tells of each."""
     transform = {"src": f"{prefix}.>", "dest": ">"}
     open_for_all = {"subjects": [transform["src"]], "subject_transform": transform, "no_ack": False, "sealed": False}
+    open_for_all |= {"max_consumers": -1}
     return {key: value for key, value in config.items() if key != "republish"} | open_for_all | {"first_seq": first_seq}
 
 

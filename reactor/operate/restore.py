@@ -4,16 +4,16 @@ Whatever is brought back is protected from the first moment, since its job is st
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from reactor.archive.shelf import Backup
 from reactor.controller.recorder import Recorder
-from reactor.core.stream_info import Raw, brought_back
+from reactor.core.stream_info import Raw, brought_back, lacks, unfinished
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import NotFound, Refused
 from reactor.jetstream.snapshots import restore
-from reactor.operate.replay import NotReplayed, Scratch, make_consumers, own_subject, replay
+from reactor.operate.replay import CONSUMERS, MESSAGES, NotReplayed, Scratch, make_consumers, own_subject, replay
 
 
 class NotRestored(Exception):
@@ -60,65 +60,75 @@ class Restorer:
     async def from_backup(self, backup: Backup, name: str, why: str = "") -> Restored:
         """With messages, consumers and what they have acknowledged."""
         manifest, description = backup.manifest, backup.description()
-        config = await self._free(description["config"], name)
+        config, lacking = await self._free(description["config"], name)
         await backup.check()
         how = f"from {backup.folder}"
-        try:
-            info = await restore(self._js, config, description["state"], backup.chunks())
-        except Refused as error:
-            if name == manifest.stream:
-                message = f"the server does not take the backup of {manifest.stream} back: {error}"
-                raise NotRestored(message) from error
-            info, how = await self._replayed(backup, config), f"{how}, message by message"
+        if lacking is None:
+            try:
+                await restore(self._js, unfinished(config, CONSUMERS), description["state"], backup.chunks())
+            except Refused as error:
+                if name == manifest.stream:
+                    message = f"the server does not take the backup of {manifest.stream} back: {error}"
+                    raise NotRestored(message) from error
+                lacking = MESSAGES
+        if lacking == MESSAGES:
+            await self._replay(backup, config)
+            how = f"{how}, message by message"
         await make_consumers(self._js, name, await self._lacking(name, manifest.consumers))
-        return await self._done(info, manifest.job_id, 0, _told(how, why))
+        return await self._done(config, manifest.job_id, 0, _told(how, why))
 
-    async def _replayed(self, backup: Backup, config: Raw) -> Raw:
+    async def _replay(self, backup: Backup, config: Raw) -> None:
         name, was = config["name"], backup.manifest.stream
         if self._scratch is None:
             message = f"the server does not take the backup of {was} back under another name: reactor restore can"
             raise NotRestored(message)
         try:
             async with self._scratch() as scratch:
-                return await replay(scratch, self._js, config, backup.description(), backup.chunks())
+                await replay(scratch, self._js, config, backup.description(), backup.chunks())
         except (Refused, NotReplayed) as error:
             message = f"the backup of {was} could not be brought back as {name}, or not all of it: {error}"
             raise NotRestored(message) from error
 
     async def from_recipe(self, recipe: Recipe, name: str, why: str = "") -> Restored:
         """Empty, with its consumers: its sequences go on, so that nobody's late acknowledgement hits a new message."""
-        config = await self._free(recipe.config, name) | {"first_seq": recipe.last_seq + 1}
-        info = await self._js.create_stream(config)
-        await make_consumers(self._js, name, recipe.consumers)
+        config, lacking = await self._free(recipe.config, name)
+        if lacking is None:
+            await self._js.create_stream(unfinished(config, CONSUMERS) | {"first_seq": recipe.last_seq + 1})
+        await make_consumers(self._js, name, await self._lacking(name, recipe.consumers))
         how = _told(f"without its {recipe.messages} messages", why)
-        return await self._done(info, recipe.job_id, recipe.messages, how)
+        return await self._done(config, recipe.job_id, recipe.messages, how)
 
-    async def _free(self, config: Raw, name: str) -> Raw:
-        """The config, protected, under that name; and under a subject of its own where others have taken its own."""
-        try:
-            there = (await self._js.stream_info(name))["state"]["messages"]
-        except NotFound:
-            pass
-        else:
-            message = f"stream {name} exists, with {there} messages, and was not touched: --as NAME restores beside it"
-            raise NotRestored(message)
+    async def _free(self, config: Raw, name: str) -> tuple[Raw, str | None]:
+        """The config, protected, under that name, with a subject of its own if others have taken its own.
+
+        And what a stream of that name lacks that an earlier restore has left unfinished; None if there is none.
+        """
+        lacking = None
+        with suppress(NotFound):
+            there = await self._js.stream_info(name)
+            if (lacking := lacks(there["config"])) is None:
+                messages = f"{there['state']['messages']} messages"
+                message = f"stream {name} exists, with {messages}, and was not touched: --as NAME restores beside it"
+                raise NotRestored(message)
         renamed, taken = name != config["name"], dict[str, list[str]]()
         for subject in config.get("subjects") or []:
-            if others := await self._js.stream_names(subject):
+            if others := await self._js.stream_names(subject) - {name}:
                 taken[subject] = sorted(others)
         if taken and not renamed:
             subject, owners = next(iter(taken.items()))
             message = f"{subject} belongs to stream {', '.join(owners)} now: --as NAME restores beside it"
             raise NotRestored(message)
         own = {"subjects": [own_subject(name)]} if taken else {}
-        return brought_back(config) | {"name": name} | own
+        return brought_back(config) | {"name": name} | own, lacking
 
     async def _lacking(self, name: str, consumers: Sequence[Raw]) -> list[Raw]:
         there = await self._js.consumer_names(name)
         return [one for one in consumers if one["name"] not in there]
 
-    async def _done(self, info: Raw, job_id: str, lost: int, how: str) -> Restored:
-        config: dict[str, Any] = info["config"]
+    async def _done(self, config: Raw, job_id: str, lost: int, how: str) -> Restored:
+        """Take the mark of what is unfinished away: from here on it is whole."""
+        sealed = config.get("sealed")  # it takes no mark, and no update
+        info = await (self._js.stream_info(config["name"]) if sealed else self._js.update_stream(config))
         await self._recorder.ordered("restored", config["name"], job_id, how)
         return Restored(
             stream=config["name"],

@@ -17,6 +17,8 @@ Keys, each under the namespace:
     sourced, captors    zset    how streams hang together (see `surroundings`)
     turn                string  when the next drain may begin, where their rate is limited; expires
     found, found_at, found_state  how streams stand, for onlookers (see `standings`)
+    lacking             string  streams of reactor's own that a worker had no room for (JSON); expires
+    control             string  there is, or was, a stream for operators' words
     surveyed            string  when a listing that showed that was begun, and of whose account; expires
 
 And a channel, `wake`: something falls due earlier than what was first before.

@@ -5,7 +5,9 @@ mirrors or sources them; they capture advisories, so companions may be on them. 
 and of the account of which lifecycle stream. What an advisory adds while a listing goes on outlives that listing.
 """
 
+import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import cast
 
 from reactor.store.scripts import NOW, Script, Scripts, key_of
@@ -38,6 +40,10 @@ return {sourced, redis.call('ZRANGE', KEYS[2], 0, -1)}
 _NOW = f"{NOW} return now"
 
 
+LACKING_MS = 3_600_000
+"""How long a worker's word on what it has no room for is believed."""
+
+
 class Surroundings:
     """The surroundings of one namespace. Every method raises LedgerError."""
 
@@ -48,6 +54,31 @@ class Surroundings:
         self._add = Script(scripts, _ADD)
         self._among = Script(scripts, _AMONG)
         self._now = Script(scripts, _NOW)
+        self._control = key_of(namespace, "control")
+        self._note_control = Script(scripts, "return redis.call('SET', KEYS[1], ARGV[1])")
+        self._lacking = key_of(namespace, "lacking")
+        self._note_lacking = Script(scripts, "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])")
+        self._read_lacking = Script(scripts, "return redis.call('GET', KEYS[1])")
+        self._had_control = Script(scripts, "return redis.call('EXISTS', KEYS[1])")
+
+    async def note_control(self) -> None:
+        """Remember that there is a stream for operators' words."""
+        await self._note_control(keys=[self._control], args=["1"])
+
+    async def had_control(self) -> bool:
+        """Whether there was such a stream, as far as this Redis knows."""
+        return bool(await self._had_control(keys=[self._control], args=[]))
+
+    async def note_lacking(self, streams: Sequence[str]) -> None:
+        """Leave for the doctor which streams of reactor's own there is no room for, with the reasons; none for all."""
+        await self._note_lacking(keys=[self._lacking], args=[json.dumps(streams), LACKING_MS])
+
+    async def lacking(self) -> list[str]:
+        """What a worker has left there in the last hour."""
+        text, noted = await self._read_lacking(keys=[self._lacking], args=[]), None
+        with suppress(ValueError):
+            noted = json.loads(text or "[]")
+        return [str(one) for one in noted] if isinstance(noted, list) else []
 
     async def now(self) -> int:
         """Redis's clock (ms)."""

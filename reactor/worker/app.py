@@ -166,7 +166,16 @@ class Worker:
             handover=Handover(cases.resources, self._stop),
         )
         desired, rights = desired_streams(self._settings.events), cases.resources.rights
-        self._watchdog = Watchdog(cases.resources, self.broker, desired, source.stream, alerts)
+        self._watchdog = Watchdog(
+            cases.resources,
+            self.broker,
+            source.stream,
+            alerts,
+            desired=desired,
+            provision=partial(provision_safely, connected),
+        )
+        if provisioned.lacking:
+            await self._watchdog.make_what_is_missing()
         loops = [
             Loop("sweep", cases.sweeper(periodic.want).tick, POLL_S, self._due),
             Loop("wake", partial(self._wake, WakeUps(connected.redis, connected.namespace)), 0.0),

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from reactor.config.redis_url import RedisAddress, parse_redis_url
 from reactor.config.settings import Settings
 from reactor.core.actor import Actor
-from reactor.directories.opinion import JobDirectory
+from reactor.directories.witness import WitnessedDirectory
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.connection import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S
 from reactor.jetstream.errors import JetStreamError
@@ -48,7 +48,7 @@ class Connections:
     """The prefix of every key in it."""
     ledger: Ledger
     audit: Audit
-    jobs: JobDirectory | None
+    jobs: WitnessedDirectory | None
     """The job system's own word, where it is asked."""
 
     async def announce(self, subject: str, data: bytes) -> None:

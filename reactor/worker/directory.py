@@ -2,10 +2,16 @@
 
 from reactor.config.settings import DirectorySettings
 from reactor.directories.opinion import DirectoryMisused, JobDirectory
+from reactor.directories.witness import WitnessedDirectory
 
 
-def job_directory(settings: DirectorySettings) -> JobDirectory | None:
+def job_directory(settings: DirectorySettings) -> WitnessedDirectory | None:
     """None where the lifecycle events are the only word. Raises DirectoryMisused."""
+    jobs = _job_directory(settings)
+    return WitnessedDirectory(jobs, settings.canary) if jobs else None
+
+
+def _job_directory(settings: DirectorySettings) -> JobDirectory | None:
     if settings.kind == "events" or settings.url is None:
         return None
     url, timeout_s = settings.url.get_secret_value(), settings.timeout.total_seconds()
@@ -13,9 +19,7 @@ def job_directory(settings: DirectorySettings) -> JobDirectory | None:
         if settings.kind == "sql":
             from reactor.directories.sql import SqlDirectory  # noqa: PLC0415  # an extra
 
-            return SqlDirectory(
-                url, settings.query or "", timeout_s=timeout_s, canary=settings.canary, channel=settings.channel
-            )
+            return SqlDirectory(url, settings.query or "", timeout_s=timeout_s, channel=settings.channel)
         from reactor.directories.http import HttpDirectory  # noqa: PLC0415  # an extra
     except ImportError as error:
         message = (
@@ -26,8 +30,7 @@ def job_directory(settings: DirectorySettings) -> JobDirectory | None:
         url,
         status=settings.status,
         ended_at=settings.ended_at,
-        token=settings.token.get_secret_value() if settings.token else None,
+        authorization=settings.authorization,
         timeout_s=timeout_s,
         at_once=settings.concurrency,
-        canary=settings.canary,
     )

@@ -11,6 +11,9 @@ from reactor.directories.events import describe_outage
 from reactor.jetstream.errors import JetStreamError
 from reactor.store.scripts import LedgerError
 
+FIRST_RETRY_S, LAST_RETRY_S = 0.5, 15.0
+"""A failure is rested off for so long, however short the loop's own rest is and whatever wakes it."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -45,12 +48,12 @@ async def _tick_on(loop: Loop, stop: asyncio.Event) -> None:
             delay = await loop.tick()
         except (JetStreamError, LedgerError) as error:
             failures += 1
-            delay = backoff(failures, first=0.5, last=15.0)
             log.warning("failed, trying again", loop=loop.name, error=describe_outage(error), failures=failures)
-        else:
-            if failures:
-                log.info("works again", loop=loop.name, after_failures=failures)
-            failures = 0
+            await rest(backoff(failures, first=FIRST_RETRY_S, last=LAST_RETRY_S), stop)
+            continue
+        if failures:
+            log.info("works again", loop=loop.name, after_failures=failures)
+        failures = 0
         await rest(loop.rest_s if delay is None else min(delay, loop.rest_s), loop.wake, stop)
 
 

@@ -19,6 +19,7 @@ def desired_streams(events: EventsSettings) -> DesiredStreams:
         max_age=nanoseconds(events.max_age),
         letters_max_msgs=events.dead_letters_max_msgs,
         letters_max_bytes=events.dead_letters_max_bytes,
+        events_max_bytes=None if events.max_bytes is None else int(events.max_bytes),
     )
 
 

@@ -1,15 +1,16 @@
 """The watchdog: what was deleted is made again, what is deaf connects anew, what has lost history is rebuilt."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import structlog
 
 from reactor.controller.resources import Resources
+from reactor.core.pause import Pause
 from reactor.core.shapes import PassInShort
 from reactor.jetstream.errors import NotFound
-from reactor.jetstream.topology import DesiredStreams, provision
+from reactor.jetstream.topology import DesiredStreams, Provision
 from reactor.telemetry.alerts import Alerts, Kind
 from reactor.worker.broker import Broker
 
@@ -58,9 +59,18 @@ class Watchdog:
     """Looks after the worker's own parts."""
 
     def __init__(
-        self, resources: Resources, broker: Broker, desired: DesiredStreams, stream: str, alerts: Alerts
+        self,
+        resources: Resources,
+        broker: Broker,
+        stream: str,
+        alerts: Alerts,
+        *,
+        desired: DesiredStreams,
+        provision: Callable[[], Awaitable[Provision]],
     ) -> None:
-        """`desired` is how the streams should be where they are missing; `stream` is the lifecycle stream."""
+        """`provision` makes streams that are missing, as `desired`; `stream` is the lifecycle stream."""
+        self._provision = provision
+        self._lacking: tuple[str, ...] = ()
         self._reads = resources.reads
         self._directory = resources.directory
         self._rights = resources.rights
@@ -71,6 +81,7 @@ class Watchdog:
         self._stream = stream
         self._alerts = alerts
         self._flow = Flow()
+        self._pause: Pause | None = None
 
     def complaints(self) -> Iterator[str]:
         """Why lifecycle events are not heard; nothing where they are."""
@@ -88,6 +99,9 @@ class Watchdog:
         await self._directory.ensure()
         await self._rights.recheck()
         pause = await self._pausing.standing()
+        if pause != self._pause:
+            self._pause = pause
+            log.warning("deleting is paused", why=pause.in_words()) if pause else log.warning("deleting goes on")
         self._alerts.note(Kind.PAUSED, pause.in_words() if pause else None)
         self._note_breaker(await self._ledger.passes.last())
 
@@ -99,13 +113,25 @@ class Watchdog:
         try:
             self._flow.note(await self._reads.consumer_info(self._stream, self._desired.durable))
         except NotFound as error:
-            log.warning("a stream or durable was deleted; making it again", error=str(error))
+            if not self._lacking:
+                log.warning("a stream or durable was deleted; making it again", error=str(error))
             await self._broker.stop_hearing()  # or it takes from the new durable, stops, and nobody acks until ack_wait
-            await provision(self._reads, self._desired)
+            await self.make_what_is_missing()
+        if self._lacking:
+            await self.make_what_is_missing()
         if self._flow.wants_connection():
             log.warning("connecting anew", why=self._flow.stalled)
             await self._broker.connect_anew()
         await self._broker.hear_again()
+
+    async def make_what_is_missing(self) -> None:
+        """Make streams and durables, as far as there is room. What there is none for is told once."""
+        lacking = (await self._provision()).lacking
+        if lacking and lacking != self._lacking:
+            log.error("there is no room for streams of reactor's own", streams=lacking)
+        if lacking or self._lacking:
+            await self._ledger.surroundings.note_lacking(lacking)
+        self._lacking = lacking
 
     def _note_breaker(self, report: PassInShort | None) -> None:
         """Whichever replica or command ran the last full pass. One that broke off says nothing of the breaker."""

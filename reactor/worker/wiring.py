@@ -65,7 +65,8 @@ async def provision_safely(connected: Connections) -> Provision:
     theirs = await find_lifecycle_stream(connected.reads, desired)
     if theirs is None and (owner := await connected.ledger.records.owner()):
         raise ProvisionError(wrong_account(owner, desired))
-    return await provision(connected.reads, desired)
+    make_control = not await connected.ledger.surroundings.had_control()
+    return await provision(connected.reads, desired, make_control=make_control, needs_events=connected.jobs is None)
 
 
 def policy_of(settings: Settings, own_streams: frozenset[str] = OWN_STREAMS) -> Policy:
@@ -76,8 +77,8 @@ def policy_of(settings: Settings, own_streams: frozenset[str] = OWN_STREAMS) -> 
         age_guard=nanoseconds(rules.age_guard),
         terminal_grace=nanoseconds(rules.terminal_grace),
         idle_guard=nanoseconds(rules.idle_guard),
-        # Only a mere ledger's silence needs longer than the idle guard.
-        missing_guard=nanoseconds(rules.missing_guard) if settings.directory.kind == "events" else 0,
+        # Only a directory that a canary vouches for needs no longer than the idle guard.
+        missing_guard=0 if settings.directory.has_canary else nanoseconds(rules.missing_guard),
         dispute_guard=nanoseconds(rules.dispute_guard),
         terminal_statuses=frozenset(rules.terminal_statuses),
         protect=rules.protect,
@@ -103,6 +104,8 @@ def doctor_of(connected: Connections) -> Doctor:
         desired=desired_streams(settings.events),
         companions=bool(settings.policy.companions),
         domain=settings.nats.domain,
+        jobs=connected.jobs,
+        directory_kind=settings.directory.kind,
         shelf=shelf_of(settings) if settings.backup.when != "never" else None,
         interval_s=settings.reconcile.interval.total_seconds(),
         clock=utc_now,
@@ -159,7 +162,7 @@ class UseCases:
             retries=Retries(connected.ledger, recorder, utc_now, settings.sweep.max_attempts),
             companions=Companions(settings.policy.companions, connected.reads, connected.effects),
             rights=Rights(connected.effects),
-            pausing=Pausing(connected.reads, settings.events.replicas),
+            pausing=Pausing(connected.reads, connected.ledger.surroundings, settings.events.replicas),
             standing=Standing(connected.ledger, self.policy, recorder, events_decide=connected.jobs is None),
             throttle=Throttle(
                 settings.sweep.concurrency, connected.ledger.turns, settings.sweep.max_rate, connected.reads.pace
@@ -201,8 +204,9 @@ class UseCases:
         """The full pass, which consumes what is pending through the given subscriber."""
 
         async def catch_up() -> None:
-            context = await self._connected.reads.context()
-            await consume_pending(context, self._source.stream, self._settings.events.durable, subscriber.handle)
+            await consume_pending(
+                self._connected.reads, self._source.stream, self._settings.events.durable, subscriber.handle
+            )
 
         judge, limits = Judge(self.resources, self.policy), self._settings.breaker
         breaker = Breaker(limits.max_missing, limits.max_missing_ratio)

@@ -7,6 +7,7 @@ import pytest
 from bench import Bench
 from harness import Served, World, eventually, gone, served, worker
 
+from reactor.controller.pausing import Pausing
 from reactor.core.model import SECOND, Outcome, Reason, format_instant, parse_instant
 
 
@@ -97,6 +98,78 @@ async def test_without_its_stream_nobody_knows(world: World) -> None:
         assert await world.names() == {"job_1"}
         assert (await world.reactor("resume")).code == 0
         await eventually(lambda: gone(world, "job_1"), 30)
+
+
+@pytest.mark.parametrize("command", ["reconcile --dry-run", "reconcile", "status", "explain job_1", "emit 2 STARTED"])
+async def test_no_command_but_resume_makes_a_lost_word_again(world: World, command: str) -> None:
+    """Else it would end a pause that went with the stream."""
+    await world.declare()
+    await world.zombie(1)
+    assert (await world.reactor("pause")).code == 0
+    await world.js.delete_stream("REACTOR_CONTROL")
+    await world.reactor(*command.split())
+    assert await world.info("REACTOR_CONTROL") is None
+    assert "job_1" in await world.names()
+    assert (await world.reactor("resume")).code == 0
+    assert (await world.verdicts())["job_1"] == ("drained", "terminal")
+
+
+async def test_a_pause_in_a_stream_made_anew_counts(world: World) -> None:
+    """Also if its sequence is that of an old pause whose time is over."""
+    async with Bench(world) as bench:
+        pausing = bench.resources().pausing
+        await pausing.pause("ana", "for a moment", 1)
+        assert await eventually(lambda: _is_over(pausing))
+        await world.js.delete_stream("REACTOR_CONTROL")
+        await pausing.declare()
+        await pausing.pause("ana", "for good", None)
+        standing = await pausing.standing()
+        assert standing is not None
+        assert standing.reason == "for good"
+
+
+async def _is_over(pausing: Pausing) -> bool:
+    return await pausing.standing() is None
+
+
+FORGED = {
+    "a span beyond all years": b'{"paused": true, "by": "x", "reason": "y", "span_ns": 99999999999999999999999}',
+    "a negative span": b'{"paused": true, "by": "x", "reason": "y", "span_ns": -1}',
+    "a span of words": b'{"paused": true, "by": "x", "reason": "y", "span_ns": "1"}',
+    "neither": b'{"paused": "perhaps", "by": "x", "reason": "y", "span_ns": null}',
+    "deep": b"[" * 100_000,
+    "no object": b"[]",
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+async def test_a_word_that_cannot_be_read_pauses_until_it_is_resumed(world: World, forged: str) -> None:
+    """And resume always works."""
+    await world.declare()
+    await world.zombie(1)
+    await world.publish("reactor.control.pause", FORGED[forged])
+    assert (await world.verdicts()) == {"job_1": ("waiting", "paused")}
+    assert (await world.reactor("resume")).code == 0
+    assert (await world.verdicts()) == {"job_1": ("drained", "terminal")}
+
+
+async def test_a_pause_for_ever_by_a_number_is_refused(world: World) -> None:
+    """Ten years are enough; without a time it lasts until it is resumed."""
+    for span in ("9999999d", "0s"):
+        done = await world.reactor("pause", "--for", span)
+        assert (done.code, "Traceback" in done.err) == (2, False), done
+
+
+async def test_every_worker_logs_a_pause(world: World) -> None:
+    """Who, why and since when; and that deleting goes on."""
+    await world.declare()
+    async with worker(world.env()) as one, worker(world.env()) as two:
+        await world.reactor("pause", "--reason", "a queue is gone")
+        for process in (one, two):
+            await eventually(lambda process=process: process.said("a queue is gone"), 20)  # type: ignore[misc]
+        await world.reactor("resume")
+        for process in (one, two):
+            await eventually(lambda process=process: process.said("deleting goes on"), 20)  # type: ignore[misc]
 
 
 async def test_nothing_is_fenced_while_deleting_is_paused(world: World) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from harness import ROOT, World, connected, eventually, own_nats
+from narrow import EMITTER
 
 from reactor.cli.embedded import HOST, free_port
 from reactor.client import EmitError, aemit, counts, emit, emitter
@@ -80,7 +81,7 @@ async def test_a_retry_whose_predecessor_ends_late_lives(told: World) -> None:
 
 
 RIGHTS = {
-    "just what permissions.md lists": 'publish: "jobs.lifecycle.*", subscribe: "_INBOX.>"',
+    "just what permissions.md lists": EMITTER,
     "publishing alone": 'publish: "jobs.lifecycle.*", subscribe: { deny: ">" }',
 }
 

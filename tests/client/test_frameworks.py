@@ -113,7 +113,7 @@ three.delete()
     words = await told(world)
     assert set(words) == {"1", "3"}
     assert words["1"] == ["STARTED", "SUCCESS", "SUCCESS"]
-    assert words["3"] == ["FAILURE", "DELETED"]
+    assert words["3"] == ["FAILURE", "FAILURE", "DELETED"]
 
 
 async def test_django_tells_what_has_changed_while_it_told(world: World, tmp_path: Path) -> None:

@@ -74,6 +74,31 @@ async def test_a_drain_under_way_is_waited_out(told: World, point: Point) -> Non
         assert (info["state"]["messages"], info["config"]["subjects"]) == (1, ["job.1.tasks"])
 
 
+async def test_two_at_once_lose_nothing_of_the_new_life(told: World) -> None:
+    """The second one takes out nothing that the first one's caller has published since."""
+    await told.declare()
+    for number in range(30):
+        await told.zombie(number, messages=2)
+
+    async def start_again(number: int) -> None:
+        await aprepare(number)
+        await told.js.publish(f"job.{number}.tasks", b"new")
+
+    await asyncio.gather(*(start_again(number) for number in range(30) for _ in range(2)))
+    states = [((await told.info(f"job_{number}")) or {})["state"]["messages"] for number in range(30)]
+    assert states == [2] * 30
+
+
+async def test_a_protected_stream_is_not_emptied(told: World) -> None:
+    """Somebody looks into it; the job is not said to live either."""
+    await told.declare()
+    await told.stream("job_1", messages=2, metadata={"reactor.protect": "true"})
+    with pytest.raises(NotPrepared, match="reactor unprotect job_1"):
+        await aprepare(1)
+    assert ((await told.info("job_1")) or {})["state"]["messages"] == 2
+    assert await told.lifecycle_events() == []
+
+
 async def test_the_command_says_it(told: World) -> None:
     """Exit 0: publishing is safe."""
     await told.declare()

@@ -34,6 +34,7 @@ CONTRACT = {
     "REACTOR_EVENTS_DURABLE": "reactor",
     "REACTOR_EVENTS_REPLICAS": "1",
     "REACTOR_EVENTS_MAX_AGE": "30d",
+    "REACTOR_EVENTS_MAX_BYTES": "",
     "REACTOR_EVENTS_DEAD_LETTERS_MAX_MSGS": "100000",
     "REACTOR_HTTP_HOSTS": "",
     "REACTOR_EVENTS_DEAD_LETTERS_MAX_BYTES": "256MiB",
@@ -60,6 +61,7 @@ CONTRACT = {
     "REACTOR_DIRECTORY_STATUS": "/status",
     "REACTOR_DIRECTORY_ENDED_AT": "",
     "REACTOR_DIRECTORY_TOKEN": "",
+    "REACTOR_DIRECTORY_AUTH": "",
     "REACTOR_DIRECTORY_TIMEOUT": "5s",
     "REACTOR_DIRECTORY_CONCURRENCY": "16",
     "REACTOR_DIRECTORY_CHANNEL": "",
@@ -306,3 +308,24 @@ def test_settings_made_from_a_mapping_are_left_alone() -> None:
 def test_the_page_lists_them_all() -> None:
     """As the code has them."""
     assert table() in (ROOT / "docs" / "settings.md").read_text()
+
+
+def test_kubernetes_service_links_are_no_unknown_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a Service called `reactor` every pod gets them; a misspelt setting is still said."""
+    links = {
+        "REACTOR_PORT": "tcp://10.0.0.1:8080",
+        "REACTOR_SERVICE_HOST": "10.0.0.1",
+        "REACTOR_SERVICE_PORT": "8080",
+        "REACTOR_SERVICE_PORT_HTTP": "8080",
+        "REACTOR_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+        "REACTOR_PORT_8080_TCP_PROTO": "tcp",
+        "REACTOR_PORT_8080_TCP_PORT": "8080",
+        "REACTOR_PORT_8080_TCP_ADDR": "10.0.0.1",
+        "REACTOR_METRICS_PORT_9090_TCP_ADDR": "10.0.0.1",
+    }
+    for name, value in links.items():
+        monkeypatch.setenv(name, value)
+    load_settings()
+    monkeypatch.setenv("REACTOR_POLICY_AGE_GARD", "1h")
+    with pytest.raises(SettingsError, match="AGE_GUARD"):
+        load_settings()

@@ -1,7 +1,7 @@
 """The directory's word against the events', and at which moment it is asked."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +9,6 @@ from api import Api
 from harness import World, said
 
 from reactor.controller import failpoints
-from reactor.controller.failpoints import Point
 from reactor.core.model import SECOND, Told
 from reactor.core.policy import Policy, by_directory
 
@@ -73,9 +72,11 @@ async def test_an_outage_behind_the_fence_is_no_absence(world: World, api: Api, 
     """A job that was not there a moment ago may be there now."""
     await world.declare()
     await world.stream("job_1")
+    await world.stream("job_2")
+    api.jobs["2"] = "STARTED"
     fencing(lambda: api.jobs.update({"1": (500, b"")}))
     assert (await world.verdicts(**directory(api)))["job_1"] == ("kept", "unknown")
-    assert await world.names() == {"job_1"}
+    assert await world.names() == {"job_1", "job_2"}
 
 
 async def test_a_status_without_a_time_counts_from_its_first_sight(world: World, api: Api) -> None:
@@ -94,25 +95,9 @@ async def test_a_status_without_a_time_counts_from_its_first_sight(world: World,
 
 
 async def test_a_job_whose_row_is_gone_is_missing(world: World, api: Api) -> None:
-    """With the idle guard, not the one for a mere ledger; under the breaker's eye."""
+    """With the idle guard, since a canary vouches for it; under the breaker's eye."""
     await world.declare()
     await world.stream("job_1")
-    assert (await world.verdicts(**directory(api, REACTOR_POLICY_MISSING_GUARD="24h")))["job_1"] == (
-        "drained",
-        "missing",
-    )
-
-
-@pytest.fixture
-def fencing(monkeypatch: pytest.MonkeyPatch) -> Fencing:
-    """Does something right behind the fence."""
-
-    def arm(act: Act) -> None:
-        async def hook(point: Point, _: str) -> None:
-            if point is Point.FENCED:
-                act()
-
-        armed: Callable[[Point, str], Awaitable[None]] = hook
-        monkeypatch.setattr(failpoints, "armed", armed)
-
-    return arm
+    canary = directory(api, REACTOR_POLICY_MISSING_GUARD="24h", REACTOR_DIRECTORY_CANARY="2")
+    api.jobs["2"] = "STARTED"
+    assert (await world.verdicts(**canary))["job_1"] == ("drained", "missing")

@@ -1,9 +1,11 @@
 """The job system's own API, a real server on loopback."""
 
+import gzip
 import json
 from typing import Any
 
-from api import Api
+import pytest
+from api import DRIP, Api
 from harness import World, eventually, gone, worker
 
 from reactor.cli.embedded import HOST, free_port
@@ -12,7 +14,7 @@ from reactor.directories.http import HttpDirectory
 
 
 async def asked(url: str, *ids: str, **options: Any) -> Any:
-    how = {"status": "/status", "ended_at": None, "token": None, "timeout_s": 1.0, "at_once": 4} | options
+    how = {"status": "/status", "ended_at": None, "authorization": None, "timeout_s": 1.0, "at_once": 4} | options
     directory = HttpDirectory(url, **how)
     try:
         return await directory.ask(ids)
@@ -24,11 +26,11 @@ async def test_found_absent_and_everything_else(api: Api) -> None:
     """Only a 404 is absence."""
     api.jobs |= {"1": "STARTED", "3": (500, b"{}"), "4": (200, b"no JSON"), "5": (200, b"[]"), "6": 2.5}
     api.jobs["7"] = (302, b"{}")
-    answer = await asked(api.url, *map(str, range(1, 8)), token="hunter2")
+    answer = await asked(api.url, *map(str, range(1, 8)), authorization="Token hunter2")
     assert answer.found == {"1": Told("STARTED")}
     assert set(answer.unknown) == set("34567")  # and 2 is absent
     assert answer.unknown["3"] == "it answered 500"
-    assert api.tokens == {"Bearer hunter2"}
+    assert api.tokens == {"Token hunter2"}
 
 
 async def test_pointers_lead_to_the_words(api: Api) -> None:
@@ -42,12 +44,31 @@ async def test_pointers_lead_to_the_words(api: Api) -> None:
     }
 
 
-async def test_no_absence_counts_without_the_canary(api: Api) -> None:
-    """A wrong path answers 404 for all."""
-    assert "canary 9" in (await asked(api.url, "1", canary="9")).unknown.get("1", "")
-    api.jobs["9"] = "STARTED"
-    answer = await asked(api.url, "1", canary="9")
-    assert (answer.found, answer.unknown) == ({}, {})
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ((200, b" " * (2 << 20)), "more than 1048576 bytes"),
+        ((200, b"[" * 100_000), "recursion"),
+        ((200, gzip.compress(b" " * (200 << 20)), {"Content-Encoding": "gzip"}), "compressed"),
+        ((200, b'{"status": NaN}'), "expected value"),
+        (DRIP, "longer than 1 s"),
+    ],
+    ids=["large", "deep", "a bomb", "no number", "dripping"],
+)
+async def test_an_answer_is_bounded(api: Api, answer: Any, why: str) -> None:
+    """In bytes, in depth and in its whole time; what is beyond that is unknown."""
+    api.jobs["1"] = answer
+    assert why.lower() in (await asked(api.url, "1")).unknown["1"].lower()
+
+
+async def test_credentials_go_to_no_other_host(api: Api) -> None:
+    """A redirect is not followed."""
+    other = Api()
+    api.jobs["1"] = (302, b"", {"Location": other.url.replace("{job_id}", "1")})
+    assert (await asked(api.url, "1", authorization="Token hunter2")).unknown == {"1": "it answered 302"}
+    assert other.tokens == set()
+    other.server.shutdown()
+    other.server.server_close()
 
 
 async def test_an_api_that_is_away_is_unknown() -> None:

@@ -97,16 +97,6 @@ async def test_rows_that_disagree_are_unknown(jobs: AsyncEngine) -> None:
     assert set(answer.unknown) == {"1", "3", "4"}
 
 
-async def test_no_absence_counts_without_the_canary(jobs: AsyncEngine) -> None:
-    """An empty table, or another one, looks like a system without jobs."""
-    await run(jobs, "INSERT INTO jobs VALUES (1, 'STARTED', NULL)")
-    answer = await asked(jobs, "1", "2", canary="7")
-    assert answer.found == {"1": Told("STARTED")}
-    assert "canary 7" in answer.unknown.get("2", "")
-    await run(jobs, "INSERT INTO jobs VALUES (7, 'STARTED', NULL)")
-    assert await asked(jobs, "2", canary="7") == type(answer)()
-
-
 def _insert(number: int) -> str:
     return f"INSERT INTO jobs VALUES ({number}, 'STARTED', NULL)"  # noqa: S608  # numbers of our own
 

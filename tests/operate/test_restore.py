@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -18,13 +18,14 @@ from bench import Bench
 from harness import ARCHIVE, ROOT, World, eventually, gone, say, worker
 from nats.js.api import ConsumerConfig, StreamConfig
 
-from reactor.archive.shelf import Backup, Manifest, Shelf
+from reactor.archive.shelf import Backup, BackupFailed, Manifest, Shelf
 from reactor.controller.drain import Drainer
 from reactor.controller.keeper import Keeper
 from reactor.controller.look import Judge, Target
 from reactor.core.actor import Actor
 from reactor.core.model import SECOND, Outcome, Reason, format_instant
-from reactor.core.stream_info import PROTECT_KEY, instant
+from reactor.core.stream_info import PROTECT_KEY, UNFINISHED_KEY, instant
+from reactor.operate.replay import NotReplayed, _headers, replay
 
 CHUNK = 1_000_000
 
@@ -82,7 +83,7 @@ async def test_what_was_deleted_comes_back_whole(world: World, tmp_path: Path) -
 
 
 async def test_messages_that_are_too_old_by_now_come_back_all_the_same(world: World, tmp_path: Path) -> None:
-    """And stay as long as the stream is protected; then it is what it was."""
+    """And stay, also when the stream is protected no more: that its age stays off is said."""
     await world.declare()
     await used(world, max_age=1.5, metadata={"team": "ml"})
     assert (await world.verdicts(**backing(tmp_path)))["job_1"] == ("drained", "terminal")
@@ -93,15 +94,13 @@ async def test_messages_that_are_too_old_by_now_come_back_all_the_same(world: Wo
     assert (done.code, "with 4 messages" in done.out) == (0, True)
     assert ((await world.info("job_1")) or {})["config"]["max_age"] == 0
     await world.emit(1, "STARTED")
-    await world.reactor("unprotect", "job_1")
-    config = ((await world.info("job_1")) or {})["config"]
-    assert config["max_age"] == 1.5 * SECOND
-    assert {k: v for k, v in config["metadata"].items() if not k.startswith("_nats")} == {"team": "ml"}
-    await eventually(lambda: _messages(world, 0))
-
-
-async def _messages(world: World, number: int) -> bool:
-    return bool(((await world.info("job_1")) or {})["state"]["messages"] == number)
+    done = await world.reactor("unprotect", "job_1")
+    assert "its max_age of 1.5s stays off" in done.out
+    assert "nats stream edit job_1 --max-age 1.5s" in done.out
+    info = (await world.info("job_1")) or {}
+    assert (info["config"]["max_age"], info["state"]["messages"]) == (0, 4)
+    own = {k: v for k, v in info["config"]["metadata"].items() if not k.startswith(("_nats", "reactor.restored"))}
+    assert own == {"team": "ml"}
 
 
 async def test_only_what_has_work_left_is_kept(world: World, tmp_path: Path) -> None:
@@ -325,19 +324,104 @@ async def test_without_a_backup_the_empty_stream_comes_back(world: World) -> Non
 
 
 def test_backups_are_kept_by_age_and_size(tmp_path: Path) -> None:
-    """The oldest go first; an unfinished one once nobody can be writing it any more."""
-    now = 1_800_000_000 * SECOND
-    shelf = Shelf(tmp_path, 100.0, 250, lambda: now)
+    """The oldest go first, by when they were written; an unfinished one once nobody can be writing it any more."""
+    now, hour = 1_800_000_000 * SECOND, 3600
+    shelf = Shelf(tmp_path, 100.0 * hour, 1600, lambda: now)
     for age, size in ((101, 1), (50, 100), (40, 100), (10, 100)):
-        _placed(shelf, format_instant(now - age * SECOND), size)
+        _aged(_placed(shelf, format_instant(now - age * hour * SECOND), size), now, age * hour)
     abandoned, under_way = tmp_path / ".partial-a", tmp_path / ".partial-b"
     for folder, age in ((abandoned, 3 * 3600), (under_way, 60)):
         folder.mkdir()
         os.utime(folder, (now / SECOND - age, now / SECOND - age))
-    shelf.tidy()
+    shelf.make_room(500)
     kept = [one.manifest.at for one in shelf.backups()]
-    assert kept == [format_instant(now - age * SECOND) for age in (10, 40)]
+    assert kept == [format_instant(now - age * hour * SECOND) for age in (10, 40)]
     assert (abandoned.exists(), under_way.exists()) == (False, True)
+
+
+def test_what_a_deletion_relies_on_is_not_tidied(tmp_path: Path) -> None:
+    """Under a small limit: no backup, no deletion. What is settled goes; so does what is older than any lease."""
+    now = 1_800_000_000 * SECOND
+    shelf = Shelf(tmp_path, 1e9, 1200, lambda: now)
+    four = [_placed(shelf, format_instant(now), 100) for _ in range(2)]
+    for one in four:
+        _aged(one, now, 60)
+    with pytest.raises(BackupFailed, match="still needed are beyond REACTOR_BACKUP_MAX_BYTES"):
+        shelf.make_room(500)
+    assert all(one.folder.exists() for one in four)
+    shelf.settled(four[0])
+    shelf.make_room(500)
+    assert [one.folder.exists() for one in four] == [False, True]
+    _aged(four[1], now, 3601)
+    shelf.make_room(1000)
+    assert not four[1].folder.exists()
+
+
+ODD: dict[str, dict[str, Any] | str] = {
+    "dated in the future": {"at": "2999-01-01T00:00:00Z"},
+    "a damaged size": {"size": 10**15},
+    "no size": {"size": None},
+    "a negative size": {"size": -1},
+    "of another type": {"messages": [1]},
+    "nested too deeply": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_folders_are_neither_fatal_nor_touched(tmp_path: Path, odd: str) -> None:
+    """Nor do they cost a good backup its place; other tools' folders stay whatever their age."""
+    now = 1_800_000_000 * SECOND
+    shelf = Shelf(tmp_path, 1e9, 4000, lambda: now)
+    good = _placed(shelf, format_instant(now), 100)
+    strange = _placed(shelf, format_instant(now), 100)
+    told = json.loads((strange.folder / "reactor.json").read_bytes())
+    change = ODD[odd]
+    (strange.folder / "reactor.json").write_text(change if isinstance(change, str) else json.dumps(told | change))
+    (tmp_path / "lost+found").mkdir(mode=0)
+    shutil.copytree(ARCHIVE, tmp_path / "another tools")
+    os.utime(tmp_path / "another tools", (0, 0))
+    (tmp_path / "a file").write_text("theirs")
+    shelf.make_room(1000)
+    assert good.folder.exists()
+    assert strange.folder.exists()
+    assert (tmp_path / "another tools" / "backup.json").exists()
+    assert (tmp_path / "a file").exists()
+    assert good.folder in {one.folder for one in shelf.backups()}
+
+
+def _aged(backup: Backup, now: int, age_s: float) -> None:
+    for one in backup.folder.iterdir():
+        os.utime(one, (now / SECOND - age_s, now / SECOND - age_s))
+
+
+async def test_a_restore_that_was_broken_off_is_taken_up(world: World) -> None:
+    """What it left is marked, so the next one replaces it instead of taking it for whole."""
+    await world.declare()
+    await world.stream("job_1")
+    config = {
+        "name": "job_1_was",
+        "subjects": ["reactor.restored.job_1_was.>"],
+        "subject_transform": {"src": "reactor.restored.job_1_was.>", "dest": ">"},
+        "storage": "file",
+        "metadata": {UNFINISHED_KEY: "messages", "reactor.protect": "true"},
+    }
+    assert "error" not in await world.api("STREAM.CREATE.job_1_was", config)
+    await world.publish("reactor.restored.job_1_was.job.1.tasks", b"task 1")
+    done = await world.reactor("restore", "job_1", "--from", str(ARCHIVE), "--as", "job_1_was")
+    assert done.code == 0, done.err
+    info = await world.info("job_1_was")
+    assert info is not None
+    assert (info["state"]["messages"], UNFINISHED_KEY in info["config"]["metadata"]) == (5, False)
+    assert info["config"]["subjects"] == ["reactor.restored.job_1_was"]
+    assert (await world.reactor("restore", "job_1", "--from", str(ARCHIVE), "--as", "job_1_was")).code == 1
+
+
+async def test_headers_that_carry_behaviour_are_not_sent_again() -> None:
+    """Message by message: what was an order to the server has been obeyed; what counts is refused before it begins."""
+    headers = {"Nats-TTL": "1h", "Nats-Incr": "+1", "Nats-Batch-Id": "b", "Nats-Schedule": "@every 1s", "Trace": "t"}
+    assert _headers(headers) == {"Trace": "t"}
+    with pytest.raises(NotReplayed, match="it counts"):
+        await replay(cast("Any", None), cast("Any", None), {"allow_msg_counter": True}, {}, cast("Any", None))
 
 
 def _placed(shelf: Shelf, at: str, size: int) -> Backup:

@@ -3,13 +3,16 @@
 import json
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from reactor.cli.embedded import HOST
 
 Jobs = dict[str, Any]
-"""By id: a status, or the whole of an answer (code, body), or seconds to wait for none."""
+"""By id: a status, or the whole of an answer (code, body, headers), or seconds to wait for none."""
+DRIP = object()
+"""An answer whose body comes a byte a second."""
 
 
 class Api:
@@ -18,6 +21,8 @@ class Api:
     def __init__(self) -> None:
         self.jobs: Jobs = {}
         self.tokens = set[str | None]()
+        self.is_gateway = False
+        """It answers 404 for everything, as one whose service is down."""
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -28,13 +33,24 @@ class Api:
                 job = api.jobs.get(self.path.removeprefix("/jobs/"))
                 if isinstance(job, float):
                     time.sleep(job)
-                code, body = job if isinstance(job, tuple) else (200, json.dumps({"status": job}).encode())
-                if job is None:
+                code, body, headers = 200, b" " * 60, {}
+                if job is None or api.is_gateway:
                     code, body = 404, b"{}"
+                elif isinstance(job, tuple):
+                    code, body, headers = (*job, {})[:3]
+                elif job is not DRIP:
+                    body = json.dumps({"status": job}).encode()
                 self.send_response(code)
                 self.send_header("Content-Length", str(len(body)))
+                for name, value in headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(body)
+                for byte in body if job is DRIP else ():
+                    with suppress(OSError):
+                        self.wfile.write(bytes([byte]))
+                        time.sleep(1)
+                if job is not DRIP:
+                    self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
                 """Nobody reads it."""

@@ -89,7 +89,7 @@ class Bench:
 
     async def __aenter__(self) -> Self:
         desired = desired_streams(self.settings.events)
-        provisioned = await provision(self.reads, desired)
+        provisioned = await provision(self.reads, desired, make_control=True)
         template, durable = desired.events_subject, desired.durable
         self.directory = Directory(
             self.reads, self.ledger, self.policy, template=template, source=provisioned.events, durable=durable

@@ -13,7 +13,7 @@ from harness import ROOT, World, connected, eventually, own_nats, own_valkey
 from reactor.cli.embedded import HOST, Server
 
 PAGE = (ROOT / "docs" / "permissions.md").read_text()
-REACTOR, POLLER = re.findall(r"```nats\n(.*?)```", PAGE, re.DOTALL)
+REACTOR, EMITTER, POLLER = re.findall(r"```nats\n(.*?)```", PAGE, re.DOTALL)
 ACL = re.findall(r"```acl\n(.*?)```", PAGE, re.DOTALL)[0].split()
 
 BACKUPS = re.findall(

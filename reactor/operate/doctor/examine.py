@@ -11,6 +11,7 @@ from reactor.core.checks import Check, Diagnosis, Level, error
 from reactor.jetstream.errors import JetStreamError, Unanswered
 from reactor.jetstream.topology import ProvisionError
 from reactor.operate.doctor.backups import BackupSection
+from reactor.operate.doctor.directory import DirectorySection
 from reactor.operate.doctor.findings import Examination, Examinations, Findings, Patient
 from reactor.operate.doctor.ledger import LedgerSection
 from reactor.operate.doctor.nats import NatsSection
@@ -39,7 +40,8 @@ class Doctor:
         )
         ledger = [] if REDIS in self._away else await self._examine_ledger()
         backups = await self._try_all("", BackupSection(self._patient.shelf).examinations())
-        return Diagnosis.of([*nats, *redis, *backups, *ledger], unreachable=bool(self._away))
+        directory = await self._try_all("", DirectorySection(self._patient).examinations())
+        return Diagnosis.of([*nats, *redis, *directory, *backups, *ledger], unreachable=bool(self._away))
 
     async def _examine_nats(self) -> list[Check]:
         section = NatsSection(self._patient, self._found)

@@ -8,6 +8,7 @@ from reactor.core.checks import Check
 from reactor.core.model import SECOND, Stream
 from reactor.core.policy import Policy
 from reactor.core.stream_info import Raw, beside, read_stream
+from reactor.directories.witness import WitnessedDirectory
 from reactor.jetstream.client import JetStream, Listing
 from reactor.jetstream.topology import OWN_STREAMS, DesiredStreams, Source, topology_of
 from reactor.operate.doctor import judges
@@ -32,6 +33,9 @@ class Patient:
     companions: bool
     """Whether any go with a stream."""
     domain: str | None
+    jobs: WitnessedDirectory | None
+    """The job system's own directory, if one decides."""
+    directory_kind: str
     shelf: Shelf | None
     """Where backups are, where they are wanted."""
     interval_s: float

@@ -16,6 +16,8 @@ NEARLY = 0.8
 """The share of a limit from which on it is worth a word."""
 OFFSET_S = 5.0
 """Clocks further apart than that mislead whoever compares logs, or stamps events."""
+FULL = 0.8
+"""The share of a limit from which on it is told."""
 LAG_S = 60.0
 """An event that nobody has read for so long waits for a worker that is not there."""
 OLD_S = 7 * 86_400.0
@@ -126,6 +128,30 @@ def judge_lag(behind: int, oldest_s: float | None, waiting: int) -> Check:
     if waiting:
         return warning("streams.lag", found, "look at the worker's log: it asks for events and does not ack them")
     return warning("streams.lag", f"{found}, and nobody asks for them", "start reactor worker")
+
+
+def judge_room(lacking: Sequence[str]) -> Check:
+    """Streams of reactor's own that a worker could not make."""
+    if lacking:
+        found = f"there is no room for {'; '.join(lacking)}; what has zombies is drained all the same"
+        return error("streams.room", found, "raise the limit, or wait until the zombies are gone: it is tried again")
+    return ok("streams.room", "there is room for reactor's own streams")
+
+
+def judge_lifecycle_room(info: Raw) -> Check:
+    """How near the lifecycle stream is to a limit beyond which it drops words on jobs."""
+    config, state = info["config"], info["state"]
+    limits = {"max_bytes": state.get("bytes", 0), "max_msgs": state.get("messages", 0)}
+    full = [
+        f"{held} of {config[limit]} ({limit})"
+        for limit, held in limits.items()
+        if 0 < config.get(limit, -1) * FULL <= held
+    ]
+    name = config["name"]
+    if full:
+        fix = f"nats stream edit {name} with a higher limit, before the oldest words on jobs are dropped"
+        return warning("streams.lifecycle_room", f"stream {name} is nearly full: {', '.join(full)}", fix)
+    return ok("streams.lifecycle_room", f"stream {name} drops no word on a job for want of room")
 
 
 def judge_dead_letters(number: int, stream: str) -> Check:

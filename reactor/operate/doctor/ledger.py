@@ -32,7 +32,7 @@ class LedgerSection:
     def examinations(self, *, with_nats: bool) -> Examinations:
         """In their order; `with_nats` those, too, that ask NATS."""
         both = {"ledger.coverage": self._coverage, "ledger.oldest_live": self._jobs} if with_nats else {}
-        return both | {"ledger.last_pass": self._last_pass}
+        return both | {"ledger.last_pass": self._last_pass, "streams.room": self._room}
 
     async def _coverage(self) -> AsyncIterator[Check]:
         """What the ledger can vouch for, and for whose jobs."""
@@ -83,6 +83,9 @@ class LedgerSection:
                 if spoke_too_early(stream, records[one.job_id], self._policy):
                     found.append(one.name)
         return found
+
+    async def _room(self) -> AsyncIterator[Check]:
+        yield judges.judge_room(await self._ledger.surroundings.lacking())
 
     async def _last_pass(self) -> AsyncIterator[Check]:
         last = await self._ledger.passes.last()

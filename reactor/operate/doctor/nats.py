@@ -96,6 +96,7 @@ class NatsSection:
         yield ok("streams.lifecycle", f"stream {name} captures {subject}")
         yield judges.judge_lifecycle(info, self._desired.max_age)
         yield judges.judge_replicas(info)
+        yield judges.judge_lifecycle_room(info)
 
     async def _no_lifecycle_stream(self, subject: str) -> Check:
         """Fine for an account that is new to reactor; not where Redis remembers one. Raises ProvisionError."""
@@ -144,7 +145,7 @@ class NatsSection:
             self._found.missing_streams.append(CONTROL)
             yield judges.judge_pause(None)
             return
-        yield judges.judge_pause(await Pausing(self._reads).standing())
+        yield judges.judge_pause(await Pausing(self._reads, self._ledger.surroundings, notes=False).standing())
 
     async def _overlap(self) -> AsyncIterator[Check]:
         fences, letters, words = [

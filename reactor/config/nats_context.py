@@ -3,11 +3,12 @@
 Files as `nats context save` writes them: https://github.com/nats-io/jsm.go/blob/main/natscontext/context.go
 """
 
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any
+
+from reactor.core.foreign_json import read_json
 
 _FIELDS = {
     "url": "url",
@@ -30,7 +31,7 @@ def read_context(name: str) -> dict[str, str]:
         raise ValueError(message)
     path = _folder() / f"{name}.json"
     try:
-        context: Any = json.loads(path.read_text(encoding="utf-8"))
+        context: Any = read_json(path.read_bytes())
     except FileNotFoundError as error:
         there = ", ".join(sorted(one.stem for one in _folder().glob("*.json"))) or "none"
         message = f"there is no context {name} in {_folder()} (there: {there})"

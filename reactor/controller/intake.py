@@ -13,11 +13,11 @@ from contextlib import suppress
 import nats.errors
 import structlog
 from nats.aio.msg import Msg
-from pydantic_core import from_json
 
 from reactor.controller.failpoints import Point, reach
 from reactor.controller.resources import Resources
 from reactor.controller.standing import Standing
+from reactor.core.foreign_json import read_json
 from reactor.core.model import SECOND, Event, Malformed, fold
 from reactor.core.observer import FORGETFUL, Observer
 from reactor.core.policy import Policy
@@ -263,7 +263,7 @@ class AdvisorySubscriber:
 def _told_at(advisory: Msg) -> int | None:
     """By the server's own clock."""
     with suppress(ValueError):
-        told = from_json(advisory.data)
+        told = read_json(advisory.data)
         return instant(told.get("timestamp")) if isinstance(told, dict) else None
     return None
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr, StringConstraints, ValidationError
-from pydantic_core import from_json
 
+from reactor.core.foreign_json import read_json
 from reactor.core.model import UNREADABLE, Event, Malformed, Word, parse_instant
 
 MAX_BYTES = 64 * 1024
@@ -86,7 +86,7 @@ def _parse(data: bytes) -> tuple[Payload, str | None, object]:
     if len(data) > MAX_BYTES:
         message = f"{len(data)} bytes, more than the {MAX_BYTES} allowed"
         raise ValueError(message)
-    document = from_json(data, allow_inf_nan=False)
+    document = read_json(data)
     envelope: dict[str, Any] = document if isinstance(document, dict) and "specversion" in document else {}
     payload = Payload.model_validate(envelope.get("data") if envelope else document)
     source = payload.source or envelope.get("source")

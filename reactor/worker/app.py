@@ -39,7 +39,7 @@ from reactor.worker.loops import Loop, rest, run
 from reactor.worker.options import desired_streams, nats_options
 from reactor.worker.periodic import PeriodicPass, make_room
 from reactor.worker.watchdog import WATCH_S, Watchdog
-from reactor.worker.wiring import UseCases, alerts_of, provision_safely
+from reactor.worker.wiring import UseCases, alerts_of, provision_missing, provision_safely
 
 POLL_S = 30.0
 """How long the sweeper rests at most, where a wake-up was lost."""
@@ -172,7 +172,7 @@ class Worker:
             source.stream,
             alerts,
             desired=desired,
-            provision=partial(provision_safely, connected),
+            provision=partial(provision_missing, connected),
         )
         if provisioned.lacking:
             await self._watchdog.make_what_is_missing()

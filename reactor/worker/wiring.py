@@ -65,6 +65,12 @@ async def provision_safely(connected: Connections) -> Provision:
     theirs = await find_lifecycle_stream(connected.reads, desired)
     if theirs is None and (owner := await connected.ledger.records.owner()):
         raise ProvisionError(wrong_account(owner, desired))
+    return await provision_missing(connected)
+
+
+async def provision_missing(connected: Connections) -> Provision:
+    """Declare what is missing, as far as there is room; a lost control stream stays lost. Raises ProvisionError."""
+    desired = desired_streams(connected.settings.events)
     make_control = not await connected.ledger.surroundings.had_control()
     return await provision(connected.reads, desired, make_control=make_control, needs_events=connected.jobs is None)
 

@@ -168,7 +168,7 @@ async def _behaves(there: Cluster, name: str) -> list[Any]:
             got += [(message.metadata.sequence.stream, message.data) for message in messages]
             for message in messages:
                 await message.ack_sync(timeout=5)
-    said.append(got)
+    said.append([] if "rolling" in name else got)  # what a new message pushes out may be delivered just before
     await pull.unsubscribe()
     return said
 
@@ -178,7 +178,8 @@ async def _figures(there: Cluster, name: str) -> list[Any]:
     state = (await there.api(f"STREAM.INFO.{name}"))["state"]
     consumer = await there.api(f"CONSUMER.INFO.{name}.c")
     figures = {key: state.get(key) for key in ("messages", "first_seq", "last_seq", "num_deleted", "consumer_count")}
-    return [figures, consumer["delivered"]["stream_seq"], consumer["ack_floor"]["stream_seq"], consumer["num_pending"]]
+    marks = [consumer[mark]["stream_seq"] for mark in ("delivered", "ack_floor")]
+    return [figures, *marks, consumer["num_pending"], consumer["num_ack_pending"]]
 
 
 @pytest.mark.timeout(300)
@@ -212,16 +213,33 @@ async def _make_pair(there: Cluster, name: str, replicas: int, kind: str) -> Non
     for one in (name, _twin_of(name)):
         made = await there.create(one, replicas, kind)
         assert "error" not in made, (kind, made)
-        await eventually(lambda one=one: _has_consumer(there, one))  # type: ignore[misc]  # older ones create late
+        await eventually(lambda one=one: _has_consumer(there, one, kind))  # type: ignore[misc]  # older ones create late
         await eventually(lambda one=one: _hears(there.nc, f"t.{one}"))  # type: ignore[misc]
         for _ in range(3):
             await there.ask(one, **({"Nats-Incr": "+1"} if kind == "counter" else {}))
+        if (await there.js.stream_info(one))["state"]["messages"]:  # some versions take no counter with a body
+            await eventually(lambda one=one: _delays_one(there, one), 30)  # type: ignore[misc]
 
 
-async def _has_consumer(there: Cluster, name: str) -> bool:
-    config = {"durable_name": "c", "ack_policy": "explicit"}
-    made = await there.api(f"CONSUMER.DURABLE.CREATE.{name}.c", {"stream_name": name, "config": config})
-    return "error" not in made
+async def _delays_one(there: Cluster, name: str) -> bool:
+    """A message is given back for an hour: updates of streams were seen to take such ones away (nats-server 5526)."""
+    with suppress(TimeoutError, nats.errors.Error):
+        pull = await there.nc.jetstream(timeout=2).pull_subscribe_bind(consumer="c", stream=name)
+        for message in await pull.fetch(1, timeout=2):
+            await message.nak(delay=3600)
+            await pull.unsubscribe()
+            return True
+    return False
+
+
+async def _has_consumer(there: Cluster, name: str, kind: str) -> bool:
+    """With a filter that the stream's subjects do not match any more behind a fence."""
+    subject = f"t.{name}.work" if kind == "transformed" else f"t.{name}"
+    config = {"durable_name": "c", "ack_policy": "explicit", "filter_subject": subject}
+    with suppress(TimeoutError):
+        request = {"stream_name": name, "config": config}
+        return "error" not in await there.api(f"CONSUMER.DURABLE.CREATE.{name}.c", request, timeout=2)
+    return False
 
 
 async def _compare(there: Cluster, kinds: list[tuple[str, int]]) -> None:

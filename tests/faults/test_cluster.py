@@ -16,7 +16,7 @@ from harness import World, connected, eventually, gone, own_cluster, own_valkey,
 from reactor.cli.embedded import HOST, Server
 from reactor.controller import failpoints
 from reactor.controller.failpoints import Point
-from reactor.core.model import Outcome
+from reactor.core.model import Outcome, Reason
 from reactor.core.stream_info import silent_followers
 
 Cluster = tuple[World, list[Server]]
@@ -135,6 +135,23 @@ async def test_a_leader_that_is_cut_off_from_its_followers_proves_nothing(
             assert settlement.outcome is not Outcome.DRAINED, settlement
             assert not sent
     assert await eventually(lambda: world.info("job_50"), 20)
+
+
+async def test_a_stream_that_gives_no_proof_is_given_back_and_unfixable(cluster: Cluster) -> None:
+    """A replicated counter answers the barrier with an error of its own: it stays as it was, with the reason."""
+    world, _ = cluster
+    config = {"name": "job_60", "subjects": ["job.60.tasks"], "num_replicas": 3, "allow_msg_counter": True}
+    made = await world.api("STREAM.CREATE.job_60", config)
+    assert "error" not in made, made
+    await world.emit(60, "SUCCESS")
+    await eventually(lambda: _led(world, "job_60"))
+    async with Bench(world) as bench:
+        settlement = await bench.drain("job_60")
+    assert (settlement.outcome, settlement.reason) == (Outcome.UNFIXABLE, Reason.REFUSED)
+    assert "10169" in (settlement.detail or "")
+    info = await world.info("job_60")
+    assert info is not None
+    assert info["config"] == made["config"]
 
 
 async def _led(world: World, name: str) -> dict[str, Any] | None:

@@ -247,7 +247,7 @@ POLICY = (
     Mutation(
         "begun-to-read",
         "a stream that another has begun to mirror or source is not fenced",
-        "controller/intake.py",
+        "passes/subscribers.py",
         "await self._ledger.surroundings.add(sorted(topology.sourced), topology.captors)",
         "pass",
         f"{WORKER}test_a_stream_that_another_has_begun_to_read_stays",
@@ -255,7 +255,7 @@ POLICY = (
     Mutation(
         "listed-in-our-time",
         "what was listed before anybody heard advisories is not trusted",
-        "store/surroundings.py",
+        "store/topology_cache.py",
         " or tonumber(at) < tonumber(ARGV[2])",
         "",
         f"{WORKER}test_what_was_listed_before_its_time_is_listed_anew",
@@ -271,7 +271,7 @@ POLICY = (
     Mutation(
         "rate-of-all",
         "all replicas together keep the rate",
-        "store/turns.py",
+        "store/leases.py",
         "if free > now and free <= now + interval then return free - now end",
         "",
         f"{WORKER}test_all_replicas_together_keep_the_rate",
@@ -279,7 +279,7 @@ POLICY = (
     Mutation(
         "sweeper-leaves-the-missing",
         "the sweeper never acts on absence",
-        "worker/wiring.py",
+        "bootstrap/services.py",
         "replace(self.policy, absence_counts=False)",
         "self.policy",
         f"{WORKER}test_the_sweeper_never_acts_on_absence",
@@ -295,7 +295,7 @@ POLICY = (
     Mutation(
         "own-streams-are-named",
         "reactor's own streams are told to the policy",
-        "worker/wiring.py",
+        "bootstrap/services.py",
         "provisioned.own_streams)",
         "frozenset())",
         f"{RECONCILE}test_reactors_own_streams_are_no_job_streams",
@@ -319,7 +319,7 @@ POLICY = (
     Mutation(
         "breaker",
         "a suspicious pass is refused",
-        "controller/reconciler.py",
+        "passes/reconciler.py",
         "breaker = None if options.override_breaker else breaker",
         "breaker = None",
         f"{RECONCILE}test_the_breaker_refuses_a_suspicious_pass",
@@ -338,7 +338,7 @@ VOUCHING = (
     Mutation(
         "empty-ledger",
         "a ledger without any event vouches for nothing",
-        "directories/events.py",
+        "job_status/ledger_directory.py",
         "if not reading.events:",
         "if False:",
         f"{RECONCILE}test_events_that_cannot_be_read_vouch_for_nothing",
@@ -346,7 +346,7 @@ VOUCHING = (
     Mutation(
         "history-lost",
         "a ledger that has missed events is not intact",
-        "directories/events.py",
+        "job_status/ledger_directory.py",
         "if snapshot.lost or not reading.intact:",
         "if not reading.intact:",
         f"{RECONCILE}test_nothing_is_drained_while_another_replica_rebuilds",
@@ -354,7 +354,7 @@ VOUCHING = (
     Mutation(
         "redis-rolled-back",
         "a Redis that was rolled back is noticed by what was acked",
-        "directories/events.py",
+        "job_status/ledger_directory.py",
         "if reading.applied >= lifecycle.ack_floor:",
         "if True:",
         f"{RECONCILE}test_an_old_redis_is_noticed_by_what_was_acked",
@@ -362,7 +362,7 @@ VOUCHING = (
     Mutation(
         "dropped-unread",
         "events that were dropped unread leave a gap",
-        "directories/events.py",
+        "job_status/ledger_directory.py",
         "if lifecycle.first_seq > reading.applied + 1:",
         "if False:",
         f"{RECONCILE}test_events_dropped_unread_leave_a_gap",
@@ -370,7 +370,7 @@ VOUCHING = (
     Mutation(
         "not-read-yet",
         "events in another replica's hands prove no absence",
-        "directories/events.py",
+        "job_status/ledger_directory.py",
         "if snapshot.behind:",
         "if False:",
         f"{RECONCILE}test_events_in_another_replicas_hands_prove_no_absence",
@@ -378,7 +378,7 @@ VOUCHING = (
     Mutation(
         "malformed-proves-existence",
         "a malformed event proves that its job exists",
-        "directories/events.py",
+        "job_status/ledger_directory.py",
         "for e in read if e.job_id is not None]",
         "for e in read if isinstance(e, Event)]",
         f"{RECONCILE}test_a_job_that_was_spoken_of_unreadably_is_not_missing",
@@ -418,7 +418,7 @@ VOUCHING = (
     Mutation(
         "account-of-the-ledger",
         "an account without the ledger's lifecycle stream is refused",
-        "worker/wiring.py",
+        "bootstrap/services.py",
         "if theirs is None and (owner",
         "if False and (owner",
         f"{RECONCILE}test_an_account_without_the_lifecycle_stream_of_this_ledger_is_refused",
@@ -485,7 +485,7 @@ HEARING = (
     Mutation(
         "ack-after-redis",
         "an event is acked only after Redis has it",
-        "controller/intake.py",
+        "passes/subscribers.py",
         "            await _give_back(messages, error)\n            return\n        await reach",
         "            [await msg.ack() for msg in messages]\n            return\n        await reach",
         f"{WORKER}test_an_event_is_acked_only_after_redis_has_it",
@@ -493,7 +493,7 @@ HEARING = (
     Mutation(
         "dead-letters",
         "a malformed event is kept whole",
-        "controller/intake.py",
+        "passes/subscribers.py",
         "await self._dead_letters.keep(msg, malformed)",
         "pass",
         f"{RECONCILE}test_a_pass_alone_is_enough",
@@ -544,7 +544,7 @@ LISTING = (
     Mutation(
         "listing-sentinel",
         "a list without the lifecycle stream is of the wrong account",
-        "controller/review.py",
+        "passes/review.py",
         "if lifecycle and lifecycle not in listed.names:",
         "if False:",
         f"{RECONCILE}test_a_list_from_another_account_is_refused",
@@ -587,7 +587,7 @@ EFFECT = (
     Mutation(
         "judged-incarnation",
         "the stream is the one that was judged",
-        "controller/look.py",
+        "deletion/inspection.py",
         "return target.created is None or look.stream.created == target.created",
         "return True",
         f"{DRAIN}test_a_stream_made_anew_since_it_was_judged_is_judged_anew",
@@ -595,7 +595,7 @@ EFFECT = (
     Mutation(
         "verify-created",
         "behind the fence: the same incarnation",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "        if not _is_as_judged(look, behind.raw):",
         "        if False:",
         f"{DRAIN}test_a_stream_made_anew_before_the_fence_survives",
@@ -603,7 +603,7 @@ EFFECT = (
     Mutation(
         "barrier",
         "the barrier proves the end of the stream",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "            end, pause = await asyncio.gather(self._end(behind), self._pausing.standing())\n",
         "            end, pause = look.stream.last_seq, await self._pausing.standing()\n",
         f"{DRAIN}test_a_publisher_before_the_fence_keeps_its_stream",
@@ -611,7 +611,7 @@ EFFECT = (
     Mutation(
         "barrier-moved",
         "a stream that was published to is given back",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "        if end != look.stream.last_seq:\n            return again\n",
         "",
         f"{DRAIN}test_a_publisher_before_the_fence_keeps_its_stream",
@@ -635,7 +635,7 @@ EFFECT = (
     Mutation(
         "followers-heard",
         "a leader that has not heard its followers lately proves nothing",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "if why := silent_followers(proven.behind.raw, tenure.monotonic() - proven.behind.asked_at):",
         'if why := "":',
         "test_cluster.py::test_a_leader_that_is_cut_off_from_its_followers_proves_nothing",
@@ -651,7 +651,7 @@ EFFECT = (
     Mutation(
         "unfenced-after-an-error",
         "whatever is raised behind a fence unfences first",
-        "controller/drain.py",
+        "deletion/drain.py",
         "            return await self._give_up(behind, tenure, error)\n        if isinstance(proof, Pause)",
         "            raise\n        if isinstance(proof, Pause)",
         f"{DRAIN}test_whatever_is_raised_behind_a_fence_unfences_first[bug]",
@@ -659,7 +659,7 @@ EFFECT = (
     Mutation(
         "fence-finished-when-cancelled",
         "a fence whose sender is cancelled is lifted",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "raw = await finished(reach_during(Point.FENCE_SENT, stream.name, update))",
         "raw = await reach_during(Point.FENCE_SENT, stream.name, update)",
         f"{DRAIN}test_a_fence_whose_sender_is_cancelled_is_lifted",
@@ -667,7 +667,7 @@ EFFECT = (
     Mutation(
         "protected-behind-the-fence",
         "a protection set behind the fence counts",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "    return same and not stream.protected\n",
         "    return same\n",
         "test_restore.py::test_a_protection_set_during_a_backup_counts",
@@ -675,7 +675,7 @@ EFFECT = (
     Mutation(
         "unfence-reads-again",
         "unfence starts from the config as it stands",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         'raw = await self._effects.update_stream(unfenced(raw["config"], fence))',
         'raw = await self._effects.update_stream(unfenced(behind.raw["config"], fence))',
         f"{DRAIN}test_what_others_change_behind_the_fence_stays",
@@ -683,7 +683,7 @@ EFFECT = (
     Mutation(
         "sealed",
         "a sealed stream is deleted without a fence",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "        if stream.sealed:\n            return Fenced(look, look.raw, None, look.asked_at)\n",
         "",
         f"{DRAIN}test_a_sealed_stream_falls_without_a_fence",
@@ -691,7 +691,7 @@ EFFECT = (
     Mutation(
         "barrier-unheard",
         "a barrier that nobody answers proves nothing",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "        return await self._effects.barrier(name, subject)\n\n",
         "        return behind.look.stream.last_seq\n\n",
         f"{DRAIN}test_subjects_given_back_by_another_hand_are_respected",
@@ -699,7 +699,7 @@ EFFECT = (
     Mutation(
         "hands-off",
         "another's fence is not ours to lift",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "                    if not _stands(raw, fence):\n",
         "                    if False:\n",
         f"{DRAIN}test_a_fence_that_another_has_taken_over_is_not_ours_to_lift",
@@ -707,7 +707,7 @@ EFFECT = (
     Mutation(
         "barrier-lifted",
         "what would keep the barrier from being answered is lifted",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         'subjects, lifted = tuple(config["subjects"]), lifted_of(config)',
         'subjects, lifted = tuple(config["subjects"]), Raw()',
         f"{ATTACKED}test_what_would_keep_the_barrier_from_being_answered_is_lifted[no_ack-False]",
@@ -739,7 +739,7 @@ EFFECT = (
     Mutation(
         "unfence-refused",
         "subjects that another stream has taken are said",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         'detail = f"stays fenced, since it cannot get {subjects} back: ',
         'detail = f"{subjects}: ',
         f"{ATTACKED}test_subjects_that_another_stream_has_taken_are_a_persons_business",
@@ -747,7 +747,7 @@ EFFECT = (
     Mutation(
         "barrier-not-a-look",
         "a barrier, not another look: nodes that are apart",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         '        with span("recheck"):\n',
         '        end = (await self._reads.stream_info(look.stream.name))["state"]["last_seq"]\n'
         "        event = await self._directory.last_event(look.snapshot, look.stream.job_id)\n"
@@ -758,7 +758,7 @@ EFFECT = (
     Mutation(
         "verify-last-event",
         "behind the fence: nobody has spoken for the job since",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "if (event, again.told) != (look.event, look.told) or",
         "if again.told != look.told or",
         RETRIED,
@@ -766,7 +766,7 @@ EFFECT = (
     Mutation(
         "shared-answer-too-old",
         "a shared answer is no older than the question",
-        "directories/together.py",
+        "jetstream/coalesce.py",
         "            self._next = None\n            return await self._ask()",
         "            answer = await self._ask()\n            self._next = None\n            return answer",
         "test_together.py::test_an_answer_is_never_older_than_the_question",
@@ -774,7 +774,7 @@ EFFECT = (
     Mutation(
         "quiet-lifecycle-stream",
         "only a lifecycle stream that has not moved spares the question",
-        "directories/events.py",
+        "job_status/ledger_directory.py",
         "if end == (snapshot.lifecycle.identity, snapshot.lifecycle.last_seq):",
         "if end:",
         RETRIED,
@@ -782,7 +782,7 @@ EFFECT = (
     Mutation(
         "directory-asked-behind-the-fence",
         "the job system's own word is asked again behind the fence",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "if (event, again.told) != (look.event, look.told) or",
         "if event != look.event or",
         f"{AUTHORITY}test_a_job_that_lives_behind_the_fence_keeps_its_stream",
@@ -790,7 +790,7 @@ EFFECT = (
     Mutation(
         "directory-fails-behind-the-fence",
         "a directory that cannot tell behind the fence proves nothing",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         " or not again.coverage.intact:",
         ":",
         f"{AUTHORITY}test_an_outage_behind_the_fence_is_no_absence",
@@ -798,7 +798,7 @@ EFFECT = (
     Mutation(
         "directory-outage",
         "a directory that cannot tell is no absence",
-        "directories/authority.py",
+        "job_status/external_directory.py",
         "if why := answer.unknown.get(job_id):",
         'if why := "":',
         "test_http_directory.py::test_the_api_decides",
@@ -814,7 +814,7 @@ EFFECT = (
     Mutation(
         "witness",
         "no absence from an answer that found nobody",
-        "directories/witness.py",
+        "job_status/witness.py",
         "        if self._witness is None:\n            return Answer(",
         "        if self._witness is None:\n            return answer\n            return Answer(",
         "test_witness.py::test_live_streams_outlive_a_gateway_that_answers_404[3]",
@@ -822,7 +822,7 @@ EFFECT = (
     Mutation(
         "witness-asked-again",
         "the witness is asked for beside the absent ones",
-        "directories/witness.py",
+        "job_status/witness.py",
         "        if self._witness not in again.found:\n",
         "        if False:\n",
         "test_witness.py::test_a_witness_behind_the_fence",
@@ -830,7 +830,7 @@ EFFECT = (
     Mutation(
         "canary",
         "where there is a canary, nobody else is a witness",
-        "directories/witness.py",
+        "job_status/witness.py",
         "if not absent or (self._canary is None and answer.found) or self._canary in answer.found:",
         "if not absent or answer.found:",
         "test_witness.py::test_the_canary_is_the_only_witness_where_there_is_one",
@@ -838,7 +838,7 @@ EFFECT = (
     Mutation(
         "missing-guard-of-directories",
         "absence without a canary waits for the missing guard",
-        "worker/wiring.py",
+        "bootstrap/services.py",
         "missing_guard=0 if settings.directory.has_canary else nanoseconds(rules.missing_guard),",
         'missing_guard=nanoseconds(rules.missing_guard) if settings.directory.kind == "events" else 0,',
         "test_witness.py::test_absence_without_a_canary_waits_for_the_missing_guard",
@@ -846,7 +846,7 @@ EFFECT = (
     Mutation(
         "answers-bounded-in-time",
         "an answer is bounded as a whole",
-        "directories/http.py",
+        "job_status/http.py",
         "async with self._slots, asyncio.timeout(self._timeout_s):",
         "async with self._slots:",
         "test_http_directory.py::test_an_answer_is_bounded[dripping]",
@@ -854,7 +854,7 @@ EFFECT = (
     Mutation(
         "rows-that-disagree",
         "rows that disagree are unknown",
-        "directories/sql.py",
+        "job_status/sql.py",
         "if told is None or found.get(job_id, told) != told:",
         "if told is None:",
         "test_sql_directory.py::test_rows_that_disagree_are_unknown[sqlite]",
@@ -862,7 +862,7 @@ EFFECT = (
     Mutation(
         "query-only-reads",
         "the query can only read",
-        "directories/sql.py",
+        "job_status/sql.py",
         'await connection.execute(text("PRAGMA query_only = ON"))',
         "pass",
         "test_sql_directory.py::test_it_cannot_write[sqlite]",
@@ -870,7 +870,7 @@ EFFECT = (
     Mutation(
         "report-mode",
         "report mode fences nothing",
-        "controller/drain.py",
+        "deletion/drain.py",
         "if not self._judge.policy.deletes:",
         "if False:",
         "test_report_mode.py::test_the_command_reports_too_and_a_pass_finds_what_is_gone",
@@ -878,7 +878,7 @@ EFFECT = (
     Mutation(
         "look-at-the-last-event",
         "the last event is read from the lifecycle stream itself",
-        "controller/look.py",
+        "deletion/inspection.py",
         "record = event.merged(record) if event else record",
         "pass",
         f"{DRAIN}test_the_last_event_in_the_stream_counts_where_the_ledger_is_behind",
@@ -886,7 +886,7 @@ EFFECT = (
     Mutation(
         "look-at-the-record",
         "the record counts where the last event came late",
-        "controller/look.py",
+        "deletion/inspection.py",
         "record = event.merged(record) if event else record",
         "record = event",
         f"{DRAIN}test_the_ledger_counts_where_the_last_event_came_late",
@@ -910,7 +910,7 @@ EFFECT = (
     Mutation(
         "fence-keeps-the-subjects",
         "a fence taken over keeps the first subjects",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "subjects, lifted = standing.subjects, lifted | standing.lifted",
         "pass",
         f"{DRAIN}test_a_fence_that_was_taken_over_keeps_the_first_subjects",
@@ -934,7 +934,7 @@ EFFECT = (
     Mutation(
         "prepare-former-life",
         "prepare takes out the former life alone",
-        "controller/prepare.py",
+        "deletion/prepare.py",
         "purged = await self._effects.purge_stream(name, former.last_seq) if is_same and former.last_seq else 0",
         "purged = await self._effects.purge_stream(name, look.stream.last_seq) if is_same else 0",
         "test_prepare.py::test_two_at_once_lose_nothing_of_the_new_life",
@@ -942,7 +942,7 @@ EFFECT = (
     Mutation(
         "prepare-protected",
         "prepare empties no protected stream",
-        "controller/prepare.py",
+        "deletion/prepare.py",
         "if self._judge.policy.is_protected(stream):",
         "if False:",
         "test_prepare.py::test_a_protected_stream_is_not_emptied",
@@ -950,7 +950,7 @@ EFFECT = (
     Mutation(
         "control-lost",
         "no command but resume makes a lost control stream again",
-        "worker/wiring.py",
+        "bootstrap/services.py",
         "make_control = not await connected.ledger.surroundings.had_control()",
         "make_control = True",
         "test_orders.py::test_no_command_but_resume_makes_a_lost_word_again[reconcile]",
@@ -958,7 +958,7 @@ EFFECT = (
     Mutation(
         "pause-by-time",
         "a pause in a stream made anew counts",
-        "controller/pausing.py",
+        "deletion/gates.py",
         "if message is None or (message.seq, message.published_at) == self._over:",
         "if message is None or (self._over and message.seq == self._over[0]):",
         "test_orders.py::test_a_pause_in_a_stream_made_anew_counts",
@@ -974,7 +974,7 @@ EFFECT = (
     Mutation(
         "tidy-relied-on",
         "what a deletion may rely on is not tidied",
-        "archive/shelf.py",
+        "backups/store.py",
         "if one.folder in held and (one.folder in self._settled or now_s - one.written_s >= RELIED_ON_S):",
         "if one.folder in held:",
         "test_restore.py::test_what_a_deletion_relies_on_is_not_tidied",
@@ -982,7 +982,7 @@ EFFECT = (
     Mutation(
         "tidy-own",
         "nothing that is not plainly reactor's own is tidied",
-        "archive/shelf.py",
+        "backups/store.py",
         "if backup and backup.manifest.sha256 and names == {ARCHIVE, DESCRIPTION, MANIFEST}:",
         "if backup:",
         "test_restore.py::test_odd_folders_are_neither_fatal_nor_touched[no size]",
@@ -1014,7 +1014,7 @@ EFFECT = (
     Mutation(
         "no-room-for-events",
         "with a directory no lifecycle stream is needed",
-        "directories/authority.py",
+        "job_status/external_directory.py",
         "            return Snapshot(NO_LIFECYCLE, lost=False, behind=0)",
         "            raise",
         "test_no_room.py::test_zombies_fall_where_there_is_no_room_for_a_stream_of_our_own[a full server]",
@@ -1030,7 +1030,7 @@ EFFECT = (
     Mutation(
         "limits-kept-in-the-queue",
         "what is still in the queue is guarded as before",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "update = self._effects.update_stream(fenced(config, fence))",
         'update = self._effects.update_stream(fenced(config, fence) | {"discard": "old"})',
         "test_distance.py::test_a_slice_of_bursts_on_one_replica_that_syncs_always[full]",
@@ -1038,7 +1038,7 @@ EFFECT = (
     Mutation(
         "stale-fence",
         "a stream is never left fenced",
-        "controller/drain.py",
+        "deletion/drain.py",
         "settlement = await self._fencing.unfence(Fenced(look, look.raw, fence, look.asked_at), tenure)\n        else",
         "settlement = look.by_verdict()\n        else",
         f"{DRAIN}test_the_fence_of_a_killed_replica_is_lifted_where_the_job_lives",
@@ -1046,7 +1046,7 @@ EFFECT = (
     Mutation(
         "stale-fence-in-a-pass",
         "a full pass lifts a forgotten fence",
-        "controller/review.py",
+        "passes/review.py",
         " or (stale and bool(self.stream.fence and self.stream.fence.subjects))",
         "",
         f"{DRAIN}test_a_full_pass_lifts_a_forgotten_fence",
@@ -1054,7 +1054,7 @@ EFFECT = (
     Mutation(
         "lease-deadline",
         "no deletion after the lease has run out",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "if not held or self.monotonic() >= self.deadline:",
         "if not held:",
         f"{DRAIN}test_a_replica_whose_lease_ran_out_does_not_delete",
@@ -1062,7 +1062,7 @@ EFFECT = (
     Mutation(
         "lease-forgotten",
         "nothing is begun once Redis has forgotten the lease",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "if not held or self.monotonic() >= self.deadline:",
         "if self.monotonic() >= self.deadline:",
         f"{DRAIN}test_a_replica_whose_lease_redis_forgot_does_nothing_more",
@@ -1070,7 +1070,7 @@ EFFECT = (
     Mutation(
         "paused-before-the-fence",
         "a replica paused before its fence does not overwrite another's",
-        "controller/drain.py",
+        "deletion/drain.py",
         '            tenure.check("fence", held=held)\n',
         "",
         f"{ATTACKED}test_a_paused_replica_does_not_lift_anothers_fence",
@@ -1086,7 +1086,7 @@ EFFECT = (
     Mutation(
         "unknown-keeps-its-lease",
         "an unknown outcome keeps its lease",
-        "controller/drain.py",
+        "deletion/drain.py",
         "elif settlement.reason is not Reason.OUTCOME_UNKNOWN:",
         "else:",
         f"{DRAIN}test_a_delete_without_an_answer_is_settled_by_looking",
@@ -1094,7 +1094,7 @@ EFFECT = (
     Mutation(
         "unknown-stays-open",
         "an unknown outcome is not concluded in the audit",
-        "controller/drain.py",
+        "deletion/drain.py",
         "return look.settled(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN,",
         "settlement = look.settled(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN,",
         f"{DRAIN}test_a_delete_without_an_answer_is_settled_by_looking",
@@ -1110,7 +1110,7 @@ EFFECT = (
     Mutation(
         "effects-connection",
         "deletions have an unbuffered connection of their own",
-        "worker/connections.py",
+        "bootstrap/connections.py",
         ", buffered=False, pace=reads.pace)",
         ")",
         f"{DRAIN}test_deletions_go_over_an_unbuffered_connection",
@@ -1134,7 +1134,7 @@ EFFECT = (
     Mutation(
         "dry-run",
         "a dry run deletes nothing",
-        "controller/reconciler.py",
+        "passes/reconciler.py",
         "            if options.dry_run:\n                settlement",
         "            if False:\n                settlement",
         f"{RECONCILE}test_a_dry_run_changes_no_stream",
@@ -1142,7 +1142,7 @@ EFFECT = (
     Mutation(
         "paused",
         "a missing permission pauses deleting",
-        "controller/drain.py",
+        "deletion/drain.py",
         "if why := self._rights.paused:",
         "if why := None:",
         f"{DRAIN}test_nothing_is_fenced_while_deleting_is_paused",
@@ -1150,7 +1150,7 @@ EFFECT = (
     Mutation(
         "pause-before-the-fence",
         "an operator's pause is heeded before a fence",
-        "controller/drain.py",
+        "deletion/drain.py",
         "            if pause:\n",
         "            if False:\n",
         "test_orders.py::test_nothing_is_fenced_while_deleting_is_paused",
@@ -1158,7 +1158,7 @@ EFFECT = (
     Mutation(
         "pause-behind-the-fence",
         "and behind it, where the stream is given back",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "        if pause:\n",
         "        if False:\n",
         "test_orders.py::test_a_pause_stops_a_drain_under_way",
@@ -1174,7 +1174,7 @@ EFFECT = (
     Mutation(
         "pause-forgotten",
         "a control stream that is gone is no leave to delete",
-        "controller/pausing.py",
+        "deletion/gates.py",
         "raise Unreachable(GONE) from error",
         "return None",
         "test_orders.py::test_without_its_stream_nobody_knows",
@@ -1182,7 +1182,7 @@ EFFECT = (
     Mutation(
         "protected-behind-a-fence",
         "another's fence is waited out before a stream is altered",
-        "controller/undisturbed.py",
+        "deletion/exclusive.py",
         "if fence.until > look.stream.observed_at:",
         "if False:",
         "test_orders.py::test_a_deletion_under_way_is_waited_out",
@@ -1190,7 +1190,7 @@ EFFECT = (
     Mutation(
         "backup-first",
         "no backup, no deletion",
-        "controller/drain.py",
+        "deletion/drain.py",
         "        if not isinstance(error, Exception):\n            raise error\n",
         "        if isinstance(error, BackupFailed):\n            await self._fencing.delete(Proven(behind), tenure)\n",
         "test_restore.py::test_without_a_backup_nothing_is_deleted",
@@ -1198,7 +1198,7 @@ EFFECT = (
     Mutation(
         "proven-after-a-backup",
         "what a backup took time for is proven once more",
-        "controller/drain.py",
+        "deletion/drain.py",
         "return await self._fencing.prove(await self._fencing.read_again(behind, tenure), tenure), backup",
         "return proof, backup",
         "test_restore.py::test_a_job_that_lives_again_during_the_backup_keeps_its_stream",
@@ -1206,7 +1206,7 @@ EFFECT = (
     Mutation(
         "backup-renamed",
         "a backup is there whole or not at all",
-        "archive/shelf.py",
+        "backups/store.py",
         'folder = self.folder / f"{_PARTIAL}{uuid4().hex}"',
         'folder = self.folder / f"job_1-{uuid4().hex}"',
         "test_restore.py::test_a_replica_that_is_killed_in_the_middle_leaves_no_backup",
@@ -1270,7 +1270,7 @@ EFFECT = (
     Mutation(
         "audit-intent",
         "the intent is written before",
-        "controller/recorder.py",
+        "deletion/recorder.py",
         "return intent, await self._audit.intend(intent, made_of)",
         "return intent, True",
         f"{DRAIN}test_the_intent_is_written_before_anything_happens",
@@ -1278,7 +1278,7 @@ EFFECT = (
     Mutation(
         "audit-outcome",
         "the outcome is written after",
-        "controller/drain.py",
+        "deletion/drain.py",
         "        await self._recorder.end(intent, settlement)\n",
         "",
         f"{DRAIN}test_a_zombie_is_drained",
@@ -1313,7 +1313,7 @@ REPLICAS = (
     Mutation(
         "killed-after-the-fence",
         "a deletion of whoever was killed is accounted for",
-        "controller/intake.py",
+        "passes/subscribers.py",
         "if await self._audit.is_open(stream):",
         "if False:",
         f"{WORKER}test_news_of_a_deletion_forgets_nothing_that_is_to_be_accounted_for",
@@ -1321,7 +1321,7 @@ REPLICAS = (
     Mutation(
         "begun-and-live-again",
         "a full pass accounts for a deletion begun of what now lives",
-        "controller/drain.py",
+        "deletion/drain.py",
         "if name in settled or not await self._ledger.leases.take(tenure.lease):",
         "if True:",
         f"{RECONCILE}test_a_deletion_begun_of_what_now_lives_is_accounted_for",
@@ -1329,7 +1329,7 @@ REPLICAS = (
     Mutation(
         "given-up-and-live-again",
         "a deletion that was begun and came to nothing is accounted for",
-        "controller/recorder.py",
+        "deletion/recorder.py",
         "conclude(settlement.stream.name, None, settlement.outcome, LATER)",
         "conclude(settlement.stream.name, 'nobody', settlement.outcome, LATER)",
         f"{FAULTS}test_a_deletion_that_never_arrived_is_not_sent_later",
@@ -1337,7 +1337,7 @@ REPLICAS = (
     Mutation(
         "retried-between-two-steps",
         "a job retried between two steps keeps its stream",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         "if (event, again.told) != (look.event, look.told) or",
         "if again.told != look.told or",
         f"{FAULTS}test_a_job_retried_between_two_steps_keeps_its_stream[fenced-retry_same]",
@@ -1345,7 +1345,7 @@ REPLICAS = (
     Mutation(
         "stopped-past-its-lease",
         "a replica stopped past its lease deletes nothing",
-        "controller/fencing.py",
+        "deletion/fencing.py",
         '            tenure.check("deletion")\n            if why :=',
         "            if why :=",
         f"{FAULTS}test_a_replica_stopped_past_its_lease_deletes_nothing",
@@ -1388,7 +1388,7 @@ OPERATING = (
     Mutation(
         "garbage",
         "garbage in Redis is lost history",
-        "directories/events.py",
+        "job_status/ledger_directory.py",
         "if garbage := await self._ledger.records.tidy():",
         "if garbage := []:",
         f"{ATTACKED}test_garbage_in_redis_is_lost_history[ledger of another type]",
@@ -1404,7 +1404,7 @@ OPERATING = (
     Mutation(
         "stream-made-anew",
         "a lifecycle stream made anew is heard",
-        "controller/intake.py",
+        "passes/subscribers.py",
         "            self._identity = None  # the next attempt",
         "            pass  # the next attempt",
         f"{ATTACKED}test_a_lifecycle_stream_made_anew_under_a_worker_is_heard",
@@ -1420,7 +1420,7 @@ OPERATING = (
     Mutation(
         "interrupted",
         "an interrupted pass begins nothing more",
-        "controller/reconciler.py",
+        "passes/reconciler.py",
         "                if options.is_stopped:\n                    return replace",
         "                if False:\n                    return replace",
         f"{ATTACKED}test_an_interrupted_pass_finishes_what_is_fenced[2-130]",
@@ -1444,7 +1444,7 @@ OPERATING = (
     Mutation(
         "who-deleted-it",
         "only a stream that reactor deleted is said to be",
-        "operate/past.py",
+        "operate/deleted_streams.py",
         'entries = [entry for entry in trail if entry["stream"] == name]',
         "entries = list(trail)",
         f"{HTTP}test_it_says_who_deleted_a_stream",
@@ -1476,7 +1476,7 @@ OPERATING = (
     Mutation(
         "drain-is-logged",
         "a drain is logged",
-        "controller/recorder.py",
+        "deletion/recorder.py",
         "        self._journal.ended(settlement)\n",
         "",
         "test_journal.py::test_a_worker_logs_what_it_did_and_why",
@@ -1516,7 +1516,7 @@ OPERATING = (
     Mutation(
         "report-by-listing",
         "What a listing has not is asked for before it is told as deleted",
-        "controller/standing.py",
+        "deletion/stream_states.py",
         "            elif not await is_there(stream):",
         "            else:",
         "test_report_mode.py::test_what_a_listing_has_not_is_asked_for_before_it_counts_as_deleted",

@@ -22,7 +22,7 @@ from rich.text import Text
 from reactor.cli.demo import JobSystem
 from reactor.cli.embedded import Endpoints, embedded_servers, free_port
 from reactor.config.settings import load_settings
-from reactor.operate import queries
+from reactor.operate import overview
 from reactor.telemetry import logs
 from reactor.worker import app
 
@@ -59,7 +59,7 @@ async def at_work(environment: dict[str, str]) -> AsyncIterator[None]:
     with patch.dict(os.environ, environment):
         settings = load_settings()
     logs.configure("ERROR", "json")
-    with patch.object(queries, "STEP_S", 2.0):
+    with patch.object(overview, "STEP_S", 2.0):
         worker = app.build(settings)
         running = asyncio.create_task(worker.run())
         yield

@@ -9,12 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from reactor.jetstream.client import JetStream
 
 HOST = "127.0.0.1"
 START_S = 20.0
@@ -229,3 +232,17 @@ async def embedded_servers(folder: Path, nats_port: int = 0, redis_port: int = 0
             running(valkey_server(folder / "valkey", redis_port).hold(lock)) as redis,
         ):
             yield Endpoints(f"nats://{HOST}:{nats.port}", f"redis://{HOST}:{redis.port}/0")
+
+
+@asynccontextmanager
+async def scratch_server() -> AsyncIterator[JetStream]:
+    """JetStream of a server for the time being, for nobody else. Raises EmbeddedError."""
+    password = secrets.token_urlsafe()
+    with tempfile.TemporaryDirectory(prefix="reactor-") as folder:
+        server = nats_server(Path(folder), free_port(), f'authorization {{ user: reactor, password: "{password}" }}\n')
+        async with running(server):
+            js = JetStream({"servers": [f"nats://reactor:{password}@{HOST}:{server.port}"], "name": "reactor"})
+            try:
+                yield js
+            finally:
+                await js.close()

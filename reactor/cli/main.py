@@ -101,7 +101,7 @@ def reconcile(
 ) -> None:
     """One full sweep and its report: drains the zombies among all job streams."""
     from reactor.cli import passes
-    from reactor.controller.reconciler import PassOptions
+    from reactor.passes.reconciler import PassOptions
 
     options = PassOptions(dry_run=dry_run, override_breaker=yes, only=frozenset(stream or ()))
     passes.reconcile(options, as_json=as_json, assume_missing=assume_missing, age_guard=age_guard)
@@ -117,9 +117,9 @@ def explain(
 
     With the evidence; of a stream that is gone what became of it, and exit code 5.
     """
-    from reactor.cli import questions
+    from reactor.cli import queries
 
-    questions.explain(stream, as_json=as_json)
+    queries.explain(stream, as_json=as_json)
 
 
 class Verdict(StrEnum):
@@ -160,9 +160,9 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Streams by verdict, ledger, due queue, the last full pass."""
-    from reactor.cli import questions
+    from reactor.cli import queries
 
-    questions.status(as_json=as_json)
+    queries.status(as_json=as_json)
 
 
 @app.command(epilog=_examples("reactor history --since 2h --reason terminal", "reactor history --stream job_42 --json"))
@@ -187,13 +187,13 @@ def history(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """The audit trail, newest first: what was deleted, and what failed."""
-    from reactor.cli import questions
+    from reactor.cli import queries
 
     if would_drain:
-        questions.would_drain(limit=limit, as_json=as_json)
+        queries.would_drain(limit=limit, as_json=as_json)
     else:
-        chosen = questions.Chosen(stream, outcome, reason, since)
-        questions.history(chosen, limit=limit, as_json=as_json)
+        chosen = queries.Chosen(stream, outcome, reason, since)
+        queries.history(chosen, limit=limit, as_json=as_json)
 
 
 @app.command(
@@ -209,9 +209,9 @@ def doctor(
 
     Exit code 1 where a check is an error, 3 where NATS or Redis is unreachable, and 0 else, also with warnings.
     """
-    from reactor.cli import questions
+    from reactor.cli import queries
 
-    questions.doctor(as_json=as_json)
+    queries.doctor(as_json=as_json)
 
 
 @app.command(epilog=_examples("reactor emit 42 STARTED", "reactor emit 42 SUCCESS --at 2026-01-31T12:00:00Z"))
@@ -223,9 +223,9 @@ def emit(
     ] = None,
 ) -> None:
     """Publish a lifecycle event, as a job system would."""
-    from reactor.cli import questions
+    from reactor.cli import queries
 
-    questions.emit(job_id, status, at)
+    queries.emit(job_id, status, at)
 
 
 @app.command(epilog=_examples('reactor pause --reason "a queue is gone, looking into it"', "reactor pause --for 2h"))
@@ -243,17 +243,17 @@ def pause(
     Every replica and command heeds it before each fence, and gives back what is fenced. It is kept in NATS, so that an
     emptied Redis does not forget it.
     """
-    from reactor.cli import orders
+    from reactor.cli import actions
 
-    orders.pause(span, reason)
+    actions.pause(span, reason)
 
 
 @app.command(epilog=_examples("reactor resume"))
 def resume() -> None:
     """Let deleting go on after `reactor pause`."""
-    from reactor.cli import orders
+    from reactor.cli import actions
 
-    orders.resume()
+    actions.resume()
 
 
 StreamNames = Annotated[list[str], typer.Argument(metavar="STREAM…", help="Their exact names, such as job_42.")]
@@ -267,17 +267,17 @@ def protect(streams: StreamNames) -> None:
 
     Exit code 5 where there is no such stream.
     """
-    from reactor.cli import orders
+    from reactor.cli import actions
 
-    orders.protect(streams, protected=True)
+    actions.protect(streams, protected=True)
 
 
 @app.command(epilog=_examples("reactor unprotect job_42"))
 def unprotect(streams: StreamNames) -> None:
     """Take the protection away: they are judged like any other."""
-    from reactor.cli import orders
+    from reactor.cli import actions
 
-    orders.protect(streams, protected=False)
+    actions.protect(streams, protected=False)
 
 
 @app.command(epilog=_examples("reactor restore job_42", "reactor restore job_42 --from FOLDER --as job_42_was"))
@@ -299,9 +299,9 @@ def restore(
     With messages, consumers and what was acknowledged where there is a backup (REACTOR_BACKUP_WHEN); else the empty
     stream with its consumers, as the audit remembers them. Exit code 5 where nothing is known of it.
     """
-    from reactor.cli import orders
+    from reactor.cli import actions
 
-    orders.restore(stream, source, name)
+    actions.restore(stream, source, name)
 
 
 @app.command(epilog=_examples("reactor backups", "reactor backups --json | jq -r '.backups[].folder'"))
@@ -310,9 +310,9 @@ def backups(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """The backups on this machine, newest first."""
-    from reactor.cli import orders
+    from reactor.cli import actions
 
-    orders.backups(as_json=as_json)
+    actions.backups(as_json=as_json)
 
 
 @app.command(epilog=_examples("reactor prepare 42", "reactor prepare 42 --timeout 10s && start-job 42"))
@@ -326,9 +326,9 @@ def prepare(
 
     Exit 0: publishing is safe.
     """
-    from reactor.cli import questions
+    from reactor.cli import queries
 
-    questions.prepare(job_id, timeout)
+    queries.prepare(job_id, timeout)
 
 
 @app.command(epilog=_examples("reactor settings", "reactor settings | grep GUARD"))

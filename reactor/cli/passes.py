@@ -11,22 +11,22 @@ from functools import partial
 import typer
 from rich.console import Console
 
+from reactor.bootstrap.actor import actor_of
+from reactor.bootstrap.connections import connections
+from reactor.bootstrap.services import UseCases, policy_of, provision_safely, utc_now
 from reactor.cli.exits import SIGNALLED, Exit, fail
 from reactor.cli.render import progress_bar, show_report
 from reactor.cli.shell import duration_of, run, settings_of_command
 from reactor.config.settings import Settings
-from reactor.controller.reconciler import PassOptions, ignore_progress
-from reactor.controller.reconciler import Progress as OnProgress
 from reactor.core.actor import Actor
 from reactor.core.report import Report
-from reactor.directories.events import describe_outage
 from reactor.jetstream.errors import JetStreamError
 from reactor.jetstream.topology import ProvisionError
+from reactor.job_status.ledger_directory import describe_outage
+from reactor.passes.reconciler import PassOptions, ignore_progress
+from reactor.passes.reconciler import Progress as OnProgress
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.traces import tracing
-from reactor.worker.actor import actor_of
-from reactor.worker.connections import connections
-from reactor.worker.wiring import UseCases, policy_of, provision_safely, utc_now
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 

@@ -12,12 +12,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from reactor.controller.reconciler import Progress as OnProgress
 from reactor.core.checks import Diagnosis, Level, counted, size
 from reactor.core.explain import span, why
 from reactor.core.model import SECOND, Outcome, Settlement, parse_instant
 from reactor.core.report import Report, in_full
-from reactor.core.shapes import Entry, Explanation, Gone, History, Listed, PassInShort, PauseTold, Status, WouldDrains
+from reactor.core.schemas import Entry, Explanation, Gone, History, Listed, PassInShort, PauseTold, Status, WouldDrains
+from reactor.passes.reconciler import Progress as OnProgress
 
 STYLES = {
     Outcome.DRAINED: "green",

@@ -16,10 +16,10 @@ from rich.console import Console
 from reactor.cli.exits import SIGNALLED, Exit, fail
 from reactor.config.fields import parse_duration
 from reactor.config.settings import Settings, SettingsError, load_settings
-from reactor.directories.events import describe_outage
 from reactor.jetstream.errors import JetStreamError
 from reactor.jetstream.topology import ProvisionError
-from reactor.operate.doctor.remedies import mend_of
+from reactor.job_status.ledger_directory import describe_outage
+from reactor.operate.doctor.advice import mend_of
 from reactor.store.scripts import LedgerError
 from reactor.telemetry import logs
 

@@ -10,17 +10,17 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from reactor.bootstrap.connections import connections
+from reactor.bootstrap.services import UseCases, provision_safely, utc_now
 from reactor.cli.exits import Exit, fail
 from reactor.cli.render import show_streams
 from reactor.cli.shell import console, run, settings_of_command
-from reactor.controller.reconciler import Reconciler
-from reactor.controller.review import PassAborted
 from reactor.core.model import format_instant
 from reactor.core.policy import Policy
 from reactor.core.report import listed
-from reactor.core.shapes import Listed, ListedRow
-from reactor.worker.connections import connections
-from reactor.worker.wiring import UseCases, provision_safely, utc_now
+from reactor.core.schemas import Listed, ListedRow
+from reactor.passes.reconciler import Reconciler
+from reactor.passes.review import PassAborted
 
 WATCH_S = 2.0
 SHARE = 10

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from reactor.config.nats_options import desired_streams, nats_options
 from reactor.config.settings import EventsSettings, NatsSettings
 from reactor.core.backoff import backoff
+from reactor.core.events import DesiredStreams
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.connection import NO_INBOX
 from reactor.jetstream.errors import JetStreamError, NobodyThere, PermissionDenied, Refused, Unanswered, Unreachable
-from reactor.jetstream.topology import DesiredStreams, ProvisionError, lifecycle_stream
+from reactor.jetstream.topology import ProvisionError, lifecycle_stream
 from reactor.operate.emit import payload_of
-from reactor.worker.options import desired_streams, nats_options
 
 TIMEOUT_S = 2.0
 MAX_WAITING = 10_000

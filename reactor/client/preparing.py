@@ -2,12 +2,12 @@
 
 import asyncio
 
+from reactor.bootstrap.actor import actor_of
+from reactor.bootstrap.connections import connections
+from reactor.bootstrap.services import UseCases, provision_safely
 from reactor.client.emitter import JobId, Process
 from reactor.config.settings import load_settings
-from reactor.controller.prepare import NotPrepared, Prepared
-from reactor.worker.actor import actor_of
-from reactor.worker.connections import connections
-from reactor.worker.wiring import UseCases, provision_safely
+from reactor.deletion.prepare import NotPrepared, Prepared
 
 __all__ = ["NotPrepared", "Prepared", "aprepare", "prepare"]
 

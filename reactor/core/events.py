@@ -54,6 +54,21 @@ class SubjectTemplate:
         return job_id if whole and _is_text(job_id) else None
 
 
+@dataclass(frozen=True, slots=True)
+class DesiredStreams:
+    """How the streams should be where reactor declares them. `max_age` in nanoseconds."""
+
+    events_stream: str
+    events_subject: SubjectTemplate
+    durable: str
+    replicas: int
+    max_age: int
+    letters_max_msgs: int
+    letters_max_bytes: int
+    events_max_bytes: int | None = None
+    """Room reserved for the lifecycle stream; None: what it takes, or what the account demands."""
+
+
 def _is_text(job_id: str) -> bool:
     """Whether it was UTF-8 on the wire; bytes that were not are kept as lone surrogates."""
     return not any("\ud800" <= char <= "\udfff" for char in job_id)

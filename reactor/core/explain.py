@@ -18,7 +18,7 @@ from reactor.core.model import (
     parse_instant,
 )
 from reactor.core.pause import Pause
-from reactor.core.shapes import Entry
+from reactor.core.schemas import Entry
 
 MINUTE_S = 60
 SHORT_S = 0.01

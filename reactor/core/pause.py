@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from reactor.core.foreign_json import read_json
 from reactor.core.model import SECOND, format_instant
-from reactor.core.shapes import PauseTold
+from reactor.core.schemas import PauseTold
 
 LONGEST_PAUSE = 10 * 366 * 86_400 * SECOND
 """Nanoseconds. A message that claims more is not an operator's."""

@@ -21,7 +21,7 @@ from reactor.core.model import (
     format_instant,
 )
 from reactor.core.policy import Policy, fell_due
-from reactor.core.shapes import ListedRow, Pass, PassInShort, StreamRow
+from reactor.core.schemas import ListedRow, Pass, PassInShort, StreamRow
 
 
 @dataclass(frozen=True, slots=True)

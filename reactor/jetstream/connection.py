@@ -19,7 +19,6 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from reactor.core.foreign_json import Unreadable, read_json
-from reactor.core.pace import Pace
 from reactor.core.stream_info import Raw, headers_size
 from reactor.jetstream.errors import (
     JetStreamError,
@@ -31,6 +30,7 @@ from reactor.jetstream.errors import (
     Unreachable,
     refusal,
 )
+from reactor.jetstream.latency import Pace
 
 REQUEST_TIMEOUT_S = 10.0
 """A degraded cluster gathers a listing for 4 s before it answers; the client's own half second would cut that off."""

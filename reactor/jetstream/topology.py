@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from reactor.core.events import SubjectTemplate
+from reactor.core.events import DesiredStreams
 from reactor.core.stream_info import ADVISORY, Raw, instant
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import NotFound, PermissionDenied, Refused
@@ -39,27 +39,10 @@ DEMANDED, DEMANDED_FOR_EVENTS, LEAST_ROOM = 1 << 20, 1 << 30, 1 << 18
 LETTERS_SHARE, EVENTS_SHARE = 50, 4
 """The dead letters may take one part in fifty of the account's storage; the lifecycle stream of one that demands sizes,
 one in four."""
-FORMER_ADVISORIES = "REACTOR_ADVISORIES"
-"""The stream that reactor 0.1 made for them, in the way of any other."""
 
 
 class ProvisionError(Exception):
     """What is there cannot be used, and altering it is not reactor's to do: says which stream, and the mend."""
-
-
-@dataclass(frozen=True, slots=True)
-class DesiredStreams:
-    """How the streams should be where reactor declares them. `max_age` in nanoseconds."""
-
-    events_stream: str
-    events_subject: SubjectTemplate
-    durable: str
-    replicas: int
-    max_age: int
-    letters_max_msgs: int
-    letters_max_bytes: int
-    events_max_bytes: int | None = None
-    """Room reserved for the lifecycle stream; None: what it takes, or what the account demands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,21 +151,6 @@ async def _affordable(js: JetStream, desired: DesiredStreams, wanted: int, share
     limits = (tiers.get(f"R{desired.replicas}") or account).get("limits") or {}
     room = limits.get("max_storage", -1)
     return min(wanted, max(room // share, 1)) if room > 0 else wanted
-
-
-async def remove_former_advisories(js: JetStream, durable: str) -> bool:
-    """Delete the stream that reactor 0.1 made for advisories; whether it was there and is gone.
-
-    It keeps a job system's own from being made. It stays where somebody else has a consumer on it.
-    """
-    try:
-        subjects = (await js.stream_info(FORMER_ADVISORIES))["config"].get("subjects") or ()
-        if not set(subjects) <= set(ADVISORY_SUBJECTS) or await js.consumer_names(FORMER_ADVISORIES) - {durable}:
-            return False
-        await js.delete_stream(FORMER_ADVISORIES)
-    except NotFound:
-        return False
-    return True
 
 
 TOO_MANY_PENDING = 10121

@@ -2,10 +2,10 @@
 
 import json
 
-from reactor.core.events import Payload
+from reactor.core.events import DesiredStreams, Payload
 from reactor.core.model import parse_instant
 from reactor.jetstream.client import JetStream
-from reactor.jetstream.topology import DesiredStreams, lifecycle_stream
+from reactor.jetstream.topology import lifecycle_stream
 
 
 def payload_of(job_id: str, status: str, at: str | None) -> bytes:

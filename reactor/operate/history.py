@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import cast
 
 from reactor.core.model import AUDIT_ENTRIES, Outcome
-from reactor.core.shapes import Entry, History, LeakRow, Leaks, ReportedEnds, WouldDrain, WouldDrains
+from reactor.core.schemas import Entry, History, LeakRow, Leaks, ReportedEnds, WouldDrain, WouldDrains
 from reactor.store.audit import Audit
 
 BATCH = 1_000

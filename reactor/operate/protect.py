@@ -2,10 +2,10 @@
 
 import asyncio
 
-from reactor.controller.look import Judge, Look, Target
-from reactor.controller.resources import Resources
-from reactor.controller.undisturbed import StaysFenced, Undisturbed
 from reactor.core.stream_info import max_age_off, with_protection
+from reactor.deletion.exclusive import StaysFenced, Undisturbed
+from reactor.deletion.inspection import Judge, Look, Target
+from reactor.deletion.resources import Resources
 
 
 class NotProtected(Exception):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from reactor.archive.shelf import Backup
-from reactor.controller.recorder import Recorder
+from reactor.backups.store import Backup
 from reactor.core.stream_info import Raw, brought_back, lacks, unfinished
+from reactor.deletion.recorder import Recorder
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import NotFound, Refused
 from reactor.jetstream.snapshots import restore

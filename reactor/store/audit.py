@@ -23,7 +23,7 @@ from pydantic_core import to_json
 from redis.asyncio import Redis
 
 from reactor.core.model import AUDIT_ENTRIES, Reason
-from reactor.core.shapes import Entry
+from reactor.core.schemas import Entry
 from reactor.store.scripts import Script, Scripts
 
 _INTENT = """

@@ -31,13 +31,12 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from reactor.store.due_queue import DueQueue
-from reactor.store.leases import Leases, Passes
+from reactor.store.leases import Leases, Passes, Turns
 from reactor.store.records import Records
 from reactor.store.scripts import Scripts
-from reactor.store.standings import Standings
-from reactor.store.surroundings import Surroundings
+from reactor.store.stream_states import Standings
 from reactor.store.tallies import Tallies
-from reactor.store.turns import Turns
+from reactor.store.topology_cache import Surroundings
 
 
 @dataclass(frozen=True, slots=True)

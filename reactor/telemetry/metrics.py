@@ -22,7 +22,7 @@ from prometheus_client.exposition import choose_encoder
 from reactor.core.events import SubjectTemplate
 from reactor.core.model import SECOND, UNREADABLE, Outcome, Reason, Settlement, parse_instant
 from reactor.core.observer import EventOutcome, Observer
-from reactor.core.shapes import Measures, PassInShort
+from reactor.core.schemas import Measures, PassInShort
 from reactor.core.stream_info import ADVISORY
 
 OTHER = "other"

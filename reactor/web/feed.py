@@ -5,9 +5,9 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
-from reactor.directories.events import describe_outage
 from reactor.jetstream.errors import JetStreamError
-from reactor.operate.queries import Overview
+from reactor.job_status.ledger_directory import describe_outage
+from reactor.operate.overview import Overview
 from reactor.store.scripts import LedgerError
 
 TELL_S = 2.0

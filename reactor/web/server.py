@@ -27,12 +27,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reactor.core.shapes import Explanation, History, Leaks, Status, Streams, Timeline
-from reactor.operate.orders import Orders
-from reactor.operate.queries import Overview
-from reactor.web.answering import Declined, answering, declined
+from reactor.core.schemas import Explanation, History, Leaks, Status, Streams, Timeline
+from reactor.operate.actions import Orders
+from reactor.operate.overview import Overview
+from reactor.web.actions import Ordering
 from reactor.web.feed import Feed
-from reactor.web.ordering import Ordering
+from reactor.web.responses import Declined, answering, declined
 
 PAGE = Path(__file__).parent / "page"
 MOST_ENTRIES = 10_000

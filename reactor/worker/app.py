@@ -15,16 +15,19 @@ from typing import Any, TypeVar
 import structlog
 from faststream import FastStream
 
+from reactor.bootstrap.connections import Connections, connections
+from reactor.bootstrap.services import UseCases, alerts_of, provision_missing, provision_safely
+from reactor.config.nats_options import desired_streams, nats_options
 from reactor.config.settings import LOOPBACK, Settings
-from reactor.controller.handover import Handover
-from reactor.controller.intake import KNOWN_LIVE
 from reactor.core.backoff import backoff
 from reactor.core.events import SubjectTemplate
-from reactor.directories.events import describe_outage
 from reactor.jetstream.errors import JetStreamError, TooOld
-from reactor.jetstream.hearing import Hearing
-from reactor.operate.orders import Orders
-from reactor.operate.queries import STEP_S, Overview
+from reactor.jetstream.pull_client import Hearing
+from reactor.job_status.ledger_directory import describe_outage
+from reactor.operate.actions import Orders
+from reactor.operate.overview import STEP_S, Overview
+from reactor.passes.handover import Handover
+from reactor.passes.subscribers import KNOWN_LIVE
 from reactor.store.due_queue import WakeUps
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.alerts import Kind
@@ -33,13 +36,10 @@ from reactor.telemetry.traces import tracing
 from reactor.web import asyncapi
 from reactor.web.server import Endpoint, HttpError, application
 from reactor.worker.broker import GRACEFUL_S, App, Broker
-from reactor.worker.connections import Connections, connections
 from reactor.worker.listening import RETRY_S, Listening
 from reactor.worker.loops import Loop, rest, run
-from reactor.worker.options import desired_streams, nats_options
-from reactor.worker.periodic import PeriodicPass, make_room
+from reactor.worker.periodic import PeriodicPass
 from reactor.worker.watchdog import WATCH_S, Watchdog
-from reactor.worker.wiring import UseCases, alerts_of, provision_missing, provision_safely
 
 POLL_S = 30.0
 """How long the sweeper rests at most, where a wake-up was lost."""
@@ -148,7 +148,6 @@ class Worker:
         """Provision, connect, subscribe; the loops to run."""
         provisioned = await provision_safely(connected)
         source, durable = provisioned.events, self._settings.events.durable
-        await make_room(connected.reads, durable)
         alerts = alerts_of(connected)
         cases = UseCases(connected, provisioned, self._metrics, note_coverage=alerts.note_coverage)
         lifecycle = await cases.lifecycle_subscriber(self._due.set)
@@ -162,7 +161,6 @@ class Worker:
             cases.reconciler(lifecycle),
             interval_s,
             self._stop,
-            before=partial(make_room, connected.reads, durable) if cases.policy.deletes else _nothing,
             handover=Handover(cases.resources, self._stop),
         )
         desired, rights = desired_streams(self._settings.events), cases.resources.rights
@@ -258,10 +256,6 @@ async def _served(endpoint: Endpoint | None) -> AsyncIterator[asyncio.Task[None]
             endpoint.stop()
             await asyncio.wait({serving}, timeout=GRACEFUL_S)
         serving.cancel()
-
-
-async def _nothing() -> None:
-    pass
 
 
 async def _for_ever() -> None:

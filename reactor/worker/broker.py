@@ -1,7 +1,7 @@
 """FastStream: the broker whose subscribers hear lifecycle events and advisories, and the application around it.
 
-All that differs from FastStream's own is here and in `reactor.jetstream.hearing`, by subclasses: the connection is ours
-(`_connect` is its own place for that), so credentials are mapped once, and any subject is heard.
+All that differs from FastStream's own is here and in `reactor.jetstream.pull_client`, by subclasses: the connection is
+ours (`_connect` is its own place for that), so credentials are mapped once, and any subject is heard.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from nats.aio.client import Client
 from nats.js.api import ConsumerConfig
 
 from reactor.config.settings import Settings
-from reactor.controller.intake import AdvisorySubscriber, LifecycleSubscriber
 from reactor.jetstream.errors import JetStreamError, Unreachable
-from reactor.jetstream.hearing import Hearing
+from reactor.jetstream.pull_client import Hearing
 from reactor.jetstream.topology import ADVISORY_SUBJECTS, Source
+from reactor.passes.subscribers import AdvisorySubscriber, LifecycleSubscriber
 from reactor.telemetry.logs import FASTSTREAM
 from reactor.telemetry.metrics import Metrics
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from reactor.core.policy import Policy
-from reactor.directories.opinion import Listener, Unheard
+from reactor.job_status.protocol import Listener, Unheard
 from reactor.store.due_queue import DueQueue
 
 RETRY_S = 5.0

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from reactor.core.backoff import backoff
-from reactor.directories.events import describe_outage
 from reactor.jetstream.errors import JetStreamError
+from reactor.job_status.ledger_directory import describe_outage
 from reactor.store.scripts import LedgerError
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 15.0

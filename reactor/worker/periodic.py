@@ -1,17 +1,15 @@
 """The periodic full pass: one an interval among all replicas, never two at once, and one at each start."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import structlog
 
-from reactor.controller.handover import Handover
-from reactor.controller.reconciler import PassOptions, Reconciler
 from reactor.core.backoff import backoff
 from reactor.core.report import Report
-from reactor.jetstream.client import JetStream
-from reactor.jetstream.topology import FORMER_ADVISORIES, remove_former_advisories
+from reactor.passes.handover import Handover
+from reactor.passes.reconciler import PassOptions, Reconciler
 from reactor.store.leases import Lease
 from reactor.store.ledger import Ledger
 from reactor.store.scripts import LedgerError
@@ -35,15 +33,13 @@ class PeriodicPass:
         interval_s: float,
         stop: asyncio.Event,
         *,
-        before: Callable[[], Awaitable[None]],
         handover: Handover,
     ) -> None:
-        """`stop` is set when the worker is to stop; `before` is done before each pass."""
+        """`stop` is set when the worker is to stop."""
         self._ledger = ledger
         self._reconciler = reconciler
         self._interval_s = interval_s
         self._stop = stop
-        self._before = before
         self._handover = handover
         self._failures = 0
         self._is_first = True
@@ -66,7 +62,6 @@ class PeriodicPass:
         rest_s, self._is_first = None, False
         try:
             async with _renewed(self._ledger, lease):
-                await self._before()
                 report = await self._reconciler.run(PassOptions(under=lease, handover=self._handover))
             _log_pass(report)
             self.passed.set()
@@ -103,9 +98,3 @@ def _log_pass(report: Report) -> None:
     log.info("reconcile done", **counts)
     if why := report.error or report.breaker:
         log.warning("reconcile incomplete", why=why)
-
-
-async def make_room(js: JetStream, durable: str) -> None:
-    """For a job system's own stream of advisories: remove the one that an old reactor made. Raises JetStreamError."""
-    if await remove_former_advisories(js, durable):
-        log.info("removed the stream that reactor 0.1 made, as advisories need none", stream=FORMER_ADVISORIES)

@@ -6,11 +6,12 @@ from typing import Any
 
 import structlog
 
-from reactor.controller.resources import Resources
+from reactor.core.events import DesiredStreams
 from reactor.core.pause import Pause
-from reactor.core.shapes import PassInShort
+from reactor.core.schemas import PassInShort
+from reactor.deletion.resources import Resources
 from reactor.jetstream.errors import NotFound
-from reactor.jetstream.topology import DesiredStreams, Provision
+from reactor.jetstream.topology import Provision
 from reactor.telemetry.alerts import Alerts, Kind
 from reactor.worker.broker import Broker
 

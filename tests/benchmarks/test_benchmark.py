@@ -24,9 +24,9 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from postgres import execute
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from reactor.controller.parallel import each
-from reactor.worker.connections import connections
-from reactor.worker.wiring import UseCases, provision_safely
+from reactor.bootstrap.connections import connections
+from reactor.bootstrap.services import UseCases, provision_safely
+from reactor.deletion.throttle import each
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
 EVENTS = 30_000

@@ -16,7 +16,7 @@ from figures import Record, ack_floor, publish_events
 from harness import Served, World, eventually, say, served
 from nats.js.api import StorageType
 
-from reactor.controller.parallel import each
+from reactor.deletion.throttle import each
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 STREAMS = (2_000, 8_000, 24_000, 50_000)

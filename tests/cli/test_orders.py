@@ -7,8 +7,8 @@ import pytest
 from bench import Bench
 from harness import Served, World, eventually, gone, served, worker
 
-from reactor.controller.pausing import Pausing
 from reactor.core.model import SECOND, Outcome, Reason, format_instant, parse_instant
+from reactor.deletion.gates import Pausing
 
 
 async def test_nothing_falls_while_deleting_is_paused(world: World) -> None:

@@ -11,7 +11,7 @@ from harness import World, eventually, gone, worker
 from nats.js.api import ConsumerConfig
 
 from reactor.client import NotPrepared, Prepared, aprepare, emitter, prepare
-from reactor.controller.failpoints import Point
+from reactor.deletion.failpoints import Point
 
 RACES = {"slice": 40, "soak": 500}
 

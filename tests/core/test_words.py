@@ -5,7 +5,7 @@ from typing import cast
 import pytest
 
 from reactor.core.explain import deletion_of, span
-from reactor.core.shapes import Entry
+from reactor.core.schemas import Entry
 
 
 @pytest.mark.parametrize(

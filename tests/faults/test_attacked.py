@@ -34,14 +34,14 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from reactor.cli.embedded import HOST, free_port
-from reactor.controller.failpoints import Point
+from reactor.config.nats_options import nats_options
 from reactor.core.model import SECOND, Outcome, Reason, format_instant, parse_instant
 from reactor.core.pause import pausing
 from reactor.core.stream_info import FENCE_TOKEN_KEY, FENCE_UNTIL_KEY
+from reactor.deletion.failpoints import Point
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import Refused
-from reactor.jetstream.topology import ADVISORY_SUBJECTS, PAUSE_SUBJECT
-from reactor.worker.options import nats_options
+from reactor.jetstream.topology import PAUSE_SUBJECT
 
 SHORT_LEASE = {"REACTOR_SWEEP_LEASE": "2s", "REACTOR_RECONCILE_INTERVAL": "1s"}
 
@@ -149,16 +149,6 @@ async def test_a_job_systems_own_stream_of_advisories_always_succeeds(world: Wor
         await eventually(lambda: heard(world, 1))
         await world.stream("job_1")  # only its CREATED tells the worker to look
         await eventually(lambda: gone(world, "job_1"))
-
-
-@pytest.mark.parametrize("theirs", [False, True])
-async def test_the_advisory_stream_of_an_old_reactor_is_removed(world: World, theirs: bool) -> None:  # noqa: FBT001  # a table
-    """Unless somebody else reads there."""
-    await world.stream("REACTOR_ADVISORIES", subjects=list(ADVISORY_SUBJECTS), max_age=3600)
-    for durable in ["reactor", *(["theirs"] if theirs else [])]:
-        await world.js.add_consumer("REACTOR_ADVISORIES", ConsumerConfig(durable_name=durable))
-    async with worker(world.env()):
-        assert (await world.info("REACTOR_ADVISORIES") is not None) is theirs
 
 
 Spoil = Callable[[World, str], Awaitable[object]]

@@ -14,10 +14,10 @@ from bench import Bench
 from harness import World, connected, eventually, gone, own_cluster, own_valkey, worker
 
 from reactor.cli.embedded import HOST, Server
-from reactor.controller import failpoints
-from reactor.controller.failpoints import Point
 from reactor.core.model import Outcome, Reason
 from reactor.core.stream_info import silent_followers
+from reactor.deletion import failpoints
+from reactor.deletion.failpoints import Point
 
 Cluster = tuple[World, list[Server]]
 ZOMBIES = [f"job_{number}" for number in range(9)]

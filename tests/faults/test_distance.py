@@ -30,10 +30,10 @@ from nats.aio.client import Client
 from nats.js.api import DiscardPolicy, SubjectTransform
 
 from reactor.cli.embedded import HOST, Server
-from reactor.controller import failpoints
-from reactor.controller.failpoints import Point
-from reactor.controller.parallel import each
-from reactor.controller.reconciler import PassOptions
+from reactor.deletion import failpoints
+from reactor.deletion.failpoints import Point
+from reactor.deletion.throttle import each
+from reactor.passes.reconciler import PassOptions
 
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -19,10 +19,10 @@ from harness import World, acked, all_concluded, connected, eventually, gone, he
 from nats.js.api import StreamConfig, StreamSource
 
 from reactor.cli.embedded import HOST, Server, free_port, running, valkey_server
-from reactor.controller import failpoints
-from reactor.controller.failpoints import Point
-from reactor.controller.reconciler import PassOptions
 from reactor.core.model import SECOND, parse_instant
+from reactor.deletion import failpoints
+from reactor.deletion.failpoints import Point
+from reactor.passes.reconciler import PassOptions
 from reactor.store.ledger import Ledger
 from reactor.store.scripts import Scripts
 

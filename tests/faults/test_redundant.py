@@ -12,7 +12,7 @@ from faults import is_stopped
 from harness import World, eventually, gone, worker
 from redundant import Redundant, a_cluster, with_a_sentinel
 
-from reactor.controller.failpoints import Point
+from reactor.deletion.failpoints import Point
 
 KINDS = {"sentinel": with_a_sentinel, "cluster": a_cluster}
 

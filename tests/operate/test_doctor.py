@@ -18,6 +18,9 @@ from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from rich.console import Console
 
+from reactor.bootstrap import services
+from reactor.bootstrap.connections import connections
+from reactor.bootstrap.services import doctor_of
 from reactor.cli.embedded import HOST, Server
 from reactor.cli.render import show_diagnosis
 from reactor.core.checks import Check, Diagnosis, Level, size
@@ -36,9 +39,6 @@ from reactor.operate.doctor.judges import (
 )
 from reactor.operate.doctor.redis_judges import judge_eviction, judge_memory, judge_persistence, judge_version
 from reactor.store.health import RedisHealth
-from reactor.worker import wiring
-from reactor.worker.connections import connections
-from reactor.worker.wiring import doctor_of
 
 DAY = 86_400 * SECOND
 
@@ -102,7 +102,7 @@ async def test_a_healthy_world_is_in_order(world: World) -> None:
 async def test_people_read_groups_marks_and_mends(world: World) -> None:
     """Plain where piped; a mend has a line of its own; the last line sums up."""
     await live(world)
-    await world.stream("REACTOR_ADVISORIES", subjects=["$JS.EVENT.ADVISORY.STREAM.CREATED.*"])
+    await world.publish("reactor.dead_letters", b"nobody could read it")
     done = await world.reactor("doctor")
     assert done.code == 0
     lines = [line.rstrip() for line in done.out.splitlines()]
@@ -111,7 +111,7 @@ async def test_people_read_groups_marks_and_mends(world: World) -> None:
         *("nats", "streams", "redis", "clocks", "ledger")
     ]
     at = next(number for number, line in enumerate(lines) if line.startswith("!"))
-    assert "stream REACTOR_ADVISORIES of reactor 0.1 keeps others off" in lines[at]
+    assert "1 event could not be read" in lines[at]
     assert lines[at + 1].strip().startswith("mend: ")
     assert lines[-1] == "no errors, 1 warning in 35 checks"
 
@@ -681,7 +681,7 @@ def test_limits_by_tier() -> None:
 async def test_clocks_that_differ_are_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against both servers; with what depends on it."""
     await live(world)
-    monkeypatch.setattr(wiring, "utc_now", lambda now=wiring.utc_now: now() + 60 * SECOND)
+    monkeypatch.setattr(services, "utc_now", lambda now=services.utc_now: now() + 60 * SECOND)
     odd = await found(world)
     assert odd.keys() == {"clocks.nats", "clocks.redis"}
     assert "1 min behind this machine's" in odd["clocks.nats"].found

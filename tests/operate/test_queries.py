@@ -5,20 +5,19 @@ from typing import Any
 import pytest
 from harness import World, eventually, relayed
 
-from reactor.controller import review
+from reactor.bootstrap.connections import Connections, connections
+from reactor.bootstrap.services import UseCases, provision_safely
 from reactor.core.model import Outcome, Reason, Settlement, Stream
-from reactor.operate import queries
 from reactor.operate.history import Trail
-from reactor.operate.queries import Overview
+from reactor.operate.overview import Overview
+from reactor.passes import review
 from reactor.store.audit import Audit
 from reactor.store.scripts import Scripts
-from reactor.worker.connections import Connections, connections
-from reactor.worker.wiring import UseCases, provision_safely
 
 
 async def test_events_of_the_last_moment_are_no_gap(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under steady traffic some always are on their way; one that stays unread is a gap."""
-    monkeypatch.setattr(queries, "FRESH_S", -1.0)
+    monkeypatch.setattr("reactor.operate.overview.FRESH_S", -1.0)
     monkeypatch.setattr(review, "CATCH_UP_S", 0.1)
     async with connections(world.load()) as connected:
         cases = UseCases(connected, await provision_safely(connected))

@@ -18,13 +18,13 @@ from bench import Bench
 from harness import ARCHIVE, ROOT, World, eventually, gone, say, worker
 from nats.js.api import ConsumerConfig, StreamConfig
 
-from reactor.archive.shelf import Backup, BackupFailed, Manifest, Shelf
-from reactor.controller.drain import Drainer
-from reactor.controller.keeper import Keeper
-from reactor.controller.look import Judge, Target
+from reactor.backups.store import Backup, BackupFailed, Manifest, Shelf
 from reactor.core.actor import Actor
 from reactor.core.model import SECOND, Outcome, Reason, format_instant
 from reactor.core.stream_info import PROTECT_KEY, UNFINISHED_KEY, instant
+from reactor.deletion.backup import Keeper
+from reactor.deletion.drain import Drainer
+from reactor.deletion.inspection import Judge, Target
 from reactor.operate.replay import NotReplayed, _headers, replay
 
 CHUNK = 1_000_000

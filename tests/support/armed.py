@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import nats
 
+from reactor.bootstrap import services
 from reactor.cli import main as cli
-from reactor.controller import failpoints
-from reactor.controller.failpoints import Point
-from reactor.worker import wiring
+from reactor.deletion import failpoints
+from reactor.deletion.failpoints import Point
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
@@ -42,9 +42,9 @@ async def until_gone(stream: str) -> None:
 
 def shift(seconds: float) -> None:
     """Every clock that tells what time it is; those that measure go on as they were."""
-    right: Callable[[], int] = wiring.utc_now
+    right: Callable[[], int] = services.utc_now
     right_time = time.time  # noqa: TID251  # this is about wrong ones
-    wiring.utc_now = lambda: right() + int(seconds * 1e9)
+    services.utc_now = lambda: right() + int(seconds * 1e9)
     time.time = lambda: right_time() + seconds  # noqa: TID251  # as above
 
 

@@ -6,29 +6,28 @@ from typing import Any, Self
 
 from harness import World
 
-from reactor.controller.companions import Companions
-from reactor.controller.drain import Drainer
-from reactor.controller.look import Judge, Target
-from reactor.controller.pausing import Pausing
-from reactor.controller.recorder import Recorder
-from reactor.controller.resources import Resources
-from reactor.controller.retries import Retries
-from reactor.controller.rights import Rights
-from reactor.controller.standing import Standing
-from reactor.controller.throttle import Throttle
+from reactor.bootstrap.services import policy_of, utc_now
+from reactor.config.nats_options import desired_streams, nats_options
 from reactor.core.actor import Actor
 from reactor.core.model import Settlement
 from reactor.core.observer import Observer
 from reactor.core.policy import Policy
 from reactor.core.stream_info import FENCE_TOKEN_KEY, Raw
-from reactor.directories.events import Directory, Snapshot
+from reactor.deletion.companions import Companions
+from reactor.deletion.drain import Drainer
+from reactor.deletion.gates import Pausing, Rights
+from reactor.deletion.inspection import Judge, Target
+from reactor.deletion.recorder import Recorder
+from reactor.deletion.resources import Resources
+from reactor.deletion.retries import Retries
+from reactor.deletion.stream_states import Standing
+from reactor.deletion.throttle import Throttle
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.topology import provision
+from reactor.job_status.ledger_directory import Directory, Snapshot
 from reactor.store.audit import Audit
 from reactor.store.ledger import Ledger
 from reactor.store.scripts import Scripts
-from reactor.worker.options import desired_streams, nats_options
-from reactor.worker.wiring import policy_of, utc_now
 
 Act = Callable[[], Awaitable[object]]
 

@@ -31,8 +31,8 @@ from redis.asyncio import Redis
 from reactor.cli.embedded import HOST, Server, free_port, nats_server, running, valkey_server
 from reactor.cli.passes import one_pass
 from reactor.config.settings import Settings, load_settings
-from reactor.controller.reconciler import PassOptions, ignore_progress
 from reactor.core.model import Record, Word
+from reactor.passes.reconciler import PassOptions, ignore_progress
 from reactor.store.audit import Audit
 from reactor.store.scripts import Scripts
 

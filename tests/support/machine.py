@@ -21,28 +21,27 @@ from nats.aio.client import Client
 from redis.asyncio import Redis
 
 from reactor.config.settings import PolicySettings
-from reactor.controller.companions import Companions
-from reactor.controller.drain import Drainer
-from reactor.controller.look import Judge
-from reactor.controller.pausing import Pausing
-from reactor.controller.reconciler import PassOptions, Reconciler
-from reactor.controller.recorder import Recorder
-from reactor.controller.resources import Resources
-from reactor.controller.retries import Retries
-from reactor.controller.rights import Rights
-from reactor.controller.standing import Standing
-from reactor.controller.sweeper import Sweeper
-from reactor.controller.throttle import Throttle
 from reactor.core.actor import Actor
 from reactor.core.events import SubjectTemplate
 from reactor.core.model import SECOND, format_instant
 from reactor.core.pause import pausing
 from reactor.core.policy import Breaker, Policy
 from reactor.core.report import Report
-from reactor.directories.events import Directory
+from reactor.deletion.companions import Companions
+from reactor.deletion.drain import Drainer
+from reactor.deletion.gates import Pausing, Rights
+from reactor.deletion.inspection import Judge
+from reactor.deletion.recorder import Recorder
+from reactor.deletion.resources import Resources
+from reactor.deletion.retries import Retries
+from reactor.deletion.stream_states import Standing
+from reactor.deletion.throttle import Throttle
 from reactor.jetstream.client import JetStream, StoredMessage
 from reactor.jetstream.errors import NobodyThere, Unanswered
 from reactor.jetstream.topology import CONTROL, PAUSE_SUBJECT, Source
+from reactor.job_status.ledger_directory import Directory
+from reactor.passes.reconciler import PassOptions, Reconciler
+from reactor.passes.sweeper import Sweeper
 from reactor.store.audit import Audit
 from reactor.store.ledger import Ledger
 from reactor.store.scripts import Script, Scripts

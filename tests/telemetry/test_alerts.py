@@ -9,7 +9,7 @@ from typing import Any
 from alerting import alerts, changes, passes
 from harness import World, acked, eventually, heard, own_world, worker
 
-from reactor.directories.events import LOST
+from reactor.job_status.ledger_directory import LOST
 from reactor.telemetry.alerts import MANY, Alerts, Kind
 
 EVERY_SECOND = {"REACTOR_RECONCILE_INTERVAL": "1s"}

@@ -19,12 +19,12 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from reactor.cli.embedded import free_port
-from reactor.controller.intake import KNOWN_LIVE
 from reactor.core.events import SubjectTemplate
 from reactor.core.model import Outcome, Reason, Settlement, Stream
 from reactor.core.observer import EventOutcome
-from reactor.core.shapes import Measures
-from reactor.operate.queries import Overview
+from reactor.core.schemas import Measures
+from reactor.operate.overview import Overview
+from reactor.passes.subscribers import KNOWN_LIVE
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.metrics import Metrics, _Bounded
 from reactor.worker.app import Gauges, Worker

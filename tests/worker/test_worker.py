@@ -30,13 +30,13 @@ from harness import (
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy
 
+from reactor.bootstrap.connections import connections
+from reactor.bootstrap.services import UseCases, provision_safely
 from reactor.cli.embedded import HOST, free_port
-from reactor.controller.sweeper import Sweeper
 from reactor.core.events import MAX_BYTES
 from reactor.core.model import SECOND, parse_instant
+from reactor.passes.sweeper import Sweeper
 from reactor.store.audit import Intent
-from reactor.worker.connections import connections
-from reactor.worker.wiring import UseCases, provision_safely
 
 
 async def test_ended_jobs_streams_fall_and_running_ones_stay(world: World) -> None:
@@ -256,7 +256,7 @@ async def _ticked(sweeper: Sweeper, wanted: list[bool]) -> bool:
 
 async def test_an_event_is_acked_only_after_redis_has_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Redis refuses is delivered again."""
-    monkeypatch.setattr("reactor.controller.intake.RETRY_S", 0.1)
+    monkeypatch.setattr("reactor.passes.subscribers.RETRY_S", 0.1)
     await world.declare()
     await world.emit(1, "STARTED")
     pull = await world.js.pull_subscribe_bind(consumer="reactor", stream="JOBS")
@@ -455,7 +455,7 @@ async def test_a_subscriber_that_dies_takes_the_process_down(world: World) -> No
 async def test_a_loop_that_dies_takes_the_process_down(world: World) -> None:
     """What nobody has thought of is not caught and forgotten."""
     code = (
-        "import reactor.controller.sweeper as s; from reactor.cli.main import main\n"
+        "import reactor.passes.sweeper as s; from reactor.cli.main import main\n"
         "async def tick(self): raise KeyError('nobody thought of this')\n"
         "s.Sweeper.tick = tick; main()"
     )

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 
-from reactor.archive.shelf import BackupFailed, Shelf
+from reactor.backups.store import BackupFailed, Shelf
 from reactor.core.checks import Check, counted, error, ok, size, warning
-from reactor.operate.doctor.findings import Examinations
+from reactor.operate.doctor.context import Examinations
 
 
 class BackupSection:

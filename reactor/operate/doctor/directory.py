@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 
 from reactor.core.checks import Check, error, ok, warning
-from reactor.directories.witness import NO_JOB
-from reactor.operate.doctor.findings import Examinations, Patient
+from reactor.job_status.witness import NO_JOB
+from reactor.operate.doctor.context import Examinations, Patient
 
 SET_CANARY = "set REACTOR_DIRECTORY_CANARY to a job that always exists"
 

@@ -10,13 +10,13 @@ import asyncio
 from reactor.core.checks import Check, Diagnosis, Level, error
 from reactor.jetstream.errors import JetStreamError, Unanswered
 from reactor.jetstream.topology import ProvisionError
+from reactor.operate.doctor.advice import NATS, REDIS, away_by, broken_off
 from reactor.operate.doctor.backups import BackupSection
+from reactor.operate.doctor.context import Examination, Examinations, Findings, Patient
 from reactor.operate.doctor.directory import DirectorySection
-from reactor.operate.doctor.findings import Examination, Examinations, Findings, Patient
 from reactor.operate.doctor.ledger import LedgerSection
 from reactor.operate.doctor.nats import NatsSection
 from reactor.operate.doctor.redis import RedisSection
-from reactor.operate.doctor.remedies import NATS, REDIS, away_by, broken_off
 from reactor.store.scripts import LedgerError
 
 PATIENCE = 2

@@ -180,16 +180,11 @@ def judge_dead_letter_limits(config: Raw) -> Check:
     return ok("streams.dead_letter_limits", f"stream {name} is bounded")
 
 
-def judge_advisories(captors: Sequence[str], former: str, unheard: Sequence[str]) -> Check:
+def judge_advisories(captors: Sequence[str], unheard: Sequence[str]) -> Check:
     """Where the advisories go, and whether reactor may hear them."""
     if unheard:
         mend = f"allow reactor's user to subscribe to {', '.join(unheard)} (docs/permissions.md): a pass is slower"
         return warning("streams.advisories", f"no permission to subscribe to {', '.join(unheard)}", mend)
-    if former in captors:
-        mend = (
-            "start a worker, which removes it; where others have consumers on it, move them: nats consumer ls " + former
-        )
-        return warning("streams.advisories", f"stream {former} of reactor 0.1 keeps others off the advisories", mend)
     where = f", and {some(captors)} keeps them" if captors else ""
     return ok("streams.advisories", f"JetStream's advisories are heard{where}")
 

@@ -8,10 +8,10 @@ from reactor.core.checks import Check, warning
 from reactor.core.model import SECOND, Record, Stream, parse_instant
 from reactor.core.policy import spoke_too_early
 from reactor.core.stream_info import instant, read_consumers
-from reactor.directories.events import Directory
 from reactor.jetstream.errors import NotFound
+from reactor.job_status.ledger_directory import Directory
 from reactor.operate.doctor import judges
-from reactor.operate.doctor.findings import Examinations, Findings, Patient
+from reactor.operate.doctor.context import Examinations, Findings, Patient
 
 SAMPLE = 20
 """Streams whose consumers are asked: one request each."""

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
-from reactor.controller.pausing import Pausing
 from reactor.core.checks import Check, counted, ok, warning
 from reactor.core.model import SECOND
 from reactor.core.stream_info import FENCES, instant
+from reactor.deletion.gates import Pausing
 from reactor.jetstream.errors import NotFound, PermissionDenied
 from reactor.jetstream.permissions import Needs, for_deleting, for_the_rest, lacking, unheard
 from reactor.jetstream.topology import (
@@ -14,7 +14,6 @@ from reactor.jetstream.topology import (
     CONTROL_SUBJECTS,
     DEAD_LETTER_SUBJECT,
     DEAD_LETTERS,
-    FORMER_ADVISORIES,
     ProvisionError,
     find_durable,
     find_lifecycle_stream,
@@ -23,7 +22,7 @@ from reactor.jetstream.topology import (
     wrong_account,
 )
 from reactor.operate.doctor import judges
-from reactor.operate.doctor.findings import Examinations, Findings, Patient, judge_clock_of
+from reactor.operate.doctor.context import Examinations, Findings, Patient, judge_clock_of
 from reactor.store.scripts import LedgerError
 
 WORKER_DECLARES = "none needed: the worker declares it (so does reactor reconcile)"
@@ -126,7 +125,7 @@ class NatsSection:
 
     async def _advisory_streams(self) -> AsyncIterator[Check]:
         self._found.advisories = await streams_of_advisories(self._reads)
-        yield judges.judge_advisories(self._found.advisories, FORMER_ADVISORIES, await unheard(self._reads))
+        yield judges.judge_advisories(self._found.advisories, await unheard(self._reads))
 
     async def _dead_letters(self) -> AsyncIterator[Check]:
         try:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 from reactor.core.checks import Check
-from reactor.operate.doctor.findings import Examinations, Patient, judge_clock_of
+from reactor.operate.doctor.context import Examinations, Patient, judge_clock_of
 from reactor.operate.doctor.redis_judges import judge_info
 
 

@@ -1,0 +1,1 @@
+"""The one composition root: settings become connections, and connections become services."""

@@ -1,0 +1,115 @@
+"""From settings to connections: the one place where credentials and addresses become open sockets, at first use."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import nats.errors
+import structlog
+from redis.asyncio import ConnectionPool, Redis, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from reactor.bootstrap.actor import actor_of
+from reactor.bootstrap.job_directory import job_directory
+from reactor.config.nats_options import nats_options
+from reactor.config.redis_url import RedisAddress, parse_redis_url
+from reactor.config.settings import Settings
+from reactor.core.actor import Actor
+from reactor.jetstream.client import JetStream
+from reactor.jetstream.connection import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S
+from reactor.jetstream.errors import JetStreamError
+from reactor.job_status.witness import WitnessedDirectory
+from reactor.store.audit import Audit
+from reactor.store.cluster import Cluster
+from reactor.store.ledger import Ledger
+from reactor.store.scripts import Scripts
+
+RECORD_TTL_S = 7 * 86_400.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """What every command works with, not connected yet: connections open at their first use."""
+
+    settings: Settings
+    actor: Actor
+    """Who this process is, in the audit."""
+    reads: JetStream
+    effects: JetStream
+    snapshots: JetStream
+    """For backups and what is restored: a connection that may be full for a while."""
+    redis: Redis
+    namespace: str
+    """The prefix of every key in it."""
+    ledger: Ledger
+    audit: Audit
+    jobs: WitnessedDirectory | None
+    """The job system's own word, where it is asked."""
+
+    async def announce(self, subject: str, data: bytes) -> None:
+        """Tell who listens; what is told has happened, so nothing that fails here may look like its failure."""
+        try:
+            await (await self.reads.connect()).publish(subject, data)
+        except (JetStreamError, nats.errors.Error) as error:
+            log.debug("not told", subject=subject, error=str(error))
+
+
+@asynccontextmanager
+async def connections(
+    settings: Settings, on_error: Callable[[str], None] = lambda _: None, *, actor: Actor | None = None
+) -> AsyncIterator[Connections]:
+    """The connections, closed at the end. `on_error` hears what the NATS server complains of; `actor` is a worker."""
+    options, domain = nats_options(settings.nats), settings.nats.domain
+    async with AsyncExitStack() as stack:
+        reads = JetStream(options, domain=domain, on_error=on_error)
+        effects = JetStream(options, domain=domain, on_error=on_error, buffered=False, pace=reads.pace)
+        snapshots = JetStream(options, domain=domain, on_error=on_error)
+        address = parse_redis_url(settings.redis.url.get_secret_value())
+        namespace = address.namespace(settings.redis.namespace)
+        redis = await stack.enter_async_context(redis_of(address, namespace))
+        stack.push_async_callback(effects.close)
+        stack.push_async_callback(reads.close)
+        stack.push_async_callback(snapshots.close)
+        scripts = Scripts(redis)
+        ledger, audit = Ledger.of(redis, scripts, namespace, RECORD_TTL_S), Audit(redis, scripts, namespace)
+        jobs = job_directory(settings.directory)
+        if jobs is not None:
+            stack.push_async_callback(jobs.close)
+        yield Connections(
+            settings, actor or actor_of("worker"), reads, effects, snapshots, redis, namespace, ledger, audit, jobs
+        )
+
+
+@asynccontextmanager
+async def redis_of(address: RedisAddress, namespace: str) -> AsyncIterator[Redis]:
+    """The client of the Redis that holds the ledger, to be used like one of a single server; closed at the end."""
+    timeouts = {"socket_timeout": REQUEST_TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S, "protocol": 2}
+    options = {
+        **timeouts,
+        "decode_responses": True,
+        "encoding_errors": "surrogateescape",  # what is no text must not break the connection
+        **address.options,
+    }
+    # uvloop's word for a transport that is closed, which redis-py takes for something else: nothing was written.
+    retry: Any = Retry(NoBackoff(), 1, supported_errors=(RuntimeError,))  # type: ignore[arg-type]
+    async with AsyncExitStack() as stack:
+        if address.kind == "cluster":
+            nodes = [ClusterNode(*node) for node in address.nodes]
+            redis = cast("Redis", Cluster(namespace, startup_nodes=nodes, **options))
+        elif address.kind == "sentinel":
+            own = (
+                timeouts | {"retry": Retry(NoBackoff(), 0)} | address.sentinel_options
+            )  # the next one is asked at once
+            sentinels: Any = Sentinel(address.nodes, sentinel_kwargs=own, retry=retry, **options)  # type: ignore[no-untyped-call]
+            for sentinel in sentinels.sentinels:
+                stack.push_async_callback(sentinel.aclose)
+            redis = sentinels.master_for(address.service)
+        else:
+            redis = Redis.from_pool(ConnectionPool(retry=retry, **options))
+        stack.push_async_callback(redis.aclose)
+        yield redis

@@ -1,0 +1,194 @@
+"""What an operator orders: pause and resume, protect and unprotect, restore."""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from reactor.backups.store import ARCHIVE, Backup, BackupSpoilt, read_backup
+from reactor.bootstrap.actor import actor_of
+from reactor.bootstrap.connections import Connections, connections
+from reactor.bootstrap.services import UseCases, policy_of, provision_safely, recorder_of, shelf_of
+from reactor.cli.embedded import EmbeddedError, scratch_server
+from reactor.cli.exits import Exit, fail
+from reactor.cli.render import show_backups
+from reactor.cli.shell import duration_of, print_answer, run, settings_of_command
+from reactor.config.settings import Settings
+from reactor.core.checks import counted
+from reactor.core.model import SECOND, nanoseconds
+from reactor.core.pause import LONGEST_PAUSE
+from reactor.core.policy import Policy
+from reactor.core.schemas import Gone
+from reactor.deletion.gates import Pausing
+from reactor.deletion.inspection import Target
+from reactor.jetstream.errors import NotFound
+from reactor.operate.actions import bring_back
+from reactor.operate.protect import NotProtected
+from reactor.operate.restore import NotRestored, Restored
+from reactor.store.scripts import LedgerError
+
+STREAM_NAME = r"[^\s.*>/\\\x00-\x1f\x7f]{1,255}"
+PROTECT_S = 90.0
+"""How long a deletion under way is waited out; longer than a lease by default."""
+
+
+def pause(span: str | None, reason: str) -> None:
+    """Nobody deletes anything from here on. NATS keeps it: it holds where Redis is away, too."""
+    settings = settings_of_command()
+    lasting = None if span is None else duration_of("--for", span)
+    if lasting is not None and not 0 < nanoseconds(lasting) <= LONGEST_PAUSE:
+        fail(Exit.USAGE, "--for: more than nothing, and ten years at most; leave it out to pause until reactor resume")
+
+    async def order(connected: Connections) -> str | None:
+        pausing = await _pausing(connected, settings)
+        span_ns = None if lasting is None else nanoseconds(lasting)
+        await pausing.pause(connected.actor.person, reason, span_ns)
+        standing = await pausing.standing()
+        return standing.in_words() if standing else None
+
+    words, unwritten = run(lambda: _ordered(settings, "pause", "paused", reason, order), settings.nats.domain)
+    typer.echo(f"{words}; reactor resume lets it go on")
+    _say_unwritten(unwritten)
+
+
+def resume() -> None:
+    """Deleting goes on."""
+    settings = settings_of_command()
+
+    async def order(connected: Connections) -> str | None:
+        pausing = await _pausing(connected, settings)
+        standing = await pausing.standing()
+        if standing is not None:
+            await pausing.resume(connected.actor.person)
+        return standing.in_words() if standing else None
+
+    was, unwritten = run(lambda: _ordered(settings, "resume", "resumed", "", order), settings.nats.domain)
+    typer.echo(f"deleting goes on; it was: {was}" if was else "deleting was not paused")
+    _say_unwritten(unwritten)
+
+
+def protect(streams: Sequence[str], *, protected: bool) -> None:
+    """Exits with the gravest code of all streams."""
+    settings = settings_of_command()
+    for name in streams:
+        if policy_of(settings).job_id(name) is None:
+            pattern = settings.policy.stream_pattern
+            fail(Exit.USAGE, f"{name!r} is no job stream, so reactor never touches it: it does not match {pattern}")
+
+    async def order() -> list[Exit]:
+        command = "protect" if protected else "unprotect"
+        async with connections(settings, actor=actor_of(command)) as connected:
+            cases = UseCases(connected, await provision_safely(connected))
+            return [await _protect(cases, name, protected=protected) for name in dict.fromkeys(streams)]
+
+    raise typer.Exit(max(run(order, settings.nats.domain)))
+
+
+async def _protect(cases: UseCases, name: str, *, protected: bool) -> Exit:
+    target = Target(name, cases.policy.job_id(name) or "")
+    try:
+        protector = cases.protector()
+        changed = await protector.protect(target, PROTECT_S, protected=protected)
+    except NotFound:
+        gone = await cases.overview().past.of(name, target.job_id)
+        typer.echo(f"reactor: {gone['sentence']}", err=True)
+        return Exit.NO_STREAM
+    except NotProtected as error:
+        typer.echo(f"reactor: {error}", err=True)
+        return Exit.UNFIXABLE
+    words = "is protected: nothing drains it" if protected else "is not protected any more: it is judged like any other"
+    typer.echo(f"{name} {words}" + ("" if changed else ", as it was"))
+    if not protected and (max_age := protector.max_age_off):
+        age = f"{max_age / SECOND:g}s"
+        typer.echo(
+            f"its max_age of {age} stays off, or older messages would expire: nats stream edit {name} --max-age {age}"
+        )
+    if not protected and cases.policy.is_protected_by_name(name):
+        typer.echo(f"{name} is still protected by REACTOR_POLICY_PROTECT")
+    return Exit.DONE
+
+
+def restore(stream: str, source: Path | None, name: str | None) -> None:
+    """Bring a stream back, under its own or another name."""
+    settings = settings_of_command()
+    job_id = policy_of(settings).job_id(stream)
+    if job_id is None:
+        fail(Exit.USAGE, f"{stream!r} is no job stream: its name does not match {settings.policy.stream_pattern}")
+    if name is not None and not re.fullmatch(STREAM_NAME, name):
+        fail(Exit.USAGE, f"--as: {name!r} cannot be a stream's name: no spaces, no . * > / \\, 255 characters at most")
+    backup = _backup_in(source, stream) if source else None
+
+    async def order() -> Restored | Gone:
+        async with connections(settings, actor=actor_of("restore")) as connected:
+            cases = UseCases(connected, await provision_safely(connected))
+            past = cases.overview().past
+            done = await bring_back(past, cases.restorer(scratch_server), stream, name=name, backup=backup)
+            return done or await past.of(stream, job_id)
+
+    try:
+        done = run(order, settings.nats.domain)
+    except (NotRestored, BackupSpoilt) as error:
+        fail(Exit.UNFIXABLE, str(error))
+    except EmbeddedError as error:
+        fail(Exit.UNFIXABLE, f"NATS takes this backup under its own name only; --as needs a server beside: {error}")
+    if not isinstance(done, Restored):
+        fail(Exit.NO_STREAM, f"{done['sentence']} There is no backup here, and the audit does not know how it was.")
+    _show_restored(done, policy_of(settings))
+
+
+def _backup_in(source: Path, stream: str) -> Backup:
+    """A folder as the nats CLI or reactor writes it, or a file in it."""
+    backup = read_backup(source if source.is_dir() else source.parent)
+    if backup is None:
+        fail(Exit.USAGE, f"--from: there is no backup in {source}: no {ARCHIVE}, or it cannot be read")
+    if backup.manifest.stream != stream:
+        fail(Exit.USAGE, f"--from: that is a backup of {backup.manifest.stream}, not of {stream}")
+    return backup
+
+
+def _show_restored(done: Restored, policy: Policy) -> None:
+    consumers = f"consumer {', '.join(done.consumers)}" if done.consumers else "no consumer"
+    messages = counted(done.messages, "message")
+    lost = f"; {counted(done.lost, 'message')} it held are lost" if done.lost else ""
+    typer.echo(f"{done.stream} is back on {', '.join(done.subjects)}, with {messages} and {consumers}{lost}")
+    if policy.job_id(done.stream) is None:
+        typer.echo("by its name it is no job stream, so reactor leaves it alone: delete it when it has served")
+        return
+    typer.echo(f"it is protected, and nothing in it expires: reactor unprotect {done.stream} lets it be judged again")
+    if done.job_id:
+        typer.echo(f"its job is still said to be over: reactor emit {done.job_id} STARTED, where it lives")
+
+
+def backups(*, as_json: bool) -> None:
+    """What is kept on this machine, newest first."""
+    shelf = shelf_of(settings_of_command())
+    found = [asdict(one.manifest) | {"folder": str(one.folder)} for one in shelf.backups()]
+    print_answer({"folder": str(shelf.folder), "backups": found}, as_json, show_backups)
+
+
+async def _ordered(
+    settings: Settings, command: str, what: str, why: str, order: Callable[[Connections], Awaitable[str | None]]
+) -> tuple[str | None, str | None]:
+    """What the order has to say, and why it could not be written into the audit. Redis may be what is broken."""
+    async with connections(settings, actor=actor_of(command)) as connected:
+        said = await order(connected)
+        try:
+            if said:
+                await recorder_of(connected).ordered(what, why=why)
+        except LedgerError as error:
+            return said, str(error)
+        return said, None
+
+
+async def _pausing(connected: Connections, settings: Settings) -> Pausing:
+    """With the stream that its word is kept in."""
+    pausing = Pausing(connected.reads, connected.ledger.surroundings, settings.events.replicas)
+    await pausing.declare()
+    return pausing
+
+
+def _say_unwritten(why: str | None) -> None:
+    if why:
+        typer.echo(f"reactor: Redis could not be reached, so the audit does not tell of it: {why}", err=True)

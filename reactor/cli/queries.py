@@ -1,0 +1,149 @@
+"""What an operator asks: explain, status, history, doctor, and an event to emit by hand."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+import typer
+from pydantic import ValidationError
+
+from reactor.bootstrap.actor import actor_of
+from reactor.bootstrap.connections import connections
+from reactor.bootstrap.services import UseCases, doctor_of, provision_safely, utc_now
+from reactor.cli.exits import Exit, fail
+from reactor.cli.render import (
+    show_diagnosis,
+    show_explanation,
+    show_gone,
+    show_history,
+    show_status,
+    show_would_drain,
+)
+from reactor.cli.shell import console, duration_of, print_answer, run, settings_of_command
+from reactor.config.nats_options import desired_streams
+from reactor.config.settings import Settings
+from reactor.core.checks import Diagnosis, Level
+from reactor.core.model import AUDIT_ENTRIES, Reason, nanoseconds, parse_instant
+from reactor.core.schemas import Entry, History
+from reactor.deletion.prepare import NotPrepared, Prepared
+from reactor.operate.emit import emit as emit_event
+from reactor.operate.overview import NoJobStream, NoSuchStream, Overview
+
+Answer = TypeVar("Answer")
+
+
+def explain(stream: str, *, as_json: bool) -> None:
+    """The verdict on one stream now."""
+    try:
+        print_answer(_ask(lambda overview: overview.explain(stream)), as_json, show_explanation)
+    except NoSuchStream as error:
+        print_answer(error.gone, as_json, show_gone)
+        raise typer.Exit(Exit.NO_STREAM) from None
+
+
+def status(*, as_json: bool) -> None:
+    """Counts, ledger, queue, the last full pass."""
+    print_answer(_ask(lambda overview: overview.status()), as_json, show_status)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is wanted of the history; None for whatever it is."""
+
+    stream: str | None
+    """A name, or a glob of names."""
+    outcome: str | None
+    """Of a deletion, or the phase of another entry."""
+    reason: Reason | None
+    since: str | None
+    """How old it may be, as a duration."""
+
+    def fits(self, entry: Entry, earliest: int) -> bool:
+        """Whether this is one."""
+        return (
+            (self.stream is None or fnmatchcase(entry["stream"], self.stream))
+            and self.outcome in {None, entry.get("outcome") or entry["phase"]}
+            and self.reason in {None, entry["reason"]}
+            and parse_instant(entry["at"]) >= earliest
+        )
+
+
+def history(chosen: Chosen, *, limit: int, as_json: bool) -> None:
+    """The audit trail, newest first."""
+    earliest = utc_now() - nanoseconds(duration_of("--since", chosen.since)) if chosen.since else 0
+    trail = _ask(lambda overview: overview.trail.history(AUDIT_ENTRIES))
+    entries = [entry for entry in trail["entries"] if chosen.fits(entry, earliest)]
+    print_answer(History(entries=entries[:limit]), as_json, show_history)
+
+
+def would_drain(*, limit: int, as_json: bool) -> None:
+    """What report mode would have deleted, and what has become of it."""
+    print_answer(_ask(lambda overview: overview.trail.would_drain(limit)), as_json, show_would_drain)
+
+
+def _ask(question: Callable[[Overview], Awaitable[Answer]]) -> Answer:
+    """An overview's answer; reactor's own streams must be there already."""
+    settings = settings_of_command()
+
+    async def ask() -> Answer:
+        async with connections(settings) as connected:
+            cases = UseCases(connected, await provision_safely(connected))
+            return await question(cases.overview())
+
+    try:
+        return run(ask, settings.nats.domain)
+    except NoJobStream as error:
+        fail(Exit.USAGE, str(error))
+
+
+def doctor(*, as_json: bool) -> None:
+    """Is everything in order? Exits with a code."""
+    settings = settings_of_command()
+    diagnosis = run(lambda: _examine(settings))
+    print_answer(diagnosis.as_dict(), as_json, lambda _, __: show_diagnosis(console(), diagnosis))
+    if diagnosis.unreachable:
+        raise typer.Exit(Exit.UNREACHABLE)
+    raise typer.Exit(Exit.UNFIXABLE if diagnosis.count(Level.ERROR) else Exit.DONE)
+
+
+async def _examine(settings: Settings) -> Diagnosis:
+    async with connections(settings) as connected:
+        return await doctor_of(connected).examine()
+
+
+def prepare(job_id: str, timeout: str) -> None:
+    """Make a job's name clean and safe."""
+    settings = settings_of_command()
+    timeout_s = duration_of("--timeout", timeout).total_seconds()
+
+    async def ask() -> Prepared:
+        async with connections(settings, actor=actor_of("prepare")) as connected:
+            cases = UseCases(connected, await provision_safely(connected))
+            return await cases.preparer().prepare(job_id, timeout_s)
+
+    try:
+        done = run(ask, settings.nats.domain)
+    except ValueError as error:
+        fail(Exit.USAGE, str(error))
+    except NotPrepared as error:
+        fail(Exit.UNFIXABLE, str(error))
+    stream = f"{done.stream} is empty ({done.purged} messages taken out)" if done.stream else "it has no stream"
+    typer.echo(f"job {job_id} lives, {stream}: publishing is safe")
+
+
+def emit(job_id: str, status: str, at: str | None) -> None:
+    """Publish a lifecycle event."""
+    settings = settings_of_command()
+
+    async def publish() -> tuple[str, int]:
+        async with connections(settings) as connected:
+            return await emit_event(connected.reads, desired_streams(settings.events), job_id, status, at)
+
+    try:
+        taken_by, sequence = run(publish, settings.nats.domain)
+    except ValidationError as error:
+        fail(Exit.USAGE, "; ".join(f"{part['loc'][0]}: {part['msg']}" for part in error.errors()))
+    except ValueError as error:
+        fail(Exit.USAGE, str(error))
+    typer.echo(f"job {job_id} {status}: {taken_by}:{sequence}")

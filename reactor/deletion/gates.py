@@ -1,0 +1,132 @@
+"""Whether an operator has paused all deleting: asked before each fence and behind it, of NATS, which does not forget.
+
+The word is the last message on a subject of a stream of reactor's own. The server's clock says when a pause is over.
+If that stream is gone although Redis knows that there was one, a pause may have gone with it: so deleting is paused
+until an operator speaks again. Only `reactor pause` and `reactor resume` make a lost stream again.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from reactor.core.pause import Pause, pausing, read_pause, resuming
+from reactor.core.stream_info import instant
+from reactor.jetstream.client import JetStream
+from reactor.jetstream.coalesce import Together
+from reactor.jetstream.errors import NotFound, Refused, Unreachable
+from reactor.jetstream.permissions import for_deleting
+from reactor.jetstream.topology import CONTROL, PAUSE_SUBJECT, ProvisionError, declare_control
+from reactor.store.scripts import LedgerError
+from reactor.store.topology_cache import Surroundings
+
+GONE = f"stream {CONTROL} is gone, and with it the word whether deleting is paused: reactor resume makes it again"
+NOTE_S = 60.0
+"""How often Redis is told that the stream exists: it may have been emptied."""
+
+
+class Pausing:
+    """One process's. Methods raise JetStreamError."""
+
+    def __init__(
+        self, reads: JetStream, surroundings: Surroundings | None = None, replicas: int = 1, *, notes: bool = True
+    ) -> None:
+        """`surroundings` remember that the stream was there, and are told so if it `notes`.
+
+        `replicas` is for the stream if it must be made.
+        """
+        self._notes = notes
+        self._reads = reads
+        self._surroundings = surroundings
+        self._replicas = replicas
+        self._together = Together(self._ask)
+        self._over: tuple[int, int] | None = None
+        """Sequence and time of the message of a pause whose time is over."""
+        self._noted_at = float("-inf")
+
+    async def standing(self) -> Pause | None:
+        """The pause that stands, by an answer that is not older than the question; None if there is none."""
+        return await self._together()
+
+    async def _ask(self) -> Pause | None:
+        try:
+            message = await self._reads.last_message(CONTROL, PAUSE_SUBJECT)
+            await self._note()
+            if message is None or (message.seq, message.published_at) == self._over:
+                return None
+            pause = read_pause(message.data, message.published_at)
+            if pause is None or pause.until is None:
+                return pause
+            now = instant((await self._reads.stream_info(CONTROL)).get("ts"))
+        except NotFound as error:
+            if await self.was_lost():
+                raise Unreachable(GONE) from error
+            return None
+        if now is None or pause.stands(now):
+            return pause
+        self._over = message.seq, message.published_at
+        return None
+
+    async def was_lost(self) -> bool:
+        """Whether the stream, which is not there, was there before. Also if Redis cannot tell."""
+        if self._surroundings is None:
+            return True
+        try:
+            return await self._surroundings.had_control()
+        except LedgerError:
+            return True
+
+    async def _note(self) -> None:
+        if self._notes and self._surroundings is not None and time.monotonic() - self._noted_at > NOTE_S:
+            with suppress(LedgerError):  # the pause itself is known without Redis
+                await self._surroundings.note_control()
+                self._noted_at = time.monotonic()
+
+    async def declare(self) -> None:
+        """Make the stream of the word if it is not there: before an order. Raises ProvisionError."""
+        try:
+            await declare_control(self._reads, self._replicas)
+        except Refused as error:
+            message = (
+                f"the word cannot be kept, so nothing has changed: there is no room for stream {CONTROL} ({error}); "
+                "to stop all deleting now, stop the workers"
+            )
+            raise ProvisionError(message) from error
+
+    async def pause(self, by: str, reason: str, span_ns: int | None) -> None:
+        """From now on nobody deletes anything."""
+        await self._reads.publish(PAUSE_SUBJECT, pausing(by, reason, span_ns))
+
+    async def resume(self, by: str) -> None:
+        """Deleting goes on."""
+        await self._reads.publish(PAUSE_SUBJECT, resuming(by))
+
+
+class Rights:
+    """What this process may do to streams, one for all that delete."""
+
+    def __init__(self, effects: JetStream) -> None:
+        """Allowed until it is known better."""
+        self._effects = effects
+        self._paused: str | None = None
+        self.on_change: Callable[[str | None], None] = lambda _: None
+        """Told each time why nothing is deleted, and None where it is allowed."""
+
+    @property
+    def paused(self) -> str | None:
+        """Why nothing is deleted: a permission is missing."""
+        return self._paused
+
+    def pause(self, why: str | None) -> None:
+        """Delete nothing from here on; or, for None, go on."""
+        self._paused = why
+        self.on_change(why)
+
+    async def check(self) -> None:
+        """Ask for all that it takes, on a stream that cannot exist. Raises JetStreamError."""
+        barred = [one.allow for one in for_deleting(self._effects) if not await self._effects.may_publish(*one.trial)]
+        self.pause(f"no permission to publish to {', '.join(barred)}" if barred else None)
+
+    async def recheck(self) -> None:
+        """The same where deleting is paused: nothing else may be due that would ask. Raises JetStreamError."""
+        if self._paused is not None:
+            await self.check()

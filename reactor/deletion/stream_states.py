@@ -1,0 +1,97 @@
+"""What is known of each job stream between two full passes, kept for whoever looks on: no verdict is acted on here.
+
+A listing costs the server time for every stream there is. So passes and sweeps leave behind what they have found, an
+advisory adds what was made, and an event says what has become of the job since.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+
+from reactor.core.model import Coverage, Event, Malformed, Outcome, Reason, Record, Settlement, Stream
+from reactor.core.policy import Policy, decide
+from reactor.core.report import settlement_of
+from reactor.deletion.recorder import Recorder
+from reactor.store.ledger import Ledger
+
+_GONE = {Outcome.DRAINED, Outcome.ALREADY_GONE}
+_LIVES = {Reason.RUNNING, Reason.DISPUTED}
+DELETED, RETRIED = "deleted", "retried"
+"""What becomes of streams that would have been deleted."""
+_WHOLE = Coverage(intact=True)
+
+
+class Standing:
+    """Methods raise LedgerError, and what they are given to ask with raises."""
+
+    def __init__(self, ledger: Ledger, policy: Policy, recorder: Recorder, *, events_decide: bool = True) -> None:
+        """`policy` says how a stream stands with its job; `recorder` tells what becomes of what was only reported.
+
+        Where events do not decide, they say nothing of streams: a look does.
+        """
+        self._events_decide = events_decide
+        self._recorder = recorder
+        self._ledger = ledger
+        self._policy = policy
+
+    async def found(self, settlements: Iterable[Settlement], began: int | None = None) -> None:
+        """By a look just now, or by a listing that `began` then (ms, Redis's clock)."""
+        found = {
+            one.stream.name: None if one.outcome in _GONE else one
+            for one in settlements
+            if one.reason is not Reason.PAUSED  # a zombie stays one
+        }
+        await self._ledger.standings.put(found, began)
+
+    async def made(self, stream: str, job_id: str, created: int | None) -> None:
+        """Its config and state are not known yet; its job may be."""
+        made = Stream(stream, job_id, created or 0, created)
+        await self.found([self._as_of(made, None)])  # first: whoever hears of the job from here on finds it there
+        if not self._events_decide:
+            return
+        if record := (await self._ledger.records.read("", [job_id])).records.get(job_id):
+            await self.found([self._as_of(made, record)])
+
+    async def deleted(self, stream: str) -> None:
+        """By whomever."""
+        await self._ledger.standings.put({stream: None})
+        if not self._policy.deletes:
+            await self._recorder.afterwards(stream, DELETED)
+
+    async def passed(self, found: Iterable[Settlement], is_there: Callable[[str], Awaitable[bool]]) -> None:
+        """A full pass has found these. Others are asked for: a listing may be older, or have missed them."""
+        if self._policy.deletes:
+            return
+        there = {one.stream.name: one for one in found}
+        for stream in await self._recorder.reported():
+            if stream in there:
+                if there[stream].reason in _LIVES:
+                    await self._recorder.afterwards(stream, RETRIED)
+            elif not await is_there(stream):
+                await self._recorder.afterwards(stream, DELETED)
+
+    async def told(self, events: Sequence[Event | Malformed]) -> None:
+        """What the lifecycle events of jobs change for their streams, as far as those are known."""
+        if not self._events_decide:
+            return
+        words = {event.job_id: Record.of(event.word) for event in events if event.job_id is not None}
+        names = [name for job_id in words for name in self._policy.names_of(job_id) or ()]
+        known = await self._ledger.standings.of(names)
+        now = [self._as_of(one.stream, words[one.stream.job_id].merged(one.record)) for one in known.values()]
+        await self.found(now)
+        for one in now:
+            if known[one.stream.name].outcome is Outcome.WOULD_DRAIN and one.reason in _LIVES:
+                await self._recorder.afterwards(one.stream.name, RETRIED)
+
+    def _as_of(self, stream: Stream, record: Record | None) -> Settlement:
+        return _judged(stream, record, self._policy)
+
+
+def as_of_now(found: Settlement, policy: Policy) -> Settlement:
+    """With what the time since has changed: what waited for a guard that has passed is a zombie."""
+    if found.outcome is not Outcome.WAITING or found.record is None:
+        return found
+    return replace(_judged(found.stream, found.record, policy), detail=found.detail)
+
+
+def _judged(stream: Stream, record: Record | None, policy: Policy) -> Settlement:
+    return settlement_of(decide(stream, record, _WHOLE, policy), stream, record, _WHOLE)

@@ -1,0 +1,119 @@
+"""How much is done at once, and how many drains begin in a second."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import structlog
+
+from reactor.jetstream.latency import WINDOW, Pace
+from reactor.store.leases import Turns
+
+LEAST = 8
+ROUNDS = 4
+"""What is taken at once keeps all hands busy for so long: what all of it has in common is asked for once."""
+
+log = structlog.get_logger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Throttle:
+    """The bounds of one process; the rate is one for all replicas."""
+
+    def __init__(
+        self, at_once: int, turns: Turns | None = None, max_rate: float | None = None, pace: Pace | None = None
+    ) -> None:
+        """No more than `max_rate` drains a second begin, wherever they do; `pace` is that of the JetStream API."""
+        self.at_once = at_once
+        self._turns = turns
+        self._max_rate = max_rate
+        self._asking = asyncio.Lock()
+        self._room = Room(at_once, pace or Pace())
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a turn may have to be waited for."""
+        return self._max_rate is not None
+
+    async def turn(self) -> None:
+        """Wait until one more may begin. Raises LedgerError."""
+        if self._turns is None or self._max_rate is None:
+            return
+        async with self._asking:
+            while wait_s := await self._turns.take(self._max_rate):  # noqa: ASYNC110  # other processes take turns, too
+                await asyncio.sleep(wait_s)
+
+    def within(self, seconds: float) -> int:
+        """How many may be taken, so that all of them begin in so much time."""
+        most = self.at_once * ROUNDS
+        return min(most, max(1, int(self._max_rate * seconds))) if self._max_rate else most
+
+    async def each(self, items: Iterable[Item], work: Callable[[Item], Awaitable[Result]]) -> list[Result]:
+        """Results in the order of the items. Where one fails the others are still finished, then it is raised."""
+
+        async def one(item: Item) -> Result:
+            async with self._room.taken():
+                return await work(item)
+
+        return await each(items, one, self.at_once)
+
+
+class Room:
+    """How many may be at work at once: half as many whenever the API is slow, and bit by bit all again.
+
+    An eighth of them is always let in: a server may be slow by itself, and zombies are to fall there, too.
+    """
+
+    def __init__(self, most: int, pace: Pace) -> None:
+        """All of them, to begin with."""
+        self._most = most
+        self._least = max(1, most // LEAST)
+        self._pace = pace
+        self._seen = 0
+        self._limit = most
+        self._busy = 0
+        self._freed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def taken(self) -> AsyncIterator[None]:
+        """A place, once there is one."""
+        async with self._freed:
+            await self._freed.wait_for(lambda: self._busy < self._adapted())
+            self._busy += 1
+        try:
+            yield
+        finally:
+            async with self._freed:
+                self._busy -= 1
+                self._freed.notify_all()
+
+    def _adapted(self) -> int:
+        """The limit, looked at anew for every so many answers."""
+        if self._pace.answers - self._seen >= WINDOW // 2:
+            self._seen = self._pace.answers
+            before = self._limit
+            grown = min(self._most, before + 1 + before // 4)
+            self._limit = max(self._least, before // 2) if self._pace.is_slow else grown
+            if self._limit < before:
+                p95_s = round(self._pace.p95_s, 3)
+                log.info("JetStream answers slowly and is given room", p95_s=p95_s, at_once=self._limit)
+        return self._limit
+
+
+async def each(items: Iterable[Item], work: Callable[[Item], Awaitable[Result]], at_once: int) -> list[Result]:
+    """Results in the order of the items. Where one fails the others are still finished, then the failure is raised."""
+    slots = asyncio.Semaphore(at_once)
+
+    async def one(item: Item) -> Result:
+        async with slots:
+            return await work(item)
+
+    results = await asyncio.gather(*(one(item) for item in items), return_exceptions=True)
+    done = [result for result in results if not isinstance(result, BaseException)]
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return done

@@ -1,0 +1,109 @@
+"""The job system's own API: one request a job. 404 is absence; everything else that is no clear answer is unknown.
+
+An answer is bounded: its whole time, its bytes (compressed ones are refused), its depth. A redirect is not followed, so
+no other host gets to see the credentials.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from reactor.core.foreign_json import read_json
+from reactor.core.model import Told
+from reactor.job_status.protocol import Answer, time_told
+
+FOUND, ABSENT = 200, 404
+MAX_BYTES = 1 << 20
+"""Of an answer about one job."""
+
+
+class HttpDirectory:
+    """Asks an API."""
+
+    def __init__(
+        self, url: str, *, status: str, ended_at: str | None, authorization: str | None, timeout_s: float, at_once: int
+    ) -> None:
+        """`url` holds `{job_id}`; `status` and `ended_at` are JSON pointers (RFC 6901) into the answer.
+
+        `authorization` is the whole value of that header.
+        """
+        self._url = url
+        self._status = status
+        self._ended_at = ended_at
+        self._timeout_s = timeout_s
+        self._slots = asyncio.Semaphore(at_once)
+        self._client = httpx.AsyncClient(
+            timeout=timeout_s,
+            limits=httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"}
+            | ({"Authorization": authorization} if authorization else {}),
+        )
+
+    async def ask(self, job_ids: Sequence[str]) -> Answer:
+        """All at once, within bounds."""
+        answers = dict(zip(job_ids, await asyncio.gather(*map(self._one, job_ids)), strict=True))
+        return Answer(
+            {job: answer for job, answer in answers.items() if isinstance(answer, Told)},
+            {job: answer for job, answer in answers.items() if isinstance(answer, str)},
+        )
+
+    async def _one(self, job_id: str) -> Told | str | None:
+        """What it says; None for absence, and why it cannot tell."""
+        try:
+            async with self._slots, asyncio.timeout(self._timeout_s):
+                code, body = await self._get(self._url.replace("{job_id}", quote(job_id, safe="")))
+            if code == ABSENT:
+                return None
+            if code != FOUND:
+                return f"it answered {code}"
+            answer = read_json(body)
+        except TimeoutError:
+            return f"its answer took longer than {self._timeout_s:g} s"
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            return str(error) or type(error).__name__
+        status = _at(answer, self._status)
+        if not isinstance(status, str) or not status.strip():
+            return f"its answer has no status at {self._status}"
+        return Told(status.strip(), time_told(_at(answer, self._ended_at) if self._ended_at else None))
+
+    async def _get(self, url: str) -> tuple[int, bytes]:
+        """Code and body. Raises ValueError for a body that is compressed or too large, and httpx's errors."""
+        async with self._client.stream("GET", url) as response:
+            if response.status_code != FOUND:
+                return response.status_code, b""
+            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                message = f"its answer is compressed ({response.headers['Content-Encoding']}), which was not asked for"
+                raise ValueError(message)
+            body = b""
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    message = f"its answer about one job has more than {MAX_BYTES} bytes"
+                    raise ValueError(message)
+            return response.status_code, body
+
+    async def check(self) -> None:
+        """Nothing can be known before it is asked for a job."""
+
+    def listener(self) -> None:
+        """Nobody."""
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+
+def _at(document: Any, pointer: str) -> Any:  # noqa: ANN401  # JSON
+    """What a JSON pointer points at; None where there is nothing."""
+    for token in pointer.split("/")[1:]:
+        key = token.replace("~1", "/").replace("~0", "~")
+        if isinstance(document, dict):
+            document = document.get(key)
+        elif isinstance(document, list) and key.isdecimal() and int(key) < len(document):
+            document = document[int(key)]
+        else:
+            return None
+    return document

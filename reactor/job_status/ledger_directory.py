@@ -1,0 +1,276 @@
+"""The job directory: what the ledger and the lifecycle stream together can say of jobs, and can vouch for.
+
+The ledger lives in Redis, which may be emptied, swapped or rolled back at any time. So a reading vouches for
+something only where Redis and the lifecycle stream are those it was built from, and nothing that was acked is missing
+from it; else it is rebuilt from the stream, and until then nobody is called missing and nothing is drained.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import structlog
+
+from reactor.core.events import SubjectTemplate, read_event
+from reactor.core.model import UNREADABLE, Coverage, Event, Malformed, Record, Word, fold
+from reactor.core.observer import EventOutcome
+from reactor.core.policy import Policy, due_at
+from reactor.jetstream.client import JetStream, StoredMessage
+from reactor.jetstream.coalesce import Together
+from reactor.jetstream.errors import NotFound, Unreachable
+from reactor.jetstream.topology import UNKNOWN, Lifecycle, Source, Topology, identity_of, read_lifecycle
+from reactor.job_status.protocol import Opinion
+from reactor.store.leases import Lease
+from reactor.store.ledger import Ledger
+from reactor.store.records import Applied, Reading
+from reactor.store.scripts import LedgerError
+
+log = structlog.get_logger(__name__)
+
+REBUILD_LEASE_S = 15.0
+WORDS = 100
+"""Of one job, for a timeline; the lifecycle stream that reactor declares holds eight."""
+"""Renewed with every batch: how long a rebuild that broke off holds up the next one."""
+
+LOST = "the ledger has lost history and is being rebuilt; nothing is drained"
+
+Known = tuple[Coverage, Mapping[str, Record]]
+"""Records by job, and what the absence of one means."""
+
+
+def describe_outage(error: Exception) -> str:
+    """An outage, with the name of the server that it is about."""
+    return f"{'Redis' if isinstance(error, LedgerError) else 'NATS'}: {error or type(error).__name__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a batch of messages: each one read, in their order, and what the ledger made of them."""
+
+    read: tuple[Event | Malformed, ...]
+    applied: Applied
+
+    def outcomes(self) -> list[tuple[str, EventOutcome]]:
+        """Of each message its status (upper case; a malformed one has none) and what became of it."""
+        named = [position for position, one in enumerate(self.read) if one.job_id is not None]
+        stale = {named[position] for position in self.applied.stale}
+        return [_heard(one, stale=position in stale) for position, one in enumerate(self.read)]
+
+
+def _heard(one: Event | Malformed, *, stale: bool) -> tuple[str, EventOutcome]:
+    if isinstance(one, Malformed):
+        return UNREADABLE, EventOutcome.MALFORMED
+    return fold(one.word.status), EventOutcome.STALE if stale else EventOutcome.APPLIED
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a pass or a batch knows of all that is not a job's own: looked at once, and handed on."""
+
+    lifecycle: Lifecycle
+    lost: bool
+    """The ledger has lost history: it vouches for nothing."""
+    behind: int
+    """Lifecycle events that were not in the ledger yet."""
+    topology: Topology = UNKNOWN
+
+    @property
+    def has_events(self) -> bool:
+        """Whether there is a lifecycle stream."""
+        return bool(self.lifecycle.stream)
+
+
+class Directory:
+    """The ledger, vouched for. Methods raise JetStreamError and LedgerError."""
+
+    decides = False
+    """Whether the job system's own word is asked: then a job that no event was heard of may be judged one by one."""
+
+    def __init__(
+        self,
+        js: JetStream,
+        ledger: Ledger,
+        policy: Policy,
+        *,
+        template: SubjectTemplate,
+        source: Source,
+        durable: str,
+        note: Callable[[str | None], None] = lambda _: None,
+    ) -> None:
+        """`source` is the lifecycle stream; `durable` the consumer whose acks count as "written down".
+
+        `note` is told at each `ensure` whether the ledger is whole: what it lacks, or None.
+        """
+        self._js = js
+        self._ledger = ledger
+        self._policy = policy
+        self._template = template
+        self._source = source
+        self._durable = durable
+        self._note = note
+        self._gone = f"lifecycle stream {source.stream} is gone"
+        self._end = Together(self._ask_end)
+
+    async def look_around(self, caught_up_to: int | None = None) -> Snapshot:
+        """Where the lifecycle stream stands, and whether the ledger is whole.
+
+        Events after `caught_up_to` need not be read yet: under steady traffic some always are on their way.
+        """
+        lifecycle = await read_lifecycle(self._js, self._source, self._durable)
+        reading = await self._ledger.records.read(lifecycle.identity)
+        lost = not reading.intact or await self._has_missed(lifecycle, reading)
+        caught_up = caught_up_to is not None and lifecycle.ack_floor >= caught_up_to
+        return Snapshot(lifecycle, lost, 0 if caught_up else lifecycle.behind)
+
+    async def look_up(self, snapshot: Snapshot, job_ids: Sequence[str] = ()) -> Known:
+        """What is known of these jobs now, and what the absence of one means."""
+        reading = await self._ledger.records.read(snapshot.lifecycle.identity, job_ids)
+        return self._coverage(snapshot, reading), reading.records
+
+    async def lease_and_look_up(
+        self, snapshot: Snapshot, lease: Lease, job_id: str, under: Lease | None = None
+    ) -> Known | None:
+        """Take a lease, and what is known of the job, in one round trip; None where somebody else holds it.
+
+        Raises LeaseLost where the lease that this one is taken under is held no longer.
+        """
+        reading = await self._ledger.records.lease_and_read(lease, snapshot.lifecycle.identity, job_id, under)
+        return None if reading is None else (self._coverage(snapshot, reading), reading.records)
+
+    async def last_event(self, snapshot: Snapshot, job_id: str) -> Record | None:
+        """The last words on a job in the lifecycle stream itself, asked of its leader; None where there are none.
+
+        The message that came last need not be the latest: an event that comes late may stand behind a newer one that
+        the ledger has not read yet. So what is not known to be in the ledger is read, too.
+        """
+        try:
+            subject = self._template.of(job_id)
+        except ValueError:
+            return None  # no message can ever have had this subject
+        try:
+            message = await self._js.last_message(self._source.stream, subject)
+            unread = [] if message is None else await self._unread(snapshot, subject, message.seq)
+        except NotFound as error:
+            raise Unreachable(self._gone) from error
+        return Record.of(*(self._read(one).word for one in (*unread, message))) if message else None
+
+    def subject_of(self, job_id: str) -> str:
+        """The subject of a job's events. Raises ValueError if no message can have it."""
+        return self._template.of(job_id)
+
+    async def words_on(self, job_id: str) -> list[Word]:
+        """All that the lifecycle stream still holds on a job, in its order."""
+        words, seq = list[Word](), 1
+        with suppress(ValueError):  # no message can ever have had its subject
+            subject = self._template.of(job_id)
+            while len(words) < WORDS and (message := await self._js.next_message(self._source.stream, subject, seq)):
+                words.append(self._read(message).word)
+                seq = message.seq + 1
+        return words
+
+    async def last_event_since(self, snapshot: Snapshot, job_id: str, before: Record | None) -> Record | None:
+        """The last words on a job, where `before` are those that were read after the snapshot.
+
+        The lifecycle stream's leader is asked where it ends, once for all who want to know at that time: where that has
+        not moved since the snapshot, nobody has said anything of any job.
+        """
+        end = await self._end()
+        if end == (snapshot.lifecycle.identity, snapshot.lifecycle.last_seq):
+            return before
+        return await self.last_event(snapshot, job_id)
+
+    async def _ask_end(self) -> tuple[str, int]:
+        try:
+            raw = await self._js.stream_info(self._source.stream)
+        except NotFound as error:
+            raise Unreachable(self._gone) from error
+        return identity_of(raw), raw["state"]["last_seq"]
+
+    async def _unread(self, snapshot: Snapshot, subject: str, end: int) -> list[StoredMessage]:
+        """Messages on a subject before `end` that were not acked at the snapshot. Mostly none, for no request."""
+        unread: list[StoredMessage] = []
+        seq = snapshot.lifecycle.ack_floor + 1
+        while seq < end:
+            message = await self._js.next_message(self._source.stream, subject, seq)
+            if message is None or message.seq >= end:
+                break
+            unread.append(message)
+            seq = message.seq + 1
+        return unread
+
+    async def opinion(self, job_id: str, record: Record | None, now: int, coverage: Coverage) -> Opinion:
+        """By what one job is judged; `now` is the server's time at the look."""
+        return (await self.opinions({job_id: (record, now)}, coverage))[job_id]
+
+    async def opinions(
+        self, jobs: Mapping[str, tuple[Record | None, int]], coverage: Coverage
+    ) -> Mapping[str, Opinion]:
+        """By what these jobs are judged, each with its record: by that."""
+        return {job_id: Opinion(record, coverage) for job_id, (record, _) in jobs.items()}
+
+    async def take(self, identity: str, messages: Sequence[StoredMessage]) -> Taken:
+        """Read messages of the lifecycle stream and write them into its ledger, all in one round trip.
+
+        A malformed message still proves that its job exists, and that its last word cannot be read. Raises
+        ForeignLedger where the ledger is not that of the lifecycle stream with this identity.
+        """
+        read = tuple(self._read(message) for message in messages)
+        entries = [(e.job_id, e.word, due_at(e.word, self._policy)) for e in read if e.job_id is not None]
+        readable = sum(isinstance(event, Event) for event in read)
+        grace = self._policy.terminal_grace
+        return Taken(read, await self._ledger.records.apply(identity, entries, readable=readable, grace=grace))
+
+    async def ensure(self) -> Snapshot:
+        """Look around, and rebuild the ledger where it has lost history. It may stay lost: try again later."""
+        if garbage := await self._ledger.records.tidy():
+            log.warning("Redis held what reactor did not write; it was taken away", keys=garbage)
+        snapshot = await self.look_around()
+        self._note(LOST if snapshot.lost else None)
+        if snapshot.lost:
+            snapshot = await self._rebuild(snapshot)
+            self._note(LOST if snapshot.lost else None)
+        return snapshot
+
+    async def _rebuild(self, snapshot: Snapshot) -> Snapshot:
+        """Replay the whole lifecycle stream; idempotent, beside events that arrive meanwhile."""
+        lease = Lease("rebuild", REBUILD_LEASE_S)
+        if not await self._ledger.leases.take(lease):
+            return snapshot
+        lifecycle = snapshot.lifecycle
+        try:
+            await self._ledger.records.begin_rebuild(lifecycle.identity, lease.token)
+            async for messages in self._js.replay(self._source.stream, self._template.wildcard):
+                await self.take(lifecycle.identity, messages)
+                await self._ledger.leases.renew(lease)
+            done = await self._ledger.records.complete_rebuild(lease.token, lifecycle.since, lifecycle.last_seq)
+        finally:
+            await self._ledger.leases.release(lease)
+        after = await self.look_around()
+        return replace(after, lost=after.lost or not done)
+
+    def _read(self, message: StoredMessage) -> Event | Malformed:
+        return read_event(
+            self._template, message.subject, message.data, seq=message.seq, published_at=message.published_at
+        )
+
+    async def _has_missed(self, lifecycle: Lifecycle, reading: Reading) -> bool:
+        """Whether an event never reached this ledger: dropped before it was read, or acked and Redis rolled back."""
+        if lifecycle.first_seq > reading.applied + 1:
+            return True
+        if reading.applied >= lifecycle.ack_floor:
+            return False
+        missed = await self._js.next_message(self._source.stream, self._template.wildcard, reading.applied + 1)
+        return missed is not None and missed.seq <= lifecycle.ack_floor
+
+    def _coverage(self, snapshot: Snapshot, reading: Reading) -> Coverage:
+        if snapshot.lost or not reading.intact:
+            return Coverage(intact=False, gap=LOST)
+        if not reading.events:
+            gap = f"no lifecycle event was ever heard: does the job system publish on {self._template.template}?"
+            return Coverage(intact=True, gap=gap)
+        if snapshot.behind:
+            return Coverage(intact=True, gap=f"{snapshot.behind} lifecycle events are not read yet")
+        if reading.since is None:
+            gap = f"stream {self._source.stream} held no event when the ledger was built, so absence proves nothing"
+            return Coverage(intact=True, gap=gap)
+        return Coverage(intact=True, since=reading.since)

@@ -1,0 +1,83 @@
+"""What PostgreSQL tells at once: the ids of jobs whose status has changed, or whose row has gone.
+
+A hint to look, like an advisory: what was told while nobody listened is found by the next full pass.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Any, cast
+
+from asyncpg.exceptions import InterfaceError, PostgresError
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from reactor.job_status.protocol import Unheard
+
+LIVE_S = 20.0
+"""How long nothing may be heard before the connection is tried."""
+MOST = 10_000
+"""Ids that may wait to be looked at; more than that, and they are left to the next full pass."""
+
+_Away = (OSError, TimeoutError, SQLAlchemyError, PostgresError, InterfaceError)
+
+
+class Notifications:
+    """One channel, over a connection of its own."""
+
+    def __init__(self, engine: AsyncEngine, channel: str) -> None:
+        """Nothing is heard before the first `wait`."""
+        self._engine = engine
+        self._channel = channel
+        self._connection: AsyncConnection | None = None
+        self._heard = asyncio.Queue[str | None](MOST)
+        """None: the connection has ended."""
+
+    async def wait(self) -> set[str] | None:
+        """Jobs to look at, or none for a while; None where nobody has listened until now. Raises Unheard."""
+        try:
+            if self._connection is None:
+                await self._listen()
+                return None
+            return await self._next(self._connection)
+        except _Away as error:
+            await self.close()
+            raise Unheard(str(error) or type(error).__name__) from error
+
+    async def _listen(self) -> None:
+        self._connection = await self._engine.connect()
+        driver = await _driver(self._connection)
+        self._heard = asyncio.Queue(MOST)
+        driver.add_termination_listener(self._end)
+        await driver.add_listener(self._channel, self._hear)
+
+    def _end(self, _connection: object) -> None:
+        with suppress(asyncio.QueueFull):  # then it is found out once the queue is empty
+            self._heard.put_nowait(None)
+
+    def _hear(self, _connection: object, _process: int, _channel: str, payload: str) -> None:
+        with suppress(asyncio.QueueFull):
+            self._heard.put_nowait(payload)
+
+    async def _next(self, connection: AsyncConnection) -> set[str]:
+        try:
+            heard = {await asyncio.wait_for(self._heard.get(), LIVE_S)}
+        except TimeoutError:
+            await (await _driver(connection)).execute("SELECT 1", timeout=LIVE_S)
+            return set()
+        while not self._heard.empty():
+            heard.add(self._heard.get_nowait())
+        if None in heard:
+            raise ConnectionError("the connection was ended")
+        return {job for job in heard if job is not None}
+
+    async def close(self) -> None:
+        """Listen no more; no error where the connection is gone."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(*_Away):
+                await connection.invalidate()
+                await connection.close()
+
+
+async def _driver(connection: AsyncConnection) -> Any:  # noqa: ANN401  # asyncpg's connection
+    return cast("Any", (await connection.get_raw_connection()).driver_connection)

@@ -1,0 +1,197 @@
+"""The job system's own table: one read-only query for all jobs that are asked for.
+
+SQLAlchemy's async engine, so any database that it has an async driver for. What the query cannot tell for sure is
+unknown: an error, a time-out, a row that was not asked for, two rows that disagree, a status that is no word.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row, bindparam, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from reactor.core.model import Told
+from reactor.job_status.protocol import Answer, DirectoryMisused, Listener, time_told
+
+CHUNK = 500
+"""Jobs in a query: every database takes so many parameters."""
+CONNECTIONS = 4
+COLUMNS = {"id", "status"}
+NEVER = -1
+"""An id that no job has, for a query that only shows its columns."""
+_NO_VALUE = "invalid input for query argument"
+"""asyncpg's word for a value that its parameter cannot have."""
+_UNREADABLE = "its row cannot be read"
+
+
+class SqlDirectory:
+    """Asks a table."""
+
+    def __init__(self, url: str, query: str, *, timeout_s: float, channel: str | None = None) -> None:
+        """`query` takes `:ids` and gives the columns `id` and `status`, and `ended_at` if it likes.
+
+        Raises DirectoryMisused where the URL names no driver that there is.
+        """
+        try:
+            self._engine = create_async_engine(
+                url, pool_size=CONNECTIONS, max_overflow=1, pool_timeout=timeout_s, pool_pre_ping=True
+            )
+        except (SQLAlchemyError, NoSuchModuleError, ImportError, ValueError, TypeError) as error:
+            message = f"REACTOR_DIRECTORY_URL names no async driver that is installed: {type(error).__name__}: {error}"
+            raise DirectoryMisused(message) from error
+        self._listener = self._listening_on(channel) if channel else None
+        self._query = text(query).bindparams(bindparam("ids", expanding=True))
+        self._timeout_s = timeout_s
+        self._as_numbers: bool | None = None
+        """Whether the database compares the ids with numbers; None before it was found out."""
+
+    def _listening_on(self, channel: str) -> Listener:
+        if self._engine.dialect.driver != "asyncpg":
+            message = "REACTOR_DIRECTORY_CHANNEL needs a PostgreSQL, by a URL such as postgresql+asyncpg://…"
+            raise DirectoryMisused(message)
+        from reactor.job_status.postgres_notify import Notifications  # noqa: PLC0415  # asyncpg, which others need not have
+
+        return Notifications(self._engine, channel)
+
+    def listener(self) -> Listener | None:
+        """Who tells of changes, where there is a channel."""
+        return self._listener
+
+    async def ask(self, job_ids: Sequence[str]) -> Answer:
+        """In chunks; one that fails is unknown."""
+        answers = [await self._ask_chunk(job_ids[first : first + CHUNK]) for first in range(0, len(job_ids), CHUNK)]
+        found = {job: told for answer in answers for job, told in answer.found.items()}
+        unknown = {job: why for answer in answers for job, why in answer.unknown.items()}
+        return Answer(found, unknown)
+
+    async def _ask_chunk(self, job_ids: Sequence[str]) -> Answer:
+        try:
+            keys, rows = await self._rows(job_ids)
+        except (TimeoutError, OSError, OverflowError, SQLAlchemyError) as error:
+            if isinstance(error, OverflowError) or _NO_VALUE in str(error):  # one of the ids cannot be in that column
+                return await self._halved(job_ids, error)
+            return Answer.nothing(job_ids, _in_short(error))
+        if missing := COLUMNS - keys:
+            return Answer.nothing(job_ids, f"the query gives no column {', '.join(sorted(missing))}")
+        return self._answer(job_ids, rows)
+
+    async def _halved(self, job_ids: Sequence[str], error: Exception) -> Answer:
+        half = len(job_ids) // 2
+        if not half:
+            return Answer.nothing(job_ids, _in_short(error))
+        one, other = await self._ask_chunk(job_ids[:half]), await self._ask_chunk(job_ids[half:])
+        return Answer({**one.found, **other.found}, {**one.unknown, **other.unknown})
+
+    def _answer(self, job_ids: Sequence[str], rows: Sequence[Row[Any]]) -> Answer:
+        asked, found, unknown = set(job_ids), dict[str, Told](), dict[str, str]()
+        for job_id, told in _read(rows):
+            if job_id not in asked:
+                return Answer.nothing(job_ids, "the query gave a job that was not asked for: it must select by :ids")
+            if told is None or found.get(job_id, told) != told:
+                unknown[job_id] = _UNREADABLE
+            found[job_id] = told or Told("")
+        return Answer({job: found[job] for job in job_ids if job in found and job not in unknown}, unknown)
+
+    async def _rows(self, ids: Sequence[str]) -> tuple[set[str], Sequence[Row[Any]]]:
+        """Columns and rows. Raises TimeoutError, OSError, OverflowError and SQLAlchemyError.
+
+        PostgreSQL compares numbers with numbers and texts with texts, and takes nothing else: so where it takes numbers
+        the column holds no other ids. SQLite may compare either, so it is given both; others convert by themselves.
+        """
+        match self._engine.dialect.name:
+            case "postgresql":
+                return await self._rows_by_type(ids)
+            case "sqlite":
+                return await self._select([*ids, *_numbers(ids)])
+            case _:
+                return await self._select(ids)
+
+    async def _rows_by_type(self, ids: Sequence[str]) -> tuple[set[str], Sequence[Row[Any]]]:
+        if self._as_numbers is None:
+            try:
+                await self._select([0])
+                self._as_numbers = True
+            except DBAPIError as error:
+                if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
+                    raise
+                await self._select(["0"])
+                self._as_numbers = False
+        return await self._select(_numbers(ids) or [NEVER] if self._as_numbers else ids)
+
+    async def _select(self, values: Sequence[int | str]) -> tuple[set[str], Sequence[Row[Any]]]:
+        async with asyncio.timeout(self._timeout_s), self._engine.connect() as connection:
+            await self._bound(connection)
+            result = await connection.execute(self._query, {"ids": list(values)})
+            return set(result.keys()), result.all()
+
+    async def _bound(self, connection: AsyncConnection) -> None:
+        """Reads only, and the server itself gives up in time."""
+        match connection.dialect.name:
+            case "postgresql":
+                await connection.execute(text("SET TRANSACTION READ ONLY"))
+                milliseconds = int(self._timeout_s * 1000)
+                await connection.execute(text(f"SET LOCAL statement_timeout = {milliseconds}"))
+            case "sqlite":
+                await connection.execute(text("PRAGMA query_only = ON"))
+            case "mysql" | "mariadb":
+                await connection.execute(text("SET TRANSACTION READ ONLY"))
+            case _:
+                pass
+
+    async def check(self) -> None:
+        """The columns, and the right to read them. Raises DirectoryMisused; an outage is none."""
+        try:
+            keys, _ = await self._rows(["0"])
+        except (TimeoutError, OSError, InterfaceError, OperationalError) as error:
+            if _is_about_the_query(error):
+                raise DirectoryMisused(_refused(error)) from error
+            return
+        except SQLAlchemyError as error:
+            raise DirectoryMisused(_refused(error)) from error
+        if missing := COLUMNS - keys:
+            message = f"REACTOR_DIRECTORY_QUERY gives no column {', '.join(sorted(missing))}"
+            raise DirectoryMisused(message)
+
+    async def close(self) -> None:
+        """Give all connections back."""
+        if self._listener is not None:
+            await self._listener.close()
+        await self._engine.dispose()
+
+
+def _numbers(ids: Sequence[str]) -> list[int]:
+    return [int(one) for one in ids if one.isascii() and one.isdecimal()]
+
+
+def _read(rows: Sequence[Row[Any]]) -> Iterator[tuple[str, Told | None]]:
+    """Each row's job and what it says; None where that cannot be read."""
+    for row in rows:
+        fields = row._mapping  # noqa: SLF001  # SQLAlchemy's public name for it
+        status = fields["status"]
+        readable = isinstance(status, str) and bool(status.strip())
+        yield str(fields["id"]), Told(status.strip(), _instant(fields.get("ended_at"))) if readable else None
+
+
+def _instant(value: object) -> int | None:
+    """A time with its offset; None for any other, which may be hours off: then the first sight of the status counts."""
+    if isinstance(value, datetime):
+        value = value.astimezone(UTC).isoformat() if value.tzinfo else None
+    return time_told(value.replace(" ", "T", 1) if isinstance(value, str) else None)
+
+
+def _is_about_the_query(error: Exception) -> bool:
+    """SQLite says of a missing table or column what others say of an outage."""
+    return "no such" in str(error) or "syntax error" in str(error)
+
+
+def _refused(error: Exception) -> str:
+    return f"the database refuses REACTOR_DIRECTORY_QUERY: {_in_short(error)}"
+
+
+def _in_short(error: Exception) -> str:
+    """Without the query and its parameters, and never with the URL."""
+    origin = getattr(error, "orig", None) or error
+    return str(origin).splitlines()[0][:200] if str(origin) else type(origin).__name__

@@ -1,0 +1,93 @@
+"""Absence needs a witness: no job is called absent by an answer that found nobody.
+
+A gateway that answers 404 for everything, an emptied database and a login that silently became anonymous all look like
+a system without jobs. So an absence counts only in an answer that found somebody: the canary if one is set, else
+another job of the same question, or one that was found before and is asked for again beside the absent ones.
+"""
+
+from collections.abc import Sequence
+
+from reactor.job_status.protocol import Answer, JobDirectory, Listener
+
+CHUNK = 400
+"""Jobs in one question, each with a witness of its own."""
+NO_JOB = "-1"
+"""A job that cannot exist."""
+
+
+class WitnessedDirectory:
+    """A job directory whose absences have a witness."""
+
+    def __init__(self, jobs: JobDirectory, canary: str | None) -> None:
+        """`canary` is a job that must be found for any absence to count; None: any job that is found will do."""
+        self._jobs = jobs
+        self._canary = canary
+        self._witness = canary
+
+    @property
+    def has_canary(self) -> bool:
+        """Whether a job is set that must be found."""
+        return self._canary is not None
+
+    async def ask(self, job_ids: Sequence[str]) -> Answer:
+        """Ask for all of these. Never raises; an absence without a witness is unknown, with the reason."""
+        chunks = [job_ids[first : first + CHUNK] for first in range(0, len(job_ids), CHUNK)]
+        answers = [await self._jobs.ask(chunk) for chunk in chunks]
+        if self._canary is None:
+            found = next((job for answer in answers for job in answer.found), None)
+            self._witness = found or self._witness
+        witnessed = [await self._witnessed(*one) for one in zip(chunks, answers, strict=True)]
+        return Answer(
+            {job: told for answer in witnessed for job, told in answer.found.items()},
+            {job: why for answer in witnessed for job, why in answer.unknown.items()},
+        )
+
+    async def _witnessed(self, asked: Sequence[str], answer: Answer) -> Answer:
+        absent = [job for job in asked if job not in answer.found and job not in answer.unknown]
+        if not absent or (self._canary is None and answer.found) or self._canary in answer.found:
+            return answer
+        if self._witness is None:
+            return Answer(answer.found, {**answer.unknown, **dict.fromkeys(absent, _unwitnessed(absent))})
+        again = await self._jobs.ask([*absent, self._witness])
+        found = {job: told for job, told in again.found.items() if job in asked}
+        unknown = {job: why for job, why in again.unknown.items() if job in asked}
+        if self._witness not in again.found:
+            why = again.unknown.get(self._witness) or _without(self._witness, is_canary=self._canary is not None)
+            self._witness = self._canary  # the job that stood for it may be gone by now
+            unknown |= {job: why for job in absent if job not in found}
+        return Answer({**answer.found, **found}, {**answer.unknown, **unknown})
+
+    async def faults(self) -> list[str]:
+        """What is wrong with how the directory answers, for the doctor: nothing if all is well."""
+        faults = []
+        asked = [NO_JOB, *([self._canary] if self._canary else [])]
+        answer = await self._jobs.ask(asked)
+        if self._canary and self._canary not in answer.found:
+            faults.append(answer.unknown.get(self._canary) or _without(self._canary, is_canary=True))
+        if NO_JOB in answer.found:
+            faults.append(f"it finds job {NO_JOB}, which cannot exist, with status {answer.found[NO_JOB].status}")
+        return faults
+
+    async def check(self) -> None:
+        """Raises DirectoryMisused where asking cannot work."""
+        await self._jobs.check()
+
+    def listener(self) -> Listener | None:
+        """Who tells of changes, where there is somebody."""
+        return self._jobs.listener()
+
+    async def close(self) -> None:
+        """Give all connections back."""
+        await self._jobs.close()
+
+
+def _unwitnessed(absent: Sequence[str]) -> str:
+    return (
+        f"it found none of the {len(absent)} jobs that it was asked for, and nothing shows that it would: "
+        "set REACTOR_DIRECTORY_CANARY to a job that always exists"
+    )
+
+
+def _without(witness: str, *, is_canary: bool) -> str:
+    who = f"the canary {witness}" if is_canary else f"job {witness}, which it found before,"
+    return f"{who} was not found in the same answer, so no job's absence counts"

@@ -1,0 +1,76 @@
+"""What an operator may order from the page: the same as by command, with who asks and why."""
+
+from reactor.backups.store import Backup
+from reactor.core.policy import Policy
+from reactor.deletion.inspection import Target
+from reactor.deletion.resources import Resources
+from reactor.jetstream.errors import NotFound
+from reactor.operate.deleted_streams import Past
+from reactor.operate.overview import NoJobStream, NoSuchStream
+from reactor.operate.protect import Protector
+from reactor.operate.restore import Restored, Restorer
+
+PATIENCE_S = 60.0
+"""How long a deletion under way is waited out while somebody looks at a page."""
+
+
+class Orders:
+    """Methods raise NoJobStream, NoSuchStream, ProvisionError, JetStreamError and LedgerError beside what is theirs."""
+
+    def __init__(
+        self, resources: Resources, policy: Policy, protector: Protector, restorer: Restorer, past: Past
+    ) -> None:
+        """`policy` knows job streams by their names."""
+        self._pausing = resources.pausing
+        self._recorder = resources.recorder
+        self._policy = policy
+        self._protector = protector
+        self._restorer = restorer
+        self._past = past
+
+    async def pause(self, who: str, why: str) -> None:
+        """Nobody deletes anything, until it is resumed."""
+        await self._pausing.declare()
+        await self._pausing.pause(who, why, None)
+        await self._recorder.ordered("paused", why=_by(who, why))
+
+    async def resume(self, who: str, why: str) -> None:
+        """Deleting goes on."""
+        await self._pausing.declare()
+        await self._pausing.resume(who)
+        await self._recorder.ordered("resumed", why=_by(who, why))
+
+    async def protect(self, name: str, who: str, why: str, *, protected: bool) -> None:
+        """Keep a stream, or judge it again. Raises NotProtected."""
+        target = Target(name, self._job_of(name))
+        try:
+            await self._protector.protect(target, PATIENCE_S, protected=protected, why=_by(who, why))
+        except NotFound as error:
+            raise NoSuchStream(await self._past.of(name, target.job_id)) from error
+
+    async def restore(self, name: str, who: str, why: str) -> Restored:
+        """Under its own name. Raises NotRestored and BackupSpoilt."""
+        job_id = self._job_of(name)
+        if (done := await bring_back(self._past, self._restorer, name, why=_by(who, why))) is None:
+            raise NoSuchStream(await self._past.of(name, job_id))
+        return done
+
+    def _job_of(self, name: str) -> str:
+        if (job_id := self._policy.job_id(name)) is None:
+            raise NoJobStream(name, self._policy)
+        return job_id
+
+
+async def bring_back(
+    past: Past, restorer: Restorer, stream: str, *, name: str | None = None, backup: Backup | None = None, why: str = ""
+) -> Restored | None:
+    """From this backup, or the newest one here, or by what the audit remembers; None where there is neither."""
+    if (found := backup or await past.backup_of(stream)) is not None:
+        return await restorer.from_backup(found, name or stream, why)
+    if (recipe := await past.recipe_of(stream)) is not None:
+        return await restorer.from_recipe(recipe, name or stream, why)
+    return None
+
+
+def _by(who: str, why: str) -> str:
+    return f"{why}, says {who} on the page" if why else f"asked for by {who} on the page"

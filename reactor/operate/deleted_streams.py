@@ -1,0 +1,88 @@
+"""What became of a stream that is not there: from the audit, the lifecycle stream and this machine's backups."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from reactor.backups.store import Backup, Shelf
+from reactor.core.explain import deletion_of, happened, said
+from reactor.core.model import AUDIT_ENTRIES, Outcome, Word, format_instant
+from reactor.core.schemas import Entry, Gone, Happened, Restorable
+from reactor.deletion.resources import Resources
+from reactor.operate.restore import Recipe
+from reactor.store.audit import Audit
+
+_DELETED = {Outcome.DRAINED.value, Outcome.ALREADY_GONE.value}
+
+
+class Past:
+    """Methods raise JetStreamError and LedgerError."""
+
+    def __init__(self, resources: Resources, audit: Audit, shelf: Shelf) -> None:
+        """`shelf` has this machine's backups."""
+        self._directory = resources.directory
+        self._clock = resources.clock
+        self._audit = audit
+        self._shelf = shelf
+
+    async def of(self, name: str, job_id: str) -> Gone:
+        """All that is known of a stream that is not there."""
+        trail = await self._audit.newest(AUDIT_ENTRIES)
+        entries = [entry for entry in trail if entry["stream"] == name]
+        words = await self._directory.words_on(job_id)
+        deletion = next((entry for entry in entries if entry.get("outcome") in _DELETED), None)
+        known = "deleted" if deletion else "heard_of" if entries or words else "never_heard_of"
+        events = [Happened(at=format_instant(one.published_at), what=said(job_id, one), by=one.source) for one in words]
+        acts = [Happened(at=entry["at"], what=happened(entry), by=entry["by"]) for entry in reversed(entries)]
+        begins = trail[-1]["at"] if trail else None
+        return Gone(
+            stream=name,
+            job_id=job_id,
+            verdict=Outcome.ALREADY_GONE.value if known == "deleted" else "no_stream",
+            known=known,
+            at=format_instant(self._clock()),
+            sentence=self._sentence(name, job_id, deletion, begins, words),
+            restorable=await self._restorable(name, entries),
+            timeline=sorted([*events, *acts], key=lambda one: one["at"]),
+        )
+
+    def _sentence(
+        self, name: str, job_id: str, deletion: Entry | None, begins: str | None, words: Sequence[Word]
+    ) -> str:
+        found = f"there is no stream {name}; {deletion_of(deletion, begins)}"
+        if deletion:
+            return f"{found}."
+        if not words:
+            return f"{found}, and nobody has ever said anything of job {job_id}: is the name right?"
+        return f"{found}. {said(job_id, words[-1])}; so the stream was deleted by somebody else, or never made."
+
+    async def _restorable(self, name: str, entries: Sequence[Entry]) -> Restorable | None:
+        """By the newest backup on this machine, or one that is elsewhere, or without its messages."""
+        command = f"reactor restore {name}"
+        if (backup := await self.backup_of(name)) is not None:
+            manifest = backup.manifest
+            return {"command": command, "backup": str(backup.folder), "messages": manifest.messages, "lost": 0}
+        if (recipe := _recipe(entries)) is None:
+            return None
+        elsewhere = next((entry["backup"] for entry in entries if entry.get("backup")), None)
+        return {"command": command, "backup": elsewhere, "messages": 0, "lost": recipe.messages}
+
+    async def backup_of(self, name: str) -> Backup | None:
+        """The newest one of that stream on this machine."""
+        backups = await asyncio.to_thread(self._shelf.backups)
+        return next((one for one in backups if one.manifest.stream == name), None)
+
+    async def recipe_of(self, name: str) -> Recipe | None:
+        """How to make it again without its messages, where the audit still knows."""
+        return _recipe([entry for entry in await self._audit.newest(AUDIT_ENTRIES) if entry["stream"] == name])
+
+
+def _recipe(entries: Sequence[Entry]) -> Recipe | None:
+    """By the newest intent."""
+    for entry in entries:
+        if made_of := entry.get("made_of"):
+            told: dict[str, Any] = json.loads(made_of)
+            rest = {"config": told["config"], "consumers": told["consumers"], "last_seq": told["last_seq"]}
+            return Recipe(job_id=entry["job_id"], messages=entry.get("messages", 0), **rest)
+    return None

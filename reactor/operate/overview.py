@@ -1,0 +1,292 @@
+"""What reactor did, what it will do next, and why: read only, for the commands, the HTTP endpoint and the page."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+
+from reactor.core.explain import changes, sentence, would_be
+from reactor.core.model import SECOND, Drain, Reason, Word, format_instant
+from reactor.core.pause import Pause
+from reactor.core.policy import Policy, guards_of
+from reactor.core.report import describe
+from reactor.core.schemas import (
+    ConsumerEvidence,
+    Evidence,
+    Explanation,
+    Gone,
+    Measures,
+    Point,
+    Status,
+    Streams,
+    Timeline,
+    WordTold,
+)
+from reactor.core.stream_info import Raw
+from reactor.deletion.inspection import Judge, Look, Target, named, paused
+from reactor.deletion.resources import Resources
+from reactor.jetstream.errors import NotFound
+from reactor.jetstream.topology import DEAD_LETTERS, Topology, topology_of
+from reactor.job_status.ledger_directory import Snapshot
+from reactor.operate.counts import Census
+from reactor.operate.deleted_streams import Past
+from reactor.operate.history import DAY_CHARS, Trail
+from reactor.store.audit import Audit
+
+FRESH_S = 2.0
+"""How long what was on its way at the look before may stay unread before it counts as a gap."""
+STEP_S = 60.0
+STEPS = 24 * 60
+MINUTE_CHARS = len("2026-01-31T12:00")
+
+
+class NoJobStream(Exception):
+    """The stream that was asked for is none of the job streams."""
+
+    def __init__(self, name: str, policy: Policy) -> None:
+        """`policy` says what would be one."""
+        super().__init__(f"{name!r} is no job stream: its name does not match {policy.pattern.pattern}")
+
+
+class NoSuchStream(Exception):
+    """It could be a job stream, and is not there."""
+
+    def __init__(self, gone: Gone) -> None:
+        """`gone` is all that is known of it."""
+        super().__init__(gone["sentence"])
+        self.gone = gone
+
+
+class Overview:
+    """All resources are handed in. Methods raise JetStreamError and LedgerError."""
+
+    def __init__(self, resources: Resources, judge: Judge, audit: Audit, past: Past) -> None:
+        """`judge` explains single streams, `past` those that are not there."""
+        self._reads = resources.reads
+        self._directory = resources.directory
+        self._ledger = resources.ledger
+        self._clock = resources.clock
+        self._rights = resources.rights
+        self._pausing = resources.pausing
+        self._judge = judge
+        self._policy = judge.policy
+        self.trail = Trail(audit)
+        self.past = past
+        self._census = Census(resources.ledger.standings, judge.policy)
+        self._started_at = self._clock()
+        self._points: deque[Point] = deque(maxlen=STEPS)
+        self._last_seqs: deque[int] = deque(maxlen=2)
+        """Where the lifecycle stream ended when it was looked at, the older one first."""
+        self._looked_at = float("-inf")
+
+    @property
+    def paused(self) -> str | None:
+        """Why nothing is deleted by this process, where that is so."""
+        return self._rights.paused
+
+    async def pause(self) -> Pause | None:
+        """The operator's pause that stands; in report mode there is nothing to pause."""
+        return await self._pausing.standing() if self._policy.deletes else None
+
+    def now(self) -> str:
+        """By this process's clock, for whoever looks on."""
+        return format_instant(self._clock())
+
+    async def reach(self) -> None:
+        """Raises where NATS or Redis is away, or the lifecycle stream or its durable is gone."""
+        await self._directory.look_around()
+
+    async def streams(self) -> Streams:
+        """Every job stream with its verdict, as last found."""
+        last, rows = await self._ledger.passes.last(), await self._census.rows()
+        return {
+            "at": format_instant(self._clock()),
+            "error": last["error"] if last else None,
+            "streams": [describe(one, self._policy) for one in rows],
+        }
+
+    async def status(self) -> Status:
+        """One screen's worth: counts, ledger, queue, the last full pass."""
+        measures, drained = await self.measure(), await self.trail.drains()
+        today = format_instant(self._clock())[:DAY_CHARS]
+        last = measures["last_reconcile"]
+        return {
+            **measures,
+            "action": "delete" if self._policy.deletes else "report",
+            "would_drain": None if self._policy.deletes else await self.trail.ends_of_reported(),
+            "drained_today": sum(entry["at"].startswith(today) for entry in drained),
+            "bytes_reclaimed": sum(entry.get("size", 0) for entry in drained),
+            "version": version("jetstream-reactor"),
+            "started_at": format_instant(self._started_at),
+            "deletes_paused": self.paused,
+            "breaker": last["breaker"] if last else None,
+            "due": await self._ledger.due.count(),
+            "next_due_s": await self._ledger.due.next_due(),
+            "dead_letters": await self._dead_letter_count(),
+        }
+
+    async def measure(self) -> Measures:
+        """What all replicas see alike: streams by verdict, ledger, the last full pass."""
+        counts, snapshot = await self._census.counts(), await self._look_around()
+        coverage, _ = await self._directory.look_up(snapshot)
+        last_pass, pause = await self._ledger.passes.last(), await self.pause()
+        return {
+            **counts,
+            "at": format_instant(self._clock()),
+            "error": last_pass["error"] if last_pass else None,
+            "coverage": {
+                "complete": coverage.intact and coverage.gap is None,
+                "since": None if coverage.since is None else format_instant(coverage.since),
+                "gap": coverage.gap,
+            },
+            "lag": snapshot.lifecycle.behind,
+            "pause": pause.told() if pause else None,
+            "last_reconcile": last_pass,
+        }
+
+    async def _look_around(self) -> Snapshot:
+        """Events of the last moment need not be read yet: under steady traffic some always are on their way."""
+        snapshot = await self._directory.look_around(self._last_seqs[0] if self._last_seqs else None)
+        if time.monotonic() - self._looked_at > FRESH_S:
+            self._last_seqs.append(snapshot.lifecycle.last_seq)
+            self._looked_at = time.monotonic()
+        return snapshot
+
+    async def _dead_letter_count(self) -> int:
+        try:
+            return int((await self._reads.stream_info(DEAD_LETTERS))["state"]["messages"])
+        except NotFound:
+            return 0
+
+    @property
+    def last_point(self) -> Point | None:
+        """The last one that was remembered."""
+        return self._points[-1] if self._points else None
+
+    async def timeline(self) -> Timeline:
+        """Counts over time, a day at most: what this process remembers, and how it is now."""
+        now: Point = {**await self._point(), "live": True}
+        return {"step_s": STEP_S, "points": [*self._points, now]}
+
+    async def _point(self) -> Point:
+        """How it is now, with what was drained since the point before; all of the last day where there is none."""
+        last = self.last_point
+        since = last["at"] if last else format_instant(self._clock() - int(STEPS * STEP_S) * SECOND)
+        drained = Counter(entry["reason"] for entry in await self.trail.drains() if entry["at"] > since)
+        verdicts = (await self._census.counts())["verdicts"]  # empty where nobody has looked yet
+        return {"at": format_instant(self._clock()), "verdicts": verdicts, "drained": dict(drained)}
+
+    async def sample(self) -> float:
+        """Remember one point; seconds until the next one. The first time, what was drained before comes back."""
+        if not self._points:
+            self._points.extend(await self._points_of_the_past())
+        if (point := await self._point())["verdicts"]:
+            self._points.append(point)
+        return STEP_S
+
+    async def _points_of_the_past(self) -> list[Point]:
+        """Of the last day, as the audit tells it: drains, and nothing of verdicts."""
+        first = format_instant(self._clock() - int(STEPS * STEP_S) * SECOND)
+        minutes = dict[str, Counter[str]]()
+        for entry in await self.trail.drains():
+            if entry["at"] > first:
+                minutes.setdefault(f"{entry['at'][:MINUTE_CHARS]}:00Z", Counter())[entry["reason"]] += 1
+        return [{"at": at, "verdicts": {}, "drained": dict(drained)} for at, drained in sorted(minutes.items())]
+
+    async def explain(self, name: str) -> Explanation:
+        """The verdict on one stream now, with the evidence. Raises NoJobStream and NoSuchStream."""
+        job_id = self._policy.job_id(name)
+        if job_id is None:
+            raise NoJobStream(name, self._policy)
+        snapshot = await self._directory.look_around()
+        snapshot = replace(snapshot, topology=await self._topology(snapshot, name))
+        try:
+            look = await self._judge.look(snapshot, Target(name, job_id))
+            consumers = await self._reads.consumers(name)
+        except NotFound as error:
+            raise NoSuchStream(await self.past.of(name, job_id)) from error
+        deliveries = await self._ledger.tallies.deliveries(job_id)
+        guards = guards_of(look.stream, look.record, self._policy)
+        pause = await self.pause() if isinstance(look.verdict, Drain) else None
+        found = paused(look, pause) if pause else named(look.by_verdict(), await self._named(look, snapshot))
+        return {
+            **describe(found, self._policy),
+            "at": format_instant(look.stream.observed_at),
+            "sentence": (
+                would_be(look.stream, pause) if pause else sentence(name, look.verdict, look.record, look.coverage)
+            ),
+            "changes": changes(found.reason, look.stream),
+            "guards": [
+                {"guard": guard.name, "passes_at": format_instant(guard.passes_at), "passed": guard.passed}
+                for guard in guards
+            ],
+            "evidence": self._evidence(look, consumers, deliveries),
+        }
+
+    async def _named(self, look: Look, snapshot: Snapshot) -> Topology:
+        """With the names of those who source it, where that is what matters."""
+        if look.verdict.reason is not Reason.NOT_FENCEABLE:
+            return snapshot.topology
+        return topology_of((await self._reads.list_streams()).configs())
+
+    async def _topology(self, snapshot: Snapshot, name: str) -> Topology:
+        """As the last full pass has shown it, or by a listing where there was none of late."""
+        known = await self._ledger.surroundings.among(snapshot.lifecycle.identity, [name], 0)
+        return (
+            Topology(known[0], captors=known[1]) if known else topology_of((await self._reads.list_streams()).configs())
+        )
+
+    def _evidence(self, look: Look, consumers: Sequence[Raw], deliveries: dict[str, int]) -> Evidence:
+        coverage, record, event = look.coverage, look.record, look.event
+        disputed = record if record is not None and self._policy.is_disputed(record) else None
+        told = look.told
+        return {
+            "directory": (
+                {"status": told.status, "ended_at": None if told.ended_at is None else format_instant(told.ended_at)}
+                if told
+                else None
+            ),
+            "record": _word(record.latest) if record else None,
+            "last_event": _word(event.last) if event else None,
+            "disputed": (
+                {"by_time": _word(disputed.latest), "by_sequence": _word(disputed.last)} if disputed else None
+            ),
+            "coverage": {
+                "intact": coverage.intact,
+                "since": None if coverage.since is None else format_instant(coverage.since),
+                "gap": coverage.gap,
+            },
+            "stream": {
+                "created": look.raw.get("created"),
+                "subjects": look.raw["config"].get("subjects"),
+                "messages": look.stream.messages,
+                "bytes": look.stream.size,
+                "last_publish": None if look.stream.last_publish is None else format_instant(look.stream.last_publish),
+                "fenced": look.stream.fence is not None,
+            },
+            "consumers": [_consumer(raw) for raw in consumers],
+            "advisories": deliveries,
+        }
+
+
+def _word(word: Word) -> WordTold:
+    return {
+        "status": word.status,
+        "occurred_at": format_instant(word.occurred_at),
+        "published_at": format_instant(word.published_at),
+        "seq": word.seq,
+    }
+
+
+def _consumer(raw: Raw) -> ConsumerEvidence:
+    delivered, floor = raw.get("delivered") or {}, raw.get("ack_floor") or {}
+    return {
+        "name": raw.get("name"),
+        "pending": raw.get("num_pending"),
+        "ack_pending": raw.get("num_ack_pending"),
+        "redelivered": raw.get("num_redelivered"),
+        "delivered": delivered.get("stream_seq"),
+        "ack_floor": floor.get("stream_seq"),
+        "last_active": delivered.get("last_active"),
+    }

@@ -1,0 +1,67 @@
+"""A worker's full pass hands its terminal zombies to all replicas, through the due queue, and waits for what they do.
+
+So none of them is idle while there is work. What comes of the streams is read where everybody leaves it: in the audit,
+and for what was never begun in the standings.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from reactor.core.model import Outcome, Settlement
+from reactor.deletion.resources import Resources
+
+LOOK_S = 0.1
+STALLED_S = 30.0
+"""How long nothing may come of any of them before the pass ends without."""
+ASKED = 500
+"""Standings that are asked for at once: the due queue is worked off bit by bit."""
+UNSETTLED = "in the due queue, and not settled before the pass ended"
+
+
+class Handover:
+    """Methods raise LedgerError."""
+
+    def __init__(self, resources: Resources, stop: asyncio.Event) -> None:
+        """`stop` ends the waiting."""
+        self._ledger = resources.ledger
+        self._recorder = resources.recorder
+        self._stop = stop
+        self._key = "0"
+        self._absent = set[str]()
+
+    async def settle(self, zombies: Sequence[Settlement], began: int) -> list[Settlement]:
+        """What came of each since the listing `began` (ms, Redis's clock), once somebody has settled it."""
+        if not zombies:
+            return []
+        self._key = str(began)
+        await self._ledger.due.schedule({one.stream.job_id: 0.0 for one in zombies})
+        left, settled = {one.stream.name: one for one in zombies}, dict[str, Settlement]()
+        moved_at = time.monotonic()
+        while left and not self._stop.is_set() and time.monotonic() - moved_at < STALLED_S:
+            news = await self._news(left)
+            for name in news:
+                del left[name]
+            if news:
+                settled |= news
+                moved_at = time.monotonic()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), LOOK_S)
+        settled |= {name: replace(one, outcome=Outcome.WAITING, detail=UNSETTLED) for name, one in left.items()}
+        return [settled[one.stream.name] for one in zombies]
+
+    async def _news(self, left: Mapping[str, Settlement]) -> dict[str, Settlement]:
+        """What came of some of these. A deletion is heard of before it is accounted for: so absence counts twice."""
+        asked = list(left)[:ASKED]
+        standing = await self._ledger.standings.of(asked)
+        self._key, ended = await self._recorder.ended_since(self._key)
+        news = {name: one for name, one in standing.items() if one.outcome is not Outcome.WOULD_DRAIN}
+        for name, outcome, detail in ended:
+            if name in left:
+                news[name] = replace(left[name], outcome=outcome, detail=detail)
+        absent = set(asked) - standing.keys() - news.keys()
+        news |= {name: replace(left[name], outcome=Outcome.ALREADY_GONE) for name in absent & self._absent}
+        self._absent = absent
+        return news

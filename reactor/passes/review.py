@@ -1,0 +1,160 @@
+"""The review: every job stream with a verdict from one listing, read so that absence can mean something."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from reactor.core.model import Coverage, Drain, Reason, Record, Stream, Verdict
+from reactor.core.policy import Policy, decide
+from reactor.core.stream_info import Raw, beside, read_stream
+from reactor.deletion.inspection import Judge
+from reactor.deletion.resources import Resources
+from reactor.jetstream.errors import NotFound
+from reactor.jetstream.topology import Survey
+from reactor.job_status.ledger_directory import Snapshot
+
+CATCH_UP_S = 15.0
+"""How long events that are on their way to another replica are waited for; after that, absence proves nothing."""
+
+POLL_S = 0.05
+
+
+class PassAborted(Exception):
+    """The pass ended before the first deletion: says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A stream with the verdict from the listing."""
+
+    stream: Stream
+    record: Record | None
+    coverage: Coverage
+    verdict: Verdict
+
+    @property
+    def needs_settling(self) -> bool:
+        """Whether `drain_stream` should settle it: a zombie, or a fence that has outlived its lease."""
+        stale = self.stream.fence is not None and self.stream.fence.until <= self.stream.observed_at
+        return isinstance(self.verdict, Drain) or (stale and bool(self.stream.fence and self.stream.fence.subjects))
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """Every job stream with its verdict, and what all of them were judged by."""
+
+    snapshot: Snapshot
+    judged: Sequence[Judged]
+    began: int
+    """When the listing was (ms, Redis's clock)."""
+
+
+class Reviewer:
+    """Lists and judges; without any effect on streams."""
+
+    def __init__(self, resources: Resources, judge: Judge, catch_up: Callable[[], Awaitable[object]]) -> None:
+        """`catch_up` consumes what the durable has pending."""
+        self._reads = resources.reads
+        self._directory = resources.directory
+        self._ledger = resources.ledger
+        self._companions = resources.companions
+        self._throttle = resources.throttle
+        self._judge = judge
+        self._policy = judge.policy
+        self._catch_up = catch_up
+
+    async def review(self, only: frozenset[str]) -> Review:
+        """All job streams, or `only` those. Raises PassAborted, JetStreamError and LedgerError."""
+        before = await self._directory.ensure()
+        lifecycle = before.lifecycle
+        if before.has_events:
+            await self._catch_up()
+        began = await self._ledger.surroundings.now()
+        listed = await self._list(lifecycle.stream, only)
+        snapshot = await self._caught_up_after_list()
+        topology = listed.survey.topology
+        await self._ledger.surroundings.remember(lifecycle.identity, began, topology.sourced, topology.captors)
+        snapshot = replace(snapshot, topology=await self._companions.survey(topology))
+        streams = listed.job_streams(topology.sourced)
+        coverage, records = await self._directory.look_up(snapshot, [stream.job_id for stream in streams])
+        jobs = {stream.job_id: (records.get(stream.job_id), stream.observed_at) for stream in streams}
+        opinions = await self._directory.opinions(jobs, coverage)
+        judged = [
+            Judged(stream, by.record, by.coverage, decide(stream, by.record, by.coverage, self._policy))
+            for stream in streams
+            for by in [opinions[stream.job_id]]
+        ]
+        absent = [one for one in judged if one.verdict == Drain(Reason.MISSING)]
+        asked = dict(zip(map(id, absent), await self._throttle.each(absent, self._ask_consumers), strict=True))
+        return Review(snapshot, [asked.get(id(one), one) for one in judged], began)
+
+    async def _list(self, lifecycle: str, only: frozenset[str]) -> "_Listed":
+        """All streams; the lifecycle stream among them shows that this is the account it should be."""
+        listed = _Listed(self._policy, only)
+        async for raws, unreported in self._reads.pages_of_streams():
+            listed.add(raws, unreported)
+        if lifecycle and lifecycle not in listed.names:
+            try:
+                await self._reads.stream_info(lifecycle)
+            except NotFound as error:
+                message = f"the account has no lifecycle stream {lifecycle}: wrong account or domain?"
+                raise PassAborted(message) from error
+        for name in only - listed.names:
+            with suppress(NotFound):  # a page may have missed it; what is gone is told by the report
+                listed.add([await self._reads.stream_info(name)])
+        return listed
+
+    async def _caught_up_after_list(self) -> Snapshot:
+        """An event published before the list was read must be in the ledger before absence from it counts."""
+        snapshot = await self._directory.look_around()
+        listed_at, deadline = snapshot.lifecycle.last_seq, time.monotonic() + CATCH_UP_S
+        while snapshot.behind and time.monotonic() < deadline:
+            await self._catch_up()
+            await asyncio.sleep(POLL_S)
+            snapshot = await self._directory.look_around(caught_up_to=listed_at)
+        return snapshot
+
+    async def _ask_consumers(self, one: Judged) -> Judged:
+        """Of a missing job's stream: they say whether anybody still works on its messages."""
+        try:
+            consumers = await self._reads.consumers(one.stream.name)
+            stream = await self._judge.with_consumers(one.stream, consumers, absent=True)
+        except NotFound:
+            return one  # gone since: for drain_stream to find out
+        return replace(one, stream=stream, verdict=decide(stream, one.record, one.coverage, self._policy))
+
+
+class _Listed:
+    """What pages have shown, without the pages: they take far more room than what is read of them."""
+
+    def __init__(self, policy: Policy, only: frozenset[str]) -> None:
+        self._policy = policy
+        self._only = only
+        self._streams = dict[str, Stream]()
+        self._unreported = set[str]()
+        self.names = set[str]()
+        self.survey = Survey()
+
+    def add(self, raws: Iterable[Raw], unreported: Collection[str] = ()) -> None:
+        """A page."""
+        for raw in raws:
+            config = raw["config"]
+            self.names.add(config["name"])
+            self.survey.add(config)
+            if (job_id := self._job_id(config["name"])) is not None:
+                self._streams[config["name"]] = read_stream(raw, job_id)
+        self.names.update(unreported)
+        self._unreported.update(unreported)
+
+    def job_streams(self, sourced: Collection[str]) -> list[Stream]:
+        """By their exact listed names; one that the server could not report whole is taken as such."""
+        for name in self._unreported:
+            if (job_id := self._job_id(name)) is not None:
+                stream = self._streams.get(name) or read_stream({"config": {"name": name}}, job_id)
+                self._streams[name] = replace(stream, reported=False)
+        return [beside(self._streams[name], sourced) for name in sorted(self._streams)]
+
+    def _job_id(self, name: str) -> str | None:
+        return None if self._only and name not in self._only else self._policy.job_id(name)

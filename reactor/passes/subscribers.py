@@ -1,0 +1,305 @@
+"""Hearing: lifecycle events into the ledger, advisories into the due queue, what cannot be read to the dead letters.
+
+A lifecycle event is acked only after Redis has it. A fault on our side gives it back with a delay, for ever; a fault of
+the message itself ends its deliveries, after it was kept whole in the dead-letter stream. An advisory is a hint: lost,
+it costs nothing but time.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+
+import nats.errors
+import structlog
+from nats.aio.msg import Msg
+
+from reactor.core.foreign_json import read_json
+from reactor.core.model import SECOND, Event, Malformed, fold
+from reactor.core.observer import FORGETFUL, Observer
+from reactor.core.policy import Policy
+from reactor.core.stream_info import ADVISORY, headers_size, instant
+from reactor.deletion.failpoints import Point, reach
+from reactor.deletion.resources import Resources
+from reactor.deletion.stream_states import Standing
+from reactor.jetstream.client import JetStream, read_delivery
+from reactor.jetstream.errors import JetStreamError, NotFound
+from reactor.jetstream.topology import DEAD_LETTER_SUBJECT, topology_of
+from reactor.job_status.ledger_directory import Directory, Taken
+from reactor.store.audit import Audit
+from reactor.store.records import ForeignLedger
+from reactor.store.scripts import LedgerError
+from reactor.telemetry.traces import Span, span
+
+RETRY_S = 2.0
+"""How long a message waits that Redis or JetStream did not take."""
+LONG = 256
+"""Characters of a subject or a reason in a dead letter's headers, where the server's `max_payload` is small."""
+
+KNOWN_LIVE = frozenset({"PENDING", "RECEIVED", "STARTED", "PROGRESS", "RETRY", "CANCELING"})
+TAKEN, GIVEN_BACK, FORGOTTEN = "taken", "given-back", "forgotten"
+"""What became of messages, in traces."""
+MANY = 100
+"""Remarks remembered: an emitter gone mad must not fill the memory."""
+
+log = structlog.get_logger(__name__)
+
+Publish = Callable[[str, bytes, dict[str, str]], Awaitable[object]]
+
+
+class DeadLetters:
+    """Keeps whole what could not be read."""
+
+    def __init__(self, publish: Publish, max_payload: int) -> None:
+        """`publish` waits until the stream has the message; `max_payload` is the server's, headers included."""
+        self._publish = publish
+        self._max_payload = max_payload
+
+    async def keep(self, msg: Msg, malformed: Malformed) -> None:
+        """Publish the message with its subject, sequence and the reason; in parts where it would not fit.
+
+        The message id makes a second delivery of the same message no second letter.
+        """
+        headers = self._headers(msg, malformed)
+        parts = list(self._parts(msg.data, headers))
+        for number, part in enumerate(parts, 1):
+            numbered = {
+                "Reactor-Part": f"{number}/{len(parts)}",
+                "Nats-Msg-Id": f"{malformed.word.seq}:{malformed.word.published_at}:{number}",
+            }
+            await self._publish(DEAD_LETTER_SUBJECT, part, headers | numbered)
+
+    def _headers(self, msg: Msg, malformed: Malformed) -> dict[str, str]:
+        """Cut where they would leave no room for what they are about. Odd bytes are escaped."""
+        subject = _readable(msg.subject)
+        reason = malformed.reason.encode("ascii", "backslashreplace").decode().replace("\n", " ")
+        headers = {"Reactor-Subject": subject, "Reactor-Sequence": str(malformed.word.seq), "Reactor-Reason": reason}
+        if headers_size(headers) <= self._max_payload // 2:
+            return headers
+        return {name: value[: min(LONG, self._max_payload // 8)] for name, value in headers.items()}
+
+    def _parts(self, data: bytes, headers: dict[str, str]) -> Iterator[bytes]:
+        largest = headers | {"Reactor-Part": "9" * 16, "Nats-Msg-Id": "9" * 56}
+        room = max(self._max_payload - headers_size(largest), 1)
+        return (data[start : start + room] for start in range(0, max(len(data), 1), room))
+
+
+class LifecycleSubscriber:
+    """Takes batches of lifecycle messages."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        dead_letters: DeadLetters,
+        standing: Standing,
+        reply: Callable[[str, bytes], Awaitable[object]],
+        *,
+        terminal_statuses: frozenset[str],
+        wake: Callable[[], None],
+        observer: Observer = FORGETFUL,
+    ) -> None:
+        """`reply` publishes over core NATS, to end deliveries; `wake` is called when a job became due."""
+        self._reply = reply
+        self._known = KNOWN_LIVE | terminal_statuses
+        self._directory = directory
+        self._dead_letters = dead_letters
+        self._wake = wake
+        self._observer = observer
+        self._standing = standing
+        self._remarked: set[str] = set()
+        self._identity: str | None = None
+        """The lifecycle stream's, as far as it is known; it may be made anew under us."""
+
+    async def handle(self, messages: Sequence[Msg]) -> None:
+        """Settle every message of a batch: acked, kept as a dead letter, or given back."""
+        with span("lifecycle events", messages=len(messages)) as traced:
+            await self._settle(messages, traced)
+
+    async def _settle(self, messages: Sequence[Msg], traced: Span) -> None:
+        try:
+            taken = await self._take(messages)
+        except (LedgerError, JetStreamError) as error:
+            traced.set(outcome=GIVEN_BACK)
+            await _give_back(messages, error)
+            return
+        await reach(Point.EVENT_WRITTEN, messages[0].subject)
+        traced.set(outcome=TAKEN)
+        outcomes = taken.outcomes()
+        self._observer.heard(Counter(outcomes))
+        malformed: list[tuple[Msg, Malformed]] = []
+        for msg, read, (status, heard) in zip(messages, taken.read, outcomes, strict=True):
+            with span("lifecycle event", job_id=read.job_id or "", status=status, outcome=heard.value):
+                if isinstance(read, Event):
+                    self._remark(read)
+                    await msg.ack()
+                else:
+                    malformed.append((msg, read))
+        if taken.applied.due:
+            self._wake()
+        with suppress(LedgerError):  # what onlookers miss, the next pass makes up for
+            await self._standing.told(taken.read)
+        await self._keep_malformed(malformed)
+
+    async def _take(self, messages: Sequence[Msg]) -> Taken:
+        if self._identity is None:
+            self._identity = (await self._directory.look_around()).lifecycle.identity
+        try:
+            return await self._directory.take(self._identity, [read_delivery(msg).message for msg in messages])
+        except ForeignLedger:
+            self._identity = None  # the next attempt knows it
+            raise
+
+    def _remark(self, event: Event) -> None:
+        """What is odd about an event that counts all the same: said once a word, and once a source."""
+        word = fold(event.word.status)
+        if word not in self._known and self._is_new(f"status {word}"):
+            log.warning("unknown status, taken for a live one", status=event.word.status)
+        if event.remark and self._is_new(f"source {event.word.source}"):
+            log.warning(
+                "an emitter's time cannot be read, so the server's counts",
+                source=event.word.source,
+                job_id=event.job_id,
+                reason=event.remark,
+            )
+
+    def _is_new(self, what: str) -> bool:
+        if what in self._remarked or len(self._remarked) >= MANY:
+            return False
+        self._remarked.add(what)
+        return True
+
+    async def _keep_malformed(self, malformed: Sequence[tuple[Msg, Malformed]]) -> None:
+        """Keep them as dead letters, all at once; a flood of them is a line a batch."""
+        kept = [one for one in await asyncio.gather(*(self._keep(*one) for one in malformed)) if one]
+        if kept:
+            first = kept[0]
+            log.warning(
+                "lifecycle events malformed, kept in the dead letters",
+                messages=len(kept),
+                subject=_readable(first[0].subject),
+                sequence=first[1].word.seq,
+                reason=first[1].reason,
+            )
+
+    async def _keep(self, msg: Msg, malformed: Malformed) -> tuple[Msg, Malformed] | None:
+        try:
+            await self._dead_letters.keep(msg, malformed)
+        except JetStreamError as error:
+            await _give_back([msg], error)
+            return None
+        # With the reason, for the server's MSG_TERMINATED advisory: nats-py's own `term` takes none.
+        await self._reply(msg.reply, b"+TERM " + malformed.reason.encode("utf-8", "replace")[:200])
+        self._observer.dead_lettered()
+        return msg, malformed
+
+
+class AdvisorySubscriber:
+    """Takes advisories: hints to look, never proof."""
+
+    def __init__(self, resources: Resources, audit: Audit, policy: Policy) -> None:
+        """Advisories name streams; which of them are job streams, the policy knows."""
+        self._reads = resources.reads
+        self._ledger = resources.ledger
+        self._standing = resources.standing
+        self._recorder = resources.recorder
+        self._audit = audit
+        self._policy = policy
+
+    async def handle(self, msg: Msg) -> None:
+        """Take a hint. Where Redis or JetStream fails it is forgotten: the full pass makes up for it."""
+        with span("advisory", subject=msg.subject) as traced:
+            try:
+                await self._hint(msg)
+            except (LedgerError, JetStreamError) as error:
+                log.debug("an advisory is forgotten", subject=msg.subject, error=str(error))
+                traced.set(outcome=FORGOTTEN)
+            else:
+                traced.set(outcome=TAKEN)
+
+    async def _hint(self, msg: Msg) -> None:
+        """`$JS.EVENT.ADVISORY.<STREAM|CONSUMER>.<action>.<stream>[.<consumer>]`."""
+        _, action, stream, *_ = msg.subject.removeprefix(f"{ADVISORY}.").split(".")
+        job_id = self._policy.job_id(stream)
+        if job_id is None:
+            if action in {"CREATED", "UPDATED"}:
+                await self._learn_origins(stream)
+            return
+        match action:
+            case "CREATED":
+                self._recorder.lets_go(stream)
+                await self._ledger.due.hint(job_id, self._policy.age_guard / SECOND)
+                await self._standing.made(stream, job_id, _told_at(msg))
+                await self._learn_origins(stream)
+            case "UPDATED":
+                if not self._recorder.sees_to(stream):  # else it is our own fence
+                    await self._learn_origins(stream)
+            case "DELETED":
+                if not self._recorder.sees_to(stream):
+                    await self._standing.deleted(stream)
+                    await self._forget(stream, job_id)
+            case _:
+                await self._ledger.tallies.count_delivery(job_id, action.lower())
+
+    async def _learn_origins(self, stream: str) -> None:
+        """Remember which streams this one mirrors or sources, and whether it captures advisories.
+
+        A job's own stream may source another job's, too.
+        """
+        with suppress(NotFound):
+            topology = topology_of([(await self._reads.stream_info(stream))["config"]])
+            if topology.sourced or topology.captors:
+                await self._ledger.surroundings.add(sorted(topology.sourced), topology.captors)
+
+    async def _forget(self, stream: str, job_id: str) -> None:
+        """There is nothing to look at any more; but a deletion of ours is still to be accounted for by a look."""
+        if await self._audit.is_open(stream):
+            return
+        record = (await self._ledger.records.read("", [job_id])).records.get(job_id)
+        if record is not None and self._policy.is_terminal(record):
+            await self._ledger.records.retire(job_id, record)
+        await self._ledger.due.forget(job_id)
+
+
+def _told_at(advisory: Msg) -> int | None:
+    """By the server's own clock."""
+    with suppress(ValueError):
+        told = read_json(advisory.data)
+        return instant(told.get("timestamp")) if isinstance(told, dict) else None
+    return None
+
+
+def _readable(subject: str) -> str:
+    """With the bytes that were no UTF-8 on the wire escaped."""
+    return subject.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+async def _give_back(messages: Sequence[Msg], error: Exception) -> None:
+    log.warning("messages given back, tried again soon", messages=len(messages), error=str(error), retry_s=RETRY_S)
+    for msg in messages:
+        await msg.nak(delay=RETRY_S)
+
+
+async def consume_pending(
+    js: JetStream, stream: str, durable: str, handle: Callable[[Sequence[Msg]], Awaitable[None]]
+) -> int:
+    """Take what a durable has pending now, as a worker would; how many messages that were. Raises JetStreamError."""
+    taken, batch = 0, await js.largest_batch(stream, durable, 256)
+    subscription = await (await js.context()).pull_subscribe_bind(consumer=durable, stream=stream)
+    try:
+        pending = (await subscription.consumer_info()).num_pending or 0
+        while pending > 0:
+            messages = await subscription.fetch(min(pending, batch), timeout=2.0)
+            if not messages:
+                message = f"stream {stream} was not read: the server refused a batch of {batch}"
+                raise JetStreamError(message)
+            await handle(messages)
+            taken += len(messages)
+            pending = read_delivery(messages[-1]).pending
+    except TimeoutError:
+        log.debug("another replica took what was pending", stream=stream)
+    except nats.errors.Error as error:
+        message = f"reading stream {stream} broke off: {error}"
+        raise JetStreamError(message) from error
+    finally:
+        await subscription.unsubscribe()
+    return taken

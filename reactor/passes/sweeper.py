@@ -1,0 +1,152 @@
+"""The sweeper: takes jobs that are due and settles their streams. Fast where the reconciler is certain.
+
+It judges one job at a time, so it never acts on absence: a job that nobody has heard of is left to the full pass.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+
+from reactor.core.backoff import delay_until
+from reactor.core.model import Outcome, Reason, Record, Settlement
+from reactor.deletion.drain import Drainer
+from reactor.deletion.inspection import Judge, Target
+from reactor.deletion.resources import Resources
+from reactor.jetstream.topology import Topology, topology_of
+from reactor.job_status.ledger_directory import Snapshot
+from reactor.store.due_queue import Claim
+
+PAUSED_S = 2.0
+"""How often it is asked whether deleting goes on."""
+HINTS = 1_000
+"""Hints that are asked about at once."""
+
+
+class Sweeper:
+    """Settles due jobs."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        judge: Judge,
+        drainer: Drainer,
+        lease_s: float,
+        want_pass: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Claimed jobs fall due again after `lease_s`; `want_pass` asks for a full pass soon."""
+        self._reads = resources.reads
+        self._directory = resources.directory
+        self._ledger = resources.ledger
+        self._rights = resources.rights
+        self._pausing = resources.pausing
+        self._recorder = resources.recorder
+        self._retries = resources.retries
+        self._standing = resources.standing
+        self._throttle = resources.throttle
+        self._policy = judge.policy
+        self._drainer = drainer
+        self._lease_s = lease_s
+        self._want_pass = want_pass
+        self._here_since: int | None = None
+        """By Redis's clock (ms)."""
+
+    async def tick(self) -> float | None:
+        """Settle one batch of due jobs, or of hints where none is due; seconds until the next one is, None for never.
+
+        Raises JetStreamError and LedgerError: the claim then runs out, and its jobs fall due again.
+        """
+        if self._policy.deletes and await self._pausing.standing():
+            return PAUSED_S
+        if self._here_since is None:
+            self._here_since = await self._ledger.surroundings.now()
+        claim = await self._ledger.due.claim(self._throttle.within(self._lease_s / 4), self._lease_s)
+        if claim.jobs:
+            await self._sweep(claim)
+        else:
+            await self._take_hints()
+        return await self._ledger.due.next_due()
+
+    async def _take_hints(self) -> None:
+        """Of streams that were made: whose job lives needs no look, whose is over is due, and absence wants a pass."""
+        claim = await self._ledger.due.claim_hints(HINTS, self._lease_s)
+        if not claim.jobs:
+            return
+        records = (await self._ledger.records.read("", claim.jobs)).records
+        over = {job_id for job_id, record in records.items() if self._policy.is_terminal(record)}
+        unheard = set(claim.jobs) - records.keys()
+        if self._directory.decides:
+            over |= unheard
+        elif unheard:
+            await self._want_pass()
+        await self._ledger.due.schedule(dict.fromkeys(over, 0.0))
+        await self._ledger.due.drop_hints(claim)
+
+    async def _sweep(self, claim: Claim) -> None:
+        snapshot = await self._directory.ensure()
+        names = await self._names_by_job(claim.jobs)
+        topology = await self._topology(snapshot, [name for some in names.values() for name in some])
+        snapshot = replace(snapshot, topology=topology)
+        await self._rights.recheck()
+        _, records = await self._directory.look_up(snapshot, claim.jobs)
+
+        async def settle(job_id: str) -> Sequence[Settlement]:
+            return await self._settle_job(snapshot, claim, job_id, names.get(job_id, ()), records.get(job_id))
+
+        settled = await self._throttle.each(claim.jobs, settle)
+        await self._standing.found(one for some in settled for one in some)
+
+    async def _topology(self, snapshot: Snapshot, names: Sequence[str]) -> Topology:
+        """As a listing of our time has shown it, and advisories since: before, nobody may have heard them."""
+        surroundings, identity = self._ledger.surroundings, snapshot.lifecycle.identity
+        if known := await surroundings.among(identity, names, self._here_since or 0):
+            return Topology(known[0], captors=known[1])
+        began = await surroundings.now()
+        topology = topology_of((await self._reads.list_streams()).configs())
+        await surroundings.remember(identity, began, topology.sourced, topology.captors)
+        return topology
+
+    async def _names_by_job(self, jobs: Sequence[str]) -> Mapping[str, Collection[str]]:
+        """The names that the jobs' streams can have, and streams whose deletion was begun and never accounted for.
+
+        Where the pattern leaves several names open, those that there are.
+        """
+        names = {job_id: set(some) for job_id in jobs if (some := self._policy.names_of(job_id)) is not None}
+        others = set(await self._recorder.begun())
+        if len(names) < len(jobs):
+            others |= await self._reads.stream_names()
+        for name in others:
+            if (job_id := self._policy.job_id(name)) is not None:
+                names.setdefault(job_id, set()).add(name)
+        return names
+
+    async def _settle_job(
+        self, snapshot: Snapshot, claim: Claim, job_id: str, names: Collection[str], record: Record | None
+    ) -> Sequence[Settlement]:
+        settlements = []
+        for name in names:
+            # Most jobs clean up after themselves: what is not there takes nobody's turn.
+            if self._throttle.is_limited and await self._reads.has_stream(name):
+                await self._throttle.turn()
+            settlements.append(await self._drainer.drain_stream(snapshot, Target(name, job_id)))
+        there = [one for one in settlements if one.reason is not Reason.GONE]
+        if record is not None and self._policy.is_terminal(record) and not there:
+            await self._ledger.records.retire(job_id, record)
+        delays = [delay for one in settlements if (delay := await self._next_look(one)) is not None]
+        await self._ledger.due.settle(claim, job_id, min(delays, default=None))
+        if delays:  # also where the claim was lost meanwhile: a deletion without an answer may be heard of as done
+            await self._ledger.due.schedule({job_id: min(delays)})
+        return settlements
+
+    async def _next_look(self, settlement: Settlement) -> float | None:
+        """Seconds until the stream should be looked at again; None for never."""
+        if settlement.reason is Reason.PAUSED:
+            return PAUSED_S
+        if settlement.until is not None:
+            return delay_until(settlement.until, settlement.stream.observed_at)
+        if settlement.record is None and settlement.reason is Reason.UNKNOWN and settlement.stream.observed_at:
+            await self._want_pass()
+            return None
+        if settlement.outcome is Outcome.UNFIXABLE:
+            return (await self._retries.report(settlement)).retry_s
+        if settlement.outcome is Outcome.WAITING or settlement.reason is Reason.UNKNOWN:
+            return (await self._retries.count(settlement)).retry_s
+        return None

@@ -1,0 +1,49 @@
+"""Answers in JSON, also where it goes wrong: what each error means over HTTP."""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from reactor.backups.store import BackupSpoilt
+from reactor.jetstream.errors import JetStreamError
+from reactor.jetstream.topology import ProvisionError
+from reactor.job_status.ledger_directory import describe_outage
+from reactor.operate.overview import NoJobStream, NoSuchStream
+from reactor.operate.protect import NotProtected
+from reactor.operate.restore import NotRestored
+from reactor.store.scripts import LedgerError
+
+
+class Declined(Exception):
+    """Not answered: says why."""
+
+    def __init__(self, status: int, why: str) -> None:
+        """`status` is HTTP's."""
+        super().__init__(why)
+        self.status = status
+
+
+def declined(status: int, why: str) -> Response:
+    """An answer that there is none."""
+    return JSONResponse({"error": why}, status_code=status)
+
+
+def answering(ask: Callable[[Request], Awaitable[object]]) -> Callable[[Request], Awaitable[Response]]:
+    """A route that tells what `ask` gives, or what kept it from that."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return JSONResponse(await ask(request))
+        except Declined as error:
+            return declined(error.status, str(error))
+        except NoSuchStream as error:
+            return JSONResponse({"error": str(error), **error.gone}, status_code=404)
+        except NoJobStream as error:
+            return declined(404, str(error))
+        except (NotProtected, NotRestored, BackupSpoilt, ProvisionError) as error:
+            return declined(409, str(error))
+        except (JetStreamError, LedgerError) as error:
+            return declined(503, describe_outage(error))
+
+    return answer

@@ -1,0 +1,55 @@
+"""One answer for all who ask at the same time."""
+
+import asyncio
+
+import pytest
+from harness import eventually
+
+from reactor.jetstream.coalesce import UNDER_WAY, Together
+
+
+async def test_an_answer_is_never_older_than_the_question() -> None:
+    """Who asks before a request is sent shares it; who asks later shares the next one, and no more are under way."""
+    asked, answers = 0, asyncio.Queue[int]()
+
+    async def ask() -> int:
+        nonlocal asked
+        asked += 1
+        return await answers.get()
+
+    together = Together(ask)
+    groups = []
+    for _ in range(UNDER_WAY):
+        groups.append([asyncio.create_task(together()) for _ in range(3)])
+        await eventually(lambda: asked == len(groups))
+    late = [asyncio.create_task(together()) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert asked == UNDER_WAY
+    for number, group in enumerate(groups):
+        answers.put_nowait(number)
+        assert await asyncio.gather(*group) == [number] * 3
+    answers.put_nowait(UNDER_WAY)
+    assert await asyncio.gather(*late) == [UNDER_WAY] * 3
+    assert asked == UNDER_WAY + 1
+
+
+async def test_a_failure_is_everybodys_and_the_next_question_is_asked_anew() -> None:
+    """Also where one of those who wait gives up."""
+    answers: list[int | ValueError] = [ValueError("away"), 5]
+
+    async def ask() -> int:
+        await asyncio.sleep(0)
+        answer = answers.pop(0)
+        if isinstance(answer, ValueError):
+            raise answer
+        return answer
+
+    together = Together(ask)
+    waiting = [asyncio.create_task(together()) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [asyncio.CancelledError, ValueError, ValueError]
+    assert await together() == 5
+    with pytest.raises(IndexError):
+        await together()

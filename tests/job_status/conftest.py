@@ -1,0 +1,35 @@
+"""What tests of directories share."""
+
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+from api import Api
+
+from reactor.deletion import failpoints
+from reactor.deletion.failpoints import Point
+
+Act = Callable[[], object]
+Fencing = Callable[[Act], None]
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    one = Api()
+    yield one
+    one.server.shutdown()
+    one.server.server_close()
+
+
+@pytest.fixture
+def fencing(monkeypatch: pytest.MonkeyPatch) -> Fencing:
+    """Does something right behind the fence."""
+
+    def arm(act: Act) -> None:
+        async def hook(point: Point, _: str) -> None:
+            if point is Point.FENCED:
+                act()
+
+        armed: Callable[[Point, str], Awaitable[None]] = hook
+        monkeypatch.setattr(failpoints, "armed", armed)
+
+    return arm

@@ -1,0 +1,54 @@
+"""The laws of the house that imports cannot show."""
+
+import re
+import subprocess
+import sys
+
+from harness import ROOT
+
+PACKAGE = ROOT / "reactor"
+
+
+def test_only_one_room_deletes_streams() -> None:
+    """`delete_stream` is called behind a proof, and nowhere else."""
+    callers = {
+        str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if ".delete_stream(" in path.read_text()
+    }
+    assert callers == {"deletion/fencing.py", "cli/demo.py"}  # whose job system cleans up after itself
+
+
+def test_only_the_policy_decides() -> None:
+    """No other module makes a Drain."""
+    makers = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if re.search(r"(?:return|yield|[^=]=) Drain\(", path.read_text())
+    }
+    assert makers <= {"core/policy.py"}
+
+
+def test_the_architecture_page_names_every_folder() -> None:
+    """And none that is gone."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"^      (\w+)/ ", page, re.MULTILINE))
+    there = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert named == there
+    for folder, module in re.findall(r"`(\w+)/(\w+\.py)`", page):
+        assert (PACKAGE / folder / module).exists() or (ROOT / folder / module).exists(), f"{folder}/{module}"
+
+
+def test_every_folder_opens_with_its_law() -> None:
+    """In one sentence or two."""
+    for path in PACKAGE.iterdir():
+        if path.is_dir() and path.name not in {"__pycache__", "export"}:
+            assert (path / "__init__.py").read_text().startswith('"""'), path.name
+
+
+def test_what_job_systems_import_is_small() -> None:
+    """A Django process that emits pays for NATS, and for nothing of the worker's."""
+    code = "import sys, reactor.client; print(*(name for name in sys.modules if name.startswith('reactor')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
+    modules = set(done.stdout.split())
+    rooms = {name.split(".")[1] for name in modules if "." in name}
+    assert rooms <= {"client", "config", "core", "jetstream", "operate"}
+    assert len(modules) < 30, sorted(modules)

@@ -12,8 +12,7 @@ from reactor.worker.app import build
 def __getattr__(name: str) -> FastStream:
     """Made when it is asked for: importing must not need settings."""
     if name != "app":
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         settings = load_settings()
     except SettingsError as error:

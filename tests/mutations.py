@@ -248,7 +248,7 @@ POLICY = (
         "begun-to-read",
         "a stream that another has begun to mirror or source is not fenced",
         "passes/subscribers.py",
-        "await self._ledger.surroundings.add(sorted(topology.sourced), topology.captors)",
+        "await self._ledger.topology_cache.add(sorted(topology.sourced), topology.advisory_streams)",
         "pass",
         f"{WORKER}test_a_stream_that_another_has_begun_to_read_stays",
     ),
@@ -588,7 +588,7 @@ EFFECT = (
         "judged-incarnation",
         "the stream is the one that was judged",
         "deletion/inspection.py",
-        "return target.created is None or look.stream.created == target.created",
+        "return target.created is None or inspection.stream.created == target.created",
         "return True",
         f"{DRAIN}test_a_stream_made_anew_since_it_was_judged_is_judged_anew",
     ),
@@ -596,7 +596,7 @@ EFFECT = (
         "verify-created",
         "behind the fence: the same incarnation",
         "deletion/fencing.py",
-        "        if not _is_as_judged(look, behind.raw):",
+        "        if not _is_as_judged(inspection, behind.raw):",
         "        if False:",
         f"{DRAIN}test_a_stream_made_anew_before_the_fence_survives",
     ),
@@ -604,15 +604,15 @@ EFFECT = (
         "barrier",
         "the barrier proves the end of the stream",
         "deletion/fencing.py",
-        "            end, pause = await asyncio.gather(self._end(behind), self._pausing.standing())\n",
-        "            end, pause = look.stream.last_seq, await self._pausing.standing()\n",
+        "            end, pause = await asyncio.gather(self._end(behind), self._pause_gate.active_pause())\n",
+        "            end, pause = inspection.stream.last_seq, await self._pause_gate.active_pause()\n",
         f"{DRAIN}test_a_publisher_before_the_fence_keeps_its_stream",
     ),
     Mutation(
         "barrier-moved",
         "a stream that was published to is given back",
         "deletion/fencing.py",
-        "        if end != look.stream.last_seq:\n            return again\n",
+        "        if end != inspection.stream.last_seq:\n            return again\n",
         "",
         f"{DRAIN}test_a_publisher_before_the_fence_keeps_its_stream",
     ),
@@ -636,7 +636,7 @@ EFFECT = (
         "followers-heard",
         "a leader that has not heard its followers lately proves nothing",
         "deletion/fencing.py",
-        "if why := silent_followers(proven.behind.raw, tenure.monotonic() - proven.behind.asked_at):",
+        "if why := silent_followers(proven.behind.raw, held_lease.monotonic() - proven.behind.asked_at):",
         'if why := "":',
         "test_cluster.py::test_a_leader_that_is_cut_off_from_its_followers_proves_nothing",
     ),
@@ -652,7 +652,7 @@ EFFECT = (
         "unfenced-after-an-error",
         "whatever is raised behind a fence unfences first",
         "deletion/drain.py",
-        "            return await self._give_up(behind, tenure, error)\n        if isinstance(proof, Pause)",
+        "            return await self._give_up(behind, held_lease, error)\n        if isinstance(proof, Pause)",
         "            raise\n        if isinstance(proof, Pause)",
         f"{DRAIN}test_whatever_is_raised_behind_a_fence_unfences_first[bug]",
     ),
@@ -684,7 +684,7 @@ EFFECT = (
         "sealed",
         "a sealed stream is deleted without a fence",
         "deletion/fencing.py",
-        "        if stream.sealed:\n            return Fenced(look, look.raw, None, look.asked_at)\n",
+        "        if stream.sealed:\n            return Fenced(inspection, inspection.raw, None, inspection.asked_at)\n",
         "",
         f"{DRAIN}test_a_sealed_stream_falls_without_a_fence",
     ),
@@ -749,9 +749,10 @@ EFFECT = (
         "a barrier, not another look: nodes that are apart",
         "deletion/fencing.py",
         '        with span("recheck"):\n',
-        '        end = (await self._reads.stream_info(look.stream.name))["state"]["last_seq"]\n'
-        "        event = await self._directory.last_event(look.snapshot, look.stream.job_id)\n"
-        "        if (end, event) == (look.stream.last_seq, look.event):\n            return Proven(look)\n"
+        '        end = (await self._reads.stream_info(inspection.stream.name))["state"]["last_seq"]\n'
+        "        event = await self._directory.last_event(inspection.snapshot, inspection.stream.job_id)\n"
+        "        if (end, event) == (inspection.stream.last_seq, inspection.event):\n"
+        "            return Proven(behind)\n"
         '        with span("recheck"):\n',
         "test_distance.py::test_a_slice_with_10_ms_between_nodes",
     ),
@@ -759,8 +760,8 @@ EFFECT = (
         "verify-last-event",
         "behind the fence: nobody has spoken for the job since",
         "deletion/fencing.py",
-        "if (event, again.told) != (look.event, look.told) or",
-        "if again.told != look.told or",
+        "is_unchanged = event == inspection.event and again",
+        "is_unchanged = again",
         RETRIED,
     ),
     Mutation(
@@ -783,16 +784,16 @@ EFFECT = (
         "directory-asked-behind-the-fence",
         "the job system's own word is asked again behind the fence",
         "deletion/fencing.py",
-        "if (event, again.told) != (look.event, look.told) or",
-        "if event != look.event or",
+        " and again.directory_status == inspection.directory_status",
+        "",
         f"{AUTHORITY}test_a_job_that_lives_behind_the_fence_keeps_its_stream",
     ),
     Mutation(
         "directory-fails-behind-the-fence",
         "a directory that cannot tell behind the fence proves nothing",
         "deletion/fencing.py",
-        " or not again.coverage.intact:",
-        ":",
+        "if not (is_unchanged and again.coverage.intact):",
+        "if not is_unchanged:",
         f"{AUTHORITY}test_an_outage_behind_the_fence_is_no_absence",
     ),
     Mutation(
@@ -936,7 +937,7 @@ EFFECT = (
         "prepare takes out the former life alone",
         "deletion/prepare.py",
         "purged = await self._effects.purge_stream(name, former.last_seq) if is_same and former.last_seq else 0",
-        "purged = await self._effects.purge_stream(name, look.stream.last_seq) if is_same else 0",
+        "purged = await self._effects.purge_stream(name, inspection.stream.last_seq) if is_same else 0",
         "test_prepare.py::test_two_at_once_lose_nothing_of_the_new_life",
     ),
     Mutation(
@@ -951,7 +952,7 @@ EFFECT = (
         "control-lost",
         "no command but resume makes a lost control stream again",
         "bootstrap/services.py",
-        "make_control = not await connected.ledger.surroundings.had_control()",
+        "make_control = not await connected.ledger.topology_cache.had_control()",
         "make_control = True",
         "test_orders.py::test_no_command_but_resume_makes_a_lost_word_again[reconcile]",
     ),
@@ -975,8 +976,8 @@ EFFECT = (
         "tidy-relied-on",
         "what a deletion may rely on is not tidied",
         "backups/store.py",
-        "if one.folder in held and (one.folder in self._settled or now_s - one.written_s >= RELIED_ON_S):",
-        "if one.folder in held:",
+        "if item.folder in held and (item.folder in self._settled or now_s - item.written_s >= RELIED_ON_S):",
+        "if item.folder in held:",
         "test_restore.py::test_what_a_deletion_relies_on_is_not_tidied",
     ),
     Mutation(
@@ -1039,8 +1040,8 @@ EFFECT = (
         "stale-fence",
         "a stream is never left fenced",
         "deletion/drain.py",
-        "settlement = await self._fencing.unfence(Fenced(look, look.raw, fence, look.asked_at), tenure)\n        else",
-        "settlement = look.by_verdict()\n        else",
+        "settlement = await self._fencing.unfence(\n                Fenced(inspection, inspection.raw, fence, inspection.asked_at), held_lease\n            )\n        else",
+        "settlement = inspection.by_verdict()\n        else",
         f"{DRAIN}test_the_fence_of_a_killed_replica_is_lifted_where_the_job_lives",
     ),
     Mutation(
@@ -1071,7 +1072,7 @@ EFFECT = (
         "paused-before-the-fence",
         "a replica paused before its fence does not overwrite another's",
         "deletion/drain.py",
-        '            tenure.check("fence", held=held)\n',
+        '            held_lease.check("fence", held=held)\n',
         "",
         f"{ATTACKED}test_a_paused_replica_does_not_lift_anothers_fence",
     ),
@@ -1095,8 +1096,8 @@ EFFECT = (
         "unknown-stays-open",
         "an unknown outcome is not concluded in the audit",
         "deletion/drain.py",
-        "return look.settled(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN,",
-        "settlement = look.settled(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN,",
+        "return inspection.settled(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN,",
+        "settlement = inspection.settled(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN,",
         f"{DRAIN}test_a_delete_without_an_answer_is_settled_by_looking",
     ),
     Mutation(
@@ -1183,7 +1184,7 @@ EFFECT = (
         "protected-behind-a-fence",
         "another's fence is waited out before a stream is altered",
         "deletion/exclusive.py",
-        "if fence.until > look.stream.observed_at:",
+        "if fence.until > inspection.stream.observed_at:",
         "if False:",
         "test_orders.py::test_a_deletion_under_way_is_waited_out",
     ),
@@ -1192,14 +1193,14 @@ EFFECT = (
         "no backup, no deletion",
         "deletion/drain.py",
         "        if not isinstance(error, Exception):\n            raise error\n",
-        "        if isinstance(error, BackupFailed):\n            await self._fencing.delete(Proven(behind), tenure)\n",
+        "        if isinstance(error, BackupFailed):\n            await self._fencing.delete(Proven(behind), held_lease)\n",
         "test_restore.py::test_without_a_backup_nothing_is_deleted",
     ),
     Mutation(
         "proven-after-a-backup",
         "what a backup took time for is proven once more",
         "deletion/drain.py",
-        "return await self._fencing.prove(await self._fencing.read_again(behind, tenure), tenure), backup",
+        "return await self._fencing.prove(await self._fencing.read_again(behind, held_lease), held_lease), backup",
         "return proof, backup",
         "test_restore.py::test_a_job_that_lives_again_during_the_backup_keeps_its_stream",
     ),
@@ -1223,7 +1224,7 @@ EFFECT = (
         "restored-protected",
         "what is restored is protected from the first moment",
         "operate/restore.py",
-        "return brought_back(config) |",
+        "return restored_config(config) |",
         "return config |",
         "test_restore.py::test_what_was_deleted_comes_back_whole",
     ),
@@ -1231,7 +1232,7 @@ EFFECT = (
         "replay-unheard-by-others",
         "what is brought back message by message reaches no other stream",
         "operate/replay.py",
-        'js.publish(f"{prefix}.{one.subject}", ',
+        'js.publish(f"{prefix}.{item.subject}", ',
         "js.publish(one.subject, ",
         "test_restore.py::test_an_archive_that_belongs_to_its_name_comes_back_beside_it",
     ),
@@ -1239,7 +1240,7 @@ EFFECT = (
         "replay-floors",
         "what was acknowledged is not delivered again",
         "operate/replay.py",
-        'if message.seq <= one["ack_floor"]["stream_seq"]',
+        'if message.seq <= item["ack_floor"]["stream_seq"]',
         "if False",
         "test_restore.py::test_an_archive_that_belongs_to_its_name_comes_back_beside_it",
     ),
@@ -1255,8 +1256,8 @@ EFFECT = (
         "restore-over-a-stream",
         "a stream that exists is not touched by a restore",
         "operate/restore.py",
-        "            raise NotRestored(message)\n        renamed,",
-        "        renamed,",
+        'if (lacking := lacks(there["config"])) is None:',
+        'if lacks(there["config"]) == "nothing":',
         "test_restore.py::test_a_stream_that_exists_is_not_touched",
     ),
     Mutation(
@@ -1322,7 +1323,7 @@ REPLICAS = (
         "begun-and-live-again",
         "a full pass accounts for a deletion begun of what now lives",
         "deletion/drain.py",
-        "if name in settled or not await self._ledger.leases.take(tenure.lease):",
+        "if name in settled or not await self._ledger.leases.take(held_lease.lease):",
         "if True:",
         f"{RECONCILE}test_a_deletion_begun_of_what_now_lives_is_accounted_for",
     ),
@@ -1338,15 +1339,15 @@ REPLICAS = (
         "retried-between-two-steps",
         "a job retried between two steps keeps its stream",
         "deletion/fencing.py",
-        "if (event, again.told) != (look.event, look.told) or",
-        "if again.told != look.told or",
+        "is_unchanged = event == inspection.event and again",
+        "is_unchanged = again",
         f"{FAULTS}test_a_job_retried_between_two_steps_keeps_its_stream[fenced-retry_same]",
     ),
     Mutation(
         "stopped-past-its-lease",
         "a replica stopped past its lease deletes nothing",
         "deletion/fencing.py",
-        '            tenure.check("deletion")\n            if why :=',
+        '            held_lease.check("deletion")\n            if why :=',
         "            if why :=",
         f"{FAULTS}test_a_replica_stopped_past_its_lease_deletes_nothing",
     ),
@@ -1542,7 +1543,7 @@ class Run:
 
 def copied(folder: Path) -> None:
     """The product and its tests."""
-    for part in ("reactor", "tests"):
+    for part in ("reactor", "tests", "docs"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
 
@@ -1612,7 +1613,7 @@ def check_applicable(mutations: Iterable[Mutation]) -> None:
 
 def table() -> str:
     """Every guard, and the test that notices that it is disabled."""
-    rows = [f"| {one.guard} | `{one.test}` |" for one in MUTATIONS]
+    rows = [f"| {item.guard} | `{item.test}` |" for item in MUTATIONS]
     return "\n".join(["| guard disabled | what then fails |", "|---|---|", *rows])
 
 

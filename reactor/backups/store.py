@@ -39,7 +39,7 @@ class BackupFailed(Exception):
     """There is no backup: says why, and what to do."""
 
 
-class BackupSpoilt(Exception):
+class BackupCorrupt(Exception):
     """What stands there cannot be restored: says why."""
 
 
@@ -68,33 +68,30 @@ class Backup:
     manifest: Manifest
 
     def description(self) -> dict[str, Any]:
-        """The stream's config and state. Raises BackupSpoilt."""
+        """Return the stream's config and state. Raises BackupCorrupt."""
         try:
             described = read_json((self.folder / DESCRIPTION).read_bytes())
             return {part: dict(described[part]) for part in ("config", "state")}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            message = f"{self.folder / DESCRIPTION} cannot be read: {error}"
-            raise BackupSpoilt(message) from error
+            raise BackupCorrupt(f"{self.folder / DESCRIPTION} cannot be read: {error}") from error
 
     async def check(self) -> None:
-        """Raises BackupSpoilt where the archive is not what was written."""
+        """Raises BackupCorrupt if the archive is not what was written."""
         digest, size = sha256(), 0
         async for chunk in self.chunks():
             digest.update(chunk)
             size += len(chunk)
         if self.manifest.sha256 and (digest.hexdigest(), size) != (self.manifest.sha256, self.manifest.size):
-            message = f"{self.folder / ARCHIVE} is not what was written: its checksum differs"
-            raise BackupSpoilt(message)
+            raise BackupCorrupt(f"{self.folder / ARCHIVE} is not what was written: its checksum differs")
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The archive, bit by bit. Raises BackupSpoilt."""
+        """Yield the archive, bit by bit. Raises BackupCorrupt."""
         try:
             with (self.folder / ARCHIVE).open("rb") as file:
                 while chunk := await asyncio.to_thread(file.read, CHUNK):
                     yield chunk
         except OSError as error:
-            message = f"{self.folder / ARCHIVE} cannot be read: {error.strerror or error}"
-            raise BackupSpoilt(message) from error
+            raise BackupCorrupt(f"{self.folder / ARCHIVE} cannot be read: {error.strerror or error}") from error
 
 
 class Draft:
@@ -117,7 +114,7 @@ class Draft:
         self._size += len(chunk)
 
     def finish(self, manifest: Manifest, description: Mapping[str, Any]) -> Manifest:
-        """All of it is on the disk."""
+        """Write all of it to the disk, and return the manifest with size and checksum."""
         self._flush(self._file)
         self._file.close()
         whole = Manifest(**asdict(manifest) | {"size": self._size, "sha256": self._digest.hexdigest()})
@@ -137,7 +134,7 @@ class Draft:
             self._file.close()
 
 
-class Shelf:
+class BackupStore:
     """The folder. It belongs to this machine: each replica has its own."""
 
     def __init__(self, folder: Path, max_age_s: float, max_bytes: int, clock: Callable[[], int]) -> None:
@@ -150,7 +147,7 @@ class Shelf:
 
     @asynccontextmanager
     async def draft(self) -> AsyncIterator[Draft]:
-        """One to write; what is not placed is taken away. Raises BackupFailed."""
+        """Provide a draft to write; one that is not placed is removed. Raises BackupFailed."""
         try:
             draft = await asyncio.to_thread(self._begin)
         except OSError as error:
@@ -186,17 +183,17 @@ class Shelf:
         return Backup(folder, whole)
 
     def backups(self) -> list[Backup]:
-        """All that are whole, newest first."""
+        """Return all that are whole, newest first."""
         found = [backup for folder in self._folders() if (backup := read_backup(folder))]
-        return sorted(found, key=lambda one: one.manifest.at, reverse=True)
+        return sorted(found, key=lambda item: item.manifest.at, reverse=True)
 
     def _folders(self) -> list[Path]:
         with suppress(OSError):
-            return [one for one in self.folder.iterdir() if not one.name.startswith(".")]
+            return [item for item in self.folder.iterdir() if not item.name.startswith(".")]
         return []
 
     def free(self) -> int:
-        """Bytes that the disk has left."""
+        """Return bytes that the disk has left."""
         return shutil.disk_usage(self.folder).free
 
     def settled(self, backup: Backup) -> None:
@@ -210,23 +207,24 @@ class Shelf:
         settled, or another process's that is younger than any lease.
         """
         now_s, held = self._clock() / SECOND, dict[Path, int]()
-        ours = sorted(filter(None, map(_own, self._folders())), key=lambda one: one.written_s)
-        for one in ours:
-            relied_on = one.folder not in self._settled and now_s - one.written_s < RELIED_ON_S
-            if relied_on or now_s - one.written_s <= self._max_age_s:
-                held[one.folder] = one.size
+        ours = sorted(filter(None, map(_own, self._folders())), key=lambda item: item.written_s)
+        for item in ours:
+            relied_on = item.folder not in self._settled and now_s - item.written_s < RELIED_ON_S
+            if relied_on or now_s - item.written_s <= self._max_age_s:
+                held[item.folder] = item.size
             else:
-                shutil.rmtree(one.folder, ignore_errors=True)
-        for one in ours:
+                shutil.rmtree(item.folder, ignore_errors=True)
+        for item in ours:
             if sum(held.values()) + wanted <= self.max_bytes:
                 break
-            if one.folder in held and (one.folder in self._settled or now_s - one.written_s >= RELIED_ON_S):
-                shutil.rmtree(one.folder, ignore_errors=True)
-                del held[one.folder]
+            if item.folder in held and (item.folder in self._settled or now_s - item.written_s >= RELIED_ON_S):
+                shutil.rmtree(item.folder, ignore_errors=True)
+                del held[item.folder]
         self._sweep_abandoned(now_s)
         if (kept := sum(held.values())) + wanted > self.max_bytes:
-            message = f"{wanted} bytes more than the {kept} of backups still needed are beyond REACTOR_BACKUP_MAX_BYTES"
-            raise BackupFailed(message)
+            raise BackupFailed(
+                f"{wanted} bytes more than the {kept} of backups still needed are beyond REACTOR_BACKUP_MAX_BYTES"
+            )
 
     def _sweep_abandoned(self, now_s: float) -> None:
         with suppress(OSError):
@@ -246,7 +244,7 @@ class _Own:
 
 def _own(folder: Path) -> _Own | None:
     with suppress(OSError):
-        backup, names = read_backup(folder), {one.name for one in folder.iterdir()}
+        backup, names = read_backup(folder), {item.name for item in folder.iterdir()}
         if backup and backup.manifest.sha256 and names == {ARCHIVE, DESCRIPTION, MANIFEST}:
             sizes = [(folder / name).stat().st_size for name in names]
             return _Own(folder, sum(sizes), (folder / MANIFEST).stat().st_mtime)
@@ -254,7 +252,7 @@ def _own(folder: Path) -> _Own | None:
 
 
 def read_backup(folder: Path) -> Backup | None:
-    """The backup in a folder; of the nats CLI's, without a manifest, what can be told. None if there is none.
+    """Return the backup in a folder; of the nats CLI's, without a manifest, what can be told. None if there is none.
 
     What cannot be read is no backup of reactor's, whatever it is: it is never fatal, and never tidied.
     """

@@ -49,7 +49,7 @@ class Connections:
     ledger: Ledger
     audit: Audit
     jobs: WitnessedDirectory | None
-    """The job system's own word, where it is asked."""
+    """The job system's own word, if it is asked."""
 
     async def announce(self, subject: str, data: bytes) -> None:
         """Tell who listens; what is told has happened, so nothing that fails here may look like its failure."""

@@ -1,12 +1,12 @@
 """From settings to the job system's own directory. Its libraries are extras, imported where they are asked for."""
 
 from reactor.config.settings import DirectorySettings
-from reactor.job_status.protocol import DirectoryMisused, JobDirectory
+from reactor.job_status.protocol import DirectoryConfigError, JobDirectory
 from reactor.job_status.witness import WitnessedDirectory
 
 
 def job_directory(settings: DirectorySettings) -> WitnessedDirectory | None:
-    """None where the lifecycle events are the only word. Raises DirectoryMisused."""
+    """Return the directory, or None if the lifecycle events decide. Raises DirectoryConfigError."""
     jobs = _job_directory(settings)
     return WitnessedDirectory(jobs, settings.canary) if jobs else None
 
@@ -22,10 +22,9 @@ def _job_directory(settings: DirectorySettings) -> JobDirectory | None:
             return SqlDirectory(url, settings.query or "", timeout_s=timeout_s, channel=settings.channel)
         from reactor.job_status.http import HttpDirectory  # noqa: PLC0415  # an extra
     except ImportError as error:
-        message = (
+        raise DirectoryConfigError(
             f"REACTOR_DIRECTORY_KIND={settings.kind} needs pip install 'jetstream-reactor[{settings.kind}]' ({error})"
-        )
-        raise DirectoryMisused(message) from error
+        ) from error
     return HttpDirectory(
         url,
         status=settings.status,

@@ -8,24 +8,24 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from reactor.backups.store import Shelf
+from reactor.backups.store import BackupStore
 from reactor.bootstrap.connections import Connections
 from reactor.config.nats_options import desired_streams
 from reactor.config.settings import Settings
 from reactor.core.events import SubjectTemplate
 from reactor.core.model import nanoseconds, parse_instant
-from reactor.core.observer import FORGETFUL, Observer
+from reactor.core.observer import NULL_OBSERVER, Observer
 from reactor.core.policy import Breaker, Policy
-from reactor.deletion.backup import Keeper
+from reactor.deletion.backup import BackupWriter
 from reactor.deletion.companions import Companions
 from reactor.deletion.drain import Drainer
-from reactor.deletion.gates import Pausing, Rights
-from reactor.deletion.inspection import Judge
+from reactor.deletion.gates import PauseGate, Rights
+from reactor.deletion.inspection import Inspector
 from reactor.deletion.prepare import Preparer
 from reactor.deletion.recorder import Recorder
 from reactor.deletion.resources import Resources
 from reactor.deletion.retries import Retries
-from reactor.deletion.stream_states import Standing
+from reactor.deletion.stream_states import StreamStateUpdater
 from reactor.deletion.throttle import Throttle
 from reactor.jetstream.topology import (
     OWN_STREAMS,
@@ -35,11 +35,11 @@ from reactor.jetstream.topology import (
     provision,
     wrong_account,
 )
-from reactor.job_status.external_directory import Authority
+from reactor.job_status.external_directory import ExternalDirectory
 from reactor.job_status.ledger_directory import Directory
 from reactor.operate.actions import Orders
-from reactor.operate.deleted_streams import Past
-from reactor.operate.doctor.context import Patient
+from reactor.operate.deleted_streams import DeletedStreams
+from reactor.operate.doctor.context import DoctorContext
 from reactor.operate.doctor.examine import Doctor
 from reactor.operate.emit import emit
 from reactor.operate.overview import Overview
@@ -54,7 +54,7 @@ from reactor.telemetry.alerts import Alerts
 
 
 async def provision_safely(connected: Connections) -> Provision:
-    """Find or declare the streams. Raises ProvisionError where this looks like the wrong account.
+    """Find or declare the streams. Raises ProvisionError if this looks like the wrong account.
 
     A ledger in Redis was built from a lifecycle stream; an account without any is hardly the same job system.
     """
@@ -70,12 +70,12 @@ async def provision_safely(connected: Connections) -> Provision:
 async def provision_missing(connected: Connections) -> Provision:
     """Declare what is missing, as far as there is room; a lost control stream stays lost. Raises ProvisionError."""
     desired = desired_streams(connected.settings.events)
-    make_control = not await connected.ledger.surroundings.had_control()
+    make_control = not await connected.ledger.topology_cache.had_control()
     return await provision(connected.reads, desired, make_control=make_control, needs_events=connected.jobs is None)
 
 
 def policy_of(settings: Settings, own_streams: frozenset[str] = OWN_STREAMS) -> Policy:
-    """The rules, as the core takes them."""
+    """Return the rules, as the core takes them."""
     rules = settings.policy
     return Policy(
         pattern=rules.regex,
@@ -93,14 +93,14 @@ def policy_of(settings: Settings, own_streams: frozenset[str] = OWN_STREAMS) -> 
 
 
 def utc_now() -> int:
-    """The worker's own clock (ns), for reports only: no verdict ever sees it."""
+    """Return the worker's own clock (ns), for reports only: no verdict ever sees it."""
     return parse_instant(datetime.now(UTC).isoformat())  # noqa: TID251  # the one clock of the shell
 
 
 def doctor_of(connected: Connections) -> Doctor:
     """Looks at what is there, provisioned or not."""
     settings = connected.settings
-    patient = Patient(
+    patient = DoctorContext(
         reads=connected.reads,
         effects=connected.effects,
         health=RedisHealth(connected.redis, connected.namespace),
@@ -111,7 +111,7 @@ def doctor_of(connected: Connections) -> Doctor:
         domain=settings.nats.domain,
         jobs=connected.jobs,
         directory_kind=settings.directory.kind,
-        shelf=shelf_of(settings) if settings.backup.when != "never" else None,
+        backup_store=backup_store_of(settings) if settings.backup.when != "never" else None,
         interval_s=settings.reconcile.interval.total_seconds(),
         clock=utc_now,
     )
@@ -123,13 +123,13 @@ def alerts_of(connected: Connections) -> Alerts:
     return Alerts(connected.announce, connected.actor.by, utc_now)
 
 
-def shelf_of(settings: Settings) -> Shelf:
-    """Where backups are, on this machine."""
+def backup_store_of(settings: Settings) -> BackupStore:
+    """Return where backups are, on this machine."""
     rules = settings.backup
-    return Shelf(rules.dir, rules.max_age.total_seconds(), int(rules.max_bytes), utc_now)
+    return BackupStore(rules.dir, rules.max_age.total_seconds(), int(rules.max_bytes), utc_now)
 
 
-def recorder_of(connected: Connections, observer: Observer = FORGETFUL) -> Recorder:
+def recorder_of(connected: Connections, observer: Observer = NULL_OBSERVER) -> Recorder:
     """Tells what this process does; `observer` is told, too."""
     return Recorder(connected.audit, connected.announce, connected.actor, utc_now, observer)
 
@@ -141,7 +141,7 @@ class UseCases:
         self,
         connected: Connections,
         provisioned: Provision,
-        observer: Observer = FORGETFUL,
+        observer: Observer = NULL_OBSERVER,
         *,
         assume_missing: bool = False,
         note_coverage: Callable[[str | None], None] = lambda _: None,
@@ -155,7 +155,7 @@ class UseCases:
         self._settings = settings
         self._source = provisioned.events
         self._observer = observer
-        self.shelf = shelf_of(settings)
+        self.backup_store = backup_store_of(settings)
         self.policy = replace(policy_of(settings, provisioned.own_streams), assume_missing=assume_missing)
         recorder = recorder_of(connected, observer)
         self.resources = Resources(
@@ -167,8 +167,10 @@ class UseCases:
             retries=Retries(connected.ledger, recorder, utc_now, settings.sweep.max_attempts),
             companions=Companions(settings.policy.companions, connected.reads, connected.effects),
             rights=Rights(connected.effects),
-            pausing=Pausing(connected.reads, connected.ledger.surroundings, settings.events.replicas),
-            standing=Standing(connected.ledger, self.policy, recorder, events_decide=connected.jobs is None),
+            pause_gate=PauseGate(connected.reads, connected.ledger.topology_cache, settings.events.replicas),
+            stream_states=StreamStateUpdater(
+                connected.ledger, self.policy, recorder, events_decide=connected.jobs is None
+            ),
             throttle=Throttle(
                 settings.sweep.concurrency, connected.ledger.turns, settings.sweep.max_rate, connected.reads.pace
             ),
@@ -177,7 +179,7 @@ class UseCases:
 
     def _directory(self, note_coverage: Callable[[str | None], None]) -> Directory:
         events = self._settings.events
-        made = Directory if self._connected.jobs is None else partial(Authority, self._connected.jobs)
+        made = Directory if self._connected.jobs is None else partial(ExternalDirectory, self._connected.jobs)
         return made(
             self._connected.reads,
             self._connected.ledger,
@@ -194,7 +196,7 @@ class UseCases:
         return LifecycleSubscriber(
             self.resources.directory,
             DeadLetters(self._connected.reads.publish, client.max_payload),
-            self.resources.standing,
+            self.resources.stream_states,
             client.publish,
             terminal_statuses=self.policy.terminal_statuses,
             wake=wake,
@@ -206,27 +208,29 @@ class UseCases:
         return AdvisorySubscriber(self.resources, self._connected.audit, self.policy)
 
     def reconciler(self, subscriber: LifecycleSubscriber) -> Reconciler:
-        """The full pass, which consumes what is pending through the given subscriber."""
+        """Return the full pass, which consumes what is pending through the given subscriber."""
 
         async def catch_up() -> None:
             await consume_pending(
                 self._connected.reads, self._source.stream, self._settings.events.durable, subscriber.handle
             )
 
-        judge, limits = Judge(self.resources, self.policy), self._settings.breaker
+        judge, limits = Inspector(self.resources, self.policy), self._settings.breaker
         breaker = Breaker(limits.max_missing, limits.max_missing_ratio)
         return Reconciler(self.resources, judge, self._drainer(judge), breaker, catch_up)
 
     def sweeper(self, want_pass: Callable[[], Awaitable[None]]) -> Sweeper:
         """Settles due jobs one by one, so it never acts on absence."""
-        judge = Judge(self.resources, replace(self.policy, absence_counts=False))
+        judge = Inspector(self.resources, replace(self.policy, absence_counts=False))
         lease_s = self._settings.sweep.lease.total_seconds()
         return Sweeper(self.resources, judge, self._drainer(judge), lease_s, want_pass)
 
-    def _drainer(self, judge: Judge) -> Drainer:
+    def _drainer(self, judge: Inspector) -> Drainer:
         connected, when = self._connected, self._settings.backup.when
-        keeper = Keeper(connected.snapshots, self.shelf, when, connected.actor) if when != "never" else None
-        return Drainer(self.resources, judge, self._settings.sweep.lease.total_seconds(), keeper=keeper)
+        backup_writer = (
+            BackupWriter(connected.snapshots, self.backup_store, when, connected.actor) if when != "never" else None
+        )
+        return Drainer(self.resources, judge, self._settings.sweep.lease.total_seconds(), backup_writer=backup_writer)
 
     def preparer(self) -> Preparer:
         """Makes a job's name clean and safe before the job is started again."""
@@ -235,24 +239,27 @@ class UseCases:
         async def say(job_id: str, status: str) -> None:
             await emit(self._connected.reads, desired, job_id, status, None)
 
-        judge = Judge(self.resources, self.policy)
+        judge = Inspector(self.resources, self.policy)
         return Preparer(self.resources, judge, self._settings.sweep.lease.total_seconds(), say)
 
     def protector(self) -> Protector:
         """Protects streams."""
-        judge = Judge(self.resources, self.policy)
+        judge = Inspector(self.resources, self.policy)
         return Protector(self.resources, judge, self._settings.sweep.lease.total_seconds())
 
     def overview(self) -> Overview:
         """For whoever looks on."""
         audit = self._connected.audit
         return Overview(
-            self.resources, Judge(self.resources, self.policy), audit, Past(self.resources, audit, self.shelf)
+            self.resources,
+            Inspector(self.resources, self.policy),
+            audit,
+            DeletedStreams(self.resources, audit, self.backup_store),
         )
 
     def orders(self) -> Orders:
         """For the page, where orders are taken there."""
-        past = Past(self.resources, self._connected.audit, self.shelf)
+        past = DeletedStreams(self.resources, self._connected.audit, self.backup_store)
         return Orders(self.resources, self.policy, self.protector(), self.restorer(), past)
 
     def restorer(self, scratch: Scratch | None = None) -> Restorer:

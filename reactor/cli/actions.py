@@ -7,10 +7,10 @@ from pathlib import Path
 
 import typer
 
-from reactor.backups.store import ARCHIVE, Backup, BackupSpoilt, read_backup
+from reactor.backups.store import ARCHIVE, Backup, BackupCorrupt, read_backup
 from reactor.bootstrap.actor import actor_of
 from reactor.bootstrap.connections import Connections, connections
-from reactor.bootstrap.services import UseCases, policy_of, provision_safely, recorder_of, shelf_of
+from reactor.bootstrap.services import UseCases, backup_store_of, policy_of, provision_safely, recorder_of
 from reactor.cli.embedded import EmbeddedError, scratch_server
 from reactor.cli.exits import Exit, fail
 from reactor.cli.render import show_backups
@@ -21,7 +21,7 @@ from reactor.core.model import SECOND, nanoseconds
 from reactor.core.pause import LONGEST_PAUSE
 from reactor.core.policy import Policy
 from reactor.core.schemas import Gone
-from reactor.deletion.gates import Pausing
+from reactor.deletion.gates import PauseGate
 from reactor.deletion.inspection import Target
 from reactor.jetstream.errors import NotFound
 from reactor.operate.actions import bring_back
@@ -42,13 +42,13 @@ def pause(span: str | None, reason: str) -> None:
         fail(Exit.USAGE, "--for: more than nothing, and ten years at most; leave it out to pause until reactor resume")
 
     async def order(connected: Connections) -> str | None:
-        pausing = await _pausing(connected, settings)
+        pausing = await _pause_gate(connected, settings)
         span_ns = None if lasting is None else nanoseconds(lasting)
         await pausing.pause(connected.actor.person, reason, span_ns)
-        standing = await pausing.standing()
-        return standing.in_words() if standing else None
+        standing = await pausing.active_pause()
+        return standing.describe() if standing else None
 
-    words, unwritten = run(lambda: _ordered(settings, "pause", "paused", reason, order), settings.nats.domain)
+    words, unwritten = run(lambda: _perform(settings, "pause", "paused", reason, order), settings.nats.domain)
     typer.echo(f"{words}; reactor resume lets it go on")
     _say_unwritten(unwritten)
 
@@ -58,13 +58,13 @@ def resume() -> None:
     settings = settings_of_command()
 
     async def order(connected: Connections) -> str | None:
-        pausing = await _pausing(connected, settings)
-        standing = await pausing.standing()
+        pausing = await _pause_gate(connected, settings)
+        standing = await pausing.active_pause()
         if standing is not None:
             await pausing.resume(connected.actor.person)
-        return standing.in_words() if standing else None
+        return standing.describe() if standing else None
 
-    was, unwritten = run(lambda: _ordered(settings, "resume", "resumed", "", order), settings.nats.domain)
+    was, unwritten = run(lambda: _perform(settings, "resume", "resumed", "", order), settings.nats.domain)
     typer.echo(f"deleting goes on; it was: {was}" if was else "deleting was not paused")
     _say_unwritten(unwritten)
 
@@ -129,7 +129,7 @@ def restore(stream: str, source: Path | None, name: str | None) -> None:
 
     try:
         done = run(order, settings.nats.domain)
-    except (NotRestored, BackupSpoilt) as error:
+    except (NotRestored, BackupCorrupt) as error:
         fail(Exit.UNFIXABLE, str(error))
     except EmbeddedError as error:
         fail(Exit.UNFIXABLE, f"NATS takes this backup under its own name only; --as needs a server beside: {error}")
@@ -139,7 +139,7 @@ def restore(stream: str, source: Path | None, name: str | None) -> None:
 
 
 def _backup_in(source: Path, stream: str) -> Backup:
-    """A folder as the nats CLI or reactor writes it, or a file in it."""
+    """Return a folder as the nats CLI or reactor writes it, or a file in it."""
     backup = read_backup(source if source.is_dir() else source.parent)
     if backup is None:
         fail(Exit.USAGE, f"--from: there is no backup in {source}: no {ARCHIVE}, or it cannot be read")
@@ -163,15 +163,15 @@ def _show_restored(done: Restored, policy: Policy) -> None:
 
 def backups(*, as_json: bool) -> None:
     """What is kept on this machine, newest first."""
-    shelf = shelf_of(settings_of_command())
-    found = [asdict(one.manifest) | {"folder": str(one.folder)} for one in shelf.backups()]
-    print_answer({"folder": str(shelf.folder), "backups": found}, as_json, show_backups)
+    backup_store = backup_store_of(settings_of_command())
+    found = [asdict(item.manifest) | {"folder": str(item.folder)} for item in backup_store.backups()]
+    print_answer({"folder": str(backup_store.folder), "backups": found}, as_json, show_backups)
 
 
-async def _ordered(
+async def _perform(
     settings: Settings, command: str, what: str, why: str, order: Callable[[Connections], Awaitable[str | None]]
 ) -> tuple[str | None, str | None]:
-    """What the order has to say, and why it could not be written into the audit. Redis may be what is broken."""
+    """Return what the order has to say, and why it could not be written into the audit. Redis may be what is broken."""
     async with connections(settings, actor=actor_of(command)) as connected:
         said = await order(connected)
         try:
@@ -182,9 +182,9 @@ async def _ordered(
         return said, None
 
 
-async def _pausing(connected: Connections, settings: Settings) -> Pausing:
+async def _pause_gate(connected: Connections, settings: Settings) -> PauseGate:
     """With the stream that its word is kept in."""
-    pausing = Pausing(connected.reads, connected.ledger.surroundings, settings.events.replicas)
+    pausing = PauseGate(connected.reads, connected.ledger.topology_cache, settings.events.replicas)
     await pausing.declare()
     return pausing
 

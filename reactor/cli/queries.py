@@ -48,7 +48,7 @@ def status(*, as_json: bool) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class HistoryFilter:
     """What is wanted of the history; None for whatever it is."""
 
     stream: str | None
@@ -59,8 +59,8 @@ class Chosen:
     since: str | None
     """How old it may be, as a duration."""
 
-    def fits(self, entry: Entry, earliest: int) -> bool:
-        """Whether this is one."""
+    def matches(self, entry: Entry, earliest: int) -> bool:
+        """Return whether this is one."""
         return (
             (self.stream is None or fnmatchcase(entry["stream"], self.stream))
             and self.outcome in {None, entry.get("outcome") or entry["phase"]}
@@ -69,11 +69,11 @@ class Chosen:
         )
 
 
-def history(chosen: Chosen, *, limit: int, as_json: bool) -> None:
+def history(chosen: HistoryFilter, *, limit: int, as_json: bool) -> None:
     """The audit trail, newest first."""
     earliest = utc_now() - nanoseconds(duration_of("--since", chosen.since)) if chosen.since else 0
     trail = _ask(lambda overview: overview.trail.history(AUDIT_ENTRIES))
-    entries = [entry for entry in trail["entries"] if chosen.fits(entry, earliest)]
+    entries = [entry for entry in trail["entries"] if chosen.matches(entry, earliest)]
     print_answer(History(entries=entries[:limit]), as_json, show_history)
 
 
@@ -83,7 +83,7 @@ def would_drain(*, limit: int, as_json: bool) -> None:
 
 
 def _ask(question: Callable[[Overview], Awaitable[Answer]]) -> Answer:
-    """An overview's answer; reactor's own streams must be there already."""
+    """Return an overview's answer. Reactor's own streams must exist."""
     settings = settings_of_command()
 
     async def ask() -> Answer:

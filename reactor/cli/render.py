@@ -15,8 +15,8 @@ from rich.table import Column, Table
 from reactor.core.checks import Diagnosis, Level, counted, size
 from reactor.core.explain import span, why
 from reactor.core.model import SECOND, Outcome, Settlement, parse_instant
-from reactor.core.report import Report, in_full
-from reactor.core.schemas import Entry, Explanation, Gone, History, Listed, PassInShort, PauseTold, Status, WouldDrains
+from reactor.core.report import Report, full_detail
+from reactor.core.schemas import Entry, Explanation, Gone, History, Listed, PassInShort, PauseJson, Status, WouldDrains
 from reactor.passes.reconciler import Progress as OnProgress
 
 STYLES = {
@@ -35,7 +35,7 @@ _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?Z")
 
 
 def visible(text: str) -> str:
-    """Text that cannot move the cursor, turn the line around or be taken for markup."""
+    """Return text that cannot move the cursor, turn the line around or be taken for markup."""
     return escape("".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text))
 
 
@@ -44,17 +44,17 @@ def show_report(console: Console, report: Report) -> None:
     for outcome in Outcome:
         for (found, reason), count in sorted(report.reasons.items()):
             if found is outcome:
-                names = [visible(one.stream.name) for one in report.settlements if _is(one, outcome, reason)]
+                names = [visible(item.stream.name) for item in report.settlements if _is(item, outcome, reason)]
                 style = STYLES[outcome]
                 console.print(f"[{style}]{outcome.value}[/] {reason}: {counted(count, 'stream')}")
                 console.print(fill(", ".join(names), console.width, **INDENT), soft_wrap=True)
     for settlement in report.settlements:
         if settlement.outcome is Outcome.UNFIXABLE:
-            why = in_full(settlement)
+            why = full_detail(settlement)
             detail = f": {visible(why)}" if why else ""
             name = visible(settlement.stream.name)
             console.print(f"[red]unfixable[/] {name} ({settlement.reason}){detail}", soft_wrap=True)
-    for gap in sorted({one.detail for one in report.settlements if one.outcome is Outcome.KEPT and one.detail}):
+    for gap in sorted({item.detail for item in report.settlements if item.outcome is Outcome.KEPT and item.detail}):
         console.print(f"[yellow]kept[/] because {visible(gap)}", soft_wrap=True)
     for problem in filter(None, (report.paused, report.breaker and f"breaker: {report.breaker}", report.error)):
         console.print(f"[bold red]{visible(problem)}[/]", soft_wrap=True)
@@ -66,7 +66,7 @@ def _is(settlement: Settlement, outcome: Outcome, reason: str) -> bool:
 
 
 def _summary(report: Report) -> str:
-    counts = dict(report.in_short())
+    counts = dict(report.summary())
     words = [f"{key.replace('_', ' ')} {counts[key]}" for key in ("checked", "fixed", "unfixable", "already_gone")]
     words += [f"{key} {counts[key]}" for key in ("kept", "waiting")]
     return f"{', '.join(words)} in {report.duration_s:.2f} s" + (" (dry run)" if report.dry_run else "")
@@ -88,8 +88,8 @@ def show_explanation(console: Console, explanation: Explanation) -> None:
 def _show_evidence(console: Console, name: str, part: object, now: str) -> None:
     """A block for each thing looked at; each of several of a kind has its own."""
     if isinstance(part, list) and part:
-        for one in part:
-            _show_evidence(console, name.removesuffix("s"), one, now)
+        for item in part:
+            _show_evidence(console, name.removesuffix("s"), item, now)
         return
     console.print(f"[dim]{visible(name.replace('_', ' '))}[/]" + ("" if part else " none"))
     if not isinstance(part, dict):
@@ -114,7 +114,7 @@ def _describe(value: object, now: str) -> str:
 
 
 def _moment(instant: str, now: str) -> str:
-    """A time to the second, and how far that is from now."""
+    """Return a time to the second, and how far that is from now."""
     return f"{_plain(instant)}, {span_to(instant, now)}"
 
 
@@ -146,7 +146,7 @@ def show_status(console: Console, status: Status) -> None:
     console.print(table)
 
 
-def _pause(pause: PauseTold | None) -> str | None:
+def _pause(pause: PauseJson | None) -> str | None:
     if pause is None:
         return None
     until = f" until {_plain(pause['until'])}" if pause["until"] else ""
@@ -175,7 +175,7 @@ def show_history(console: Console, history: History) -> None:
 
 
 def _told_once(entries: Sequence[Entry]) -> list[tuple[Entry, int, str]]:
-    """Newest first: each entry with how many attempts it stands for, and when the first of them was."""
+    """Return entries newest first, each with how many attempts it stands for and when the first was."""
     told = dict[tuple[str, ...], tuple[Entry, int, str]]()
     for number, entry in enumerate(entries):
         is_attempt = entry["phase"] == "unfixable"
@@ -203,9 +203,9 @@ def show_gone(console: Console, gone: Gone) -> None:
         where = f", from {back['backup']}" if back["backup"] else ""
         line = f"To bring it back: {back['command']} ({kept}{where})"
         console.print(visible(line), soft_wrap=True)
-    for one in gone["timeline"]:
-        by = f" by {one['by']}" if one["by"] and one["by"] not in one["what"] else ""
-        console.print(f"[dim]{_short(one['at'])}[/] {visible(one['what'] + by)}", soft_wrap=True)
+    for item in gone["timeline"]:
+        by = f" by {item['by']}" if item["by"] and item["by"] not in item["what"] else ""
+        console.print(f"[dim]{_short(item['at'])}[/] {visible(item['what'] + by)}", soft_wrap=True)
 
 
 def show_streams(console: Console, found: Listed, *, wide: bool) -> None:
@@ -232,7 +232,7 @@ def show_streams(console: Console, found: Listed, *, wide: bool) -> None:
 
 
 def span_to(instant: str, now: str) -> str:
-    """How far a time is from now."""
+    """Return how far a time is from now."""
     away = (parse_instant(instant) - parse_instant(now)) / SECOND
     return f"in {span(away)}" if away > 0 else f"{span(-away)} ago"
 
@@ -243,8 +243,8 @@ def show_backups(console: Console, found: Mapping[str, Any]) -> None:
         console.print(f"no backups in {visible(found['folder'])}")
         return
     table = Table("at (UTC)", "stream", "messages", "size", "folder", box=None, pad_edge=False)
-    for one in found["backups"]:
-        cells = [_short(one["at"]), one["stream"], str(one["messages"]), size(one["size"]), one["folder"]]
+    for item in found["backups"]:
+        cells = [_short(item["at"]), item["stream"], str(item["messages"]), size(item["size"]), item["folder"]]
         table.add_row(*map(visible, cells))
     console.print(table)
 
@@ -265,7 +265,7 @@ def show_would_drain(console: Console, found: WouldDrains) -> None:
 
 
 def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
-    """The checks by group, each mend on a line of its own, and one line that sums up."""
+    """The checks by group, each fix on a line of its own, and one line that sums up."""
     table = Table(box=None, show_header=False, pad_edge=False)
     group = ""
     for check in diagnosis.checks:
@@ -273,8 +273,8 @@ def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
             group = check.group
             table.add_row("", f"[bold]{group}[/]", "")
         table.add_row(MARKS[check.level], check.name.removeprefix(f"{group}."), visible(check.found))
-        if check.mend:
-            table.add_row("", "", f"[cyan]mend:[/] {visible(check.mend)}")
+        if check.fix:
+            table.add_row("", "", f"[cyan]fix:[/] {visible(check.fix)}")
     console.print(table)
     counts = [(diagnosis.count(level), word) for level, word in ((Level.ERROR, "error"), (Level.WARNING, "warning"))]
     words = [counted(number, word) for number, word in counts]
@@ -284,7 +284,7 @@ def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
 
 @contextmanager
 def progress_bar(console: Console) -> Iterator[OnProgress]:
-    """A bar for passes with many streams to drain; nothing where nobody watches."""
+    """Show a bar for passes with many streams to drain; nothing if nobody watches."""
     columns = (TextColumn("draining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None, visible=False)

@@ -32,14 +32,14 @@ PIPED_WIDTH = 200
 
 
 def settings_of_command() -> Settings:
-    """The settings, checked; what goes wrong is told by the command, so the log is quiet."""
+    """Return the settings, checked; what goes wrong is told by the command, so the log is quiet."""
     settings = read_settings()
     logs.configure("ERROR", settings.log.format)
     return settings
 
 
 def duration_of(flag: str, text: str) -> timedelta:
-    """What a flag says. Exits where it says no duration."""
+    """Return what a flag says. Exits where it says no duration."""
     try:
         return parse_duration(text)
     except ValueError as error:
@@ -47,7 +47,7 @@ def duration_of(flag: str, text: str) -> timedelta:
 
 
 def read_settings() -> Settings:
-    """The settings, checked. Exits with a line a problem."""
+    """Return the settings, checked. Exits with a line a problem."""
     try:
         return load_settings()
     except SettingsError as error:
@@ -55,7 +55,7 @@ def read_settings() -> Settings:
 
 
 def run(work: Callable[[], Awaitable[Result]], domain: str | None = None) -> Result:
-    """Run to the end; an outage is a line and an exit code. `domain` is JetStream's, where one is asked for.
+    """Run to the end; an outage is a line and an exit code. `domain` is JetStream's, if one is asked for.
 
     SIGTERM, too, lets what was begun be put away, such as a server of our own.
     """
@@ -95,7 +95,7 @@ def _on_sigterm(terminated: threading.Event) -> None:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, which takes a fifth off a drain, where it is to be had."""
+    """uvloop's, which takes a fifth off a drain, if it is to be had."""
     try:
         import uvloop  # noqa: PLC0415  # not made for every platform
     except ImportError:

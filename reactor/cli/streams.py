@@ -85,7 +85,7 @@ def _one_of(kind: type[Kind], flag: str, text: str) -> Kind:
 
 
 async def _rows(reconciler: Reconciler, policy: Policy) -> list[ListedRow]:
-    return [listed(one, policy) for one in await reconciler.look()]
+    return [listed(item, policy) for item in await reconciler.inspect()]
 
 
 def _sorted(rows: Sequence[ListedRow], sort: Sort) -> list[ListedRow]:

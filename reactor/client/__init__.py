@@ -23,8 +23,7 @@ __all__ = ["EmitError", "Emitted", "NotPrepared", "Prepared", "aemit", "aprepare
 def __getattr__(name: str) -> object:
     """What prepares a job speaks to Redis, too: imported by whoever does, so that who only emits starts at once."""
     if name not in __all__:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from reactor.client import preparing  # noqa: PLC0415
 
     return getattr(preparing, name)

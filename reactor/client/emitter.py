@@ -52,7 +52,7 @@ class Emitted:
     """It is in memory, and is sent again while this process lives."""
 
     def __bool__(self) -> bool:
-        """Whether the event is safe."""
+        """Return whether the event is safe."""
         return self.error is None
 
 
@@ -213,8 +213,9 @@ class Process:
             try:
                 await lifecycle_stream(js, desired)
             except (PermissionDenied, Refused) as error:
-                message = f"no stream takes {event.subject} yet, and this user cannot make it ({error}): start a worker"
-                raise ProvisionError(message) from error
+                raise ProvisionError(
+                    f"no stream takes {event.subject} yet, and this user cannot make it ({error}): start a worker"
+                ) from error
             return await self._stored(js, event)
 
     async def _stored(self, js: JetStream, event: Event) -> Emitted:

@@ -11,12 +11,12 @@ from reactor.config.settings import Settings, groups, variables
 
 
 def describe() -> list[tuple[str, str, str]]:
-    """(variable, default, help) of every setting."""
+    """Return (variable, default, help) of every setting."""
     return [(name, _shown(field.default), field.description or "") for name, field in variables()]
 
 
 def table() -> str:
-    """The table of docs/settings.md."""
+    """Return the table of docs/settings.md."""
     rows = [
         f"| `{name}` | {f'`{_cell(default)}`' if default else '-'} | {_cell(text)} |"
         for name, default, text in describe()
@@ -29,7 +29,7 @@ def _cell(text: str) -> str:
 
 
 def present(settings: Settings) -> dict[str, str]:
-    """What each variable is now, as it would be written; a secret is masked."""
+    """Return what each variable is now, as it would be written; a secret is masked."""
     values = {}
     for group_name, group in groups().items():
         for name in group.model_fields:
@@ -40,7 +40,7 @@ def present(settings: Settings) -> dict[str, str]:
 
 
 def _masked(secret: str) -> str:
-    """A URL without its credentials; anything else is hidden whole."""
+    """Return a URL without its credentials; anything else is hidden whole."""
     return re.sub(r"//[^/@]*@", "//***@", secret) if "://" in secret else "***"
 
 
@@ -61,7 +61,7 @@ def _shown(default: object) -> str:
 
 
 def _short(span: timedelta) -> str:
-    """A whole number of the largest unit that fits."""
+    """Return a whole number of the largest unit that fits."""
     milliseconds = span // timedelta(milliseconds=1)
     whole = (unit for unit, size in fields.UNITS.items() if milliseconds % size == 0)
     unit = next(unit for unit in whole if unit != "d" or milliseconds > fields.UNITS["d"])  # 24h, then 2d

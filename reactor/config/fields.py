@@ -49,8 +49,7 @@ def parse_duration(text: str) -> timedelta:
             return _not_negative(_ISO.validate_python(text))
     except (OverflowError, ValidationError):
         pass
-    message = f"{text!r} is not a duration; write 90s, 15m, 1h30m, 250ms, seconds or ISO 8601"
-    raise ValueError(message)
+    raise ValueError(f"{text!r} is not a duration; write 90s, 15m, 1h30m, 250ms, seconds or ISO 8601")
 
 
 def _not_negative(span: timedelta) -> timedelta:
@@ -87,8 +86,7 @@ def _pattern(text: str) -> str:
     try:
         groups = re.compile(text, re.ASCII).groupindex
     except (re.error, ValueError, OverflowError, RecursionError) as error:
-        message = f"is no regular expression: {error}"
-        raise ValueError(message) from error
+        raise ValueError(f"is no regular expression: {error}") from error
     if "job_id" not in groups:
         raise ValueError("needs a group (?P<job_id>…) that is the stream's job")
     return text
@@ -119,15 +117,13 @@ def _readable(path: Path | None) -> Path | None:
         try:
             path.read_bytes()
         except OSError as error:
-            message = f"cannot be read: {path}: {error.strerror}"
-            raise ValueError(message) from error
+            raise ValueError(f"cannot be read: {path}: {error.strerror}") from error
     return path
 
 
 def _credentials(path: Path | None) -> Path | None:
     if path is not None and not all(part in path.read_bytes() for part in (b"BEGIN NATS USER JWT", b"NKEY SEED")):
-        message = f"is no credentials file, with a user's JWT and NKey seed: {path}"
-        raise ValueError(message)
+        raise ValueError(f"is no credentials file, with a user's JWT and NKey seed: {path}")
     return path
 
 
@@ -136,14 +132,13 @@ def _authority(path: Path | None) -> Path | None:
         try:
             ssl.create_default_context(cafile=path)
         except ssl.SSLError as error:
-            message = f"holds no certificate: {path}: {error.reason or error}"
-            raise ValueError(message) from error
+            raise ValueError(f"holds no certificate: {path}: {error.reason or error}") from error
     return path
 
 
 def _nats_url(secret: SecretStr) -> SecretStr:
-    for one in secret.get_secret_value().split(","):
-        url = one.strip()
+    for item in secret.get_secret_value().split(","):
+        url = item.strip()
         parts = urlsplit(url if "://" in url else f"nats://{url}")
         try:
             fine = parts.scheme in {"nats", "tls", "ws", "wss"} and parts.hostname and parts.port != 0
@@ -159,8 +154,7 @@ def _redis_url(secret: SecretStr) -> SecretStr:
         parse_redis_url(secret.get_secret_value())
     except TypeError as error:
         parameter = str(error).rpartition(" ")[2].strip("'\"")
-        message = f"has a parameter that redis-py does not know: {parameter}"
-        raise ValueError(message) from error
+        raise ValueError(f"has a parameter that redis-py does not know: {parameter}") from error
     except ValueError as error:
         raise ValueError(_REDIS_URLS + _ESCAPED) from error
     return secret
@@ -176,7 +170,7 @@ def _seed(secret: SecretStr | None) -> SecretStr | None:
 
 
 def with_async_driver(url: str) -> str:
-    """A URL of a database as frameworks write it, for SQLAlchemy's async engine."""
+    """Return a URL of a database as frameworks write it, for SQLAlchemy's async engine."""
     scheme, separator, rest = url.partition("://")
     drivers = {"postgres": "postgresql+asyncpg", "postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
     return drivers.get(scheme, scheme) + separator + rest

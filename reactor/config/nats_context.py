@@ -25,23 +25,19 @@ _FIELDS = {
 
 
 def read_context(name: str) -> dict[str, str]:
-    """What a context says, by the names of our settings. Raises ValueError, which never holds what is in it."""
+    """Return what a context says, by the names of our settings. Raises ValueError, which never holds what is in it."""
     if not re.fullmatch(r"[^/\\\0]+", name) or name in {".", ".."}:
-        message = f"is no name of a context: {name}"
-        raise ValueError(message)
+        raise ValueError(f"is no name of a context: {name}")
     path = _folder() / f"{name}.json"
     try:
         context: Any = read_json(path.read_bytes())
     except FileNotFoundError as error:
-        there = ", ".join(sorted(one.stem for one in _folder().glob("*.json"))) or "none"
-        message = f"there is no context {name} in {_folder()} (there: {there})"
-        raise ValueError(message) from error
+        there = ", ".join(sorted(item.stem for item in _folder().glob("*.json"))) or "none"
+        raise ValueError(f"there is no context {name} in {_folder()} (there: {there})") from error
     except (OSError, ValueError) as error:
-        message = f"context {name} cannot be read: {path} is no JSON that this user may read"
-        raise ValueError(message) from error
+        raise ValueError(f"context {name} cannot be read: {path} is no JSON that this user may read") from error
     if not isinstance(context, dict):
-        message = f"context {name} cannot be read: {path} holds no object"
-        raise ValueError(message)  # noqa: TRY004  # it is the file that is wrong
+        raise ValueError(f"context {name} cannot be read: {path} holds no object")  # noqa: TRY004  # it is the file that is wrong
     said = {ours: context[theirs] for theirs, ours in _FIELDS.items() if isinstance(context.get(theirs), str)}
     if isinstance(seed := context.get("nkey"), str) and seed:
         said["nkey"] = _seed(seed, name)
@@ -49,12 +45,11 @@ def read_context(name: str) -> dict[str, str]:
 
 
 def _seed(path: str, name: str) -> str:
-    """A context names the file of a seed."""
+    """Return the seed from the file that a context names."""
     try:
         return Path(path).expanduser().read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
-        message = f"context {name} names an NKey file that cannot be read: {path}"
-        raise ValueError(message) from error
+        raise ValueError(f"context {name} names an NKey file that cannot be read: {path}") from error
 
 
 def _folder() -> Path:

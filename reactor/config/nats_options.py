@@ -9,7 +9,7 @@ from reactor.core.model import nanoseconds
 
 
 def desired_streams(events: EventsSettings) -> DesiredStreams:
-    """How the streams should be where reactor declares them."""
+    """Return how the streams should be where reactor declares them."""
     return DesiredStreams(
         events_stream=events.stream,
         events_subject=SubjectTemplate(events.subject),
@@ -41,7 +41,7 @@ def nats_options(nats_settings: NatsSettings) -> dict[str, Any]:
 
 
 def servers_of(nats_settings: NatsSettings) -> list[str]:
-    """The server URLs, with whatever credentials they hold."""
+    """Return the server URLs, with whatever credentials they hold."""
     return [url.strip() for url in nats_settings.url.get_secret_value().split(",")]
 
 

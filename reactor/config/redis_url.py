@@ -31,7 +31,7 @@ class RedisAddress:
     sentinel_options: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def namespace(self, name: str) -> str:
-        """The prefix of every key; in a cluster a hash tag, so that all of them are in one slot."""
+        """Return the prefix of every key; in a cluster a hash tag, so that all of them are in one slot."""
         return f"{{{name}}}" if self.kind == "cluster" and not re.search(r"\{[^}]+\}", name) else name
 
 

@@ -43,7 +43,7 @@ class SettingsError(Exception):
 
 
 def _plain_url(data: Any, name: str) -> Any:  # noqa: ANN401  # what pydantic hands to a before-validator
-    """A plain NATS_URL or REDIS_URL counts only where ours is set neither in the environment nor in the file."""
+    """Use a plain NATS_URL or REDIS_URL if ours is set neither in the environment nor in the file."""
     plain = os.environ.get(name) or _env_file().get(name)
     if isinstance(data, dict) and not data.get("url"):
         data.pop("url", None)
@@ -85,13 +85,13 @@ class NatsSettings(BaseSettings):
     nkey: fields.Seed = None
     """NKey seed (SU…), instead of a user."""
     tls_ca: fields.AuthorityFile = None
-    """Path of the authority's certificate, where it is a private one."""
+    """Path of the authority's certificate, if it is a private one."""
     tls_cert: fields.OptionalFile = None
     """Path of a client certificate."""
     tls_key: fields.OptionalFile = None
     """Path of the client certificate's key."""
     domain: fields.OptionalName = None
-    """JetStream domain, where the streams are behind a leaf node."""
+    """JetStream domain, if the streams are behind a leaf node."""
     context: fields.OptionalText = None
     """A context of the nats CLI, for whatever of these is not set."""
 
@@ -104,20 +104,21 @@ class NatsSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        """A certificate and its key, in one file or two."""
+        """Check that a certificate comes with its key, in one file or two."""
         if self.tls_key and not self.tls_cert:
             raise ValueError("_TLS_KEY is set without its certificate: set _TLS_CERT, too")
         try:
             if self.tls_cert:
                 ssl.create_default_context().load_cert_chain(self.tls_cert, self.tls_key)
         except ssl.SSLError as error:
-            message = f"_TLS_CERT and _TLS_KEY are no certificate with its key: {error.reason or error}"
-            raise ValueError(message) from error
+            raise ValueError(
+                f"_TLS_CERT and _TLS_KEY are no certificate with its key: {error.reason or error}"
+            ) from error
         return self
 
 
 class RedisSettings(BaseSettings):
-    """Where the ledger is kept."""
+    """If the ledger is kept."""
 
     model_config = _group("REDIS")
 
@@ -149,7 +150,7 @@ class EventsSettings(BaseSettings):
     max_age: fields.Span = timedelta(days=30)
     """How long the lifecycle stream keeps events, where reactor declares it."""
     max_bytes: fields.Bytes | None = None
-    """Room reserved for the lifecycle stream where reactor declares it, such as 1GiB. Where the account demands a size,
+    """Room reserved for the lifecycle stream where reactor declares it, such as 1GiB. If the account demands a size,
     1 GiB or what is free. A million jobs of eight events each take about 2 GB."""
     dead_letters_max_msgs: Annotated[int, Field(ge=1)] = 100_000
     """Events that could not be read, at most; the oldest go first."""
@@ -333,8 +334,9 @@ class HttpSettings(BaseSettings):
         if self.orders and not self.token:
             raise ValueError("orders on the page need REACTOR_HTTP_TOKEN: whoever has it may pause and restore")
         if self.port and self.host not in LOOPBACK and not (self.token or self.open):
-            message = f"host {self.host} can be reached by others: set REACTOR_HTTP_TOKEN, or REACTOR_HTTP_OPEN=true"
-            raise ValueError(message)
+            raise ValueError(
+                f"host {self.host} can be reached by others: set REACTOR_HTTP_TOKEN, or REACTOR_HTTP_OPEN=true"
+            )
         return self
 
 
@@ -368,12 +370,12 @@ class Settings(BaseModel):
 
 
 def groups() -> dict[str, type[BaseSettings]]:
-    """The groups, by name."""
+    """Return the groups, by name."""
     return {name: cast("type[BaseSettings]", field.annotation) for name, field in Settings.model_fields.items()}
 
 
 def variables() -> Iterator[tuple[str, FieldInfo]]:
-    """Every variable, and what it is."""
+    """Yield every variable, and what it is."""
     for group in groups().values():
         for name, field in group.model_fields.items():
             yield f"{group.model_config['env_prefix']}{name}".upper(), field
@@ -385,7 +387,7 @@ def load_settings() -> Settings:
         _env_file()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError([f"{ENV_FILE}: cannot be read: save it as UTF-8 text that this user may read"]) from error
-    problems = list(_strangers())
+    problems = list(_unknown_variables())
     loaded: dict[str, Any] = {}
     for name, group in groups().items():
         try:
@@ -403,8 +405,8 @@ _SERVICE_LINK = re.compile(
 """What Kubernetes puts into every pod beside a Service called `reactor…`, unless `enableServiceLinks: false`."""
 
 
-def _strangers() -> Iterator[str]:
-    """Names with our prefix that are no setting."""
+def _unknown_variables() -> Iterator[str]:
+    """Yield names with our prefix that are no setting."""
     known = [name for name, _ in variables()]
     given = {*os.environ, *_env_file()}
     for name in sorted(given):

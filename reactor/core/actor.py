@@ -28,6 +28,6 @@ class Actor:
         """Who stands behind a command."""
         return f"{self.user}@{self.host}"
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """As the audit keeps it."""
         return asdict(self) | {"overrides": list(self.overrides)}

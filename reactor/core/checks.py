@@ -1,8 +1,8 @@
-"""A check of `reactor doctor`, with its mend, and all of them together. Pure.
+"""A check of `reactor doctor`, with its fix, and all of them together. Pure.
 
 Laws of a check:
 
-* Each check is one sentence on what is, and where that is not as it should be, one on how to mend it.
+* Each check is one sentence on what is, and if that is not as it should be, one on how to fix it.
 * An error keeps reactor from its work, or endangers a live stream; a warning is for a person to know.
 * What could not be found out is never taken for being in order.
 """
@@ -32,7 +32,7 @@ class Check:
     name: str
     level: Level
     found: str
-    mend: str | None = None
+    fix: str | None = None
 
     @property
     def group(self) -> str:
@@ -40,8 +40,8 @@ class Check:
         return self.name.split(".")[0]
 
     def as_dict(self) -> dict[str, str | None]:
-        """The contract's object."""
-        return {"name": self.name, "level": self.level.value, "found": self.found, "mend": self.mend}
+        """Return the contract's object."""
+        return {"name": self.name, "level": self.level.value, "found": self.found, "fix": self.fix}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Diagnosis:
 
     @classmethod
     def of(cls, checks: Iterable[Check], *, unreachable: bool) -> "Diagnosis":
-        """The checks in the order of their groups, and else as they were made."""
+        """Return the checks in the order of their groups, and else as they were made."""
         ordered = sorted(checks, key=lambda check: GROUPS.index(check.group))
         return cls(tuple(ordered), unreachable)
 
@@ -63,7 +63,7 @@ class Diagnosis:
         return sum(check.level is level for check in self.checks)
 
     def as_dict(self) -> dict[str, Any]:
-        """The contract's object. `ok` is that there is no error."""
+        """Return the contract's object. `ok` is that there is no error."""
         errors, warnings = self.count(Level.ERROR), self.count(Level.WARNING)
         checks = [check.as_dict() for check in self.checks]
         return {"ok": not errors, "errors": errors, "warnings": warnings, "checks": checks}
@@ -74,24 +74,24 @@ def ok(name: str, found: str) -> Check:
     return Check(name, Level.OK, found)
 
 
-def warning(name: str, found: str, mend: str) -> Check:
+def warning(name: str, found: str, fix: str) -> Check:
     """For a person to know."""
-    return Check(name, Level.WARNING, found, mend)
+    return Check(name, Level.WARNING, found, fix)
 
 
-def error(name: str, found: str, mend: str) -> Check:
+def error(name: str, found: str, fix: str) -> Check:
     """Keeps reactor from its work, or endangers a live stream."""
-    return Check(name, Level.ERROR, found, mend)
+    return Check(name, Level.ERROR, found, fix)
 
 
 def size(number: int) -> str:
-    """Bytes for people: `1.42 MB`."""
+    """Return bytes for people: `1.42 MB`."""
     size, unit = next((size for size in _SIZES if number >= size[0]), (1.0, "bytes"))
     return f"{number / size:.3g} {unit}"
 
 
 def some(names: Collection[str]) -> str:
-    """A few of them, and how many more there are."""
+    """Name a few of these, and how many more there are."""
     shown = sorted(names)[:EXAMPLES]
     return ", ".join(shown) + (f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else "")
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr, StringConstraints, ValidationError
 
 from reactor.core.foreign_json import read_json
-from reactor.core.model import UNREADABLE, Event, Malformed, Word, parse_instant
+from reactor.core.model import UNREADABLE, Event, Malformed, StatusEvent, parse_instant
 
 MAX_BYTES = 64 * 1024
 
@@ -30,7 +30,7 @@ class Payload(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class SubjectTemplate:
-    """A subject such as `jobs.lifecycle.{job_id}`, where one whole token is the job's id."""
+    """A subject such as `jobs.lifecycle.{job_id}` in which one whole token is the job's id."""
 
     template: str
 
@@ -40,14 +40,15 @@ class SubjectTemplate:
         return self.template.replace("{job_id}", "*")
 
     def of(self, job_id: str) -> str:
-        """The subject of one job. Raises ValueError where the id is no subject token."""
+        """Return the subject of one job. Raises ValueError if the id is no subject token."""
         if not job_id or any(char in ".*>" or char.isspace() or not char.isprintable() for char in job_id):
-            message = f"job id {job_id!r} cannot be part of a subject: no dots, wildcards, spaces or control characters"
-            raise ValueError(message)
+            raise ValueError(
+                f"job id {job_id!r} cannot be part of a subject: no dots, wildcards, spaces or control characters"
+            )
         return self.template.replace("{job_id}", job_id)
 
     def job_id(self, subject: str) -> str | None:
-        """The job that a subject names, or None where the subject is not of this template."""
+        """Return the job that a subject names, or None if the subject is not of this template."""
         before, _, after = self.template.partition("{job_id}")
         job_id = subject.removeprefix(before).removesuffix(after)
         whole = job_id and "." not in job_id and before + job_id + after == subject
@@ -70,7 +71,7 @@ class DesiredStreams:
 
 
 def _is_text(job_id: str) -> bool:
-    """Whether it was UTF-8 on the wire; bytes that were not are kept as lone surrogates."""
+    """Return whether it was UTF-8 on the wire; bytes that were not are kept as lone surrogates."""
     return not any("\ud800" <= char <= "\udfff" for char in job_id)
 
 
@@ -93,14 +94,13 @@ def read_event(
     except ValueError as error:
         return _malformed(job_id, seq, published_at, str(error))
     occurred_at, remark = _instant_of(time, published_at)
-    return Event(job_id, Word(occurred_at, seq, payload.status, published_at, source), remark)
+    return Event(job_id, StatusEvent(occurred_at, seq, payload.status, published_at, source), remark)
 
 
 def _parse(data: bytes) -> tuple[Payload, str | None, object]:
-    """The payload, who says so, and when, as it stands there."""
+    """Return the payload, who says so, and when, as it stands there."""
     if len(data) > MAX_BYTES:
-        message = f"{len(data)} bytes, more than the {MAX_BYTES} allowed"
-        raise ValueError(message)
+        raise ValueError(f"{len(data)} bytes, more than the {MAX_BYTES} allowed")
     document = read_json(data)
     envelope: dict[str, Any] = document if isinstance(document, dict) and "specversion" in document else {}
     payload = Payload.model_validate(envelope.get("data") if envelope else document)
@@ -124,4 +124,4 @@ def _describe(error: ValidationError) -> str:
 
 
 def _malformed(job_id: str | None, seq: int, published_at: int, reason: str) -> Malformed:
-    return Malformed(job_id, Word(published_at, seq, UNREADABLE, published_at), reason)
+    return Malformed(job_id, StatusEvent(published_at, seq, UNREADABLE, published_at), reason)

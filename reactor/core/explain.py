@@ -9,11 +9,11 @@ from reactor.core.model import (
     Outcome,
     Reason,
     Record,
+    StatusEvent,
     Stream,
     Unfixable,
     Verdict,
     Wait,
-    Word,
     format_instant,
     parse_instant,
 )
@@ -65,7 +65,7 @@ _KEEP = "to keep it: reactor protect {stream}, or, where its job lives, reactor 
 
 
 def sentence(name: str, verdict: Verdict, record: Record | None, coverage: Coverage) -> str:
-    """What will become of a stream, and why."""
+    """Return what will become of a stream, and why."""
     match verdict:
         case Keep(reason):
             fate = "is kept"
@@ -85,7 +85,7 @@ def sentence(name: str, verdict: Verdict, record: Record | None, coverage: Cover
 
 
 def both_words(record: Record) -> str:
-    """The two last words on a job that disagree."""
+    """Return the two last words on a job that disagree."""
     latest, last = record.latest, record.last
     return (
         f"by time {latest.status} ({_to_the_second(latest.occurred_at)}, event {latest.seq}), "
@@ -104,7 +104,7 @@ def deletion_of(entry: Entry | None, oldest: str | None) -> str:
 
 
 def who(entry: Entry) -> str:
-    """The process, and of a command the person and what was overridden."""
+    """Return the process, and of a command the person and what was overridden."""
     actor = entry.get("actor")
     if not actor:
         return entry["by"]
@@ -114,7 +114,7 @@ def who(entry: Entry) -> str:
 
 
 def _condemned(entry: Entry) -> str:
-    """Who said that its job is over."""
+    """Return who said that its job is over."""
     if not entry.get("status"):
         return "no job known"
     event, which = entry.get("event"), ""
@@ -129,8 +129,8 @@ def _messages(entry: Entry) -> str:
     return f"{entry.get('messages', 0)} messages"
 
 
-def said(job_id: str, word: Word) -> str:
-    """One lifecycle event, as a line of a timeline."""
+def said(job_id: str, word: StatusEvent) -> str:
+    """Return one lifecycle event, as a line of a timeline."""
     if word.status == UNREADABLE:
         return (
             f"what was said of job {job_id} (event {word.seq}) could not be read, so it counts as alive: "
@@ -141,7 +141,7 @@ def said(job_id: str, word: Word) -> str:
 
 
 def why(entry: Entry) -> str:
-    """One entry of the audit beside its outcome: for what reason, with what proof, and by whom."""
+    """Return one entry of the audit beside its outcome: for what reason, with what proof, and by whom."""
     detail, parts = entry.get("detail") or "", list[str]()
     if entry["phase"] in ORDERS:
         actor = entry["actor"]
@@ -160,7 +160,7 @@ ORDERS = frozenset({"paused", "resumed", "protected", "unprotected", "restored"}
 
 
 def happened(entry: Entry) -> str:
-    """One entry of the audit, as a line of a timeline."""
+    """Return one entry of the audit, as a line of a timeline."""
     detail, reason = entry.get("detail") or "", entry["reason"]
     rest = f": {detail}" if detail else ""
     match entry["phase"], entry.get("outcome"):
@@ -191,7 +191,7 @@ def _to_the_second(instant: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """A length of time in the two units that matter: `250 ms`, `4.2 s`, `3 min 10 s`, `2 d 4 h`."""
+    """Return a length of time in the two units that matter: `250 ms`, `4.2 s`, `3 min 10 s`, `2 d 4 h`."""
     whole = round(seconds)
     if seconds < 1:
         return f"{seconds * 1000:.{0 if seconds == 0 or seconds >= SHORT_S else 1}f} ms"
@@ -203,7 +203,7 @@ def span(seconds: float) -> str:
 
 
 def changes(reason: Reason, stream: Stream) -> str:
-    """What would change the verdict on a stream, with the very command."""
+    """Return what would change the verdict on a stream, with the very command."""
     keep = _KEEP.format(stream=stream.name, job_id=stream.job_id)
     unprotect = f"reactor unprotect {stream.name}" if stream.protected else "see REACTOR_POLICY_PROTECT"
     text = _CHANGES.get(reason, "Another look.")
@@ -212,5 +212,5 @@ def changes(reason: Reason, stream: Stream) -> str:
 
 
 def would_be(stream: Stream, pause: Pause) -> str:
-    """What will become of a zombie while deleting is paused."""
-    return f"{stream.name} would be drained at the next look, but {pause.in_words()}."
+    """Return what will become of a zombie while deleting is paused."""
+    return f"{stream.name} would be drained at the next look, but {pause.describe()}."

@@ -17,5 +17,4 @@ def read_json(data: bytes | str) -> Any:  # noqa: ANN401  # JSON is anything
     try:
         return from_json(data, allow_inf_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
-        message = str(error) or type(error).__name__
-        raise Unreadable(message) from error
+        raise Unreadable(str(error) or type(error).__name__) from error

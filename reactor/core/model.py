@@ -25,11 +25,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_instant(text: str) -> int:
-    """Nanoseconds since 1970 UTC of an RFC 3339 time. Raises ValueError, also where the offset is left out."""
+    """Return nanoseconds since 1970 UTC of an RFC 3339 time. Raises ValueError, also if the offset is left out."""
     match = _RFC3339.fullmatch(text)
     if match is None:
-        message = f"{text[:40]!r} is not an RFC 3339 time such as 2026-01-31T12:00:00Z"
-        raise ValueError(message)
+        raise ValueError(f"{text[:40]!r} is not an RFC 3339 time such as 2026-01-31T12:00:00Z")
     date, clock, fraction, offset = match.groups()
     return _seconds(f"{date}T{clock}{offset.upper()}") * SECOND + int((fraction or "")[:9].ljust(9, "0"))
 
@@ -42,14 +41,14 @@ def _seconds(text: str) -> int:
 
 
 def format_instant(instant: int) -> str:
-    """The RFC 3339 text of an instant, in UTC with `Z`, without trailing zeros in the fraction."""
+    """Return the RFC 3339 text of an instant, in UTC with `Z`, without trailing zeros in the fraction."""
     seconds, fraction = divmod(instant, SECOND)
     whole = (_EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
     return f"{whole}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
 
 
 def nanoseconds(span: timedelta) -> int:
-    """The span in nanoseconds, exact."""
+    """Return the span in nanoseconds, exact."""
     return span // timedelta(microseconds=1) * 1_000
 
 
@@ -64,7 +63,7 @@ def fold(status: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Word:
+class StatusEvent:
     """What one lifecycle event says of its job. Words compare by `occurred_at`, then by the event's stream sequence."""
 
     occurred_at: int
@@ -74,25 +73,25 @@ class Word:
     published_at: int = field(compare=False)
     """By the clock of the server that stored the event."""
     source: str | None = field(default=None, compare=False)
-    """Who says so, where the emitter tells and the event was just read: the ledger does not keep it."""
+    """Who says so, if the emitter tells and the event was just read: the ledger does not keep it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """What is known of one job: its last word by either order. Emitters' clocks differ, and late news comes last."""
 
-    latest: Word
+    latest: StatusEvent
     """The last one by `occurred_at`."""
-    last: Word
+    last: StatusEvent
     """The last one by stream sequence."""
 
     @classmethod
-    def of(cls, *words: Word) -> "Record":
-        """The record that these words make, in whatever order they come. Raises ValueError where there are none."""
+    def of(cls, *words: StatusEvent) -> "Record":
+        """The record that these words make, in whatever order they come. Raises ValueError if there are none."""
         return cls(max(words), max(words, key=lambda word: word.seq))
 
     def merged(self, other: "Record | None") -> "Record":
-        """What both know together."""
+        """Return what both know together."""
         return self if other is None else Record.of(self.latest, self.last, other.latest, other.last)
 
     @property
@@ -116,27 +115,27 @@ class Event:
     """A lifecycle event that was read: the job and what it says of it."""
 
     job_id: str
-    word: Word
+    word: StatusEvent
     remark: str | None = None
     """What is odd about it, though it counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A lifecycle message that could not be read. `job_id` is None where its subject names no job."""
+    """A lifecycle message that could not be read. `job_id` is None if its subject names no job."""
 
     job_id: str | None
-    word: Word
+    word: StatusEvent
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class DirectoryStatus:
     """What the job system's own directory says of a job."""
 
     status: str
     ended_at: int | None = None
-    """Since when it has that status, where it is over and the directory tells."""
+    """Since when it has that status, if it is over and the directory tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +145,7 @@ class Fence:
     token: str
     until: int
     subjects: tuple[str, ...]
-    """The original subjects; empty where the metadata that holds them cannot be read."""
+    """The original subjects; empty if the metadata that holds them cannot be read."""
     lifted: dict[str, Any] = field(default_factory=dict, hash=False)
     """Further original values of the stream's config, which would keep the barrier from being answered."""
 
@@ -156,7 +155,7 @@ class Consumers:
     """What a stream's consumers show together."""
 
     last_active: int | None
-    """The last delivery or ack; None where there never was one."""
+    """The last delivery or ack; None if there never was one."""
     redelivered: int
     unchanged_since: int | None = None
     """Since when nothing about them has changed: their creation, their activity, and the first sighting of it all."""
@@ -171,9 +170,9 @@ class Stream:
     observed_at: int
     """The server's own clock in that answer: the only `now` a verdict knows."""
     created: int | None = None
-    """None where the server gave no readable time."""
+    """None if the server gave no readable time."""
     reported: bool = True
-    """False where the server named the stream but could not report it whole."""
+    """False if the server named the stream but could not report it whole."""
     protected: bool = False
     fenceable: bool = True
     """False for a mirror, and for a stream that another one mirrors or sources."""
@@ -187,7 +186,7 @@ class Stream:
     last_seq: int = 0
     last_publish: int | None = None
     consumers: Consumers | None = None
-    """None where nobody has asked yet: it costs a request a stream, so only candidates are asked."""
+    """None if nobody has asked yet: it costs a request a stream, so only candidates are asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +201,7 @@ class Coverage:
     """Why it cannot vouch, and what to do, in words for a report."""
 
     def vouches_for(self, created: int) -> bool:
-        """Whether a job that the ledger does not know, with a stream of that age, does not exist."""
+        """Return whether a job that the ledger does not know, with a stream of that age, does not exist."""
         return self.intact and self.since is not None and self.since <= created
 
 

@@ -34,4 +34,4 @@ class Observer:
         """An attempt came to nothing, and a person should look."""
 
 
-FORGETFUL = Observer()
+NULL_OBSERVER = Observer()

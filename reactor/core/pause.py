@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from reactor.core.foreign_json import read_json
 from reactor.core.model import SECOND, format_instant
-from reactor.core.schemas import PauseTold
+from reactor.core.schemas import PauseJson
 
 LONGEST_PAUSE = 10 * 366 * 86_400 * SECOND
 """Nanoseconds. A message that claims more is not an operator's."""
@@ -21,33 +21,33 @@ class Pause:
     since: int
     until: int | None = None
 
-    def stands(self, now: int) -> bool:
-        """Whether it still holds at the server's time `now`."""
+    def is_active(self, now: int) -> bool:
+        """Return whether it still holds at the server's time `now`."""
         return self.until is None or now < self.until
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """For a report."""
         until = f" until {format_instant(self.until)}" if self.until else ""
         return f"deleting is paused by {self.by} since {format_instant(self.since)}{until}: {self.reason}"
 
-    def told(self) -> PauseTold:
+    def as_dict(self) -> PauseJson:
         """As JSON tells of it."""
         until = None if self.until is None else format_instant(self.until)
         return {"by": self.by, "reason": self.reason, "since": format_instant(self.since), "until": until}
 
 
 def pausing(by: str, reason: str, span_ns: int | None) -> bytes:
-    """The message that pauses, for so long or until it is resumed."""
+    """Return the message that pauses, for so long or until it is resumed."""
     return json.dumps({"paused": True, "by": by, "reason": reason, "span_ns": span_ns}).encode()
 
 
 def resuming(by: str) -> bytes:
-    """The message that ends a pause."""
+    """Return the message that ends a pause."""
     return json.dumps({"paused": False, "by": by}).encode()
 
 
 def read_pause(body: bytes, stored_at: int) -> Pause | None:
-    """What the last message says; `stored_at` is the server's own time of it. What cannot be read pauses."""
+    """Return what the last message says; `stored_at` is the server's own time of it. What cannot be read pauses."""
     try:
         said = read_json(body)
         if said["paused"] is False:

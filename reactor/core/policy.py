@@ -5,7 +5,7 @@ Laws of this module:
 * Pure and total: every stream gets a verdict, no clock is read, nothing is awaited.
 * Unknown is not dead. Whatever cannot be read, or nobody vouches for, is never Drain.
 * Live beats everything: a record with a status that is not terminal keeps its stream, whatever its age.
-* A job has ended only where its last word is terminal by both orders, the stream's and the emitters' clocks'. Where
+* A job has ended only if its last word is terminal by both orders, the stream's and the emitters' clocks'. Where
   they disagree it lives; after the dispute guard, without a sign of life, the stream's order counts.
 * The only `now` is the server's own time in the answer that described the stream, so no worker's clock matters.
 
@@ -18,7 +18,20 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 
-from reactor.core.model import Coverage, Drain, Keep, Reason, Record, Stream, Told, Unfixable, Verdict, Wait, Word, fold
+from reactor.core.model import (
+    Coverage,
+    DirectoryStatus,
+    Drain,
+    Keep,
+    Reason,
+    Record,
+    StatusEvent,
+    Stream,
+    Unfixable,
+    Verdict,
+    Wait,
+    fold,
+)
 
 _NEVER_IN_A_NAME = re.compile(r"[ \t\r\n\f.*>/\\]")
 """What nats-server refuses in the name of a stream."""
@@ -53,12 +66,12 @@ class Policy:
     """An operator's word that a job nobody vouches for does not exist. The guards still hold."""
 
     def job_id(self, stream_name: str) -> str | None:
-        """The job of a stream, or None where it is no job stream."""
+        """Return the job of a stream, or None if it is no job stream."""
         match = self.pattern.fullmatch(stream_name)
         return None if match is None or stream_name in self.own_streams else match["job_id"]
 
     def names_of(self, job_id: str) -> frozenset[str] | None:
-        """The names that a stream of this job can have, one or none; None where the pattern leaves several open."""
+        """The names that a stream of this job can have, one or none; None if the pattern leaves several open."""
         ends = _ends_of(self.pattern.pattern)
         if ends is None:
             return None
@@ -74,22 +87,22 @@ class Policy:
         """By a glob in the settings."""
         return any(fnmatchcase(name, glob) for glob in self.protect)
 
-    def ends(self, word: Word) -> bool:
-        """Whether by this word the job system does no more work for the job. Unknown words are live."""
+    def ends(self, word: StatusEvent) -> bool:
+        """Return whether by this word the job system does no more work for the job. Unknown words are live."""
         return fold(word.status) in self.terminal_statuses
 
     def is_terminal(self, record: Record) -> bool:
-        """Whether its last word is terminal, in whichever order one reads them."""
+        """Return whether its last word is terminal, in whichever order one reads them."""
         return self.ends(record.latest) and self.ends(record.last)
 
     def is_disputed(self, record: Record) -> bool:
-        """Whether one of its last words is terminal and the other is not."""
+        """Return whether one of its last words is terminal and the other is not."""
         return self.ends(record.latest) != self.ends(record.last)
 
 
 @cache
 def _ends_of(pattern: str) -> tuple[str, str] | None:
-    """What stands before the job's id and after it, where the pattern says so to the letter."""
+    """Return what stands before the job's id and after it, where the pattern says so to the letter."""
     before, group, rest = pattern.partition("(?P<job_id>")
     depth, end = 1, 0
     for part in re.finditer(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[()]", rest):
@@ -107,7 +120,7 @@ def _ends_of(pattern: str) -> tuple[str, str] | None:
 
 
 def decide(stream: Stream, record: Record | None, coverage: Coverage, policy: Policy) -> Verdict:
-    """The verdict on one stream, from one answer of the server and what the ledger knows of its job."""
+    """Return the verdict on one stream, from one answer of the server and what the ledger knows of its job."""
     if policy.is_protected(stream):
         return Keep(Reason.PROTECTED)
     if not stream.reported:
@@ -124,8 +137,10 @@ def decide(stream: Stream, record: Record | None, coverage: Coverage, policy: Po
     return verdict
 
 
-def by_directory(record: Record | None, told: Told | None, since: int, now: int, policy: Policy) -> Record | None:
-    """The record by which a job is judged that has a directory of its own: the directory's word, `since` then.
+def by_directory(
+    record: Record | None, told: DirectoryStatus | None, since: int, now: int, policy: Policy
+) -> Record | None:
+    """Return the record by which a job is judged that has a directory of its own: the directory's word, `since` then.
 
     A live event that is younger than the idle guard keeps the job whatever the directory says, which may lag behind;
     older events do not count against it.
@@ -134,7 +149,7 @@ def by_directory(record: Record | None, told: Told | None, since: int, now: int,
         return record
     if told is None:
         return None
-    return Record.of(Word(since, record.last.seq if record else 0, told.status, since))
+    return Record.of(StatusEvent(since, record.last.seq if record else 0, told.status, since))
 
 
 def _by_job(stream: Stream, created: int, record: Record | None, coverage: Coverage, policy: Policy) -> Verdict:
@@ -147,7 +162,7 @@ def _by_job(stream: Stream, created: int, record: Record | None, coverage: Cover
     vouched = coverage.vouches_for(created) or policy.assume_missing
     if record is None and not (vouched and policy.absence_counts):
         return Keep(Reason.UNKNOWN)
-    waits = (Wait(one.reason, one.passes_at) for one in guards_of(stream, record, policy) if not one.passed)
+    waits = (Wait(item.reason, item.passes_at) for item in guards_of(stream, record, policy) if not item.passed)
     return next(waits, Drain(Reason.MISSING if record is None else Reason.TERMINAL))
 
 
@@ -172,7 +187,7 @@ def guards_of(stream: Stream, record: Record | None, policy: Policy) -> list[Gua
 
 
 Begins = list[tuple[str, Reason, int | None, int]]
-"""Each guard with the time it began (ns; None where it never did) and how long it lasts."""
+"""Each guard with the time it began (ns; None if it never did) and how long it lasts."""
 
 
 def _passing(stream: Stream, begins: Begins) -> list[Guard]:
@@ -205,7 +220,7 @@ def _of_terminal_job(stream: Stream, record: Record, policy: Policy) -> Begins:
 
 
 def spoke_too_early(stream: Stream, record: Record, policy: Policy) -> bool:
-    """Whether a job was called done, and its work went on."""
+    """Return whether a job was called done, and its work went on."""
     done = policy.is_terminal(record) and fold(record.status) in DONE
     return done and _since_the_end(_consumed_at(stream), record) is not None
 
@@ -215,7 +230,7 @@ def _since_the_end(instant: int | None, record: Record) -> int | None:
 
 
 def _of_missing_job(stream: Stream, policy: Policy) -> Begins:
-    """An operator's word is worth more than a ledger's silence."""
+    """Return the guards of a missing job. An operator's word replaces the missing guard."""
     rows: Begins = [
         ("age_guard", Reason.FRESH, stream.created, policy.age_guard),
         ("idle_guard", Reason.ACTIVE, stream.last_publish, policy.idle_guard),
@@ -230,22 +245,22 @@ def _of_missing_job(stream: Stream, policy: Policy) -> Begins:
 
 
 def _consumed_at(stream: Stream) -> int | None:
-    """The last delivery or ack, as far as anybody asked."""
+    """Return the last delivery or ack, as far as anybody asked."""
     return stream.consumers.last_active if stream.consumers else None
 
 
-def due_at(word: Word, policy: Policy) -> int | None:
+def due_at(word: StatusEvent, policy: Policy) -> int | None:
     """When to look at the stream of a job with this word first; None for a live one."""
     return word.occurred_at + policy.terminal_grace if policy.ends(word) else None
 
 
 def is_over(record: Record, policy: Policy, now: int) -> bool:
-    """Whether what is left of a job without a stream may be tidied away, at the server's time `now`."""
+    """Return whether what is left of a job without a stream may be tidied away, at the server's time `now`."""
     return policy.is_terminal(record) and now >= record.occurred_at + policy.terminal_grace
 
 
 def fell_due(stream: Stream, record: Record | None, policy: Policy) -> int | None:
-    """Since when a zombie is one: when its last guard passed. None where no guard tells."""
+    """Since when a zombie is one: when its last guard passed. None if no guard tells."""
     ends = [] if stream.created is None else [guard.passes_at for guard in guards_of(stream, record, policy)]
     return max(ends, default=None)
 
@@ -258,7 +273,7 @@ class Breaker:
     max_ratio: float
 
     def trips(self, missing: int, checked: int) -> str | None:
-        """The reason to refuse, in words, or None. Both limits must be exceeded."""
+        """Return the reason to refuse, in words, or None. Both limits must be exceeded."""
         if missing <= self.max_missing or missing <= self.max_ratio * checked:
             return None
         return (

@@ -35,19 +35,19 @@ class Report:
     duration_s: float
     breaker: str | None = None
     paused: str | None = None
-    """By whom deleting is paused, since when and why; None where it is not."""
+    """By whom deleting is paused, since when and why; None if it is not."""
     error: str | None = None
     away: bool = False
     """Whether the error is an outage: NATS or Redis is away or takes nothing, or a listing cannot be trusted."""
 
     def count(self, *outcomes: Outcome) -> int:
-        """How many streams ended so."""
+        """Return how many streams ended so."""
         return sum(settlement.outcome in outcomes for settlement in self.settlements)
 
     @property
     def is_held_back(self) -> bool:
         """Whether nothing more could be deleted: by the breaker, or by an operator's word, also on the way."""
-        paused = any(one.reason is Reason.PAUSED for one in self.settlements)
+        paused = any(item.reason is Reason.PAUSED for item in self.settlements)
         return self.breaker is not None or paused or (self.paused is not None and not self.dry_run)
 
     @property
@@ -60,8 +60,8 @@ class Report:
         """How many streams by outcome and reason."""
         return Counter((settlement.outcome, settlement.reason.value) for settlement in self.settlements)
 
-    def in_short(self) -> PassInShort:
-        """The contract's object without its streams."""
+    def summary(self) -> PassInShort:
+        """Return the contract's object without its streams."""
         return {
             "checked": len(self.settlements),
             "fixed": self.count(Outcome.DRAINED, Outcome.WOULD_DRAIN) if not self.breaker else 0,
@@ -77,12 +77,12 @@ class Report:
         }
 
     def as_dict(self) -> Pass:
-        """The contract's object."""
-        return {**self.in_short(), "streams": [describe(one, self.policy) for one in self.settlements]}
+        """Return the contract's object."""
+        return {**self.summary(), "streams": [describe(item, self.policy) for item in self.settlements]}
 
 
 def settlement_of(verdict: Verdict, stream: Stream, record: Record | None, coverage: Coverage) -> Settlement:
-    """A verdict that has no effect, as a settlement."""
+    """Return a verdict that has no effect, as a settlement."""
     match verdict:
         case Keep(reason):
             detail = coverage.gap if reason is Reason.UNKNOWN else None
@@ -99,7 +99,7 @@ def settlement_of(verdict: Verdict, stream: Stream, record: Record | None, cover
 
 
 def describe(settlement: Settlement, policy: Policy) -> StreamRow:
-    """One stream's line of the report."""
+    """Return one stream's line of the report."""
     stream, record = settlement.stream, settlement.record
     terminal = record is not None and policy.is_terminal(record)
     age = (stream.observed_at - stream.created) / SECOND if stream.created and stream.observed_at else None
@@ -114,12 +114,12 @@ def describe(settlement: Settlement, policy: Policy) -> StreamRow:
         until=None if settlement.until is None else format_instant(settlement.until),
         messages=stream.messages,
         redelivered=stream.consumers.redelivered if stream.consumers else None,
-        detail=in_full(settlement),
+        detail=full_detail(settlement),
     )
 
 
 def listed(settlement: Settlement, policy: Policy) -> ListedRow:
-    """One stream's line of a listing: when it is due, and how large it is, beside what the report tells."""
+    """Return one stream's line of a listing: when it is due, and how large it is, beside what the report tells."""
     stream, zombie = settlement.stream, settlement.outcome is Outcome.WOULD_DRAIN
     due = fell_due(stream, settlement.record, policy) if zombie else settlement.until
     return ListedRow(
@@ -130,8 +130,8 @@ def listed(settlement: Settlement, policy: Policy) -> ListedRow:
     )
 
 
-def in_full(settlement: Settlement) -> str | None:
-    """The detail, and of what failed how often, and when it is tried again."""
+def full_detail(settlement: Settlement) -> str | None:
+    """Return the detail, and of what failed how often, and when it is tried again."""
     if not settlement.attempts:
         return settlement.detail
     again = "left to the next full pass" if settlement.retry_s is None else f"tried again in {settlement.retry_s:g} s"

@@ -83,7 +83,7 @@ class Counts(TypedDict):
     oldest_zombie_s: float | None
 
 
-class PauseTold(TypedDict):
+class PauseJson(TypedDict):
     """Who has paused deleting, why, since when, and until when; None for until it is resumed."""
 
     by: str
@@ -99,7 +99,7 @@ class Measures(Counts):
     error: str | None
     coverage: CoverageOfAll
     lag: int
-    pause: PauseTold | None
+    pause: PauseJson | None
     """None where deleting is not paused."""
     last_reconcile: PassInShort | None
 
@@ -164,7 +164,7 @@ class ListedRow(StreamRow):
     bytes: int
     created: str | None
     due_at: str | None
-    """Since when it is due, or when it will be as things stand; None where nothing says so."""
+    """Since when it is due, or when it will be as things stand; None if nothing says so."""
 
 
 class Listed(TypedDict):
@@ -281,7 +281,7 @@ class GuardTold(TypedDict):
     passed: bool
 
 
-class WordTold(TypedDict):
+class StatusEventJson(TypedDict):
     """One lifecycle event."""
 
     status: str
@@ -293,8 +293,8 @@ class WordTold(TypedDict):
 class Dispute(TypedDict):
     """The last events by either order, where they disagree."""
 
-    by_time: WordTold
-    by_sequence: WordTold
+    by_time: StatusEventJson
+    by_sequence: StatusEventJson
 
 
 class StreamEvidence(TypedDict):
@@ -331,8 +331,8 @@ class Evidence(TypedDict):
     """All that a verdict was made of."""
 
     directory: DirectoryTold | None
-    record: WordTold | None
-    last_event: WordTold | None
+    record: StatusEventJson | None
+    last_event: StatusEventJson | None
     disputed: Dispute | None
     coverage: CoverageOfOne
     stream: StreamEvidence

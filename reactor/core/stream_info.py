@@ -42,7 +42,7 @@ Raw = dict[str, Any]
 
 
 def read_stream(raw: Raw, job_id: str, *, reported: bool = True) -> Stream:
-    """A stream as the server described it in an entry of STREAM.LIST or an answer of STREAM.INFO."""
+    """Return a stream as the server described it in an entry of STREAM.LIST or an answer of STREAM.INFO."""
     config, state = raw.get("config") or {}, raw.get("state") or {}
     metadata = config.get("metadata") or {}
     observed_at = instant(raw.get("ts"))
@@ -65,22 +65,22 @@ def read_stream(raw: Raw, job_id: str, *, reported: bool = True) -> Stream:
     )
 
 
-def beside(stream: Stream, sourced: Collection[str]) -> Stream:
-    """The same stream, where these are mirrored or sourced by others."""
+def mark_if_sourced(stream: Stream, sourced: Collection[str]) -> Stream:
+    """Return the same stream, where these are mirrored or sourced by others."""
     return replace(stream, fenceable=False) if stream.name in sourced else stream
 
 
 def _is_whole(state: Raw, published: int | None) -> bool:
-    """Whether the server's figures can be trusted: a time that cannot be read may be a moment ago."""
+    """Return whether the server's figures can be trusted: a time that cannot be read may be a moment ago."""
     with suppress(KeyError, TypeError, ValueError):
         return "last_seq" in state and (published is not None or parse_instant(state["last_ts"]) is not None)
     return False
 
 
 def read_consumers(raws: Iterable[Raw], first_seen: int | None) -> Consumers:
-    """What a stream's consumers show together.
+    """Return what a stream's consumers show together.
 
-    `last_active` is absent before any activity and also after a server restart. Where a consumer has delivered
+    `last_active` is absent before any activity and also after a server restart. If a consumer has delivered
     something and shows no time, `first_seen`, the caller's own first sighting of these figures, stands for it.
     """
     raws = list(raws)
@@ -92,7 +92,7 @@ def read_consumers(raws: Iterable[Raw], first_seen: int | None) -> Consumers:
 
 
 def figures_of(raws: Iterable[Raw]) -> str:
-    """A fingerprint of consumers: it differs where one came or went, was altered, delivered or acked."""
+    """Return a fingerprint of consumers: it differs where one came or went, was altered, delivered or acked."""
     rows = [
         [raw["name"], raw.get("created"), raw.get("config"), [mark.get("consumer_seq") for mark in _marks(raw)]]
         for raw in raws
@@ -101,18 +101,18 @@ def figures_of(raws: Iterable[Raw]) -> str:
 
 
 def _marks(raw: Raw) -> list[Raw]:
-    """What a consumer shows of deliveries and of acknowledgements, where there were any."""
+    """Return what a consumer shows of deliveries and of acknowledgements, if there were any."""
     marks = (raw.get("delivered") or {}, raw.get("ack_floor") or {})
     return [mark for mark in marks if mark.get("consumer_seq")]
 
 
 def is_silent(raws: Iterable[Raw]) -> bool:
-    """Whether a consumer has worked and shows no time of it: the server was restarted since."""
+    """Return whether a consumer has worked and shows no time of it: the server was restarted since."""
     return any(instant(mark.get("last_active")) is None for raw in raws for mark in _marks(raw))
 
 
 def instant(text: object) -> int | None:
-    """An instant of the server's; None for what is absent, unreadable or Go's zero time (year 1)."""
+    """Return an instant of the server's; None for what is absent, unreadable or Go's zero time (year 1)."""
     with suppress(ValueError):
         instant = parse_instant(text) if isinstance(text, str) else 0
         return instant if instant > 0 else None
@@ -125,7 +125,7 @@ def fenced_subject(name: str, token: str) -> str:
 
 
 def barrier_headers(name: str) -> dict[str, str]:
-    """Headers of a message that the stream refuses and never stores: no stream can have this last sequence.
+    """Return headers of a message that the stream refuses and never stores: no stream can have this last sequence.
 
     The refusal (10071) names the end of the stream. Every publisher that expects a sequence provokes it, so it leaves
     the stream as it was. https://docs.nats.io/nats-concepts/jetstream/headers
@@ -134,13 +134,13 @@ def barrier_headers(name: str) -> dict[str, str]:
 
 
 def headers_size(headers: Mapping[str, str]) -> int:
-    """Bytes of these headers on the wire. They count against `max_payload` and `max_msg_size`."""
+    """Return bytes of these headers on the wire. They count against `max_payload` and `max_msg_size`."""
     lines = sum(len(key) + len(value.encode()) + len(": \r\n") for key, value in headers.items())
     return lines + len("NATS/1.0\r\n\r\n")
 
 
 def read_fence(config: Raw, observed_at: int) -> Fence | None:
-    """The fence that a stream is behind, or None. One that cannot be read has no subjects.
+    """Return the fence that a stream is behind, or None. One that cannot be read has no subjects.
 
     What a stream hears by its own subjects is not fenced, whatever its metadata says: that may be forged, or copied
     along with a config. Of what the metadata wants given back, only the keys in `LIFTABLE` are believed.
@@ -155,7 +155,7 @@ def read_fence(config: Raw, observed_at: int) -> Fence | None:
     except (KeyError, ValueError, TypeError):
         return Fence(token, 0, ())
     ours = subjects == [fenced_subject(name, token)] and until - observed_at <= LONGEST_LEASE
-    whole = isinstance(original, list) and all(isinstance(one, str) for one in original) and isinstance(lifted, dict)
+    whole = isinstance(original, list) and all(isinstance(item, str) for item in original) and isinstance(lifted, dict)
     if not (ours and whole):
         return Fence(token, until, ())
     believed = {key: lifted[key] for key, open_value in LIFTABLE.items() if type(lifted.get(key)) is type(open_value)}
@@ -168,7 +168,7 @@ while messages are in the stream's queue destroys or misfiles messages that were
 
 
 def lifted_of(config: Raw) -> Raw:
-    """The values of a config that would keep the barrier from being answered.
+    """Return the values of a config that would keep the barrier from being answered.
 
     A stream with `no_ack` answers nothing. One that takes only messages smaller than the barrier's headers refuses them
     with 10054, which does not name its end.
@@ -179,7 +179,7 @@ def lifted_of(config: Raw) -> Raw:
 
 
 def fenced(config: Raw, fence: Fence) -> Raw:
-    """The server's own config with the subjects taken away and the fence written into its metadata."""
+    """Return the server's own config with the subjects taken away and the fence written into its metadata."""
     metadata = (config.get("metadata") or {}) | {
         FENCE_TOKEN_KEY: fence.token,
         FENCE_UNTIL_KEY: format_instant(fence.until),
@@ -191,7 +191,7 @@ def fenced(config: Raw, fence: Fence) -> Raw:
 
 
 def unfenced(config: Raw, fence: Fence) -> Raw:
-    """The config as it stands now, with what this fence has taken given back.
+    """Return the config as it stands now, with what this fence has taken given back.
 
     What others have changed behind the fence stays: a protection, a limit, subjects of their own.
     """
@@ -203,7 +203,7 @@ def unfenced(config: Raw, fence: Fence) -> Raw:
 
 
 def silent_followers(raw: Raw, elapsed_s: float) -> str | None:
-    """Why a replicated stream's leader may not be its leader any more, or None if it still is.
+    """Return why a replicated stream's leader may not be its leader any more, or None if it still is.
 
     `raw` is the leader's own answer, `elapsed_s` how long ago it was asked for. A follower elects nobody within 4 s of
     hearing from its leader. So a majority must have been heard within `LEADER_HEARD_S`, and no follower may have fallen
@@ -223,7 +223,7 @@ def silent_followers(raw: Raw, elapsed_s: float) -> str | None:
 
 
 def _silence_s(follower: Raw, elapsed_s: float) -> float:
-    """Seconds since the leader heard from it. The server shows 0 also for one that was never heard."""
+    """Return seconds since the leader heard from it. The server shows 0 also for one that was never heard."""
     active_s = follower.get("active", 0) / SECOND
     if active_s or follower.get("current"):
         return float(active_s) + elapsed_s
@@ -244,12 +244,12 @@ def recipe_of(raw: Raw, fence: Fence | None, consumers: Sequence[Raw]) -> Raw:
     return {
         "config": unfenced(config, fence) if fence else config,
         "last_seq": (raw.get("state") or {}).get("last_seq", 0),
-        "consumers": [{key: one[key] for key in kept if key in one} for one in consumers],
+        "consumers": [{key: item[key] for key in kept if key in item} for item in consumers],
     }
 
 
-def with_protection(config: Raw, *, protected: bool) -> Raw:
-    """The server's own config with the word in its metadata that nothing may drain it, or without.
+def protected_config(config: Raw, *, protected: bool) -> Raw:
+    """Return the server's own config with the word in its metadata that nothing may drain it, or without.
 
     The `max_age` of a restored stream stays off all the same: given back, it would let older messages expire at once.
     """
@@ -258,26 +258,26 @@ def with_protection(config: Raw, *, protected: bool) -> Raw:
 
 
 def max_age_off(config: Raw) -> int | None:
-    """The `max_age` (ns) that a restored stream had and has no more; None if nothing was taken from it."""
+    """Return the `max_age` (ns) that a restored stream had and has no more; None if nothing was taken from it."""
     max_age = (config.get("metadata") or {}).get(MAX_AGE_KEY, "")
     return int(max_age) if re.fullmatch("[0-9]{1,18}", max_age) and not config.get("max_age") else None
 
 
 def unfinished(config: Raw, what: str) -> Raw:
-    """The config of a stream that is being restored and lacks this so far: its `messages` or its `consumers`."""
+    """Return the config of a stream that is being restored and lacks this so far: its `messages` or its `consumers`."""
     metadata = config.get("metadata") or {}
     return config if config.get("sealed") else config | {"metadata": metadata | {UNFINISHED_KEY: what}}
 
 
 def lacks(config: Raw) -> str | None:
-    """What a restore that was broken off has left undone; None if it is whole."""
+    """Return what a restore that was broken off has left undone; None if it is whole."""
     what = (config.get("metadata") or {}).get(UNFINISHED_KEY)
     return None if what is None else str(what)
 
 
-def brought_back(config: Raw) -> Raw:
-    """The config of a restored stream: protected, and its messages stay, which may be too old for it by now."""
-    config = with_protection(config, protected=True)
+def restored_config(config: Raw) -> Raw:
+    """Return the config of a restored stream: protected, and its messages stay, which may be too old for it by now."""
+    config = protected_config(config, protected=True)
     if not config.get("max_age"):
         return config
     return config | {"max_age": 0, "metadata": config["metadata"] | {MAX_AGE_KEY: str(config["max_age"])}}

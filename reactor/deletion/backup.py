@@ -3,12 +3,12 @@
 import asyncio
 from typing import Literal
 
-from reactor.backups.store import Backup, BackupFailed, Manifest, Shelf
+from reactor.backups.store import Backup, BackupFailed, BackupStore, Manifest
 from reactor.core.actor import Actor
 from reactor.core.model import SECOND, format_instant
 from reactor.core.stream_info import LONGEST_LEASE, has_work_left, recipe_of
-from reactor.deletion.fencing import Fenced, Tenure
-from reactor.deletion.inspection import Look
+from reactor.deletion.fencing import Fenced, HeldLease
+from reactor.deletion.inspection import Inspection
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import JetStreamError
 from reactor.jetstream.snapshots import snapshot
@@ -26,62 +26,61 @@ MARGIN_S = 60.0
 """What a lease must be shorter than the longest by, so that its fence can be told from garbage."""
 
 
-class Keeper:
+class BackupWriter:
     """One process's."""
 
-    def __init__(self, js: JetStream, shelf: Shelf, when: When, actor: Actor) -> None:
+    def __init__(self, js: JetStream, backup_store: BackupStore, when: When, actor: Actor) -> None:
         """`when` says which streams get one; `actor` is told of in each."""
         self._js = js
-        self._shelf = shelf
+        self._backup_store = backup_store
         self._when = when
         self._actor = actor
         self._room = asyncio.Semaphore(AT_ONCE)
 
-    def wants(self, look: Look) -> bool:
-        """Whether there must be a backup before this stream goes."""
-        return self._when == "always" or has_work_left(look.stream.messages, look.consumers)
+    def wants(self, inspection: Inspection) -> bool:
+        """Return whether there must be a backup before this stream goes."""
+        return self._when == "always" or has_work_left(inspection.stream.messages, inspection.consumers)
 
-    def time_for(self, look: Look, lease_s: float) -> float:
-        """Seconds for fence, backup and deletion, where the lease alone would not do."""
+    def time_for(self, inspection: Inspection, lease_s: float) -> float:
+        """Return seconds for fence, backup and deletion, where the lease alone would not do."""
         longest = LONGEST_LEASE / SECOND - MARGIN_S
-        return max(lease_s, min(lease_s + BESIDE_S + look.stream.size / SLOWEST, longest))
+        return max(lease_s, min(lease_s + BESIDE_S + inspection.stream.size / SLOWEST, longest))
 
-    async def take(self, behind: Fenced, tenure: Tenure) -> Backup:
-        """The backup of a stream whose end is proven. Raises BackupFailed."""
-        look = behind.look
+    async def take(self, behind: Fenced, held_lease: HeldLease) -> Backup:
+        """Return the backup of a stream whose end is proven. Raises BackupFailed."""
+        inspection = behind.inspection
         try:
-            async with asyncio.timeout(tenure.deadline - tenure.monotonic()), self._room:
-                await asyncio.to_thread(self._shelf.make_room, look.stream.size)
+            async with asyncio.timeout(held_lease.deadline - held_lease.monotonic()), self._room:
+                await asyncio.to_thread(self._backup_store.make_room, inspection.stream.size)
                 with span("backup"):
                     return await self._write(behind)
         except TimeoutError as error:
             raise BackupFailed("the backup took longer than the stream could be held; it is tried again") from error
         except JetStreamError as error:
-            message = f"the server gave no snapshot of it: {error}"
-            raise BackupFailed(message) from error
+            raise BackupFailed(f"the server gave no snapshot of it: {error}") from error
 
     def settled(self, backup: Backup) -> None:
         """Say that the deletion that relied on this backup is over."""
-        self._shelf.settled(backup)
+        self._backup_store.settled(backup)
 
     async def _write(self, behind: Fenced) -> Backup:
-        look = behind.look
-        made_of = recipe_of(behind.raw, behind.fence, look.consumers)
+        inspection = behind.inspection
+        made_of = recipe_of(behind.raw, behind.fence, inspection.consumers)
         manifest = Manifest(
-            stream=look.stream.name,
-            job_id=look.stream.job_id,
-            at=format_instant(look.stream.observed_at),
+            stream=inspection.stream.name,
+            job_id=inspection.stream.job_id,
+            at=format_instant(inspection.stream.observed_at),
             by=self._actor.by,
-            reason=look.verdict.reason.value,
-            messages=look.stream.messages,
-            last_seq=look.stream.last_seq,
+            reason=inspection.verdict.reason.value,
+            messages=inspection.stream.messages,
+            last_seq=inspection.stream.last_seq,
             consumers=made_of["consumers"],
         )
-        async with self._shelf.draft() as draft:
-            described = await snapshot(self._js, look.stream.name, draft.write)
+        async with self._backup_store.draft() as draft:
+            described = await snapshot(self._js, inspection.stream.name, draft.write)
             description = {"config": made_of["config"], "state": described["state"]}
-            return await self._shelf.place(draft, manifest, description)
+            return await self._backup_store.place(draft, manifest, description)
 
     def address_of(self, backup: Backup) -> str:
-        """Where it is, for the audit: each machine has its own."""
+        """Return the address of a backup for the audit: each machine has its own folder."""
         return f"{self._actor.host}:{backup.folder.resolve()}"

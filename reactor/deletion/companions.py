@@ -24,19 +24,19 @@ class Companions:
 
     async def survey(self, topology: Topology) -> Topology:
         """Look once for many streams which companions there are. What could not be seen is in `unseen`."""
-        homes: dict[str, list[str]] = {}
+        consumer_locations: dict[str, list[str]] = {}
         unseen: list[str] = []
-        for stream in topology.captors if self._templates else ():
+        for stream in topology.advisory_streams if self._templates else ():
             try:
                 for consumer in await self._reads.consumer_names(stream):
-                    homes.setdefault(consumer, []).append(stream)
+                    consumer_locations.setdefault(consumer, []).append(stream)
             except JetStreamError as error:  # a node away takes its streams along
                 unseen.append(f"companions on {stream} could not be looked up: {error}")
-        return replace(topology, homes=homes, unseen=tuple(unseen))
+        return replace(topology, consumer_locations=consumer_locations, unseen=tuple(unseen))
 
     def jobs(self, topology: Topology) -> set[str]:
-        """The jobs that have companions there."""
-        return {job_id for consumer in topology.homes or () for job_id in self._jobs_of(consumer)}
+        """Return the jobs that have companions there."""
+        return {job_id for consumer in topology.consumer_locations or () for job_id in self._jobs_of(consumer)}
 
     def _jobs_of(self, consumer: str) -> Iterator[str]:
         for template in self._templates:
@@ -58,9 +58,13 @@ class Companions:
 
 
 def _homes_of(consumer: str, topology: Topology) -> Sequence[str]:
-    return topology.captors if topology.homes is None else topology.homes.get(consumer, ())
+    return (
+        topology.advisory_streams
+        if topology.consumer_locations is None
+        else topology.consumer_locations.get(consumer, ())
+    )
 
 
 def orphaned(coverage: Coverage, records: Mapping[str, Record], policy: Policy, now: int) -> list[str]:
-    """Jobs that have been over for long enough, by the server's time: what they left behind may go."""
+    """Return jobs that have been over for long enough, by the server's time: what they left behind may go."""
     return [job_id for job_id, record in records.items() if coverage.intact and is_over(record, policy, now)]

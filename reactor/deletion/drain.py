@@ -1,7 +1,7 @@
 """The effect: `drain_stream`, the only place that deletes.
 
 STREAM.DELETE takes no precondition. Check-then-delete destroys acknowledged messages in most races with a publisher,
-and looking again behind a fence proves nothing where the nodes of a cluster are milliseconds apart: what the stream's
+and looking again behind a fence proves nothing if the nodes of a cluster are milliseconds apart: what the stream's
 leader has proposed and not committed is in no STREAM.INFO, and is acknowledged a moment later (measured). Only the
 stream's own order can tell. So:
 
@@ -32,27 +32,36 @@ from reactor.core.model import SECOND, Drain, Outcome, Reason, Settlement, Unfix
 from reactor.core.pause import Pause
 from reactor.core.policy import fell_due
 from reactor.core.stream_info import recipe_of
-from reactor.deletion.backup import Keeper
+from reactor.deletion.backup import BackupWriter
 from reactor.deletion.failpoints import Point, reach
-from reactor.deletion.fencing import Fenced, Fencing, NothingProven, Proven, Tenure, TenureOver, finished
-from reactor.deletion.inspection import ANEW, Judge, Look, Target, blank, is_same, paused, unseen
+from reactor.deletion.fencing import Fenced, Fencing, HeldLease, LeaseExpired, NothingProven, Proven, finished
+from reactor.deletion.inspection import (
+    ANEW,
+    Inspection,
+    Inspector,
+    Target,
+    empty_settlement,
+    is_same,
+    paused,
+    unreachable_settlement,
+)
 from reactor.deletion.resources import Resources
 from reactor.jetstream.errors import JetStreamError, NobodyThere, NotFound, PermissionDenied, Unanswered
-from reactor.job_status.ledger_directory import Known, Snapshot
+from reactor.job_status.ledger_directory import JobReading, Snapshot
 from reactor.store.leases import Lease
 from reactor.telemetry.traces import span
 
 log = structlog.get_logger(__name__)
 
 
-def _given_back(look: Look, error: BaseException) -> Settlement:
+def _given_back(inspection: Inspection, error: BaseException) -> Settlement:
     """The settlement of a stream that was unfenced because of this error. Raises the error if it is not about it."""
     match error:
         case BackupFailed():
-            return look.settled(Outcome.UNFIXABLE, Reason.BACKUP_FAILED, f"{error}; so it was not deleted")
+            return inspection.settled(Outcome.UNFIXABLE, Reason.BACKUP_FAILED, f"{error}; so it was not deleted")
         case NothingProven() | Unanswered():
             detail = f"{error}; it was given back, and is looked at again later"
-            return look.settled(Outcome.KEPT, Reason.UNKNOWN, detail)
+            return inspection.settled(Outcome.KEPT, Reason.UNKNOWN, detail)
         case _:
             raise error
 
@@ -63,18 +72,18 @@ class Drainer:
     def __init__(
         self,
         resources: Resources,
-        judge: Judge,
+        judge: Inspector,
         lease_s: float,
         monotonic: Callable[[], float] = time.monotonic,
-        keeper: Keeper | None = None,
+        backup_writer: BackupWriter | None = None,
     ) -> None:
         """`lease_s` is the time for one stream; `keeper` makes backups, None where none are wanted."""
         self._ledger = resources.ledger
         self._directory = resources.directory
         self._companions = resources.companions
         self._rights = resources.rights
-        self._pausing = resources.pausing
-        self._keeper = keeper
+        self._pause_gate = resources.pause_gate
+        self._backup_writer = backup_writer
         self._recorder = resources.recorder
         self._judge = judge
         self._fencing = Fencing(resources, judge.policy)
@@ -82,137 +91,154 @@ class Drainer:
         self._monotonic = monotonic
 
     async def drain_stream(self, snapshot: Snapshot, target: Target, under: Lease | None = None) -> Settlement:
-        """Settle one stream: look, and where it is a zombie, fence it, prove its end, and delete it.
+        """Settle one stream: look, and if it is a zombie, fence it, prove its end, and delete it.
 
         `under` is the lease of the pass it belongs to, without which nothing is begun. Raises LedgerError and
         LeaseLost; what JetStream refuses or leaves open is in the settlement.
         """
         with span("drain", stream=target.name, job_id=target.job_id) as traced:
-            tenure = Tenure.begin(target.name, self._lease_s, self._monotonic)
-            known = await self._directory.lease_and_look_up(snapshot, tenure.lease, target.job_id, under)
+            held_lease = HeldLease.begin(target.name, self._lease_s, self._monotonic)
+            known = await self._directory.lease_and_read_job(snapshot, held_lease.lease, target.job_id, under)
             if known is None:
-                settlement = blank(target, Outcome.WAITING, Reason.FENCED, "another replica is working on it")
+                settlement = empty_settlement(
+                    target, Outcome.WAITING, Reason.FENCED, "another replica is working on it"
+                )
             else:
-                settlement = await self._settle(snapshot, target, known, tenure)
+                settlement = await self._settle(snapshot, target, known, held_lease)
                 self._recorder.judged(settlement)
-                await self._give_back(tenure.lease, settlement)
+                await self._give_back(held_lease.lease, settlement)
             traced.set(outcome=settlement.outcome.value, reason=settlement.reason.value)
             return settlement
 
     async def _give_back(self, lease: Lease, settlement: Settlement) -> None:
-        """The lease; but where an answer is missing nobody touches the stream until the lease has run out."""
+        """Give the lease back, unless an answer is missing: then nobody touches the stream until it has run out."""
         if settlement.outcome is Outcome.DRAINED:
             await self._ledger.records.retire(settlement.stream.job_id, settlement.record, lease)
             await reach(Point.FORGOTTEN, settlement.stream.name)
         elif settlement.reason is not Reason.OUTCOME_UNKNOWN:
             await self._ledger.leases.release(lease)
 
-    async def _settle(self, snapshot: Snapshot, target: Target, known: Known, tenure: Tenure) -> Settlement:
+    async def _settle(self, snapshot: Snapshot, target: Target, known: JobReading, held_lease: HeldLease) -> Settlement:
         try:
             with span("look"):
-                look, pause = await asyncio.gather(self._judge.look(snapshot, target, known), self._pausing.standing())
+                inspection, pause = await asyncio.gather(
+                    self._judge.inspect(snapshot, target, known), self._pause_gate.active_pause()
+                )
             await reach(Point.LOOKED, target.name)
-            if not is_same(look, target):
-                return blank(target, Outcome.KEPT, Reason.UNKNOWN, ANEW)
-            if not isinstance(look.verdict, Drain):
-                return await self._leave(look, tenure)
+            if not is_same(inspection, target):
+                return empty_settlement(target, Outcome.KEPT, Reason.UNKNOWN, ANEW)
+            if not isinstance(inspection.verdict, Drain):
+                return await self._leave(inspection, held_lease)
             if not self._judge.policy.deletes:
-                return await self._report(look, tenure)
+                return await self._report(inspection, held_lease)
             if pause:
-                return await self._hold_back(look, tenure, paused(look, pause))
+                return await self._hold_back(inspection, held_lease, paused(inspection, pause))
             if why := self._rights.paused:
-                settlement = look.settled(Outcome.UNFIXABLE, Reason.DELETES_PAUSED, why)
-                return await self._hold_back(look, tenure, settlement)
+                settlement = inspection.settled(Outcome.UNFIXABLE, Reason.DELETES_PAUSED, why)
+                return await self._hold_back(inspection, held_lease, settlement)
         except NotFound:
             return await self._gone(snapshot, target)
-        except TenureOver as over:
-            return blank(target, Outcome.WAITING, Reason.FENCED, str(over))
+        except LeaseExpired as over:
+            return empty_settlement(target, Outcome.WAITING, Reason.FENCED, str(over))
         except JetStreamError as error:
-            return unseen(target, error)
-        return await self._drain(look, look.verdict.reason, tenure)
+            return unreachable_settlement(target, error)
+        return await self._drain(inspection, inspection.verdict.reason, held_lease)
 
-    async def _leave(self, look: Look, tenure: Tenure) -> Settlement:
-        """Not a zombie: give it its subjects back where a fence has outlived its lease.
+    async def _leave(self, inspection: Inspection, held_lease: HeldLease) -> Settlement:
+        """Leave a stream that is no zombie; lift a fence that has outlived its lease.
 
         A deletion of it that somebody had begun is over, too, and is accounted for.
         """
-        fence = look.stream.fence
-        if fence and look.verdict == Wait(Reason.FENCED, fence.until):
-            return look.by_verdict()
-        if fence and fence.subjects and not isinstance(look.verdict, Unfixable):
-            settlement = await self._fencing.unfence(Fenced(look, look.raw, fence, look.asked_at), tenure)
+        fence = inspection.stream.fence
+        if fence and inspection.verdict == Wait(Reason.FENCED, fence.until):
+            return inspection.by_verdict()
+        if fence and fence.subjects and not isinstance(inspection.verdict, Unfixable):
+            settlement = await self._fencing.unfence(
+                Fenced(inspection, inspection.raw, fence, inspection.asked_at), held_lease
+            )
         else:
-            settlement = look.by_verdict()
+            settlement = inspection.by_verdict()
         await self._recorder.account(settlement)
         return settlement
 
-    async def _report(self, look: Look, tenure: Tenure) -> Settlement:
-        """A zombie that is told of, and left alone; what a fence has taken it gets back."""
-        if look.stream.fence:
-            return await self._fencing.unfence(Fenced(look, look.raw, look.stream.fence, look.asked_at), tenure)
-        settlement = look.by_verdict()
+    async def _report(self, inspection: Inspection, held_lease: HeldLease) -> Settlement:
+        """Report a zombie and leave it alone; lift a fence that stands."""
+        if inspection.stream.fence:
+            return await self._fencing.unfence(
+                Fenced(inspection, inspection.raw, inspection.stream.fence, inspection.asked_at), held_lease
+            )
+        settlement = inspection.by_verdict()
         await self._recorder.report(settlement)
         return settlement
 
-    async def _hold_back(self, look: Look, tenure: Tenure, settlement: Settlement) -> Settlement:
-        """A zombie that may not be deleted now; no stream stays fenced for that."""
-        if look.stream.fence:
+    async def _hold_back(self, inspection: Inspection, held_lease: HeldLease, settlement: Settlement) -> Settlement:
+        """Hold a zombie back that may not be deleted now; lift a fence that stands."""
+        if inspection.stream.fence:
             with suppress(PermissionDenied):  # then it is this very right that is missing
-                await self._fencing.unfence(Fenced(look, look.raw, look.stream.fence, look.asked_at), tenure)
+                await self._fencing.unfence(
+                    Fenced(inspection, inspection.raw, inspection.stream.fence, inspection.asked_at), held_lease
+                )
         return settlement
 
-    async def _drain(self, look: Look, reason: Reason, tenure: Tenure) -> Settlement:
+    async def _drain(self, inspection: Inspection, reason: Reason, held_lease: HeldLease) -> Settlement:
         """Fence, prove, delete. From the fence on, a missing answer leaves everything as it is."""
-        settlement, made_of = look.by_verdict(), recipe_of(look.raw, look.stream.fence, look.consumers)
-        intent, held = await self._recorder.begin(settlement, tenure.lease, look.grounds(self._judge.policy), made_of)
+        settlement, made_of = (
+            inspection.by_verdict(),
+            recipe_of(inspection.raw, inspection.stream.fence, inspection.consumers),
+        )
+        intent, held = await self._recorder.begin(
+            settlement, held_lease.lease, inspection.grounds(self._judge.policy), made_of
+        )
         try:
-            tenure = await self._with_time_for_a_backup(look, tenure)
-            tenure.check("fence", held=held)
-            settlement = await self._fence_and_delete(look, reason, tenure)
+            held_lease = await self._with_time_for_a_backup(inspection, held_lease)
+            held_lease.check("fence", held=held)
+            settlement = await self._fence_and_delete(inspection, reason, held_lease)
         except NotFound:
-            settlement = look.settled(Outcome.ALREADY_GONE, reason)
-        except TenureOver as over:
-            settlement = look.settled(Outcome.WAITING, Reason.FENCED, str(over))
+            settlement = inspection.settled(Outcome.ALREADY_GONE, reason)
+        except LeaseExpired as over:
+            settlement = inspection.settled(Outcome.WAITING, Reason.FENCED, str(over))
         except PermissionDenied as error:
             self._rights.pause(str(error))
-            settlement = look.settled(Outcome.UNFIXABLE, Reason.DELETES_PAUSED, str(error))
+            settlement = inspection.settled(Outcome.UNFIXABLE, Reason.DELETES_PAUSED, str(error))
         except Unanswered as error:
             detail = f"{error}; it is looked at again later"
-            return look.settled(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, detail)
+            return inspection.settled(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, detail)
         except JetStreamError as error:
-            settlement = look.settled(Outcome.UNFIXABLE, Reason.REFUSED, str(error))
+            settlement = inspection.settled(Outcome.UNFIXABLE, Reason.REFUSED, str(error))
         await self._recorder.end(intent, settlement)
         return settlement
 
-    async def _fence_and_delete(self, look: Look, reason: Reason, tenure: Tenure) -> Settlement:
+    async def _fence_and_delete(self, inspection: Inspection, reason: Reason, held_lease: HeldLease) -> Settlement:
         """Fence, prove, delete. Whatever is raised behind the fence unfences first, if no deletion is under way."""
-        behind = await self._fencing.fence(look, tenure)
+        behind = await self._fencing.fence(inspection, held_lease)
         try:
-            proof, backup = await self._prove(behind, tenure)
+            proof, backup = await self._prove(behind, held_lease)
         except NotFound:
             raise
         except BaseException as error:  # noqa: BLE001  # no error, bug or cancellation may leave the stream fenced
-            return await self._give_up(behind, tenure, error)
+            return await self._give_up(behind, held_lease, error)
         if isinstance(proof, Pause):
-            settlement = await self._fencing.unfence(behind, tenure)
-            return settlement if settlement.outcome is Outcome.UNFIXABLE else paused(look, proof)
-        if isinstance(proof, Look):
-            return await self._fencing.unfence(behind, tenure, because=proof)
-        kept = await self._delete(behind, proof, tenure)
-        if backup and self._keeper:
-            self._keeper.settled(backup)
+            settlement = await self._fencing.unfence(behind, held_lease)
+            return settlement if settlement.outcome is Outcome.UNFIXABLE else paused(inspection, proof)
+        if isinstance(proof, Inspection):
+            return await self._fencing.unfence(behind, held_lease, because=proof)
+        kept = await self._delete(behind, proof, held_lease)
+        if backup and self._backup_writer:
+            self._backup_writer.settled(backup)
         if kept is not None:
             return kept
-        late_s = self._late_s(look)
-        await reach(Point.DELETED, look.stream.name)
-        left = await self._companions.delete(look.snapshot.topology, look.stream.job_id)
-        return replace(look.settled(Outcome.DRAINED, reason, left), late_s=late_s, backup=self._address_of(backup))
+        late_s = self._late_s(inspection)
+        await reach(Point.DELETED, inspection.stream.name)
+        left = await self._companions.delete(inspection.snapshot.topology, inspection.stream.job_id)
+        return replace(
+            inspection.settled(Outcome.DRAINED, reason, left), late_s=late_s, backup=self._address_of(backup)
+        )
 
-    async def _give_up(self, behind: Fenced, tenure: Tenure, error: BaseException) -> Settlement:
+    async def _give_up(self, behind: Fenced, held_lease: HeldLease, error: BaseException) -> Settlement:
         """Unfence after this error, and settle the stream. Raises the error if it is not about the stream."""
         try:
-            settlement = await finished(self._fencing.unfence(behind, tenure))
-        except (JetStreamError, TenureOver):
+            settlement = await finished(self._fencing.unfence(behind, held_lease))
+        except (JetStreamError, LeaseExpired):
             if isinstance(error, Exception):
                 raise
             raise error from None  # a cancellation stays one
@@ -222,53 +248,53 @@ class Drainer:
             return settlement
         if isinstance(error, NobodyThere):  # others have given it subjects behind our fence
             return settlement
-        return _given_back(behind.look, error)
+        return _given_back(behind.inspection, error)
 
-    async def _prove(self, behind: Fenced, tenure: Tenure) -> tuple[Proven | Look | Pause, Backup | None]:
-        """The proof, and the backup. A backup takes its time, so all is read and proven once more."""
-        await reach(Point.FENCED, behind.look.stream.name)
-        proof = await self._fencing.prove(behind, tenure)
-        await reach(Point.PROVEN, behind.look.stream.name)
-        if not isinstance(proof, Proven) or (keeper := self._keeper_of(behind.look)) is None:
+    async def _prove(self, behind: Fenced, held_lease: HeldLease) -> tuple[Proven | Inspection | Pause, Backup | None]:
+        """Return the proof, and the backup. A backup takes its time, so all is read and proven once more."""
+        await reach(Point.FENCED, behind.inspection.stream.name)
+        proof = await self._fencing.prove(behind, held_lease)
+        await reach(Point.PROVEN, behind.inspection.stream.name)
+        if not isinstance(proof, Proven) or (backup_writer := self._backup_writer_of(behind.inspection)) is None:
             return proof, None
-        backup = await keeper.take(behind, tenure)
-        return await self._fencing.prove(await self._fencing.read_again(behind, tenure), tenure), backup
+        backup = await backup_writer.take(behind, held_lease)
+        return await self._fencing.prove(await self._fencing.read_again(behind, held_lease), held_lease), backup
 
-    async def _delete(self, behind: Fenced, proof: Proven, tenure: Tenure) -> Settlement | None:
+    async def _delete(self, behind: Fenced, proof: Proven, held_lease: HeldLease) -> Settlement | None:
         """Delete what is proven; None, or the settlement of a stream that was not deleted after all."""
         try:
-            await self._fencing.delete(proof, tenure)
+            await self._fencing.delete(proof, held_lease)
         except (NotFound, Unanswered):  # it is gone; or it may have happened, or may still happen
             raise
         except Exception as error:  # noqa: BLE001  # as above
-            return await self._give_up(behind, tenure, error)
+            return await self._give_up(behind, held_lease, error)
         return None
 
     def _address_of(self, backup: Backup | None) -> str | None:
-        return self._keeper.address_of(backup) if backup and self._keeper else None
+        return self._backup_writer.address_of(backup) if backup and self._backup_writer else None
 
-    def _keeper_of(self, look: Look) -> Keeper | None:
-        """Who makes the backup without which this stream does not go; None where it may."""
-        return self._keeper if self._keeper and self._keeper.wants(look) else None
+    def _backup_writer_of(self, inspection: Inspection) -> BackupWriter | None:
+        """Return who makes the backup without which this stream does not go; None if it may."""
+        return self._backup_writer if self._backup_writer and self._backup_writer.wants(inspection) else None
 
-    async def _with_time_for_a_backup(self, look: Look, tenure: Tenure) -> Tenure:
-        if (keeper := self._keeper_of(look)) is None:
-            return tenure
-        longer = tenure.lasting(keeper.time_for(look, self._lease_s))
-        tenure.check("fence", held=await self._ledger.leases.renew(longer.lease))
+    async def _with_time_for_a_backup(self, inspection: Inspection, held_lease: HeldLease) -> HeldLease:
+        if (backup_writer := self._backup_writer_of(inspection)) is None:
+            return held_lease
+        longer = held_lease.lasting(backup_writer.time_for(inspection, self._lease_s))
+        held_lease.check("fence", held=await self._ledger.leases.renew(longer.lease))
         return longer
 
-    def _late_s(self, look: Look) -> float | None:
-        """Seconds from due to now: up to the look by the server's clock, from there on by our monotonic one."""
-        due = fell_due(look.stream, look.record, self._judge.policy)
+    def _late_s(self, inspection: Inspection) -> float | None:
+        """Return seconds from due to now: up to the look by the server's clock, from there on by our monotonic one."""
+        due = fell_due(inspection.stream, inspection.record, self._judge.policy)
         if due is None:
             return None
-        return (look.stream.observed_at - due) / SECOND + self._monotonic() - look.asked_at
+        return (inspection.stream.observed_at - due) / SECOND + self._monotonic() - inspection.asked_at
 
     async def _gone(self, snapshot: Snapshot, target: Target) -> Settlement:
-        """Already gone is success. A deletion that was begun and never accounted for is accounted for now."""
+        """Settle a stream that is gone, which is success; account for a deletion that was begun."""
         intent = (await self._recorder.begun()).get(target.name)
-        settlement = blank(target, Outcome.ALREADY_GONE, Reason(intent.reason) if intent else Reason.GONE)
+        settlement = empty_settlement(target, Outcome.ALREADY_GONE, Reason(intent.reason) if intent else Reason.GONE)
         if intent:
             await self._companions.delete(snapshot.topology, target.job_id)
             await self._recorder.account(settlement)
@@ -280,17 +306,17 @@ class Drainer:
         Deletes nothing: what is a zombie still is for drain_stream. Raises LedgerError.
         """
         for name, intent in (await self._recorder.begun()).items():
-            tenure = Tenure.begin(name, self._lease_s, self._monotonic)
+            held_lease = HeldLease.begin(name, self._lease_s, self._monotonic)
             target = Target(name, intent.job_id)
-            if name in settled or not await self._ledger.leases.take(tenure.lease):
+            if name in settled or not await self._ledger.leases.take(held_lease.lease):
                 continue
             try:
-                look = await self._judge.look(snapshot, target)
-                if not isinstance(look.verdict, Drain):
-                    await self._leave(look, tenure)
+                inspection = await self._judge.inspect(snapshot, target)
+                if not isinstance(inspection.verdict, Drain):
+                    await self._leave(inspection, held_lease)
             except NotFound:
                 await self._gone(snapshot, target)
-            except (JetStreamError, TenureOver) as error:
+            except (JetStreamError, LeaseExpired) as error:
                 log.debug("a deletion that was begun cannot be accounted for yet", stream=name, error=str(error))
             finally:
-                await self._ledger.leases.release(tenure.lease)
+                await self._ledger.leases.release(held_lease.lease)

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from reactor.core.model import SECOND, Outcome
-from reactor.deletion.fencing import Fenced, Fencing, Tenure, TenureOver
-from reactor.deletion.inspection import Judge, Look, Target
+from reactor.deletion.fencing import Fenced, Fencing, HeldLease, LeaseExpired
+from reactor.deletion.inspection import Inspection, Inspector, Target
 from reactor.deletion.resources import Resources
 from reactor.job_status.ledger_directory import Snapshot
 
@@ -20,46 +20,47 @@ class StaysFenced(Exception):
     """What a fence has taken cannot be given back: says why."""
 
 
-class Undisturbed:
+class ExclusiveAccess:
     """Waits out whatever goes on with a stream, and takes a fence away that was left standing."""
 
-    def __init__(self, resources: Resources, judge: Judge, lease_s: float) -> None:
+    def __init__(self, resources: Resources, judge: Inspector, lease_s: float) -> None:
         """`lease_s` is the time for one stream."""
         self._ledger = resources.ledger
         self._judge = judge
         self._fencing = Fencing(resources, judge.policy)
         self._lease_s = lease_s
 
-    async def do(self, snapshot: Snapshot, target: Target, work: Callable[[Look], Awaitable[Result]]) -> Result:
-        """What `work` makes of the stream. Waits without end: the caller says for how long.
+    async def run(self, snapshot: Snapshot, target: Target, work: Callable[[Inspection], Awaitable[Result]]) -> Result:
+        """Return what `work` makes of the stream. Waits without end: the caller says for how long.
 
-        Raises NotFound where there is none, StaysFenced, JetStreamError and LedgerError.
+        Raises NotFound if there is none, StaysFenced, JetStreamError and LedgerError.
         """
         while True:
-            tenure = Tenure.begin(target.name, self._lease_s, time.monotonic)
-            if await self._ledger.leases.take(tenure.lease):
+            held_lease = HeldLease.begin(target.name, self._lease_s, time.monotonic)
+            if await self._ledger.leases.take(held_lease.lease):
                 try:
-                    if (look := await self._look(snapshot, target, tenure)) is not None:
-                        tenure.check("work on it", held=await self._ledger.leases.holds(tenure.lease))
-                        async with asyncio.timeout(tenure.deadline - time.monotonic()):  # nothing is done beyond it
-                            return await work(look)
-                except (TenureOver, TimeoutError):
+                    if (inspection := await self._look(snapshot, target, held_lease)) is not None:
+                        held_lease.check("work on it", held=await self._ledger.leases.holds(held_lease.lease))
+                        async with asyncio.timeout(held_lease.deadline - time.monotonic()):  # nothing is done beyond it
+                            return await work(inspection)
+                except (LeaseExpired, TimeoutError):
                     pass
                 finally:
-                    await self._ledger.leases.release(tenure.lease)
+                    await self._ledger.leases.release(held_lease.lease)
             await asyncio.sleep(LOOK_S)
 
-    async def _look(self, snapshot: Snapshot, target: Target, tenure: Tenure) -> Look | None:
-        """None where a fence still stands that is another's to take away, or stood until now."""
-        look = await self._judge.look(snapshot, target)
-        fence = look.stream.fence
+    async def _look(self, snapshot: Snapshot, target: Target, held_lease: HeldLease) -> Inspection | None:
+        """Return None if a fence stands that is another's to take away, or stood until now."""
+        inspection = await self._judge.inspect(snapshot, target)
+        fence = inspection.stream.fence
         if fence is None:
-            return look
-        if fence.until > look.stream.observed_at:
-            await asyncio.sleep(min((fence.until - look.stream.observed_at) / SECOND, 1.0))
+            return inspection
+        if fence.until > inspection.stream.observed_at:
+            await asyncio.sleep(min((fence.until - inspection.stream.observed_at) / SECOND, 1.0))
             return None
-        settlement = await self._fencing.unfence(Fenced(look, look.raw, fence, look.asked_at), tenure)
+        settlement = await self._fencing.unfence(
+            Fenced(inspection, inspection.raw, fence, inspection.asked_at), held_lease
+        )
         if settlement.outcome is Outcome.UNFIXABLE:
-            message = f"stream {target.name} {settlement.detail}"
-            raise StaysFenced(message)
+            raise StaysFenced(f"stream {target.name} {settlement.detail}")
         return None

@@ -1,6 +1,6 @@
 """Named places at which a test may stop or kill the process, or let others act in between.
 
-Nothing in the product arms them: no setting, no variable. Where none is armed, one costs a comparison.
+Nothing in the product arms them: no setting, no variable. If none is armed, one costs a comparison.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 
 class Point(StrEnum):
-    """Where a worker can be stopped, in the order in which it gets there."""
+    """If a worker can be stopped, in the order in which it gets there."""
 
     EVENT_WRITTEN = "event-written"
     """The ledger has an event that is not acked yet."""

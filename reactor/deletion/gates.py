@@ -12,23 +12,23 @@ from contextlib import suppress
 from reactor.core.pause import Pause, pausing, read_pause, resuming
 from reactor.core.stream_info import instant
 from reactor.jetstream.client import JetStream
-from reactor.jetstream.coalesce import Together
+from reactor.jetstream.coalesce import CoalescedRequest
 from reactor.jetstream.errors import NotFound, Refused, Unreachable
 from reactor.jetstream.permissions import for_deleting
 from reactor.jetstream.topology import CONTROL, PAUSE_SUBJECT, ProvisionError, declare_control
 from reactor.store.scripts import LedgerError
-from reactor.store.topology_cache import Surroundings
+from reactor.store.topology_cache import TopologyCache
 
 GONE = f"stream {CONTROL} is gone, and with it the word whether deleting is paused: reactor resume makes it again"
 NOTE_S = 60.0
 """How often Redis is told that the stream exists: it may have been emptied."""
 
 
-class Pausing:
+class PauseGate:
     """One process's. Methods raise JetStreamError."""
 
     def __init__(
-        self, reads: JetStream, surroundings: Surroundings | None = None, replicas: int = 1, *, notes: bool = True
+        self, reads: JetStream, topology_cache: TopologyCache | None = None, replicas: int = 1, *, notes: bool = True
     ) -> None:
         """`surroundings` remember that the stream was there, and are told so if it `notes`.
 
@@ -36,15 +36,15 @@ class Pausing:
         """
         self._notes = notes
         self._reads = reads
-        self._surroundings = surroundings
+        self._surroundings = topology_cache
         self._replicas = replicas
-        self._together = Together(self._ask)
+        self._together = CoalescedRequest(self._ask)
         self._over: tuple[int, int] | None = None
         """Sequence and time of the message of a pause whose time is over."""
         self._noted_at = float("-inf")
 
-    async def standing(self) -> Pause | None:
-        """The pause that stands, by an answer that is not older than the question; None if there is none."""
+    async def active_pause(self) -> Pause | None:
+        """Return the pause that stands, by an answer that is not older than the question; None if there is none."""
         return await self._together()
 
     async def _ask(self) -> Pause | None:
@@ -61,13 +61,13 @@ class Pausing:
             if await self.was_lost():
                 raise Unreachable(GONE) from error
             return None
-        if now is None or pause.stands(now):
+        if now is None or pause.is_active(now):
             return pause
         self._over = message.seq, message.published_at
         return None
 
     async def was_lost(self) -> bool:
-        """Whether the stream, which is not there, was there before. Also if Redis cannot tell."""
+        """Return whether the stream, which is not there, was there before. Also if Redis cannot tell."""
         if self._surroundings is None:
             return True
         try:
@@ -86,11 +86,10 @@ class Pausing:
         try:
             await declare_control(self._reads, self._replicas)
         except Refused as error:
-            message = (
+            raise ProvisionError(
                 f"the word cannot be kept, so nothing has changed: there is no room for stream {CONTROL} ({error}); "
                 "to stop all deleting now, stop the workers"
-            )
-            raise ProvisionError(message) from error
+            ) from error
 
     async def pause(self, by: str, reason: str, span_ns: int | None) -> None:
         """From now on nobody deletes anything."""
@@ -109,7 +108,7 @@ class Rights:
         self._effects = effects
         self._paused: str | None = None
         self.on_change: Callable[[str | None], None] = lambda _: None
-        """Told each time why nothing is deleted, and None where it is allowed."""
+        """Told each time why nothing is deleted, and None if it is allowed."""
 
     @property
     def paused(self) -> str | None:
@@ -123,7 +122,9 @@ class Rights:
 
     async def check(self) -> None:
         """Ask for all that it takes, on a stream that cannot exist. Raises JetStreamError."""
-        barred = [one.allow for one in for_deleting(self._effects) if not await self._effects.may_publish(*one.trial)]
+        barred = [
+            item.allow for item in for_deleting(self._effects) if not await self._effects.may_publish(*item.trial)
+        ]
         self.pause(f"no permission to publish to {', '.join(barred)}" if barred else None)
 
     async def recheck(self) -> None:

@@ -9,25 +9,25 @@ from typing import Any
 from reactor.core.model import (
     SECOND,
     Coverage,
+    DirectoryStatus,
     Drain,
     Outcome,
     Reason,
     Record,
     Settlement,
+    StatusEvent,
     Stream,
-    Told,
     Verdict,
-    Word,
     format_instant,
 )
 from reactor.core.pause import Pause
 from reactor.core.policy import Policy, decide, guards_of
 from reactor.core.report import settlement_of
-from reactor.core.stream_info import Raw, beside, figures_of, is_silent, read_consumers, read_stream
+from reactor.core.stream_info import Raw, figures_of, is_silent, mark_if_sourced, read_consumers, read_stream
 from reactor.deletion.resources import Resources
 from reactor.jetstream.errors import JetStreamError, NotFound
 from reactor.jetstream.topology import Topology
-from reactor.job_status.ledger_directory import Known, Snapshot
+from reactor.job_status.ledger_directory import JobReading, Snapshot
 
 ANEW = "made anew since it was judged"
 
@@ -42,7 +42,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Inspection:
     """What one look saw, and the verdict on it."""
 
     raw: Raw
@@ -56,17 +56,17 @@ class Look:
     asked_at: float
     """When the server was asked, by this process's monotonic clock."""
     consumers: Sequence[Raw] = ()
-    """What the server says of each, where they were asked."""
-    told: Told | None = None
-    """What the job system's own directory said, where there is one."""
+    """What the server says of each, if they were asked."""
+    directory_status: DirectoryStatus | None = None
+    """What the job system's own directory said, if there is one."""
 
     def settled(self, outcome: Outcome, reason: Reason, detail: str | None = None) -> Settlement:
-        """What was seen, with what came of it."""
+        """Return what was seen, with what came of it."""
         return Settlement(outcome, reason, self.stream, self.record, detail=detail)
 
     def grounds(self, policy: Policy) -> dict[str, Any]:
-        """Why it may go, as the audit keeps it: who said that its job is over, and which guards have passed."""
-        told, guards = self.told, guards_of(self.stream, self.record, policy)
+        """Return why it may go, as the audit keeps it: who said that its job is over, and which guards have passed."""
+        told, guards = self.directory_status, guards_of(self.stream, self.record, policy)
         ended_at = format_instant(told.ended_at) if told and told.ended_at else None
         return {
             "event": _word(self.record.latest) if self.record else None,
@@ -82,17 +82,17 @@ class Look:
         }
 
     def by_verdict(self) -> Settlement:
-        """What was seen, where nothing comes of it."""
+        """Return what was seen, where nothing comes of it."""
         return settlement_of(self.verdict, self.stream, self.record, self.coverage)
 
 
-def _word(word: Word) -> dict[str, Any]:
+def _word(word: StatusEvent) -> dict[str, Any]:
     told = {"status": word.status, "seq": word.seq, "source": word.source}
     times = {"occurred_at": word.occurred_at, "published_at": word.published_at}
     return told | {name: format_instant(time) for name, time in times.items()}
 
 
-class Judge:
+class Inspector:
     """Looks at streams and decides on them, by one policy; without any effect."""
 
     def __init__(self, resources: Resources, policy: Policy, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -103,33 +103,44 @@ class Judge:
         self._monotonic = monotonic
         self.policy = policy
 
-    async def look(self, snapshot: Snapshot, target: Target, known: Known | None = None) -> Look:
-        """Everything a verdict needs, read afresh. Whichever of record and last event is newer counts.
+    async def inspect(self, snapshot: Snapshot, target: Target, known: JobReading | None = None) -> Inspection:
+        """Read everything that a verdict needs afresh, and decide. Whichever of record and last event is newer counts.
 
         `known` is what was just read of the job. Raises JetStreamError and LedgerError.
         """
-        coverage, records = known or await self._directory.look_up(snapshot, [target.job_id])
+        coverage, records = known or await self._directory.read_jobs(snapshot, [target.job_id])
         asked_at = self._monotonic()
         raw = await self._reads.stream_info(target.name)
-        stream = beside(read_stream(raw, target.job_id), snapshot.topology.sourced)
+        stream = mark_if_sourced(read_stream(raw, target.job_id), snapshot.topology.sourced)
         record = records.get(target.job_id)
         falls = not self._directory.decides and isinstance(decide(stream, record, coverage, self.policy), Drain)
         event, consumers = await self._event_and_consumers(snapshot, target, falls=falls)
         record = event.merged(record) if event else record
-        opinion = await self._directory.opinion(target.job_id, record, stream.observed_at, coverage)
-        record, coverage = opinion.record, opinion.coverage
+        assessment = await self._directory.assess(target.job_id, record, stream.observed_at, coverage)
+        record, coverage = assessment.record, assessment.coverage
         verdict = decide(stream, record, coverage, self.policy)
         if isinstance(verdict, Drain):
             if consumers is None:
                 consumers = await self._reads.consumers(target.name)
             stream = await self.with_consumers(stream, consumers, absent=record is None)
             verdict = decide(stream, record, coverage, self.policy)
-        return Look(raw, stream, record, event, coverage, verdict, snapshot, asked_at, consumers or (), opinion.told)
+        return Inspection(
+            raw,
+            stream,
+            record,
+            event,
+            coverage,
+            verdict,
+            snapshot,
+            asked_at,
+            consumers or (),
+            assessment.directory_status,
+        )
 
     async def _event_and_consumers(
         self, snapshot: Snapshot, target: Target, *, falls: bool
     ) -> tuple[Record | None, list[Raw] | None]:
-        """The job's last event; beside it the consumers, where the stream `falls` by what is known already.
+        """Return the job's last event; beside it the consumers, if the stream `falls` by what is known already.
 
         Not where a table or an API is asked as well, which may take its time: they would be as old as that.
         """
@@ -139,7 +150,7 @@ class Judge:
         return await asyncio.gather(event, self._reads.consumers(target.name))
 
     async def with_consumers(self, stream: Stream, raws: Sequence[Raw], *, absent: bool) -> Stream:
-        """The stream with what its consumers show; `raws` is all that the server says of them.
+        """Return the stream with what its consumers show; `raws` is all that the server says of them.
 
         When these very figures were seen first matters where the server has forgotten when they came about, and where
         the job is `absent` from the ledger: then any change is a sign of life.
@@ -150,45 +161,49 @@ class Judge:
         return replace(stream, consumers=read_consumers(raws, first_seen))
 
     async def preview(self, snapshot: Snapshot, target: Target) -> Settlement:
-        """What `drain_stream` would do now. Raises LedgerError."""
+        """Return what `drain_stream` would do now. Raises LedgerError."""
         try:
-            look = await self.look(snapshot, target)
+            inspection = await self.inspect(snapshot, target)
         except NotFound:
             # Without the lease it may be another's deletion that goes on right now: theirs to account for.
-            return blank(target, Outcome.ALREADY_GONE, Reason.GONE)
+            return empty_settlement(target, Outcome.ALREADY_GONE, Reason.GONE)
         except JetStreamError as error:
-            return unseen(target, error)
-        return look.by_verdict() if is_same(look, target) else blank(target, Outcome.KEPT, Reason.UNKNOWN, ANEW)
+            return unreachable_settlement(target, error)
+        return (
+            inspection.by_verdict()
+            if is_same(inspection, target)
+            else empty_settlement(target, Outcome.KEPT, Reason.UNKNOWN, ANEW)
+        )
 
 
-def is_same(look: Look, target: Target) -> bool:
-    """Whether it is the incarnation that was judged."""
-    return target.created is None or look.stream.created == target.created
+def is_same(inspection: Inspection, target: Target) -> bool:
+    """Return whether it is the incarnation that was judged."""
+    return target.created is None or inspection.stream.created == target.created
 
 
-def blank(target: Target, outcome: Outcome, reason: Reason, detail: str | None = None) -> Settlement:
-    """A settlement of a stream that could not be seen."""
+def empty_settlement(target: Target, outcome: Outcome, reason: Reason, detail: str | None = None) -> Settlement:
+    """Return a settlement of a stream that could not be seen."""
     return Settlement(outcome, reason, Stream(target.name, target.job_id, 0, created=target.created), detail=detail)
 
 
-def paused(look: Look, pause: Pause) -> Settlement:
-    """A settlement of a zombie that an operator's word keeps."""
-    return held_back(look.by_verdict(), pause)
+def paused(inspection: Inspection, pause: Pause) -> Settlement:
+    """Return a settlement of a zombie that an operator's word keeps."""
+    return held_back(inspection.by_verdict(), pause)
 
 
 def held_back(found: Settlement, pause: Pause) -> Settlement:
-    """The same of what was found in a listing."""
-    return replace(found, outcome=Outcome.WAITING, reason=Reason.PAUSED, until=pause.until, detail=pause.in_words())
+    """Return the same of what was found in a listing."""
+    return replace(found, outcome=Outcome.WAITING, reason=Reason.PAUSED, until=pause.until, detail=pause.describe())
 
 
-def named(found: Settlement, topology: Topology) -> Settlement:
-    """With the stream that keeps it from being fenced, where a listing has shown it."""
+def with_source_name(found: Settlement, topology: Topology) -> Settlement:
+    """With the stream that keeps it from being fenced, if a listing has shown it."""
     other = topology.sourced_by.get(found.stream.name)
     if found.reason is not Reason.NOT_FENCEABLE or found.detail or other is None:
         return found
     return replace(found, detail=f"stream {other} mirrors or sources it")
 
 
-def unseen(target: Target, error: JetStreamError) -> Settlement:
-    """A settlement of a stream that did not answer: it stays."""
-    return blank(target, Outcome.KEPT, Reason.UNKNOWN, f"could not be looked at: {error}")
+def unreachable_settlement(target: Target, error: JetStreamError) -> Settlement:
+    """Return a settlement of a stream that did not answer: it stays."""
+    return empty_settlement(target, Outcome.KEPT, Reason.UNKNOWN, f"could not be looked at: {error}")

@@ -15,8 +15,8 @@ import structlog
 
 from reactor.core.model import Stream
 from reactor.core.stream_info import read_stream
-from reactor.deletion.exclusive import StaysFenced, Undisturbed
-from reactor.deletion.inspection import Judge, Look, Target
+from reactor.deletion.exclusive import ExclusiveAccess, StaysFenced
+from reactor.deletion.inspection import Inspection, Inspector, Target
 from reactor.deletion.resources import Resources
 from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import Topology, streams_of_advisories
@@ -34,7 +34,7 @@ class NotPrepared(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Publishing is safe. `stream` is None where there is none, and it must be made; else its former life is gone."""
+    """Publishing is safe. `stream` is None if there is none, and it must be made; else its former life is gone."""
 
     job_id: str
     stream: str | None = None
@@ -46,7 +46,7 @@ class Preparer:
     """Prepares jobs. Raises JetStreamError and LedgerError beside NotPrepared."""
 
     def __init__(
-        self, resources: Resources, judge: Judge, lease_s: float, say: Callable[[str, str], Awaitable[object]]
+        self, resources: Resources, judge: Inspector, lease_s: float, say: Callable[[str, str], Awaitable[object]]
     ) -> None:
         """`say` publishes a lifecycle event (job, status), and returns once it is stored."""
         self._reads = resources.reads
@@ -55,7 +55,7 @@ class Preparer:
         self._companions = resources.companions
         self._recorder = resources.recorder
         self._judge = judge
-        self._undisturbed = Undisturbed(resources, judge, lease_s)
+        self._exclusive = ExclusiveAccess(resources, judge, lease_s)
         self._say = say
 
     async def prepare(self, job_id: str, timeout_s: float) -> Prepared:
@@ -64,26 +64,28 @@ class Preparer:
         names = sorted(await self._names(job_id))
         former = [await self._former_life(name, job_id) for name in names]
         await self._say(job_id, LIVES)
-        topology = Topology(captors=await streams_of_advisories(self._reads))
+        topology = Topology(advisory_streams=await streams_of_advisories(self._reads))
         snapshot = replace(await self._directory.ensure(), topology=topology)
         try:
             async with asyncio.timeout(timeout_s):
-                done = [await self._prepare(snapshot, one) for one in former if one is not None]
+                done = [await self._prepare(snapshot, item) for item in former if item is not None]
         except TimeoutError as error:
-            message = f"a deletion of job {job_id}'s stream is still under way after {timeout_s:g} s: try again"
-            raise NotPrepared(message) from error
+            raise NotPrepared(
+                f"a deletion of job {job_id}'s stream is still under way after {timeout_s:g} s: try again"
+            ) from error
         await self._companions.delete(snapshot.topology, job_id)
-        return next((one for one in done if one.stream), Prepared(job_id))
+        return next((item for item in done if item.stream), Prepared(job_id))
 
     async def _former_life(self, name: str, job_id: str) -> Stream | None:
-        """The stream as it is before the job is said to live; None if there is none. Raises NotPrepared."""
+        """Return the stream as it is before the job is said to live; None if there is none. Raises NotPrepared."""
         try:
             stream = read_stream(await self._reads.stream_info(name), job_id)
         except NotFound:
             return None
         if self._judge.policy.is_protected(stream):
-            message = f"stream {name} is protected, so it is not emptied: reactor unprotect {name}, then prepare again"
-            raise NotPrepared(message)
+            raise NotPrepared(
+                f"stream {name} is protected, so it is not emptied: reactor unprotect {name}, then prepare again"
+            )
         return stream
 
     async def _names(self, job_id: str) -> Collection[str]:
@@ -91,24 +93,23 @@ class Preparer:
         if (names := policy.names_of(job_id)) is None:
             names = frozenset(name for name in await self._reads.stream_names() if policy.job_id(name) == job_id)
         elif not names:
-            message = f"no stream can belong to job {job_id!r}: {policy.pattern.pattern}"
-            raise NotPrepared(message)
+            raise NotPrepared(f"no stream can belong to job {job_id!r}: {policy.pattern.pattern}")
         return names
 
     async def _prepare(self, snapshot: Snapshot, former: Stream) -> Prepared:
         try:
-            return await self._undisturbed.do(
-                snapshot, Target(former.name, former.job_id), partial(self._empty, former)
-            )
+            return await self._exclusive.run(snapshot, Target(former.name, former.job_id), partial(self._empty, former))
         except NotFound:
             return Prepared(former.job_id)
         except StaysFenced as error:
             raise NotPrepared(str(error)) from error
 
-    async def _empty(self, former: Stream, look: Look) -> Prepared:
-        name, job_id = look.stream.name, look.stream.job_id
-        is_same = look.stream.created == former.created  # one that was made since holds nothing of the former life
+    async def _empty(self, former: Stream, inspection: Inspection) -> Prepared:
+        name, job_id = inspection.stream.name, inspection.stream.job_id
+        is_same = (
+            inspection.stream.created == former.created
+        )  # one that was made since holds nothing of the former life
         purged = await self._effects.purge_stream(name, former.last_seq) if is_same and former.last_seq else 0
-        await self._recorder.prepared(look.by_verdict(), purged)
+        await self._recorder.prepared(inspection.by_verdict(), purged)
         log.info("stream prepared", stream=name, job_id=job_id, purged=purged)
         return Prepared(job_id, name, purged)

@@ -12,7 +12,7 @@ import structlog
 
 from reactor.core.actor import Actor
 from reactor.core.model import Outcome, Settlement, format_instant
-from reactor.core.observer import FORGETFUL, Observer
+from reactor.core.observer import NULL_OBSERVER, Observer
 from reactor.deletion.failpoints import Point, reach
 from reactor.store.audit import Audit, Failure, Intent, Order
 from reactor.store.leases import Lease
@@ -25,7 +25,7 @@ Announce = Callable[[str, bytes], Awaitable[None]]
 
 log = structlog.get_logger(__name__)
 
-OWN = 10_000
+MAX_OWN = 10_000
 """Deletions of this process that are remembered: an advisory tells of each of them a moment later."""
 BATCH = 1_000
 LATER = "found so at a later look"
@@ -35,13 +35,18 @@ class Recorder:
     """One process's. Methods that write into the audit raise LedgerError."""
 
     def __init__(
-        self, audit: Audit, announce: Announce, actor: Actor, clock: Callable[[], int], observer: Observer = FORGETFUL
+        self,
+        audit: Audit,
+        announce: Announce,
+        actor: Actor,
+        clock: Callable[[], int],
+        observer: Observer = NULL_OBSERVER,
     ) -> None:
         """`announce` publishes and never fails; `actor` is this process in the audit, `clock` (ns) is for it."""
         self._clock = clock
         self._audit = audit
         self._actor = actor
-        self._by, self._told = actor.by, actor.told()
+        self._by, self._told = actor.by, actor.as_dict()
         self._observer = observer
         self._announce = announce
         self._journal = Journal(actor.by)
@@ -60,7 +65,7 @@ class Recorder:
         """
         intent = replace(self._intent(settlement, lease.token), **grounds)
         self._own[intent.stream] = None
-        if len(self._own) > OWN:
+        if len(self._own) > MAX_OWN:
             del self._own[next(iter(self._own))]
         with span("audit"):
             return intent, await self._audit.intend(intent, made_of)
@@ -81,11 +86,11 @@ class Recorder:
             actor=self._told,
         )
 
-    def sees_to(self, stream: str) -> bool:
-        """Whether it is this process that deletes or has deleted it, and does all that follows from it."""
+    def is_own_deletion(self, stream: str) -> bool:
+        """Return whether it is this process that deletes or has deleted it, and does all that follows from it."""
         return stream in self._own
 
-    def lets_go(self, stream: str) -> None:
+    def forget_own(self, stream: str) -> None:
         """It was made anew."""
         self._own.pop(stream, None)
 
@@ -102,15 +107,15 @@ class Recorder:
     async def ordered(self, what: str, stream: str = "", job_id: str = "", why: str = "") -> None:
         """Say what an operator has ordered: `paused`, `resumed`, `protected`, `unprotected`, `restored`."""
         at = format_instant(self._clock())
-        await self._audit.ordered(what, Order(stream, job_id, why, self._actor.by, at, self._actor.told()))
+        await self._audit.ordered(what, Order(stream, job_id, why, self._actor.by, at, self._actor.as_dict()))
         log.info(what, stream=stream or None, why=why or None, by=self._actor.person)
 
     async def afterwards(self, stream: str, what: str) -> None:
-        """Say what has become of a stream that would have been deleted, where there is such a one."""
+        """Say what has become of a stream that would have been deleted, if there is such a one."""
         await self._audit.afterwards(stream, what, format_instant(self._clock()))
 
     async def reported(self) -> set[str]:
-        """Streams that would have been deleted, and of which nothing was heard since."""
+        """Return streams that would have been deleted, and of which nothing was heard since."""
         return await self._audit.reported()
 
     async def end(self, intent: Intent, settlement: Settlement) -> None:
@@ -134,11 +139,11 @@ class Recorder:
             await self._announce(f"reactor.drained.{intent.stream}", _outcome_event(intent))
 
     async def begun(self) -> Mapping[str, Intent]:
-        """Deletions that somebody began, and that are not accounted for yet; by stream."""
+        """Return deletions that somebody began, and that are not accounted for yet; by stream."""
         return await self._audit.open_intents()
 
     async def ended_since(self, key: str) -> tuple[str, list[tuple[str, Outcome, str | None]]]:
-        """Deletions that have ended since then (ms, Redis's clock, or what came with the last answer).
+        """Return deletions that have ended since then (ms, Redis's clock, or what came with the last answer).
 
         Stream, outcome and detail of each; and what to ask with next.
         """
@@ -147,14 +152,14 @@ class Recorder:
             key = last or key
             entries, last = await self._audit.since(key, BATCH)
             ended += [
-                (one["stream"], Outcome(one["outcome"]), one.get("detail") or None)
-                for one in entries
-                if one["phase"] == "outcome"
+                (item["stream"], Outcome(item["outcome"]), item.get("detail") or None)
+                for item in entries
+                if item["phase"] == "outcome"
             ]
         return key, ended
 
     async def account(self, settlement: Settlement) -> None:
-        """Say what came of a deletion that somebody began and did not live to end, where there is one."""
+        """Say what came of a deletion that somebody began and did not live to end, if there is one."""
         if await self._audit.conclude(settlement.stream.name, None, settlement.outcome, LATER):
             self._ended(settlement)
 

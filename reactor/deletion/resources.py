@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from reactor.deletion.companions import Companions
-from reactor.deletion.gates import Pausing, Rights
+from reactor.deletion.gates import PauseGate, Rights
 from reactor.deletion.recorder import Recorder
 from reactor.deletion.retries import Retries
-from reactor.deletion.stream_states import Standing
+from reactor.deletion.stream_states import StreamStateUpdater
 from reactor.deletion.throttle import Throttle
 from reactor.jetstream.client import JetStream
 from reactor.job_status.ledger_directory import Directory
@@ -28,8 +28,8 @@ class Resources:
     retries: Retries
     companions: Companions
     rights: Rights
-    pausing: Pausing
+    pause_gate: PauseGate
     throttle: Throttle
-    standing: Standing
+    stream_states: StreamStateUpdater
     clock: Callable[[], int]
     """The time (ns) for reports and the audit; no decision sees it."""

@@ -20,7 +20,7 @@ DELETED, RETRIED = "deleted", "retried"
 _WHOLE = Coverage(intact=True)
 
 
-class Standing:
+class StreamStateUpdater:
     """Methods raise LedgerError, and what they are given to ask with raises."""
 
     def __init__(self, ledger: Ledger, policy: Policy, recorder: Recorder, *, events_decide: bool = True) -> None:
@@ -36,11 +36,11 @@ class Standing:
     async def found(self, settlements: Iterable[Settlement], began: int | None = None) -> None:
         """By a look just now, or by a listing that `began` then (ms, Redis's clock)."""
         found = {
-            one.stream.name: None if one.outcome in _GONE else one
-            for one in settlements
-            if one.reason is not Reason.PAUSED  # a zombie stays one
+            item.stream.name: None if item.outcome in _GONE else item
+            for item in settlements
+            if item.reason is not Reason.PAUSED  # a zombie stays one
         }
-        await self._ledger.standings.put(found, began)
+        await self._ledger.stream_states.put(found, began)
 
     async def made(self, stream: str, job_id: str, created: int | None) -> None:
         """Its config and state are not known yet; its job may be."""
@@ -53,7 +53,7 @@ class Standing:
 
     async def deleted(self, stream: str) -> None:
         """By whomever."""
-        await self._ledger.standings.put({stream: None})
+        await self._ledger.stream_states.put({stream: None})
         if not self._policy.deletes:
             await self._recorder.afterwards(stream, DELETED)
 
@@ -61,7 +61,7 @@ class Standing:
         """A full pass has found these. Others are asked for: a listing may be older, or have missed them."""
         if self._policy.deletes:
             return
-        there = {one.stream.name: one for one in found}
+        there = {item.stream.name: item for item in found}
         for stream in await self._recorder.reported():
             if stream in there:
                 if there[stream].reason in _LIVES:
@@ -69,18 +69,18 @@ class Standing:
             elif not await is_there(stream):
                 await self._recorder.afterwards(stream, DELETED)
 
-    async def told(self, events: Sequence[Event | Malformed]) -> None:
+    async def as_dict(self, events: Sequence[Event | Malformed]) -> None:
         """What the lifecycle events of jobs change for their streams, as far as those are known."""
         if not self._events_decide:
             return
         words = {event.job_id: Record.of(event.word) for event in events if event.job_id is not None}
         names = [name for job_id in words for name in self._policy.names_of(job_id) or ()]
-        known = await self._ledger.standings.of(names)
-        now = [self._as_of(one.stream, words[one.stream.job_id].merged(one.record)) for one in known.values()]
+        known = await self._ledger.stream_states.of(names)
+        now = [self._as_of(item.stream, words[item.stream.job_id].merged(item.record)) for item in known.values()]
         await self.found(now)
-        for one in now:
-            if known[one.stream.name].outcome is Outcome.WOULD_DRAIN and one.reason in _LIVES:
-                await self._recorder.afterwards(one.stream.name, RETRIED)
+        for item in now:
+            if known[item.stream.name].outcome is Outcome.WOULD_DRAIN and item.reason in _LIVES:
+                await self._recorder.afterwards(item.stream.name, RETRIED)
 
     def _as_of(self, stream: Stream, record: Record | None) -> Settlement:
         return _judged(stream, record, self._policy)

@@ -47,18 +47,18 @@ class Throttle:
                 await asyncio.sleep(wait_s)
 
     def within(self, seconds: float) -> int:
-        """How many may be taken, so that all of them begin in so much time."""
+        """Return how many may be taken, so that all of them begin in so much time."""
         most = self.at_once * ROUNDS
         return min(most, max(1, int(self._max_rate * seconds))) if self._max_rate else most
 
     async def each(self, items: Iterable[Item], work: Callable[[Item], Awaitable[Result]]) -> list[Result]:
-        """Results in the order of the items. Where one fails the others are still finished, then it is raised."""
+        """Results in the order of the items. If one fails the others are still finished, then it is raised."""
 
-        async def one(item: Item) -> Result:
+        async def handle(item: Item) -> Result:
             async with self._room.taken():
                 return await work(item)
 
-        return await each(items, one, self.at_once)
+        return await each(items, handle, self.at_once)
 
 
 class Room:
@@ -79,7 +79,7 @@ class Room:
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[None]:
-        """A place, once there is one."""
+        """Wait for a place, and hold it."""
         async with self._freed:
             await self._freed.wait_for(lambda: self._busy < self._adapted())
             self._busy += 1
@@ -91,7 +91,7 @@ class Room:
                 self._freed.notify_all()
 
     def _adapted(self) -> int:
-        """The limit, looked at anew for every so many answers."""
+        """Return the limit, looked at anew for every so many answers."""
         if self._pace.answers - self._seen >= WINDOW // 2:
             self._seen = self._pace.answers
             before = self._limit
@@ -104,14 +104,14 @@ class Room:
 
 
 async def each(items: Iterable[Item], work: Callable[[Item], Awaitable[Result]], at_once: int) -> list[Result]:
-    """Results in the order of the items. Where one fails the others are still finished, then the failure is raised."""
+    """Results in the order of the items. If one fails the others are still finished, then the failure is raised."""
     slots = asyncio.Semaphore(at_once)
 
-    async def one(item: Item) -> Result:
+    async def handle(item: Item) -> Result:
         async with slots:
             return await work(item)
 
-    results = await asyncio.gather(*(one(item) for item in items), return_exceptions=True)
+    results = await asyncio.gather(*(handle(item) for item in items), return_exceptions=True)
     done = [result for result in results if not isinstance(result, BaseException)]
     for result in results:
         if isinstance(result, BaseException):

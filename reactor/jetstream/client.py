@@ -55,8 +55,8 @@ class Listing:
     streams: dict[str, Raw] = field(default_factory=dict)
     unreported: set[str] = field(default_factory=set)
 
-    def captors(self) -> dict[str, str]:
-        """Which stream has each subject, as streams spell them."""
+    def advisory_streams(self) -> dict[str, str]:
+        """Return which stream has each subject, as streams spell them."""
         return {subject: name for name, raw in self.streams.items() for subject in raw["config"].get("subjects") or ()}
 
     def configs(self) -> Iterator[Raw]:
@@ -96,9 +96,9 @@ class JetStream(Connection):
         return answer["stream"], answer["seq"]
 
     async def _pages(self, verb: str, request: Raw | None = None) -> AsyncIterator[Raw]:
-        """Every page of a listing, the next one on its way while one is read.
+        """Yield every page of a listing, the next one on its way while one is read.
 
-        A page stands for `limit` names, also where some of them did not report.
+        A page stands for `limit` names, also if some of them did not report.
         """
         offset, total, coming = 0, 1, asyncio.create_task(self.call(verb, (request or {}) | {"offset": 0}))
         try:
@@ -115,7 +115,7 @@ class JetStream(Connection):
                 coming.exception()  # of a page that nobody wants any more
 
     async def pages_of_streams(self) -> AsyncIterator[tuple[list[Raw], set[str]]]:
-        """All streams, page by page, and the names of those that the server could not report whole.
+        """Yield all streams, page by page, and the names of those that the server could not report whole.
 
         Pages shift while streams come and go, so a stream may appear twice or not at all. Raises as `call` does: a page
         that failed is no shorter list.
@@ -124,7 +124,7 @@ class JetStream(Connection):
             yield page.get("streams") or [], {*(page.get("missing") or ()), *(page.get("offline") or ())}
 
     async def list_streams(self) -> Listing:
-        """All of them at once."""
+        """Return all streams at once."""
         listing = Listing()
         async for raws, unreported in self.pages_of_streams():
             listing.streams.update((raw["config"]["name"], raw) for raw in raws)
@@ -132,16 +132,16 @@ class JetStream(Connection):
         return listing
 
     async def stream_names(self, subject: str | None = None) -> set[str]:
-        """The names of all streams, or of those that capture some of `subject`."""
+        """Return the names of all streams, or of those that capture some of `subject`."""
         request = {"subject": subject} if subject else None
         return {name async for page in self._pages("STREAM.NAMES", request) for name in page.get("streams") or ()}
 
     async def stream_info(self, name: str) -> Raw:
-        """The leader's word on one stream. Raises NotFound."""
+        """Return the leader's word on one stream. Raises NotFound."""
         return await self.call(f"STREAM.INFO.{name}")
 
     async def has_stream(self, name: str) -> bool:
-        """Whether there is one of that name, by the leader's word."""
+        """Return whether there is one of that name, by the leader's word."""
         try:
             await self.stream_info(name)
         except NotFound:
@@ -169,7 +169,7 @@ class JetStream(Connection):
         return await self._message(stream, {"last_by_subj": subject})
 
     async def next_message(self, stream: str, subject: str, seq: int) -> StoredMessage | None:
-        """The first message on a subject (wildcards allowed) at that sequence or after it."""
+        """Return the first message on a subject (wildcards allowed) at that sequence or after it."""
         return await self._message(stream, {"seq": seq, "next_by_subj": subject})
 
     async def _message(self, stream: str, which: Raw) -> StoredMessage | None:
@@ -183,11 +183,11 @@ class JetStream(Connection):
         return StoredMessage(message["subject"], message["seq"], parse_instant(message["time"]), data)
 
     async def consumers(self, stream: str) -> list[Raw]:
-        """The info of all consumers of a stream."""
+        """Return the info of all consumers of a stream."""
         return [raw async for page in self._pages(f"CONSUMER.LIST.{stream}") for raw in page.get("consumers") or ()]
 
     async def consumer_names(self, stream: str) -> set[str]:
-        """The names of all consumers of a stream."""
+        """Return the names of all consumers of a stream."""
         pages = self._pages(f"CONSUMER.NAMES.{stream}")
         return {name async for page in pages for name in page.get("consumers") or ()}
 
@@ -201,14 +201,12 @@ class JetStream(Connection):
             while pending:
                 deliveries = [read_delivery(msg) for msg in await subscription.fetch(batch, timeout=self._timeout)]
                 if not deliveries:
-                    message = f"stream {stream} was not read: the server refused a batch of {batch}"
-                    raise Unreachable(message)
+                    raise Unreachable(f"stream {stream} was not read: the server refused a batch of {batch}")
                 pending = deliveries[-1].pending
                 yield [delivery.message for delivery in deliveries]
             await subscription.unsubscribe()
         except (nats.errors.Error, TimeoutError) as error:
-            message = f"reading stream {stream} broke off: {str(error) or type(error).__name__}"
-            raise Unreachable(message) from error
+            raise Unreachable(f"reading stream {stream} broke off: {str(error) or type(error).__name__}") from error
 
     async def largest_batch(self, stream: str, consumer: str, wanted: int) -> int:
         """How many messages may be asked for at once: a server may limit it, and answers more with nothing (409)."""
@@ -216,7 +214,7 @@ class JetStream(Connection):
         return min(wanted, limit) if limit > 0 else wanted
 
     async def _reader(self, stream: str, subject: str) -> JetStreamContext.PullSubscription:
-        """A consumer of our own for a while. A stream may limit for how long."""
+        """Return a consumer of our own for a while. A stream may limit for how long."""
         context = await self.context()
         config = ConsumerConfig(ack_policy=AckPolicy.NONE, mem_storage=True, inactive_threshold=60.0)
         try:
@@ -243,7 +241,7 @@ class JetStream(Connection):
 
 
 def read_delivery(msg: Msg) -> Delivery:
-    """A message with what its reply subject says, in nanoseconds: nats-py's own metadata rounds to microseconds.
+    """Return a message with what its reply subject says, in nanoseconds: nats-py's own metadata rounds to microseconds.
 
     `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>`, then a
     random token in the longer form:

@@ -10,8 +10,8 @@ UNDER_WAY = 4
 """Requests; more would share less."""
 
 
-class Together(Generic[Answer]):
-    """Asks again only where somebody wants to know, and never gives anybody an answer older than the question.
+class CoalescedRequest(Generic[Answer]):
+    """Asks again only if somebody wants to know, and never gives anybody an answer older than the question.
 
     Whoever asks after a request was sent shares the next one: what happened just before the question may not be in the
     answer to an earlier one. A few may be under way, so that over a distance nobody waits for a whole one of others'.
@@ -24,7 +24,7 @@ class Together(Generic[Answer]):
         self._next: asyncio.Task[Answer] | None = None
 
     async def __call__(self) -> Answer:
-        """The answer to a request that is sent from now on."""
+        """Return the answer to a request that is sent from now on."""
         if self._next is None:
             self._next = asyncio.create_task(self._send(), name="shared question")
         return await asyncio.shield(self._next)

@@ -107,7 +107,7 @@ class Connection:
         self._failed: dict[asyncio.Task[Any], JetStreamError] = {}
 
     async def connect(self) -> Client:
-        """The connection, opened where there is none. Raises Unreachable."""
+        """Return the connection, opened where there is none. Raises Unreachable."""
         async with self._connecting:
             if self._client is None or self._client.is_closed:
                 self._client = await self._open()
@@ -140,8 +140,7 @@ class Connection:
         version = client.connected_server_version
         if (version.major, version.minor) < OLDEST_SERVER:
             await client.close()
-            message = f"nats-server {version.major}.{version.minor} is too old: reactor needs 2.10 or later"
-            raise TooOld(message)
+            raise TooOld(f"nats-server {version.major}.{version.minor} is too old: reactor needs 2.10 or later")
         return client
 
     def make_client(self) -> Client:
@@ -190,7 +189,7 @@ class Connection:
             asking.cancel()
 
     async def call(self, verb: str, payload: Raw | None = None) -> Raw:
-        """One request, such as `STREAM.INFO.job_1`. Raises the errors at the top of this module."""
+        """Send one request, such as `STREAM.INFO.job_1`. Raises the errors at the top of this module."""
         client, subject = await self._connected(), self.api(verb)
         body = json.dumps(payload).encode() if payload is not None else b""
         asked_at = time.monotonic()
@@ -201,7 +200,7 @@ class Connection:
                 self.pace.note(time.monotonic() - asked_at)
 
     async def _connected(self) -> Client:
-        """The connection, where it is not just broken. Raises Unreachable."""
+        """Return the connection, if it is not just broken. Raises Unreachable."""
         client = await self.connect()
         if not client.is_connected:
             message = self._last_error or "disconnected"
@@ -209,18 +208,18 @@ class Connection:
         return client
 
     def api(self, verb: str) -> str:
-        """The subject of a request, such as `$JS.API.STREAM.INFO.job_1`."""
+        """Return the subject of a request, such as `$JS.API.STREAM.INFO.job_1`."""
         return f"{self._prefix}.{verb}"
 
     async def may_publish(self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None) -> bool:
-        """Whether we may publish there: for messages that come to nothing, since this one is really sent.
+        """Return whether we may publish there: for messages that come to nothing, since this one is really sent.
 
         Raises Unreachable and Unanswered.
         """
         return await self._is_allowed(subject, lambda client: client.publish(subject, body, headers=headers))
 
     async def may_subscribe(self, subject: str) -> bool:
-        """Whether we may subscribe there. Raises Unreachable and Unanswered."""
+        """Return whether we may subscribe there. Raises Unreachable and Unanswered."""
 
         async def listen(client: Client) -> None:
             await (await client.subscribe(subject)).unsubscribe()
@@ -228,7 +227,7 @@ class Connection:
         return await self._is_allowed(subject, listen)
 
     async def _is_allowed(self, subject: str, attempt: Callable[[Client], Awaitable[None]]) -> bool:
-        """Whether the server lets it happen: it complains before it answers a ping behind the attempt."""
+        """Return whether the server lets it happen: it complains before it answers a ping behind the attempt."""
         client, key = await self._connected(), subject.lower()
         async with self._one_trial:  # the server names only the subject in its complaint
             self._trying[key] = True
@@ -237,8 +236,7 @@ class Connection:
                 for _ in range(2):  # nats-py sends a ping past what it buffers, so only the second is surely behind
                     await client.flush(int(self._timeout))
             except TimeoutError as error:
-                message = f"no answer to a ping in {self._timeout:g} s"
-                raise Unanswered(message) from error
+                raise Unanswered(f"no answer to a ping in {self._timeout:g} s") from error
             except nats.errors.Error as error:
                 raise Unreachable(str(error)) from error
             finally:
@@ -247,8 +245,7 @@ class Connection:
 
     async def _request(self, client: Client, subject: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
         if (size := len(body) + headers_size(headers or {})) > client.max_payload:
-            message = f"{size} bytes to {subject} are more than the server's max_payload of {client.max_payload}"
-            raise TooLarge(message)
+            raise TooLarge(f"{size} bytes to {subject} are more than the server's max_payload of {client.max_payload}")
         key = subject.lower()  # nats-py writes what the server says in lower case
         task = asyncio.current_task()
         asking = self._asking.setdefault(key, {})
@@ -262,8 +259,7 @@ class Connection:
             task.uncancel()
             raise self._failed.pop(task) from None
         except TimeoutError as error:  # nats-py's own is one, too
-            message = f"no answer to {subject} in {self._timeout:g} s"
-            raise Unanswered(message) from error
+            raise Unanswered(f"no answer to {subject} in {self._timeout:g} s") from error
         except nats.errors.NoRespondersError as error:
             message = "nobody answers: JetStream is off for this account, or the domain is wrong"
             raise NobodyThere(message) from error
@@ -281,7 +277,7 @@ class Connection:
 
 
 def answered(data: bytes) -> Raw:
-    """An answer of JetStream's. Raises Refused and NotFound: an error may come beside what looks like a result.
+    """Return an answer of JetStream's. Raises Refused and NotFound: an error may come beside what looks like a result.
 
     Raises Unanswered if it cannot be read: what was asked for may have happened.
     """
@@ -289,8 +285,7 @@ def answered(data: bytes) -> Raw:
         answer = read_json(data)
         error = answer.get("error")
     except (Unreadable, AttributeError) as unreadable:
-        message = f"an answer that cannot be read: {unreadable}"
-        raise Unanswered(message) from unreadable
+        raise Unanswered(f"an answer that cannot be read: {unreadable}") from unreadable
     if error:
         raise refusal(error)
     return answer  # type: ignore[no-any-return]  # it is an object

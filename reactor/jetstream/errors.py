@@ -6,7 +6,7 @@
     │   └── NobodyThere    the server has nobody on that subject
     ├── Unanswered         it was sent and no answer came: it may have happened, or may still happen
     ├── TooLarge           it does not fit the server's `max_payload`: nothing was sent
-    ├── PermissionDenied   the server dropped the request: nothing happened; a person must mend the permissions
+    ├── PermissionDenied   the server dropped the request: nothing happened; a person must fix the permissions
     └── Refused            the server said no, with its code
         └── NotFound       there is no such stream, consumer or message
 
@@ -62,6 +62,6 @@ class NotFound(Refused):
 
 
 def refusal(error: dict[str, Any]) -> Refused:
-    """What the server's own error amounts to."""
+    """Return what the server's own error amounts to."""
     kind = NotFound if error.get("err_code") in _NOT_FOUND_CODES else Refused
     return kind(error.get("code", 0), error.get("err_code", 0), error.get("description", "no description"))

@@ -80,10 +80,10 @@ def for_the_rest(js: JetStream, needs: Needs) -> Iterator[Right]:
 
 
 async def unheard(js: JetStream) -> list[str]:
-    """Advisories that we may not subscribe to. Raises Unreachable and Unanswered."""
+    """Return advisories that we may not subscribe to. Raises Unreachable and Unanswered."""
     return [subject for subject in ADVISORY_SUBJECTS if not await js.may_subscribe(subject)]
 
 
 async def lacking(js: JetStream, rights: Iterable[Right]) -> list[str]:
-    """What is not allowed. Raises Unreachable and Unanswered."""
-    return [one.allow for one in rights if not await js.may_publish(*one.trial)]
+    """Return what is not allowed. Raises Unreachable and Unanswered."""
+    return [item.allow for item in rights if not await js.may_publish(*item.trial)]

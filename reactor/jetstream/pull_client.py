@@ -20,7 +20,7 @@ LOST_REST_S = 2.0
 log = structlog.get_logger(__name__)
 
 
-class Hearing(JetStream):
+class SubscriberConnection(JetStream):
     """JetStream for one pull subscriber, of which it knows whether it lives and has its consumer."""
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  # as JetStream's
@@ -32,12 +32,12 @@ class Hearing(JetStream):
         """When the subscriber last asked for messages, by the monotonic clock: a sign of life."""
 
     def make_client(self) -> Client:
-        """One whose pull subscriptions are eager."""
+        """Return a client whose pull subscriptions are eager."""
         return _Client(self)
 
 
 class _Client(TolerantClient):
-    def __init__(self, hearing: Hearing) -> None:
+    def __init__(self, hearing: SubscriberConnection) -> None:
         super().__init__()
         self._hearing = hearing
 
@@ -46,7 +46,7 @@ class _Client(TolerantClient):
 
 
 class _Context(JetStreamContext):
-    def __init__(self, hearing: Hearing, client: Client, **options: Any) -> None:  # noqa: ANN401  # as nats-py's
+    def __init__(self, hearing: SubscriberConnection, client: Client, **options: Any) -> None:  # noqa: ANN401  # as nats-py's
         super().__init__(client, **options)
         self._hearing = hearing
 
@@ -57,14 +57,14 @@ class _Context(JetStreamContext):
 class EagerPull:
     """nats-py's pull subscription, as FastStream's batch subscriber should find it.
 
-    Three measured faults are mended: a batch is handed on as soon as there is one, instead of at the end of the
+    Three measured faults are fixed: a batch is handed on as soon as there is one, instead of at the end of the
     time-out; the bare TimeoutError of an idle fetch no longer kills the task; and a consumer that is gone ends in a
     pause and a word to `hearing` instead of thousands of requests a second. What this leans on in FastStream is
     `BatchPullStreamSubscriber._consume_pull`, whose second fetch asks for the rest of a batch:
     https://github.com/ag2ai/faststream/blob/main/faststream/nats/subscriber/usecases/stream_pull_subscriber.py
     """
 
-    def __init__(self, subscription: JetStreamContext.PullSubscription, hearing: Hearing) -> None:
+    def __init__(self, subscription: JetStreamContext.PullSubscription, hearing: SubscriberConnection) -> None:
         """`hearing` is told when messages are asked for, and when the consumer is lost."""
         self._subscription = subscription
         self._hearing = hearing
@@ -73,7 +73,7 @@ class EagerPull:
         """How many messages the server lets us ask for at once, once that is known."""
 
     async def fetch(self, batch: int, timeout: float | None) -> list[Msg]:  # noqa: ASYNC109  # nats-py's signature
-        """Messages, or nats-py's TimeoutError where there are none."""
+        """Fetch messages. Raises nats-py's TimeoutError if there are none."""
         self._hearing.asked_at = time.monotonic()
         self._batch = max(self._batch, batch)
         if batch < self._batch:  # the subscriber has a part in hand
@@ -93,7 +93,7 @@ class EagerPull:
             raise nats.errors.TimeoutError from None
 
     async def _largest(self, batch: int) -> int:
-        """What the server allows, which has just answered nothing (409) to more than that."""
+        """Return what the server allows, which has just answered nothing (409) to more than that."""
         info = await self._subscription.consumer_info()
         limit = await self._hearing.largest_batch(info.stream_name, info.name, batch)
         log.warning("the server limits how many messages may be asked for at once", limit=limit)

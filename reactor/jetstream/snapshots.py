@@ -49,8 +49,7 @@ async def snapshot(js: JetStream, stream: str, sink: Sink) -> Raw:
         if not status.startswith(_DONE):
             raise Refused(int(status) if status.isdigit() else 0, 0, f"the server broke off its snapshot: {status}")
     except nats.errors.Error as error:
-        message = f"the snapshot of {stream} broke off: {str(error) or type(error).__name__}"
-        raise Unreachable(message) from error
+        raise Unreachable(f"the snapshot of {stream} broke off: {str(error) or type(error).__name__}") from error
     else:
         return described
     finally:
@@ -62,8 +61,7 @@ async def _next(chunks: asyncio.Queue[Msg], stream: str) -> Msg:
     try:
         return await asyncio.wait_for(chunks.get(), SILENT_S)
     except TimeoutError as error:
-        message = f"the snapshot of {stream} broke off: nothing came for {SILENT_S:g} s"
-        raise Unanswered(message) from error
+        raise Unanswered(f"the snapshot of {stream} broke off: nothing came for {SILENT_S:g} s") from error
 
 
 async def restore(js: JetStream, config: Raw, state: Raw, chunks: AsyncIterable[bytes]) -> Raw:
@@ -82,5 +80,4 @@ async def restore(js: JetStream, config: Raw, state: Raw, chunks: AsyncIterable[
                     answered(refused)
         return answered(bytes((await client.request(subject, b"", timeout=RESTORING_S)).data))
     except nats.errors.Error as error:
-        message = f"restoring {config['name']} broke off: {str(error) or type(error).__name__}"
-        raise Unanswered(message) from error
+        raise Unanswered(f"restoring {config['name']} broke off: {str(error) or type(error).__name__}") from error

@@ -17,7 +17,7 @@ from reactor.jetstream.errors import NotFound, PermissionDenied, Refused
 DEAD_LETTERS = "REACTOR_DEAD_LETTERS"
 DEAD_LETTER_SUBJECT = "reactor.dead_letters"
 CONTROL = "REACTOR_CONTROL"
-"""Where an operator's word is kept: an emptied Redis does not forget it."""
+"""If an operator's word is kept: an emptied Redis does not forget it."""
 CONTROL_SUBJECTS = "reactor.control.*"
 PAUSE_SUBJECT = "reactor.control.pause"
 OWN_STREAMS = frozenset({DEAD_LETTERS, CONTROL})
@@ -42,7 +42,7 @@ one in four."""
 
 
 class ProvisionError(Exception):
-    """What is there cannot be used, and altering it is not reactor's to do: says which stream, and the mend."""
+    """What is there cannot be used, and altering it is not reactor's to do: says which stream, and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +70,13 @@ class Provision:
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """Where the lifecycle stream and its durable stand."""
+    """If the lifecycle stream and its durable stand."""
 
     stream: str
     identity: str
     """Name and creation time: a stream that was deleted and made again is another one."""
     since: int | None
-    """From when on the stream holds the last word of every job; None where it holds none."""
+    """From when on the stream holds the last word of every job; None if it holds none."""
     first_seq: int
     last_seq: int
     ack_floor: int
@@ -85,7 +85,7 @@ class Lifecycle:
 
 
 NO_LIFECYCLE = Lifecycle("", "none", None, 0, 0, 0, 0)
-"""Where there is no lifecycle stream, since there is no room for one and a directory decides."""
+"""If there is no lifecycle stream, since there is no room for one and a directory decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +95,16 @@ class Topology:
     sourced: frozenset[str] = frozenset()
     """Streams that another one mirrors or sources."""
     sourced_by: Mapping[str, str] = field(default_factory=dict)
-    """Which one that is, where a listing has shown it."""
-    captors: Sequence[str] = ()
+    """Which one that is, if a listing has shown it."""
+    advisory_streams: Sequence[str] = ()
     """Streams that capture advisories: companions may be on them."""
-    homes: Mapping[str, Sequence[str]] | None = None
+    consumer_locations: Mapping[str, Sequence[str]] | None = None
     """The streams that each consumer there is on, by its name; None where only the streams are known."""
     unseen: tuple[str, ...] = ()
 
 
 UNKNOWN = Topology()
-"""Where nobody has looked."""
+"""If nobody has looked."""
 
 
 async def provision(
@@ -178,11 +178,11 @@ class Survey:
     @property
     def topology(self) -> Topology:
         """As far as it is known."""
-        return Topology(frozenset(self._sourced), dict(self._sourced), captors=sorted(self._captors))
+        return Topology(frozenset(self._sourced), dict(self._sourced), advisory_streams=sorted(self._captors))
 
 
 def topology_of(configs: Iterable[Raw]) -> Topology:
-    """How streams with these configs hang together."""
+    """Return how streams with these configs hang together."""
     survey = Survey()
     for config in configs:
         survey.add(config)
@@ -190,12 +190,12 @@ def topology_of(configs: Iterable[Raw]) -> Topology:
 
 
 async def streams_of_advisories(js: JetStream) -> list[str]:
-    """Whichever streams capture advisories now: where companions are."""
+    """Return whichever streams capture advisories now: where companions are."""
     return sorted(await js.stream_names(f"{ADVISORY}.>"))
 
 
 def wrong_account(owner: str, desired: DesiredStreams) -> str:
-    """What to say where Redis holds the ledger of a lifecycle stream, and the account has none."""
+    """Return what to say where Redis holds the ledger of a lifecycle stream, and the account has none."""
     return (
         f"Redis holds the ledger of lifecycle stream {owner}, and this account has no stream on "
         f"{desired.events_subject.wildcard}: wrong account, domain or Redis? "
@@ -204,26 +204,26 @@ def wrong_account(owner: str, desired: DesiredStreams) -> str:
 
 
 async def find_lifecycle_stream(js: JetStream, desired: DesiredStreams) -> str | None:
-    """The stream that captures every job's lifecycle events, or None. Raises ProvisionError where only a part is."""
+    """The stream that captures every job's lifecycle events, or None. Raises ProvisionError if only a part is."""
     wanted = desired.events_subject.wildcard
     found = sorted(await js.stream_names(wanted))
     if not found:
         return None
     config = (await js.stream_info(found[0]))["config"]
     if config.get("retention") != "limits":
-        message = (
+        raise ProvisionError(
             f"stream {found[0]} captures {wanted} and forgets events once they are read, so a job's last word "
             "cannot be looked at again: let a stream with limits retention capture that subject"
         )
-        raise ProvisionError(message)
     if len(found) == 1 and any(covers(subject, wanted) for subject in config.get("subjects") or ()):
         return found[0]
-    message = f"stream {', '.join(found)} captures a part of {wanted} only: let one stream capture all of it"
-    raise ProvisionError(message)
+    raise ProvisionError(
+        f"stream {', '.join(found)} captures a part of {wanted} only: let one stream capture all of it"
+    )
 
 
 async def lifecycle_stream(js: JetStream, desired: DesiredStreams) -> str:
-    """The lifecycle stream's name; declared where there is none. Raises ProvisionError and JetStreamError."""
+    """Return the lifecycle stream's name; declared where there is none. Raises ProvisionError and JetStreamError."""
     stream = await find_lifecycle_stream(js, desired)
     if stream is None:
         stream = desired.events_stream
@@ -291,22 +291,21 @@ async def _create_smaller(js: JetStream, config: Raw) -> None:
 
 
 async def is_declared(js: JetStream, name: str, subjects: Sequence[str]) -> bool:
-    """Whether a stream of that name is there. Raises ProvisionError where it does not capture the subjects."""
+    """Return whether a stream of that name is there. Raises ProvisionError if it does not capture the subjects."""
     try:
         there = (await js.stream_info(name))["config"].get("subjects") or []
     except NotFound:
         return False
     if lacking := [subject for subject in subjects if not any(covers(have, subject) for have in there)]:
-        message = (
+        raise ProvisionError(
             f"stream {name} exists and does not capture {', '.join(lacking)}: "
             "add the subject to it, or give reactor another stream name"
         )
-        raise ProvisionError(message)
     return True
 
 
 async def _with_durable(js: JetStream, durable: str, stream: str, subjects: tuple[str, ...]) -> Source:
-    """The source with its durable consumer, made where it is missing, left as it is where it differs."""
+    """Return the source with its durable consumer, made where it is missing, left as it is where it differs."""
     source = await find_durable(js, durable, stream, subjects)
     if source is None:
         await _create_durable(js, stream, _durable_config(durable, subjects))
@@ -320,8 +319,9 @@ async def find_durable(js: JetStream, durable: str, stream: str, subjects: tuple
     except NotFound:
         return None
     if there.get("deliver_subject"):
-        message = f"durable {durable} on stream {stream} is a push consumer: name another with REACTOR_EVENTS_DURABLE"
-        raise ProvisionError(message)
+        raise ProvisionError(
+            f"durable {durable} on stream {stream} is a push consumer: name another with REACTOR_EVENTS_DURABLE"
+        )
     config = _durable_config(durable, subjects)
     differing = [f"{key} is {there.get(key)}, not {wish}" for key, wish in config.items() if there.get(key) != wish]
     return Source(stream, subjects, "; ".join(differing) or None)
@@ -350,12 +350,11 @@ async def _create_durable(js: JetStream, stream: str, config: Raw) -> None:
                 raise
             await js.create_consumer(stream, config | {"max_ack_pending": int(limit[1])})
     except Refused as error:
-        message = f"stream {stream} takes no durable {config['durable_name']}: {error}"
-        raise ProvisionError(message) from error
+        raise ProvisionError(f"stream {stream} takes no durable {config['durable_name']}: {error}") from error
 
 
 async def read_lifecycle(js: JetStream, source: Source, durable: str) -> Lifecycle:
-    """Where the lifecycle stream and its durable stand now. Raises JetStreamError, NotFound where either is gone."""
+    """If the lifecycle stream and its durable stand now. Raises JetStreamError, NotFound if either is gone."""
     stream = await js.stream_info(source.stream)
     consumer = await js.consumer_info(source.stream, durable)
     state = stream["state"]
@@ -377,7 +376,7 @@ def identity_of(raw: Raw) -> str:
 
 
 def covers(pattern: str, subject: str) -> bool:
-    """Whether every subject that `subject` stands for (wildcards allowed) is one that `pattern` captures."""
+    """Return whether every subject that `subject` stands for (wildcards allowed) is one that `pattern` captures."""
     wants, has = pattern.split("."), subject.split(".")
     for index, want in enumerate(wants):
         if want == ">":
@@ -387,9 +386,9 @@ def covers(pattern: str, subject: str) -> bool:
     return len(wants) == len(has)
 
 
-def overlaps(one: str, other: str) -> bool:
-    """Whether some subject is captured by both (wildcards allowed)."""
-    left, right = one.split("."), other.split(".")
+def overlaps(item: str, other: str) -> bool:
+    """Return whether some subject is captured by both (wildcards allowed)."""
+    left, right = item.split("."), other.split(".")
     for mine, theirs in zip(left, right, strict=False):
         if ">" in {mine, theirs}:
             return True

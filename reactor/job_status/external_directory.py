@@ -4,18 +4,18 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from reactor.core.model import Coverage, Record, Told
+from reactor.core.model import Coverage, DirectoryStatus, Record
 from reactor.core.policy import by_directory
 from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import NO_LIFECYCLE
 from reactor.job_status.ledger_directory import Directory, Snapshot
-from reactor.job_status.protocol import JobDirectory, Opinion
+from reactor.job_status.protocol import JobAssessment, JobDirectory
 from reactor.store.records import Reading
 
 AT_ONCE = 32
 
 
-class Authority(Directory):
+class ExternalDirectory(Directory):
     """As the directory of events, whose records are overruled."""
 
     decides = True
@@ -25,45 +25,45 @@ class Authority(Directory):
         super().__init__(*args, **options)
         self._jobs = jobs
 
-    async def look_around(self, caught_up_to: int | None = None) -> Snapshot:
+    async def take_snapshot(self, caught_up_to: int | None = None) -> Snapshot:
         """As of the events; without a lifecycle stream, for which there may be no room, the directory is enough."""
         try:
-            return await super().look_around(caught_up_to)
+            return await super().take_snapshot(caught_up_to)
         except NotFound:
             return Snapshot(NO_LIFECYCLE, lost=False, behind=0)
 
     async def last_event(self, snapshot: Snapshot, job_id: str) -> Record | None:
-        """As of the events, where there are any."""
+        """As of the events, if there are any."""
         return await super().last_event(snapshot, job_id) if snapshot.has_events else None
 
     async def last_event_since(self, snapshot: Snapshot, job_id: str, before: Record | None) -> Record | None:
-        """As of the events, where there are any."""
+        """As of the events, if there are any."""
         return await super().last_event_since(snapshot, job_id, before) if snapshot.has_events else before
 
     def _coverage(self, snapshot: Snapshot, reading: Reading) -> Coverage:
         return super()._coverage(snapshot, reading) if snapshot.has_events else Coverage(intact=True)
 
-    async def opinions(
+    async def assess_all(
         self, jobs: Mapping[str, tuple[Record | None, int]], coverage: Coverage
-    ) -> Mapping[str, Opinion]:
-        """What the job system says now of each job (with its record, and the server's time at the look)."""
+    ) -> Mapping[str, JobAssessment]:
+        """Return what the job system says now of each job (with its record, and the server's time at the look)."""
         answer = await self._jobs.ask(list(jobs))
         slots = asyncio.Semaphore(AT_ONCE)
 
-        async def settle(job_id: str, record: Record | None, now: int) -> Opinion:
+        async def settle(job_id: str, record: Record | None, now: int) -> JobAssessment:
             if why := answer.unknown.get(job_id):
                 gap = f"the job directory cannot tell: {why}"
-                return Opinion(record, Coverage(intact=False, gap=gap))
+                return JobAssessment(record, Coverage(intact=False, gap=gap))
             told = answer.found.get(job_id)
             vouched = Coverage(intact=coverage.intact, since=0, gap=None if coverage.intact else coverage.gap)
             async with slots:
                 since = await self._since(job_id, told, now)
-            return Opinion(by_directory(record, told, since, now, self._policy), vouched, told)
+            return JobAssessment(by_directory(record, told, since, now, self._policy), vouched, told)
 
         settled = await asyncio.gather(*(settle(job_id, *rest) for job_id, rest in jobs.items()))
         return dict(zip(jobs, settled, strict=True))
 
-    async def _since(self, job_id: str, told: Told | None, now: int) -> int:
+    async def _since(self, job_id: str, told: DirectoryStatus | None, now: int) -> int:
         """Since when the job has this status: as the directory says, or from the first sight of it."""
         if told is None:
             return now

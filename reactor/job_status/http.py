@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from reactor.core.foreign_json import read_json
-from reactor.core.model import Told
+from reactor.core.model import DirectoryStatus
 from reactor.job_status.protocol import Answer, time_told
 
 FOUND, ABSENT = 200, 404
@@ -43,15 +43,15 @@ class HttpDirectory:
         )
 
     async def ask(self, job_ids: Sequence[str]) -> Answer:
-        """All at once, within bounds."""
+        """Ask for all jobs at once, within bounds."""
         answers = dict(zip(job_ids, await asyncio.gather(*map(self._one, job_ids)), strict=True))
         return Answer(
-            {job: answer for job, answer in answers.items() if isinstance(answer, Told)},
+            {job: answer for job, answer in answers.items() if isinstance(answer, DirectoryStatus)},
             {job: answer for job, answer in answers.items() if isinstance(answer, str)},
         )
 
-    async def _one(self, job_id: str) -> Told | str | None:
-        """What it says; None for absence, and why it cannot tell."""
+    async def _one(self, job_id: str) -> DirectoryStatus | str | None:
+        """Return what it says; None for absence, and why it cannot tell."""
         try:
             async with self._slots, asyncio.timeout(self._timeout_s):
                 code, body = await self._get(self._url.replace("{job_id}", quote(job_id, safe="")))
@@ -67,22 +67,22 @@ class HttpDirectory:
         status = _at(answer, self._status)
         if not isinstance(status, str) or not status.strip():
             return f"its answer has no status at {self._status}"
-        return Told(status.strip(), time_told(_at(answer, self._ended_at) if self._ended_at else None))
+        return DirectoryStatus(status.strip(), time_told(_at(answer, self._ended_at) if self._ended_at else None))
 
     async def _get(self, url: str) -> tuple[int, bytes]:
-        """Code and body. Raises ValueError for a body that is compressed or too large, and httpx's errors."""
+        """Return code and body. Raises ValueError for a body that is compressed or too large, and httpx's errors."""
         async with self._client.stream("GET", url) as response:
             if response.status_code != FOUND:
                 return response.status_code, b""
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-                message = f"its answer is compressed ({response.headers['Content-Encoding']}), which was not asked for"
-                raise ValueError(message)
+                raise ValueError(
+                    f"its answer is compressed ({response.headers['Content-Encoding']}), which was not asked for"
+                )
             body = b""
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_BYTES:
-                    message = f"its answer about one job has more than {MAX_BYTES} bytes"
-                    raise ValueError(message)
+                    raise ValueError(f"its answer about one job has more than {MAX_BYTES} bytes")
             return response.status_code, body
 
     async def check(self) -> None:
@@ -97,7 +97,7 @@ class HttpDirectory:
 
 
 def _at(document: Any, pointer: str) -> Any:  # noqa: ANN401  # JSON
-    """What a JSON pointer points at; None where there is nothing."""
+    """Return what a JSON pointer points at; None if there is nothing."""
     for token in pointer.split("/")[1:]:
         key = token.replace("~1", "/").replace("~0", "~")
         if isinstance(document, dict):

@@ -1,7 +1,7 @@
 """The job directory: what the ledger and the lifecycle stream together can say of jobs, and can vouch for.
 
 The ledger lives in Redis, which may be emptied, swapped or rolled back at any time. So a reading vouches for
-something only where Redis and the lifecycle stream are those it was built from, and nothing that was acked is missing
+something only if Redis and the lifecycle stream are those it was built from, and nothing that was acked is missing
 from it; else it is rebuilt from the stream, and until then nobody is called missing and nothing is drained.
 """
 
@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 import structlog
 
 from reactor.core.events import SubjectTemplate, read_event
-from reactor.core.model import UNREADABLE, Coverage, Event, Malformed, Record, Word, fold
+from reactor.core.model import UNREADABLE, Coverage, Event, Malformed, Record, StatusEvent, fold
 from reactor.core.observer import EventOutcome
 from reactor.core.policy import Policy, due_at
 from reactor.jetstream.client import JetStream, StoredMessage
-from reactor.jetstream.coalesce import Together
+from reactor.jetstream.coalesce import CoalescedRequest
 from reactor.jetstream.errors import NotFound, Unreachable
 from reactor.jetstream.topology import UNKNOWN, Lifecycle, Source, Topology, identity_of, read_lifecycle
-from reactor.job_status.protocol import Opinion
+from reactor.job_status.protocol import JobAssessment
 from reactor.store.leases import Lease
 from reactor.store.ledger import Ledger
 from reactor.store.records import Applied, Reading
@@ -34,17 +34,17 @@ WORDS = 100
 
 LOST = "the ledger has lost history and is being rebuilt; nothing is drained"
 
-Known = tuple[Coverage, Mapping[str, Record]]
+JobReading = tuple[Coverage, Mapping[str, Record]]
 """Records by job, and what the absence of one means."""
 
 
 def describe_outage(error: Exception) -> str:
-    """An outage, with the name of the server that it is about."""
+    """Describe an outage, with the name of the server."""
     return f"{'Redis' if isinstance(error, LedgerError) else 'NATS'}: {error or type(error).__name__}"
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class BatchResult:
     """What became of a batch of messages: each one read, in their order, and what the ledger made of them."""
 
     read: tuple[Event | Malformed, ...]
@@ -52,15 +52,15 @@ class Taken:
 
     def outcomes(self) -> list[tuple[str, EventOutcome]]:
         """Of each message its status (upper case; a malformed one has none) and what became of it."""
-        named = [position for position, one in enumerate(self.read) if one.job_id is not None]
+        named = [position for position, item in enumerate(self.read) if item.job_id is not None]
         stale = {named[position] for position in self.applied.stale}
-        return [_heard(one, stale=position in stale) for position, one in enumerate(self.read)]
+        return [_heard(item, stale=position in stale) for position, item in enumerate(self.read)]
 
 
-def _heard(one: Event | Malformed, *, stale: bool) -> tuple[str, EventOutcome]:
-    if isinstance(one, Malformed):
+def _heard(item: Event | Malformed, *, stale: bool) -> tuple[str, EventOutcome]:
+    if isinstance(item, Malformed):
         return UNREADABLE, EventOutcome.MALFORMED
-    return fold(one.word.status), EventOutcome.STALE if stale else EventOutcome.APPLIED
+    return fold(item.word.status), EventOutcome.STALE if stale else EventOutcome.APPLIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +109,10 @@ class Directory:
         self._durable = durable
         self._note = note
         self._gone = f"lifecycle stream {source.stream} is gone"
-        self._end = Together(self._ask_end)
+        self._end = CoalescedRequest(self._ask_end)
 
-    async def look_around(self, caught_up_to: int | None = None) -> Snapshot:
-        """Where the lifecycle stream stands, and whether the ledger is whole.
+    async def take_snapshot(self, caught_up_to: int | None = None) -> Snapshot:
+        """Return where the lifecycle stream stands, and whether the ledger is whole.
 
         Events after `caught_up_to` need not be read yet: under steady traffic some always are on their way.
         """
@@ -122,23 +122,23 @@ class Directory:
         caught_up = caught_up_to is not None and lifecycle.ack_floor >= caught_up_to
         return Snapshot(lifecycle, lost, 0 if caught_up else lifecycle.behind)
 
-    async def look_up(self, snapshot: Snapshot, job_ids: Sequence[str] = ()) -> Known:
-        """What is known of these jobs now, and what the absence of one means."""
+    async def read_jobs(self, snapshot: Snapshot, job_ids: Sequence[str] = ()) -> JobReading:
+        """Return what is known of these jobs now, and what the absence of one means."""
         reading = await self._ledger.records.read(snapshot.lifecycle.identity, job_ids)
         return self._coverage(snapshot, reading), reading.records
 
-    async def lease_and_look_up(
+    async def lease_and_read_job(
         self, snapshot: Snapshot, lease: Lease, job_id: str, under: Lease | None = None
-    ) -> Known | None:
-        """Take a lease, and what is known of the job, in one round trip; None where somebody else holds it.
+    ) -> JobReading | None:
+        """Take a lease, and what is known of the job, in one round trip; None if somebody else holds it.
 
-        Raises LeaseLost where the lease that this one is taken under is held no longer.
+        Raises LeaseLost if the lease that this one is taken under is held no longer.
         """
         reading = await self._ledger.records.lease_and_read(lease, snapshot.lifecycle.identity, job_id, under)
         return None if reading is None else (self._coverage(snapshot, reading), reading.records)
 
     async def last_event(self, snapshot: Snapshot, job_id: str) -> Record | None:
-        """The last words on a job in the lifecycle stream itself, asked of its leader; None where there are none.
+        """The last words on a job in the lifecycle stream itself, asked of its leader; None if there are none.
 
         The message that came last need not be the latest: an event that comes late may stand behind a newer one that
         the ledger has not read yet. So what is not known to be in the ledger is read, too.
@@ -152,15 +152,15 @@ class Directory:
             unread = [] if message is None else await self._unread(snapshot, subject, message.seq)
         except NotFound as error:
             raise Unreachable(self._gone) from error
-        return Record.of(*(self._read(one).word for one in (*unread, message))) if message else None
+        return Record.of(*(self._read(item).word for item in (*unread, message))) if message else None
 
     def subject_of(self, job_id: str) -> str:
-        """The subject of a job's events. Raises ValueError if no message can have it."""
+        """Return the subject of a job's events. Raises ValueError if no message can have it."""
         return self._template.of(job_id)
 
-    async def words_on(self, job_id: str) -> list[Word]:
-        """All that the lifecycle stream still holds on a job, in its order."""
-        words, seq = list[Word](), 1
+    async def words_on(self, job_id: str) -> list[StatusEvent]:
+        """Return all that the lifecycle stream still holds on a job, in its order."""
+        words, seq = list[StatusEvent](), 1
         with suppress(ValueError):  # no message can ever have had its subject
             subject = self._template.of(job_id)
             while len(words) < WORDS and (message := await self._js.next_message(self._source.stream, subject, seq)):
@@ -169,9 +169,9 @@ class Directory:
         return words
 
     async def last_event_since(self, snapshot: Snapshot, job_id: str, before: Record | None) -> Record | None:
-        """The last words on a job, where `before` are those that were read after the snapshot.
+        """Return the last words on a job, where `before` are those that were read after the snapshot.
 
-        The lifecycle stream's leader is asked where it ends, once for all who want to know at that time: where that has
+        The lifecycle stream's leader is asked if it ends, once for all who want to know at that time: where that has
         not moved since the snapshot, nobody has said anything of any job.
         """
         end = await self._end()
@@ -198,17 +198,17 @@ class Directory:
             seq = message.seq + 1
         return unread
 
-    async def opinion(self, job_id: str, record: Record | None, now: int, coverage: Coverage) -> Opinion:
+    async def assess(self, job_id: str, record: Record | None, now: int, coverage: Coverage) -> JobAssessment:
         """By what one job is judged; `now` is the server's time at the look."""
-        return (await self.opinions({job_id: (record, now)}, coverage))[job_id]
+        return (await self.assess_all({job_id: (record, now)}, coverage))[job_id]
 
-    async def opinions(
+    async def assess_all(
         self, jobs: Mapping[str, tuple[Record | None, int]], coverage: Coverage
-    ) -> Mapping[str, Opinion]:
+    ) -> Mapping[str, JobAssessment]:
         """By what these jobs are judged, each with its record: by that."""
-        return {job_id: Opinion(record, coverage) for job_id, (record, _) in jobs.items()}
+        return {job_id: JobAssessment(record, coverage) for job_id, (record, _) in jobs.items()}
 
-    async def take(self, identity: str, messages: Sequence[StoredMessage]) -> Taken:
+    async def take(self, identity: str, messages: Sequence[StoredMessage]) -> BatchResult:
         """Read messages of the lifecycle stream and write them into its ledger, all in one round trip.
 
         A malformed message still proves that its job exists, and that its last word cannot be read. Raises
@@ -218,13 +218,13 @@ class Directory:
         entries = [(e.job_id, e.word, due_at(e.word, self._policy)) for e in read if e.job_id is not None]
         readable = sum(isinstance(event, Event) for event in read)
         grace = self._policy.terminal_grace
-        return Taken(read, await self._ledger.records.apply(identity, entries, readable=readable, grace=grace))
+        return BatchResult(read, await self._ledger.records.apply(identity, entries, readable=readable, grace=grace))
 
     async def ensure(self) -> Snapshot:
         """Look around, and rebuild the ledger where it has lost history. It may stay lost: try again later."""
         if garbage := await self._ledger.records.tidy():
             log.warning("Redis held what reactor did not write; it was taken away", keys=garbage)
-        snapshot = await self.look_around()
+        snapshot = await self.take_snapshot()
         self._note(LOST if snapshot.lost else None)
         if snapshot.lost:
             snapshot = await self._rebuild(snapshot)
@@ -245,7 +245,7 @@ class Directory:
             done = await self._ledger.records.complete_rebuild(lease.token, lifecycle.since, lifecycle.last_seq)
         finally:
             await self._ledger.leases.release(lease)
-        after = await self.look_around()
+        after = await self.take_snapshot()
         return replace(after, lost=after.lost or not done)
 
     def _read(self, message: StoredMessage) -> Event | Malformed:

@@ -11,7 +11,7 @@ from asyncpg.exceptions import InterfaceError, PostgresError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from reactor.job_status.protocol import Unheard
+from reactor.job_status.protocol import ListenError
 
 LIVE_S = 20.0
 """How long nothing may be heard before the connection is tried."""
@@ -33,7 +33,7 @@ class Notifications:
         """None: the connection has ended."""
 
     async def wait(self) -> set[str] | None:
-        """Jobs to look at, or none for a while; None where nobody has listened until now. Raises Unheard."""
+        """Return jobs to look at, maybe none; None if nobody has listened until now. Raises ListenError."""
         try:
             if self._connection is None:
                 await self._listen()
@@ -41,7 +41,7 @@ class Notifications:
             return await self._next(self._connection)
         except _Away as error:
             await self.close()
-            raise Unheard(str(error) or type(error).__name__) from error
+            raise ListenError(str(error) or type(error).__name__) from error
 
     async def _listen(self) -> None:
         self._connection = await self._engine.connect()

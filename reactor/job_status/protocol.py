@@ -7,25 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from reactor.core.model import Coverage, Record, Told, parse_instant
+from reactor.core.model import Coverage, DirectoryStatus, Record, parse_instant
 from reactor.jetstream.topology import ProvisionError
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
+class JobAssessment:
     """By what a job's stream is judged."""
 
     record: Record | None
     coverage: Coverage
-    told: Told | None = None
-    """What the job system's own directory says, where there is one and it knows the job."""
+    directory_status: DirectoryStatus | None = None
+    """What the job system's own directory says, if there is one and it knows the job."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a directory says of the jobs that it was asked for: those neither found nor unknown do not exist."""
 
-    found: Mapping[str, Told] = field(default_factory=dict)
+    found: Mapping[str, DirectoryStatus] = field(default_factory=dict)
     unknown: Mapping[str, str] = field(default_factory=dict)
     """Why, in words."""
 
@@ -43,11 +43,11 @@ def time_told(value: object) -> int | None:
         return None
 
 
-class DirectoryMisused(ProvisionError):
-    """The settings do not fit what is there: says what, and the mend. Trying again would not help."""
+class DirectoryConfigError(ProvisionError):
+    """The settings do not fit what is there: says what, and the fix. Trying again would not help."""
 
 
-class Unheard(Exception):
+class ListenError(Exception):
     """Nobody listens now: says why."""
 
 
@@ -55,7 +55,7 @@ class Listener(Protocol):
     """Who tells at once of jobs that have changed."""
 
     async def wait(self) -> set[str] | None:
-        """Jobs to look at, or none for a while; None where nobody has listened until now. Raises Unheard."""
+        """Return jobs to look at, maybe none; None if nobody has listened until now. Raises ListenError."""
 
     async def close(self) -> None:
         """Listen no more."""
@@ -68,10 +68,10 @@ class JobDirectory(Protocol):
         """Of all of these, now. Never raises: what fails is unknown, with the reason."""
 
     async def check(self) -> None:
-        """Raises DirectoryMisused where asking cannot work. An outage is none."""
+        """Raises DirectoryConfigError if asking cannot work. An outage is none."""
 
     def listener(self) -> Listener | None:
-        """Who tells of changes, where there is somebody."""
+        """Return who tells of changes, if there is somebody."""
 
     async def close(self) -> None:
         """Give all connections back."""

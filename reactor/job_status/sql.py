@@ -13,8 +13,8 @@ from sqlalchemy import Row, bindparam, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from reactor.core.model import Told
-from reactor.job_status.protocol import Answer, DirectoryMisused, Listener, time_told
+from reactor.core.model import DirectoryStatus
+from reactor.job_status.protocol import Answer, DirectoryConfigError, Listener, time_told
 
 CHUNK = 500
 """Jobs in a query: every database takes so many parameters."""
@@ -33,15 +33,16 @@ class SqlDirectory:
     def __init__(self, url: str, query: str, *, timeout_s: float, channel: str | None = None) -> None:
         """`query` takes `:ids` and gives the columns `id` and `status`, and `ended_at` if it likes.
 
-        Raises DirectoryMisused where the URL names no driver that there is.
+        Raises DirectoryConfigError if the URL names no driver that there is.
         """
         try:
             self._engine = create_async_engine(
                 url, pool_size=CONNECTIONS, max_overflow=1, pool_timeout=timeout_s, pool_pre_ping=True
             )
         except (SQLAlchemyError, NoSuchModuleError, ImportError, ValueError, TypeError) as error:
-            message = f"REACTOR_DIRECTORY_URL names no async driver that is installed: {type(error).__name__}: {error}"
-            raise DirectoryMisused(message) from error
+            raise DirectoryConfigError(
+                f"REACTOR_DIRECTORY_URL names no async driver that is installed: {type(error).__name__}: {error}"
+            ) from error
         self._listener = self._listening_on(channel) if channel else None
         self._query = text(query).bindparams(bindparam("ids", expanding=True))
         self._timeout_s = timeout_s
@@ -51,13 +52,13 @@ class SqlDirectory:
     def _listening_on(self, channel: str) -> Listener:
         if self._engine.dialect.driver != "asyncpg":
             message = "REACTOR_DIRECTORY_CHANNEL needs a PostgreSQL, by a URL such as postgresql+asyncpg://…"
-            raise DirectoryMisused(message)
+            raise DirectoryConfigError(message)
         from reactor.job_status.postgres_notify import Notifications  # noqa: PLC0415  # asyncpg, which others need not have
 
         return Notifications(self._engine, channel)
 
     def listener(self) -> Listener | None:
-        """Who tells of changes, where there is a channel."""
+        """Return who tells of changes, if there is a channel."""
         return self._listener
 
     async def ask(self, job_ids: Sequence[str]) -> Answer:
@@ -82,21 +83,21 @@ class SqlDirectory:
         half = len(job_ids) // 2
         if not half:
             return Answer.nothing(job_ids, _in_short(error))
-        one, other = await self._ask_chunk(job_ids[:half]), await self._ask_chunk(job_ids[half:])
-        return Answer({**one.found, **other.found}, {**one.unknown, **other.unknown})
+        item, other = await self._ask_chunk(job_ids[:half]), await self._ask_chunk(job_ids[half:])
+        return Answer({**item.found, **other.found}, {**item.unknown, **other.unknown})
 
     def _answer(self, job_ids: Sequence[str], rows: Sequence[Row[Any]]) -> Answer:
-        asked, found, unknown = set(job_ids), dict[str, Told](), dict[str, str]()
+        asked, found, unknown = set(job_ids), dict[str, DirectoryStatus](), dict[str, str]()
         for job_id, told in _read(rows):
             if job_id not in asked:
                 return Answer.nothing(job_ids, "the query gave a job that was not asked for: it must select by :ids")
             if told is None or found.get(job_id, told) != told:
                 unknown[job_id] = _UNREADABLE
-            found[job_id] = told or Told("")
+            found[job_id] = told or DirectoryStatus("")
         return Answer({job: found[job] for job in job_ids if job in found and job not in unknown}, unknown)
 
     async def _rows(self, ids: Sequence[str]) -> tuple[set[str], Sequence[Row[Any]]]:
-        """Columns and rows. Raises TimeoutError, OSError, OverflowError and SQLAlchemyError.
+        """Return columns and rows. Raises TimeoutError, OSError, OverflowError and SQLAlchemyError.
 
         PostgreSQL compares numbers with numbers and texts with texts, and takes nothing else: so where it takes numbers
         the column holds no other ids. SQLite may compare either, so it is given both; others convert by themselves.
@@ -142,18 +143,17 @@ class SqlDirectory:
                 pass
 
     async def check(self) -> None:
-        """The columns, and the right to read them. Raises DirectoryMisused; an outage is none."""
+        """The columns, and the right to read them. Raises DirectoryConfigError; an outage is none."""
         try:
             keys, _ = await self._rows(["0"])
         except (TimeoutError, OSError, InterfaceError, OperationalError) as error:
             if _is_about_the_query(error):
-                raise DirectoryMisused(_refused(error)) from error
+                raise DirectoryConfigError(_refused(error)) from error
             return
         except SQLAlchemyError as error:
-            raise DirectoryMisused(_refused(error)) from error
+            raise DirectoryConfigError(_refused(error)) from error
         if missing := COLUMNS - keys:
-            message = f"REACTOR_DIRECTORY_QUERY gives no column {', '.join(sorted(missing))}"
-            raise DirectoryMisused(message)
+            raise DirectoryConfigError(f"REACTOR_DIRECTORY_QUERY gives no column {', '.join(sorted(missing))}")
 
     async def close(self) -> None:
         """Give all connections back."""
@@ -163,16 +163,16 @@ class SqlDirectory:
 
 
 def _numbers(ids: Sequence[str]) -> list[int]:
-    return [int(one) for one in ids if one.isascii() and one.isdecimal()]
+    return [int(item) for item in ids if item.isascii() and item.isdecimal()]
 
 
-def _read(rows: Sequence[Row[Any]]) -> Iterator[tuple[str, Told | None]]:
-    """Each row's job and what it says; None where that cannot be read."""
+def _read(rows: Sequence[Row[Any]]) -> Iterator[tuple[str, DirectoryStatus | None]]:
+    """Yield each row's job and what it says; None if that cannot be read."""
     for row in rows:
         fields = row._mapping  # noqa: SLF001  # SQLAlchemy's public name for it
         status = fields["status"]
         readable = isinstance(status, str) and bool(status.strip())
-        yield str(fields["id"]), Told(status.strip(), _instant(fields.get("ended_at"))) if readable else None
+        yield str(fields["id"]), DirectoryStatus(status.strip(), _instant(fields.get("ended_at"))) if readable else None
 
 
 def _instant(value: object) -> int | None:

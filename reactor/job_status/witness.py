@@ -36,7 +36,7 @@ class WitnessedDirectory:
         if self._canary is None:
             found = next((job for answer in answers for job in answer.found), None)
             self._witness = found or self._witness
-        witnessed = [await self._witnessed(*one) for one in zip(chunks, answers, strict=True)]
+        witnessed = [await self._witnessed(*item) for item in zip(chunks, answers, strict=True)]
         return Answer(
             {job: told for answer in witnessed for job, told in answer.found.items()},
             {job: why for answer in witnessed for job, why in answer.unknown.items()},
@@ -58,7 +58,7 @@ class WitnessedDirectory:
         return Answer({**answer.found, **found}, {**answer.unknown, **unknown})
 
     async def faults(self) -> list[str]:
-        """What is wrong with how the directory answers, for the doctor: nothing if all is well."""
+        """Return what is wrong with how the directory answers, for the doctor: nothing if all is well."""
         faults = []
         asked = [NO_JOB, *([self._canary] if self._canary else [])]
         answer = await self._jobs.ask(asked)
@@ -69,11 +69,11 @@ class WitnessedDirectory:
         return faults
 
     async def check(self) -> None:
-        """Raises DirectoryMisused where asking cannot work."""
+        """Raises DirectoryConfigError if asking cannot work."""
         await self._jobs.check()
 
     def listener(self) -> Listener | None:
-        """Who tells of changes, where there is somebody."""
+        """Return who tells of changes, if there is somebody."""
         return self._jobs.listener()
 
     async def close(self) -> None:

@@ -5,7 +5,7 @@ from reactor.core.policy import Policy
 from reactor.deletion.inspection import Target
 from reactor.deletion.resources import Resources
 from reactor.jetstream.errors import NotFound
-from reactor.operate.deleted_streams import Past
+from reactor.operate.deleted_streams import DeletedStreams
 from reactor.operate.overview import NoJobStream, NoSuchStream
 from reactor.operate.protect import Protector
 from reactor.operate.restore import Restored, Restorer
@@ -18,10 +18,10 @@ class Orders:
     """Methods raise NoJobStream, NoSuchStream, ProvisionError, JetStreamError and LedgerError beside what is theirs."""
 
     def __init__(
-        self, resources: Resources, policy: Policy, protector: Protector, restorer: Restorer, past: Past
+        self, resources: Resources, policy: Policy, protector: Protector, restorer: Restorer, past: DeletedStreams
     ) -> None:
         """`policy` knows job streams by their names."""
-        self._pausing = resources.pausing
+        self._pause_gate = resources.pause_gate
         self._recorder = resources.recorder
         self._policy = policy
         self._protector = protector
@@ -30,14 +30,14 @@ class Orders:
 
     async def pause(self, who: str, why: str) -> None:
         """Nobody deletes anything, until it is resumed."""
-        await self._pausing.declare()
-        await self._pausing.pause(who, why, None)
+        await self._pause_gate.declare()
+        await self._pause_gate.pause(who, why, None)
         await self._recorder.ordered("paused", why=_by(who, why))
 
     async def resume(self, who: str, why: str) -> None:
         """Deleting goes on."""
-        await self._pausing.declare()
-        await self._pausing.resume(who)
+        await self._pause_gate.declare()
+        await self._pause_gate.resume(who)
         await self._recorder.ordered("resumed", why=_by(who, why))
 
     async def protect(self, name: str, who: str, why: str, *, protected: bool) -> None:
@@ -49,7 +49,7 @@ class Orders:
             raise NoSuchStream(await self._past.of(name, target.job_id)) from error
 
     async def restore(self, name: str, who: str, why: str) -> Restored:
-        """Under its own name. Raises NotRestored and BackupSpoilt."""
+        """Under its own name. Raises NotRestored and BackupCorrupt."""
         job_id = self._job_of(name)
         if (done := await bring_back(self._past, self._restorer, name, why=_by(who, why))) is None:
             raise NoSuchStream(await self._past.of(name, job_id))
@@ -62,9 +62,15 @@ class Orders:
 
 
 async def bring_back(
-    past: Past, restorer: Restorer, stream: str, *, name: str | None = None, backup: Backup | None = None, why: str = ""
+    past: DeletedStreams,
+    restorer: Restorer,
+    stream: str,
+    *,
+    name: str | None = None,
+    backup: Backup | None = None,
+    why: str = "",
 ) -> Restored | None:
-    """From this backup, or the newest one here, or by what the audit remembers; None where there is neither."""
+    """From this backup, or the newest one here, or by what the audit remembers; None if there is neither."""
     if (found := backup or await past.backup_of(stream)) is not None:
         return await restorer.from_backup(found, name or stream, why)
     if (recipe := await past.recipe_of(stream)) is not None:

@@ -8,12 +8,12 @@ from reactor.core.model import SECOND, Outcome, Settlement
 from reactor.core.policy import Policy, fell_due
 from reactor.core.schemas import Counts
 from reactor.deletion.stream_states import as_of_now
-from reactor.store.stream_states import Standings
+from reactor.store.stream_states import StreamStateStore
 
 FRESH_S = 2.0
 """How old a count may be at least: many may look at once."""
 RECOUNT_S = 60.0
-"""Time alone makes a zombie of what waits; where nothing else has changed it is enough to count so often."""
+"""Time alone makes a zombie of what waits; if nothing else has changed it is enough to count so often."""
 SHARE = 20
 """Counting takes at most a twentieth of the time, however many streams there are."""
 _VERDICTS = {
@@ -34,33 +34,33 @@ _UNCOUNTED: Counts = {
 """Before the first full pass nobody knows."""
 
 
-class Census:
+class StreamCounts:
     """One process's. Methods raise LedgerError."""
 
-    def __init__(self, standings: Standings, policy: Policy) -> None:
+    def __init__(self, stream_states: StreamStateStore, policy: Policy) -> None:
         """Nothing is counted yet."""
-        self._standings = standings
+        self._standings = stream_states
         self._policy = policy
         self._counting = asyncio.Lock()
         self._counts = _UNCOUNTED
         self._word = ""
         self._counted_at = float("-inf")
         self._took_s = 0.0
-        self._ripens_s = float("inf")
+        self._next_due_s = float("inf")
         """When the first of those that wait is due, in seconds from the count."""
 
     async def rows(self) -> list[Settlement]:
-        """Every job stream, in the order of their names."""
+        """Return every job stream, in the order of their names."""
         rows = [as_of_now(found, self._policy) async for found in self._standings.all()]
-        return sorted(rows, key=lambda one: one.stream.name)
+        return sorted(rows, key=lambda item: item.stream.name)
 
     async def counts(self) -> Counts:
-        """How many there are of each kind, a moment old at most while they change."""
+        """Return how many there are of each kind, a moment old at most while they change."""
         async with self._counting:
             age_s = time.monotonic() - self._counted_at
             if age_s > max(FRESH_S, SHARE * self._took_s):
                 word, since = await self._standings.state()
-                if word != self._word or age_s > min(RECOUNT_S, self._ripens_s):
+                if word != self._word or age_s > min(RECOUNT_S, self._next_due_s):
                     self._counts = _UNCOUNTED if since is None else await self._count()
                     self._word = word
             return self._counts
@@ -71,17 +71,17 @@ class Census:
         verdicts, reasons = Counter[str](dict.fromkeys(_VERDICTS.values(), 0)), Counter[str]()
         oldest_s, soonest_s = None, float("inf")
         async for found in self._standings.all():
-            one = as_of_now(found, self._policy)
-            verdicts[_VERDICTS[one.outcome]] += 1
-            reasons[one.reason.value] += 1
-            due = fell_due(one.stream, one.record, self._policy) if one.outcome is Outcome.WOULD_DRAIN else None
-            if one.outcome is Outcome.WAITING and one.until is not None and one.until > one.stream.observed_at:
-                soonest_s = min(soonest_s, (one.until - one.stream.observed_at) / SECOND)
+            item = as_of_now(found, self._policy)
+            verdicts[_VERDICTS[item.outcome]] += 1
+            reasons[item.reason.value] += 1
+            due = fell_due(item.stream, item.record, self._policy) if item.outcome is Outcome.WOULD_DRAIN else None
+            if item.outcome is Outcome.WAITING and item.until is not None and item.until > item.stream.observed_at:
+                soonest_s = min(soonest_s, (item.until - item.stream.observed_at) / SECOND)
             if due is not None:
-                oldest_s = max(oldest_s or 0.0, (one.stream.observed_at - due) / SECOND)
+                oldest_s = max(oldest_s or 0.0, (item.stream.observed_at - due) / SECOND)
         self._counted_at = time.monotonic()
         self._took_s = self._counted_at - began
-        self._ripens_s = soonest_s
+        self._next_due_s = soonest_s
         return {
             "job_streams": verdicts.total(),
             "verdicts": dict(verdicts),

@@ -5,9 +5,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from reactor.backups.store import Backup, Shelf
+from reactor.backups.store import Backup, BackupStore
 from reactor.core.explain import deletion_of, happened, said
-from reactor.core.model import AUDIT_ENTRIES, Outcome, Word, format_instant
+from reactor.core.model import AUDIT_ENTRIES, Outcome, StatusEvent, format_instant
 from reactor.core.schemas import Entry, Gone, Happened, Restorable
 from reactor.deletion.resources import Resources
 from reactor.operate.restore import Recipe
@@ -16,24 +16,26 @@ from reactor.store.audit import Audit
 _DELETED = {Outcome.DRAINED.value, Outcome.ALREADY_GONE.value}
 
 
-class Past:
+class DeletedStreams:
     """Methods raise JetStreamError and LedgerError."""
 
-    def __init__(self, resources: Resources, audit: Audit, shelf: Shelf) -> None:
+    def __init__(self, resources: Resources, audit: Audit, backup_store: BackupStore) -> None:
         """`shelf` has this machine's backups."""
         self._directory = resources.directory
         self._clock = resources.clock
         self._audit = audit
-        self._shelf = shelf
+        self._backup_store = backup_store
 
     async def of(self, name: str, job_id: str) -> Gone:
-        """All that is known of a stream that is not there."""
+        """Return all that is known of a stream that is not there."""
         trail = await self._audit.newest(AUDIT_ENTRIES)
         entries = [entry for entry in trail if entry["stream"] == name]
         words = await self._directory.words_on(job_id)
         deletion = next((entry for entry in entries if entry.get("outcome") in _DELETED), None)
         known = "deleted" if deletion else "heard_of" if entries or words else "never_heard_of"
-        events = [Happened(at=format_instant(one.published_at), what=said(job_id, one), by=one.source) for one in words]
+        events = [
+            Happened(at=format_instant(item.published_at), what=said(job_id, item), by=item.source) for item in words
+        ]
         acts = [Happened(at=entry["at"], what=happened(entry), by=entry["by"]) for entry in reversed(entries)]
         begins = trail[-1]["at"] if trail else None
         return Gone(
@@ -44,11 +46,11 @@ class Past:
             at=format_instant(self._clock()),
             sentence=self._sentence(name, job_id, deletion, begins, words),
             restorable=await self._restorable(name, entries),
-            timeline=sorted([*events, *acts], key=lambda one: one["at"]),
+            timeline=sorted([*events, *acts], key=lambda item: item["at"]),
         )
 
     def _sentence(
-        self, name: str, job_id: str, deletion: Entry | None, begins: str | None, words: Sequence[Word]
+        self, name: str, job_id: str, deletion: Entry | None, begins: str | None, words: Sequence[StatusEvent]
     ) -> str:
         found = f"there is no stream {name}; {deletion_of(deletion, begins)}"
         if deletion:
@@ -69,12 +71,12 @@ class Past:
         return {"command": command, "backup": elsewhere, "messages": 0, "lost": recipe.messages}
 
     async def backup_of(self, name: str) -> Backup | None:
-        """The newest one of that stream on this machine."""
-        backups = await asyncio.to_thread(self._shelf.backups)
-        return next((one for one in backups if one.manifest.stream == name), None)
+        """Return the newest one of that stream on this machine."""
+        backups = await asyncio.to_thread(self._backup_store.backups)
+        return next((item for item in backups if item.manifest.stream == name), None)
 
     async def recipe_of(self, name: str) -> Recipe | None:
-        """How to make it again without its messages, where the audit still knows."""
+        """Return how to make it again without its messages, where the audit still knows."""
         return _recipe([entry for entry in await self._audit.newest(AUDIT_ENTRIES) if entry["stream"] == name])
 
 

@@ -9,7 +9,7 @@ from reactor.jetstream.topology import lifecycle_stream
 
 
 def payload_of(job_id: str, status: str, at: str | None) -> bytes:
-    """The message body. Raises ValueError (pydantic's, too) for what a subscriber would refuse."""
+    """Return the message body. Raises ValueError (pydantic's, too) for what a subscriber would refuse."""
     if at is not None:
         parse_instant(at)
     payload = Payload(job_id=job_id, status=status, occurred_at=at)

@@ -25,12 +25,12 @@ class Trail:
         self._drained: deque[Entry] = deque(maxlen=AUDIT_ENTRIES)
 
     async def history(self, limit: int) -> History:
-        """What came of deletions, and what failed; newest first."""
+        """Return what came of deletions, and what failed; newest first."""
         entries = await self._audit.newest(min(2 * limit, AUDIT_ENTRIES))
         return {"entries": [_public(entry) for entry in entries if entry["phase"] != "intent"][:limit]}
 
     async def would_drain(self, limit: int) -> WouldDrains:
-        """What report mode would have deleted, and what has become of it; newest first."""
+        """Return what report mode would have deleted, and what has become of it; newest first."""
         rows = dict[tuple[str, str], WouldDrain]()
         for entry in reversed(await self._audit.newest(AUDIT_ENTRIES)):
             key = entry["stream"], entry.get("created", "")
@@ -43,21 +43,21 @@ class Trail:
         ends = Counter(row["afterwards"] for row in newest)
         return {"total": len(newest), "afterwards": dict(ends), "entries": newest[:limit]}
 
-    async def ends_of_reported(self) -> ReportedEnds:
-        """How many streams report mode would have deleted, and what has become of them."""
+    async def report_mode_totals(self) -> ReportedEnds:
+        """Return how many streams report mode would have deleted, and what has become of them."""
         found = await self.would_drain(1)
         return {"total": found["total"], "afterwards": found["afterwards"]}
 
-    async def news(self, key: str) -> tuple[str, list[Entry]]:
+    async def entries_since(self, key: str) -> tuple[str, list[Entry]]:
         """History since an entry's key, oldest first, and the key to ask with next; an empty one stands for now."""
         if not key:
             newest = await self._audit.newest(1)
             return (newest[0]["key"] if newest else "0"), []
         entries, last = await self._audit.since(key, 100)
-        return last, [_public(one) for one in entries if one["phase"] != "intent"]
+        return last, [_public(item) for item in entries if item["phase"] != "intent"]
 
     async def leaks(self) -> Leaks:
-        """Which ends of jobs leave streams behind most, by status and hour of the day (UTC)."""
+        """Return which ends of jobs leave streams behind most, by status and hour of the day (UTC)."""
         drained = await self.drains()
         statuses: dict[str, list[int]] = {}
         for entry in drained:
@@ -69,14 +69,14 @@ class Trail:
         return {"total": len(drained), "statuses": sorted(rows, key=lambda row: -sum(row["hours"]))}
 
     async def drains(self) -> Collection[Entry]:
-        """Every deletion that is still in it, oldest first. What was read once is not read again."""
+        """Return every deletion that is still in it, oldest first. What was read once is not read again."""
         async with self._reading:
             if not await self._audit.holds(self._key):  # nothing was read yet, or it is another trail
                 self._key = "0"
                 self._drained.clear()
             entries, last = await self._audit.since(self._key, BATCH)
             while last != self._key:
-                self._drained.extend(one for one in entries if one.get("outcome") == Outcome.DRAINED.value)
+                self._drained.extend(item for item in entries if item.get("outcome") == Outcome.DRAINED.value)
                 self._key = last
                 entries, last = await self._audit.since(self._key, BATCH)
             return tuple(self._drained)

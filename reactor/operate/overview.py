@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib.metadata import version
 
 from reactor.core.explain import changes, sentence, would_be
-from reactor.core.model import SECOND, Drain, Reason, Word, format_instant
+from reactor.core.model import SECOND, Drain, Reason, StatusEvent, format_instant
 from reactor.core.pause import Pause
 from reactor.core.policy import Policy, guards_of
 from reactor.core.report import describe
@@ -19,18 +19,18 @@ from reactor.core.schemas import (
     Measures,
     Point,
     Status,
+    StatusEventJson,
     Streams,
     Timeline,
-    WordTold,
 )
 from reactor.core.stream_info import Raw
-from reactor.deletion.inspection import Judge, Look, Target, named, paused
+from reactor.deletion.inspection import Inspection, Inspector, Target, paused, with_source_name
 from reactor.deletion.resources import Resources
 from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import DEAD_LETTERS, Topology, topology_of
 from reactor.job_status.ledger_directory import Snapshot
-from reactor.operate.counts import Census
-from reactor.operate.deleted_streams import Past
+from reactor.operate.counts import StreamCounts
+from reactor.operate.deleted_streams import DeletedStreams
 from reactor.operate.history import DAY_CHARS, Trail
 from reactor.store.audit import Audit
 
@@ -61,33 +61,33 @@ class NoSuchStream(Exception):
 class Overview:
     """All resources are handed in. Methods raise JetStreamError and LedgerError."""
 
-    def __init__(self, resources: Resources, judge: Judge, audit: Audit, past: Past) -> None:
+    def __init__(self, resources: Resources, judge: Inspector, audit: Audit, past: DeletedStreams) -> None:
         """`judge` explains single streams, `past` those that are not there."""
         self._reads = resources.reads
         self._directory = resources.directory
         self._ledger = resources.ledger
         self._clock = resources.clock
         self._rights = resources.rights
-        self._pausing = resources.pausing
+        self._pause_gate = resources.pause_gate
         self._judge = judge
         self._policy = judge.policy
         self.trail = Trail(audit)
         self.past = past
-        self._census = Census(resources.ledger.standings, judge.policy)
+        self._census = StreamCounts(resources.ledger.stream_states, judge.policy)
         self._started_at = self._clock()
         self._points: deque[Point] = deque(maxlen=STEPS)
         self._last_seqs: deque[int] = deque(maxlen=2)
-        """Where the lifecycle stream ended when it was looked at, the older one first."""
+        """If the lifecycle stream ended when it was looked at, the older one first."""
         self._looked_at = float("-inf")
 
     @property
     def paused(self) -> str | None:
-        """Why nothing is deleted by this process, where that is so."""
+        """Why nothing is deleted by this process, if that is so."""
         return self._rights.paused
 
     async def pause(self) -> Pause | None:
-        """The operator's pause that stands; in report mode there is nothing to pause."""
-        return await self._pausing.standing() if self._policy.deletes else None
+        """Return the operator's pause that stands; in report mode there is nothing to pause."""
+        return await self._pause_gate.active_pause() if self._policy.deletes else None
 
     def now(self) -> str:
         """By this process's clock, for whoever looks on."""
@@ -95,26 +95,26 @@ class Overview:
 
     async def reach(self) -> None:
         """Raises where NATS or Redis is away, or the lifecycle stream or its durable is gone."""
-        await self._directory.look_around()
+        await self._directory.take_snapshot()
 
     async def streams(self) -> Streams:
-        """Every job stream with its verdict, as last found."""
+        """Return every job stream with its verdict, as last found."""
         last, rows = await self._ledger.passes.last(), await self._census.rows()
         return {
             "at": format_instant(self._clock()),
             "error": last["error"] if last else None,
-            "streams": [describe(one, self._policy) for one in rows],
+            "streams": [describe(item, self._policy) for item in rows],
         }
 
     async def status(self) -> Status:
-        """One screen's worth: counts, ledger, queue, the last full pass."""
+        """Return one screen's worth: counts, ledger, queue, the last full pass."""
         measures, drained = await self.measure(), await self.trail.drains()
         today = format_instant(self._clock())[:DAY_CHARS]
         last = measures["last_reconcile"]
         return {
             **measures,
             "action": "delete" if self._policy.deletes else "report",
-            "would_drain": None if self._policy.deletes else await self.trail.ends_of_reported(),
+            "would_drain": None if self._policy.deletes else await self.trail.report_mode_totals(),
             "drained_today": sum(entry["at"].startswith(today) for entry in drained),
             "bytes_reclaimed": sum(entry.get("size", 0) for entry in drained),
             "version": version("jetstream-reactor"),
@@ -127,9 +127,9 @@ class Overview:
         }
 
     async def measure(self) -> Measures:
-        """What all replicas see alike: streams by verdict, ledger, the last full pass."""
+        """Return what all replicas see alike: streams by verdict, ledger, the last full pass."""
         counts, snapshot = await self._census.counts(), await self._look_around()
-        coverage, _ = await self._directory.look_up(snapshot)
+        coverage, _ = await self._directory.read_jobs(snapshot)
         last_pass, pause = await self._ledger.passes.last(), await self.pause()
         return {
             **counts,
@@ -141,13 +141,13 @@ class Overview:
                 "gap": coverage.gap,
             },
             "lag": snapshot.lifecycle.behind,
-            "pause": pause.told() if pause else None,
+            "pause": pause.as_dict() if pause else None,
             "last_reconcile": last_pass,
         }
 
     async def _look_around(self) -> Snapshot:
-        """Events of the last moment need not be read yet: under steady traffic some always are on their way."""
-        snapshot = await self._directory.look_around(self._last_seqs[0] if self._last_seqs else None)
+        """Take a snapshot that forgives unread events of the last moment: some always are on their way."""
+        snapshot = await self._directory.take_snapshot(self._last_seqs[0] if self._last_seqs else None)
         if time.monotonic() - self._looked_at > FRESH_S:
             self._last_seqs.append(snapshot.lifecycle.last_seq)
             self._looked_at = time.monotonic()
@@ -174,7 +174,7 @@ class Overview:
         last = self.last_point
         since = last["at"] if last else format_instant(self._clock() - int(STEPS * STEP_S) * SECOND)
         drained = Counter(entry["reason"] for entry in await self.trail.drains() if entry["at"] > since)
-        verdicts = (await self._census.counts())["verdicts"]  # empty where nobody has looked yet
+        verdicts = (await self._census.counts())["verdicts"]  # empty if nobody has looked yet
         return {"at": format_instant(self._clock()), "verdicts": verdicts, "drained": dict(drained)}
 
     async def sample(self) -> float:
@@ -195,52 +195,60 @@ class Overview:
         return [{"at": at, "verdicts": {}, "drained": dict(drained)} for at, drained in sorted(minutes.items())]
 
     async def explain(self, name: str) -> Explanation:
-        """The verdict on one stream now, with the evidence. Raises NoJobStream and NoSuchStream."""
+        """Return the verdict on one stream now, with the evidence. Raises NoJobStream and NoSuchStream."""
         job_id = self._policy.job_id(name)
         if job_id is None:
             raise NoJobStream(name, self._policy)
-        snapshot = await self._directory.look_around()
+        snapshot = await self._directory.take_snapshot()
         snapshot = replace(snapshot, topology=await self._topology(snapshot, name))
         try:
-            look = await self._judge.look(snapshot, Target(name, job_id))
+            inspection = await self._judge.inspect(snapshot, Target(name, job_id))
             consumers = await self._reads.consumers(name)
         except NotFound as error:
             raise NoSuchStream(await self.past.of(name, job_id)) from error
         deliveries = await self._ledger.tallies.deliveries(job_id)
-        guards = guards_of(look.stream, look.record, self._policy)
-        pause = await self.pause() if isinstance(look.verdict, Drain) else None
-        found = paused(look, pause) if pause else named(look.by_verdict(), await self._named(look, snapshot))
+        guards = guards_of(inspection.stream, inspection.record, self._policy)
+        pause = await self.pause() if isinstance(inspection.verdict, Drain) else None
+        found = (
+            paused(inspection, pause)
+            if pause
+            else with_source_name(inspection.by_verdict(), await self._named(inspection, snapshot))
+        )
         return {
             **describe(found, self._policy),
-            "at": format_instant(look.stream.observed_at),
+            "at": format_instant(inspection.stream.observed_at),
             "sentence": (
-                would_be(look.stream, pause) if pause else sentence(name, look.verdict, look.record, look.coverage)
+                would_be(inspection.stream, pause)
+                if pause
+                else sentence(name, inspection.verdict, inspection.record, inspection.coverage)
             ),
-            "changes": changes(found.reason, look.stream),
+            "changes": changes(found.reason, inspection.stream),
             "guards": [
                 {"guard": guard.name, "passes_at": format_instant(guard.passes_at), "passed": guard.passed}
                 for guard in guards
             ],
-            "evidence": self._evidence(look, consumers, deliveries),
+            "evidence": self._evidence(inspection, consumers, deliveries),
         }
 
-    async def _named(self, look: Look, snapshot: Snapshot) -> Topology:
-        """With the names of those who source it, where that is what matters."""
-        if look.verdict.reason is not Reason.NOT_FENCEABLE:
+    async def _named(self, inspection: Inspection, snapshot: Snapshot) -> Topology:
+        """With the names of those who source it, if that is what matters."""
+        if inspection.verdict.reason is not Reason.NOT_FENCEABLE:
             return snapshot.topology
         return topology_of((await self._reads.list_streams()).configs())
 
     async def _topology(self, snapshot: Snapshot, name: str) -> Topology:
         """As the last full pass has shown it, or by a listing where there was none of late."""
-        known = await self._ledger.surroundings.among(snapshot.lifecycle.identity, [name], 0)
+        known = await self._ledger.topology_cache.among(snapshot.lifecycle.identity, [name], 0)
         return (
-            Topology(known[0], captors=known[1]) if known else topology_of((await self._reads.list_streams()).configs())
+            Topology(known[0], advisory_streams=known[1])
+            if known
+            else topology_of((await self._reads.list_streams()).configs())
         )
 
-    def _evidence(self, look: Look, consumers: Sequence[Raw], deliveries: dict[str, int]) -> Evidence:
-        coverage, record, event = look.coverage, look.record, look.event
+    def _evidence(self, inspection: Inspection, consumers: Sequence[Raw], deliveries: dict[str, int]) -> Evidence:
+        coverage, record, event = inspection.coverage, inspection.record, inspection.event
         disputed = record if record is not None and self._policy.is_disputed(record) else None
-        told = look.told
+        told = inspection.directory_status
         return {
             "directory": (
                 {"status": told.status, "ended_at": None if told.ended_at is None else format_instant(told.ended_at)}
@@ -258,19 +266,21 @@ class Overview:
                 "gap": coverage.gap,
             },
             "stream": {
-                "created": look.raw.get("created"),
-                "subjects": look.raw["config"].get("subjects"),
-                "messages": look.stream.messages,
-                "bytes": look.stream.size,
-                "last_publish": None if look.stream.last_publish is None else format_instant(look.stream.last_publish),
-                "fenced": look.stream.fence is not None,
+                "created": inspection.raw.get("created"),
+                "subjects": inspection.raw["config"].get("subjects"),
+                "messages": inspection.stream.messages,
+                "bytes": inspection.stream.size,
+                "last_publish": None
+                if inspection.stream.last_publish is None
+                else format_instant(inspection.stream.last_publish),
+                "fenced": inspection.stream.fence is not None,
             },
             "consumers": [_consumer(raw) for raw in consumers],
             "advisories": deliveries,
         }
 
 
-def _word(word: Word) -> WordTold:
+def _word(word: StatusEvent) -> StatusEventJson:
     return {
         "status": word.status,
         "occurred_at": format_instant(word.occurred_at),

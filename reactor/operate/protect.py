@@ -2,9 +2,9 @@
 
 import asyncio
 
-from reactor.core.stream_info import max_age_off, with_protection
-from reactor.deletion.exclusive import StaysFenced, Undisturbed
-from reactor.deletion.inspection import Judge, Look, Target
+from reactor.core.stream_info import max_age_off, protected_config
+from reactor.deletion.exclusive import ExclusiveAccess, StaysFenced
+from reactor.deletion.inspection import Inspection, Inspector, Target
 from reactor.deletion.resources import Resources
 
 
@@ -15,37 +15,38 @@ class NotProtected(Exception):
 class Protector:
     """Protects streams, and takes protection away."""
 
-    def __init__(self, resources: Resources, judge: Judge, lease_s: float) -> None:
+    def __init__(self, resources: Resources, judge: Inspector, lease_s: float) -> None:
         """`lease_s` is the time for one stream."""
         self._effects = resources.effects
         self._directory = resources.directory
         self._ledger = resources.ledger
         self._recorder = resources.recorder
-        self._undisturbed = Undisturbed(resources, judge, lease_s)
+        self._exclusive = ExclusiveAccess(resources, judge, lease_s)
         self.max_age_off: int | None = None
         """Of the last stream, if it was restored: the `max_age` (ns) that it had, and that stays off."""
 
     async def protect(self, target: Target, timeout_s: float, *, protected: bool, why: str = "") -> bool:
-        """Whether that has changed anything; `why` is for the audit. A deletion under way is waited out.
+        """Return whether that has changed anything; `why` is for the audit. A deletion under way is waited out.
 
-        Raises NotFound where there is no such stream, NotProtected, JetStreamError and LedgerError.
+        Raises NotFound if there is no such stream, NotProtected, JetStreamError and LedgerError.
         """
 
-        async def work(look: Look) -> bool:
-            if look.stream.protected is protected:
+        async def work(inspection: Inspection) -> bool:
+            if inspection.stream.protected is protected:
                 return False
-            self.max_age_off = max_age_off(look.raw["config"])
-            await self._effects.update_stream(with_protection(look.raw["config"], protected=protected))
+            self.max_age_off = max_age_off(inspection.raw["config"])
+            await self._effects.update_stream(protected_config(inspection.raw["config"], protected=protected))
             return True
 
         try:
             async with asyncio.timeout(timeout_s):
-                changed = await self._undisturbed.do(await self._directory.look_around(), target, work)
+                changed = await self._exclusive.run(await self._directory.take_snapshot(), target, work)
         except StaysFenced as error:
             raise NotProtected(str(error)) from error
         except TimeoutError as error:
-            message = f"a deletion of {target.name} is still under way after {timeout_s:g} s: try again"
-            raise NotProtected(message) from error
+            raise NotProtected(
+                f"a deletion of {target.name} is still under way after {timeout_s:g} s: try again"
+            ) from error
         if changed and not protected:
             await self._ledger.due.schedule({target.job_id: 0.0})  # nothing else would tell the sweeper of it
         if changed:

@@ -56,12 +56,12 @@ async def replay(
     await _begin(js, _filling(config, prefix, description["state"].get("first_seq", 0)))
     if not keeps_all:  # it keeps nothing that nobody waits for
         await make_consumers(js, name, consumers)
-    reached = dict.fromkeys((one["name"] for one in consumers), 0)
+    reached = dict.fromkeys((item["name"] for item in consumers), 0)
     async for messages in scratch.replay(own["name"], ">", batch=AT_ONCE):
         for message, seq in zip(messages, await _publish(js, prefix, messages), strict=True):
-            reached |= {one["name"]: seq for one in consumers if message.seq <= one["ack_floor"]["stream_seq"]}
+            reached |= {item["name"]: seq for item in consumers if message.seq <= item["ack_floor"]["stream_seq"]}
     if keeps_all:
-        behind = [one | {"config": _behind(one["config"], reached[one["name"]])} for one in consumers]
+        behind = [item | {"config": _behind(item["config"], reached[item["name"]])} for item in consumers]
         await make_consumers(js, name, behind)
 
 
@@ -78,19 +78,19 @@ async def _begin(js: JetStream, config: Raw) -> None:
 
 
 def own_subject(name: str) -> str:
-    """The subject of a restored stream where others have its own."""
+    """Return the subject of a restored stream where others have its own."""
     return f"reactor.restored.{name}"
 
 
 async def make_consumers(js: JetStream, stream: str, consumers: Iterable[Raw]) -> None:
     """The durable ones: others went with their clients."""
-    for one in consumers:
-        if one["config"].get("durable_name"):
-            await js.create_consumer(stream, one["config"])
+    for item in consumers:
+        if item["config"].get("durable_name"):
+            await js.create_consumer(stream, item["config"])
 
 
 def _filling(config: Raw, prefix: str, first_seq: int) -> Raw:
-    """The config while it is filled: nothing refuses or alters a message, and the answer tells of each."""
+    """Return the config while it is filled: nothing refuses or alters a message, and the answer tells of each."""
     transform = {"src": f"{prefix}.>", "dest": ">"}
     open_for_all = {"subjects": [transform["src"]], "subject_transform": transform, "no_ack": False, "sealed": False}
     open_for_all |= {"max_consumers": -1}
@@ -98,8 +98,8 @@ def _filling(config: Raw, prefix: str, first_seq: int) -> Raw:
 
 
 async def _publish(js: JetStream, prefix: str, messages: Sequence[StoredMessage]) -> list[int]:
-    """One after another over one connection; their new sequences."""
-    sent = [js.publish(f"{prefix}.{one.subject}", one.data, _headers(one.headers)) for one in messages]
+    """Publish messages one after another over one connection; return their new sequences."""
+    sent = [js.publish(f"{prefix}.{item.subject}", item.data, _headers(item.headers)) for item in messages]
     seqs = [seq for _, seq in await asyncio.gather(*sent)]
     if seqs != sorted(set(seqs)):
         raise NotReplayed("the server has stored its messages in another order than they were sent in")
@@ -111,6 +111,6 @@ def _headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
 
 
 def _behind(config: Raw, seq: int) -> Raw:
-    """A consumer that goes on behind this sequence."""
+    """Return a consumer that goes on behind this sequence."""
     start = {"deliver_policy": "by_start_sequence", "opt_start_seq": seq + 1}
     return {key: value for key, value in config.items() if key != "opt_start_time"} | start

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from reactor.backups.store import Backup
-from reactor.core.stream_info import Raw, brought_back, lacks, unfinished
+from reactor.core.stream_info import Raw, lacks, restored_config, unfinished
 from reactor.deletion.recorder import Recorder
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import NotFound, Refused
@@ -49,7 +49,7 @@ def _told(how: str, why: str) -> str:
 
 
 class Restorer:
-    """Methods raise JetStreamError and LedgerError beside NotRestored and BackupSpoilt."""
+    """Methods raise JetStreamError and LedgerError beside NotRestored and BackupCorrupt."""
 
     def __init__(self, js: JetStream, recorder: Recorder, scratch: Scratch | None = None) -> None:
         """`js` may be busy for a while; `scratch` makes a server for what this one does not take as it is."""
@@ -68,8 +68,9 @@ class Restorer:
                 await restore(self._js, unfinished(config, CONSUMERS), description["state"], backup.chunks())
             except Refused as error:
                 if name == manifest.stream:
-                    message = f"the server does not take the backup of {manifest.stream} back: {error}"
-                    raise NotRestored(message) from error
+                    raise NotRestored(
+                        f"the server does not take the backup of {manifest.stream} back: {error}"
+                    ) from error
                 lacking = MESSAGES
         if lacking == MESSAGES:
             await self._replay(backup, config)
@@ -80,14 +81,16 @@ class Restorer:
     async def _replay(self, backup: Backup, config: Raw) -> None:
         name, was = config["name"], backup.manifest.stream
         if self._scratch is None:
-            message = f"the server does not take the backup of {was} back under another name: reactor restore can"
-            raise NotRestored(message)
+            raise NotRestored(
+                f"the server does not take the backup of {was} back under another name: reactor restore can"
+            )
         try:
             async with self._scratch() as scratch:
                 await replay(scratch, self._js, config, backup.description(), backup.chunks())
         except (Refused, NotReplayed) as error:
-            message = f"the backup of {was} could not be brought back as {name}, or not all of it: {error}"
-            raise NotRestored(message) from error
+            raise NotRestored(
+                f"the backup of {was} could not be brought back as {name}, or not all of it: {error}"
+            ) from error
 
     async def from_recipe(self, recipe: Recipe, name: str, why: str = "") -> Restored:
         """Empty, with its consumers: its sequences go on, so that nobody's late acknowledgement hits a new message."""
@@ -99,7 +102,7 @@ class Restorer:
         return await self._done(config, recipe.job_id, recipe.messages, how)
 
     async def _free(self, config: Raw, name: str) -> tuple[Raw, str | None]:
-        """The config, protected, under that name, with a subject of its own if others have taken its own.
+        """Return the config, protected, under that name, with a subject of its own if others have taken its own.
 
         And what a stream of that name lacks that an earlier restore has left unfinished; None if there is none.
         """
@@ -108,22 +111,22 @@ class Restorer:
             there = await self._js.stream_info(name)
             if (lacking := lacks(there["config"])) is None:
                 messages = f"{there['state']['messages']} messages"
-                message = f"stream {name} exists, with {messages}, and was not touched: --as NAME restores beside it"
-                raise NotRestored(message)
+                raise NotRestored(
+                    f"stream {name} exists, with {messages}, and was not touched: --as NAME restores beside it"
+                )
         renamed, taken = name != config["name"], dict[str, list[str]]()
         for subject in config.get("subjects") or []:
             if others := await self._js.stream_names(subject) - {name}:
                 taken[subject] = sorted(others)
         if taken and not renamed:
             subject, owners = next(iter(taken.items()))
-            message = f"{subject} belongs to stream {', '.join(owners)} now: --as NAME restores beside it"
-            raise NotRestored(message)
+            raise NotRestored(f"{subject} belongs to stream {', '.join(owners)} now: --as NAME restores beside it")
         own = {"subjects": [own_subject(name)]} if taken else {}
-        return brought_back(config) | {"name": name} | own, lacking
+        return restored_config(config) | {"name": name} | own, lacking
 
     async def _lacking(self, name: str, consumers: Sequence[Raw]) -> list[Raw]:
         there = await self._js.consumer_names(name)
-        return [one for one in consumers if one["name"] not in there]
+        return [item for item in consumers if item["name"] not in there]
 
     async def _done(self, config: Raw, job_id: str, lost: int, how: str) -> Restored:
         """Take the mark of what is unfinished away: from here on it is whole."""

@@ -17,7 +17,7 @@ LOOK_S = 0.1
 STALLED_S = 30.0
 """How long nothing may come of any of them before the pass ends without."""
 ASKED = 500
-"""Standings that are asked for at once: the due queue is worked off bit by bit."""
+"""StreamStateStore that are asked for at once: the due queue is worked off bit by bit."""
 UNSETTLED = "in the due queue, and not settled before the pass ended"
 
 
@@ -33,12 +33,12 @@ class Handover:
         self._absent = set[str]()
 
     async def settle(self, zombies: Sequence[Settlement], began: int) -> list[Settlement]:
-        """What came of each since the listing `began` (ms, Redis's clock), once somebody has settled it."""
+        """Return what came of each since the listing `began` (ms, Redis's clock), once somebody has settled it."""
         if not zombies:
             return []
         self._key = str(began)
-        await self._ledger.due.schedule({one.stream.job_id: 0.0 for one in zombies})
-        left, settled = {one.stream.name: one for one in zombies}, dict[str, Settlement]()
+        await self._ledger.due.schedule({item.stream.job_id: 0.0 for item in zombies})
+        left, settled = {item.stream.name: item for item in zombies}, dict[str, Settlement]()
         moved_at = time.monotonic()
         while left and not self._stop.is_set() and time.monotonic() - moved_at < STALLED_S:
             news = await self._news(left)
@@ -49,15 +49,15 @@ class Handover:
                 moved_at = time.monotonic()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), LOOK_S)
-        settled |= {name: replace(one, outcome=Outcome.WAITING, detail=UNSETTLED) for name, one in left.items()}
-        return [settled[one.stream.name] for one in zombies]
+        settled |= {name: replace(item, outcome=Outcome.WAITING, detail=UNSETTLED) for name, item in left.items()}
+        return [settled[item.stream.name] for item in zombies]
 
     async def _news(self, left: Mapping[str, Settlement]) -> dict[str, Settlement]:
         """What came of some of these. A deletion is heard of before it is accounted for: so absence counts twice."""
         asked = list(left)[:ASKED]
-        standing = await self._ledger.standings.of(asked)
+        standing = await self._ledger.stream_states.of(asked)
         self._key, ended = await self._recorder.ended_since(self._key)
-        news = {name: one for name, one in standing.items() if one.outcome is not Outcome.WOULD_DRAIN}
+        news = {name: item for name, item in standing.items() if item.outcome is not Outcome.WOULD_DRAIN}
         for name, outcome, detail in ended:
             if name in left:
                 news[name] = replace(left[name], outcome=outcome, detail=detail)

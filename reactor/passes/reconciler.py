@@ -21,7 +21,7 @@ from reactor.core.report import Report, settlement_of
 from reactor.core.stream_info import instant
 from reactor.deletion.companions import orphaned
 from reactor.deletion.drain import Drainer
-from reactor.deletion.inspection import Judge, Target, held_back, named
+from reactor.deletion.inspection import Inspector, Target, held_back, with_source_name
 from reactor.deletion.resources import Resources
 from reactor.jetstream.errors import JetStreamError
 from reactor.job_status.ledger_directory import Snapshot, describe_outage
@@ -32,7 +32,7 @@ from reactor.store.scripts import LedgerError
 
 log = structlog.get_logger(__name__)
 
-TOLD_TOGETHER = 100
+STATE_BATCH = 100
 """Settlements that onlookers are told of at once."""
 INTERRUPTED = "interrupted; what was begun is finished"
 
@@ -48,7 +48,7 @@ class PassOptions:
     under: Lease | None = None
     """The lease of a periodic pass: once it is lost, nothing more is deleted."""
     handover: Handover | None = None
-    """Who settles terminal zombies, where it is not the pass itself: all replicas."""
+    """Who settles terminal zombies, if it is not the pass itself: all replicas."""
     stop: asyncio.Event | None = None
     """Set from outside: what is begun is finished, and nothing more is begun."""
 
@@ -72,7 +72,7 @@ class Reconciler:
     def __init__(
         self,
         resources: Resources,
-        judge: Judge,
+        judge: Inspector,
         drainer: Drainer,
         breaker: Breaker,
         catch_up: Callable[[], Awaitable[object]],
@@ -83,10 +83,10 @@ class Reconciler:
         self._ledger = resources.ledger
         self._companions = resources.companions
         self._rights = resources.rights
-        self._pausing = resources.pausing
+        self._pause_gate = resources.pause_gate
         self._recorder = resources.recorder
         self._retries = resources.retries
-        self._standing = resources.standing
+        self._stream_states = resources.stream_states
         self._throttle = resources.throttle
         self._clock = resources.clock
         self._judge = judge
@@ -96,24 +96,24 @@ class Reconciler:
         self._reviewer = Reviewer(resources, judge, catch_up)
 
     async def run(self, options: PassOptions, progress: Progress = ignore_progress) -> Report:
-        """One pass and its report; an outage is in the report's `error`, never an exception."""
+        """Run one pass and return its report; an outage is in the report's `error`, never an exception."""
         started_at, start = self._clock(), time.monotonic()
         report = Report((), self._policy, options.dry_run, started_at, 0.0)
         try:
             review = await self._unless_stopped(options, self._review(options.only))
             breaker = self._check_breaker(review.judged)
             breaker = None if options.override_breaker else breaker
-            pause = await self._pausing.standing() if self._policy.deletes else None
+            pause = await self._pause_gate.active_pause() if self._policy.deletes else None
             hold = _hold(breaker, pause, options)
             found = _found(review)
             if not options.dry_run:
                 await self._schedule(review.judged)
-                await self._leave_word(found, review.began, options)
+                await self._publish_states(found, review.began, options)
             settlements = await self._settle_all(review, found, options, progress, hold)
             if not options.dry_run:
                 await self._wrap_up(review, settlements, options, pause)
             settlements += self._absent(options, review.judged)
-            paused = pause.in_words() if pause else None
+            paused = pause.describe() if pause else None
             report = replace(report, settlements=settlements, breaker=breaker, paused=paused)
             if options.is_stopped:
                 report = replace(report, error=INTERRUPTED)
@@ -123,16 +123,16 @@ class Reconciler:
             report = replace(report, error=str(error), away=not options.is_stopped)
         return await self._remember(replace(report, duration_s=time.monotonic() - start), options)
 
-    async def look(self) -> list[Settlement]:
+    async def inspect(self) -> list[Settlement]:
         """Every job stream with its verdict now, and nothing more. Raises JetStreamError, LedgerError, PassAborted."""
         return _found(await self._reviewer.review(frozenset()))
 
     async def _remember(self, report: Report, options: PassOptions) -> Report:
-        """For whoever looks on. A Redis that takes nothing is an outage, also where there was nothing to delete."""
+        """For whoever looks on. A Redis that takes nothing is an outage, also if there was nothing to delete."""
         if options.dry_run or options.only:
             return report
         try:
-            await self._ledger.passes.remember(json.dumps(report.in_short()))
+            await self._ledger.passes.remember(json.dumps(report.summary()))
         except LedgerError as error:
             return report if report.error else replace(report, error=describe_outage(error), away=True)
         return report
@@ -141,14 +141,14 @@ class Reconciler:
         self, review: Review, settlements: Sequence[Settlement], options: PassOptions, pause: Pause | None
     ) -> None:
         """What follows from the settlements: deletions that others began, companions, the journal."""
-        settled = {one.stream.name for one in review.judged if one.needs_settling}
+        settled = {item.stream.name for item in review.judged if item.needs_settling}
         await self._drainer.account_for_begun(review.snapshot, settled)
         if not options.only and self._policy.deletes and not pause:
             await self._sweep_companions(review)
         self._recorder.judged(*settlements)
 
     async def _unless_stopped(self, options: PassOptions, work: Coroutine[Any, Any, Review]) -> Review:
-        """Nothing is fenced yet, so it may be broken off anywhere. Raises PassAborted."""
+        """Do the work, or break it off: nothing is fenced yet. Raises PassAborted."""
         if options.stop is None:
             return await work
         judging, stopped = asyncio.create_task(work), asyncio.create_task(options.stop.wait())
@@ -172,33 +172,33 @@ class Reconciler:
         topology = review.snapshot.topology
         if not (jobs := self._companions.jobs(topology)):
             return
-        jobs -= {one.stream.job_id for one in review.judged}
+        jobs -= {item.stream.job_id for item in review.judged}
         jobs -= {self._policy.job_id(name) or "" for name in await self._reads.stream_names()}
         if not review.snapshot.has_events:
             return
         now = instant((await self._reads.stream_info(review.snapshot.lifecycle.stream)).get("ts"))
-        coverage, records = await self._directory.look_up(review.snapshot, sorted(jobs))
-        opinions = await self._directory.opinions({job: (records.get(job), now or 0) for job in jobs}, coverage)
-        over = {job: by.record for job, by in opinions.items() if by.record is not None and by.coverage.intact}
+        coverage, records = await self._directory.read_jobs(review.snapshot, sorted(jobs))
+        assessments = await self._directory.assess_all({job: (records.get(job), now or 0) for job in jobs}, coverage)
+        over = {job: by.record for job, by in assessments.items() if by.record is not None and by.coverage.intact}
         for job_id in orphaned(coverage, over, self._policy, now or 0):
             left = await self._companions.delete(topology, job_id)
             log.info("companions deleted, their stream is gone", job_id=job_id, left=left)
 
     def _check_breaker(self, judged: Sequence[Judged]) -> str | None:
-        missing = sum(one.verdict == Drain(Reason.MISSING) for one in judged)
+        missing = sum(item.verdict == Drain(Reason.MISSING) for item in judged)
         return self._breaker.trips(missing, len(judged))
 
     async def _schedule(self, judged: Sequence[Judged]) -> None:
         """What waits is looked at on time, by the sweeper."""
-        waits = [(one.stream, one.verdict.until) for one in judged if isinstance(one.verdict, Wait)]
+        waits = [(item.stream, item.verdict.until) for item in judged if isinstance(item.verdict, Wait)]
         await self._ledger.due.schedule({s.job_id: delay_until(until, s.observed_at) for s, until in waits})
 
-    async def _leave_word(self, found: Sequence[Settlement], began: int, options: PassOptions) -> None:
+    async def _publish_states(self, found: Sequence[Settlement], began: int, options: PassOptions) -> None:
         """For whoever looks on, before zombies begin to fall: how every stream was found."""
-        await self._standing.found(found, began)
+        await self._stream_states.found(found, began)
         if not options.only:
-            await self._ledger.standings.forget_older(began)
-            await self._standing.passed(found, self._reads.has_stream)
+            await self._ledger.stream_states.forget_older(began)
+            await self._stream_states.passed(found, self._reads.has_stream)
 
     async def _settle_all(
         self,
@@ -208,18 +208,18 @@ class Reconciler:
         progress: Progress,
         hold: Hold | None,
     ) -> list[Settlement]:
-        """What becomes of each; of terminal zombies at the hands of all replicas, where they are handed over."""
-        hands_over = options.handover and self._policy.deletes and not hold
-        handed = [one for one in found if _is_terminal_zombie(one)] if hands_over else []
-        others = {one.stream.name for one in handed}
-        hands = [one for one in review.judged if one.needs_settling and one.stream.name not in others]
-        settled = {one.stream.name: one for one in await self._settle_own(review, hands, options, progress, hold)}
+        """Return what becomes of each; of terminal zombies at the hands of all replicas, if they are handed over."""
+        delegates = options.handover and self._policy.deletes and not hold
+        handed = [item for item in found if _is_terminal_zombie(item)] if delegates else []
+        others = {item.stream.name for item in handed}
+        hands = [item for item in review.judged if item.needs_settling and item.stream.name not in others]
+        settled = {item.stream.name: item for item in await self._settle_own(review, hands, options, progress, hold)}
         if not options.dry_run:
-            rest = [settled.get(one.stream.name, one) for one in found if one.stream.name not in others]
-            settled |= {one.stream.name: one for one in await self._report_failures(rest)}
+            rest = [settled.get(item.stream.name, item) for item in found if item.stream.name not in others]
+            settled |= {item.stream.name: item for item in await self._report_failures(rest)}
         if options.handover:
-            settled |= {one.stream.name: one for one in await options.handover.settle(handed, review.began)}
-        return [settled.get(one.stream.name, one) for one in found]
+            settled |= {item.stream.name: item for item in await options.handover.settle(handed, review.began)}
+        return [settled.get(item.stream.name, item) for item in found]
 
     async def _settle_own(
         self,
@@ -229,21 +229,21 @@ class Reconciler:
         progress: Progress,
         hold: Hold | None,
     ) -> list[Settlement]:
-        done, untold = 0, list[Settlement]()
+        done, unpublished = 0, list[Settlement]()
 
         async def tell() -> None:
-            some, untold[:] = untold[:], []
+            some, unpublished[:] = unpublished[:], []
             if not options.dry_run:
-                await self._standing.found(some)
+                await self._stream_states.found(some)
 
-        async def settle(one: Judged) -> Settlement:
+        async def settle(item: Judged) -> Settlement:
             nonlocal done
-            if hold and isinstance(one.verdict, Drain):  # a fence that stands too long goes
-                settlement = hold(one)
+            if hold and isinstance(item.verdict, Drain):  # a fence that stands too long goes
+                settlement = hold(item)
             else:
-                settlement = await self._settle(review.snapshot, one, options)
-                untold.append(settlement)
-            if len(untold) >= TOLD_TOGETHER:
+                settlement = await self._settle(review.snapshot, item, options)
+                unpublished.append(settlement)
+            if len(unpublished) >= STATE_BATCH:
                 await tell()
             done += 1
             progress(done, len(hands))
@@ -255,32 +255,34 @@ class Reconciler:
 
     async def _report_failures(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         """Unfixable ones, with their attempts, and the next one in the due queue. The others begin anew."""
-        failed = [one for one in settlements if one.outcome is Outcome.UNFIXABLE]
-        await self._ledger.tallies.forgive({one.stream.job_id for one in failed})
+        failed = [item for item in settlements if item.outcome is Outcome.UNFIXABLE]
+        await self._ledger.tallies.forgive({item.stream.job_id for item in failed})
         reported = await self._throttle.each(failed, self._retries.report)
-        await self._ledger.due.schedule({one.stream.job_id: one.retry_s for one in reported if one.retry_s is not None})
+        await self._ledger.due.schedule(
+            {item.stream.job_id: item.retry_s for item in reported if item.retry_s is not None}
+        )
         return reported
 
     def _absent(self, options: PassOptions, judged: Sequence[Judged]) -> list[Settlement]:
-        """Streams that were named and are not there."""
-        gone = sorted(options.only - {one.stream.name for one in judged})
+        """Return streams that were named and are not there."""
+        gone = sorted(options.only - {item.stream.name for item in judged})
         streams = [Stream(name, self._policy.job_id(name) or "", 0) for name in gone]
         return [Settlement(Outcome.ALREADY_GONE, Reason.GONE, stream) for stream in streams]
 
-    async def _settle(self, snapshot: Snapshot, one: Judged, options: PassOptions) -> Settlement:
-        target = Target(one.stream.name, one.stream.job_id, one.stream.created)
+    async def _settle(self, snapshot: Snapshot, item: Judged, options: PassOptions) -> Settlement:
+        target = Target(item.stream.name, item.stream.job_id, item.stream.created)
         try:
             if options.dry_run:
                 settlement = await self._judge.preview(snapshot, target)
             else:
                 await self._throttle.turn()
                 if options.is_stopped:
-                    return replace(_as_it_is(one), outcome=Outcome.KEPT, detail=INTERRUPTED)
+                    return replace(_as_it_is(item), outcome=Outcome.KEPT, detail=INTERRUPTED)
                 settlement = await self._drainer.drain_stream(snapshot, target, options.under)
         except LedgerError as error:
             detail = f"Redis failed on the way: {error}"
-            return Settlement(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, one.stream, one.record, detail=detail)
-        return settlement if settlement.stream.observed_at else replace(settlement, stream=one.stream)
+            return Settlement(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, item.stream, item.record, detail=detail)
+        return settlement if settlement.stream.observed_at else replace(settlement, stream=item.stream)
 
 
 def _is_terminal_zombie(found: Settlement) -> bool:
@@ -288,18 +290,18 @@ def _is_terminal_zombie(found: Settlement) -> bool:
 
 
 def _hold(breaker: str | None, pause: Pause | None, options: PassOptions) -> Hold | None:
-    """What becomes of the zombies of a pass that may not delete; None where it may."""
+    """Return what becomes of the zombies of a pass that may not delete; None if it may."""
     if pause and not options.dry_run:
-        return lambda one: held_back(_as_it_is(one), pause)
+        return lambda item: held_back(_as_it_is(item), pause)
     if breaker:
         outcome = Outcome.WOULD_DRAIN if options.dry_run else Outcome.KEPT
-        return lambda one: replace(_as_it_is(one), outcome=outcome, detail="held back by the breaker")
+        return lambda item: replace(_as_it_is(item), outcome=outcome, detail="held back by the breaker")
     return None
 
 
 def _found(review: Review) -> list[Settlement]:
-    return [named(_as_it_is(one), review.snapshot.topology) for one in review.judged]
+    return [with_source_name(_as_it_is(item), review.snapshot.topology) for item in review.judged]
 
 
-def _as_it_is(one: Judged) -> Settlement:
-    return settlement_of(one.verdict, one.stream, one.record, one.coverage)
+def _as_it_is(item: Judged) -> Settlement:
+    return settlement_of(item.verdict, item.stream, item.record, item.coverage)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from reactor.core.model import Coverage, Drain, Reason, Record, Stream, Verdict
 from reactor.core.policy import Policy, decide
-from reactor.core.stream_info import Raw, beside, read_stream
-from reactor.deletion.inspection import Judge
+from reactor.core.stream_info import Raw, mark_if_sourced, read_stream
+from reactor.deletion.inspection import Inspector
 from reactor.deletion.resources import Resources
 from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import Survey
@@ -54,7 +54,7 @@ class Review:
 class Reviewer:
     """Lists and judges; without any effect on streams."""
 
-    def __init__(self, resources: Resources, judge: Judge, catch_up: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, resources: Resources, judge: Inspector, catch_up: Callable[[], Awaitable[object]]) -> None:
         """`catch_up` consumes what the durable has pending."""
         self._reads = resources.reads
         self._directory = resources.directory
@@ -66,32 +66,34 @@ class Reviewer:
         self._catch_up = catch_up
 
     async def review(self, only: frozenset[str]) -> Review:
-        """All job streams, or `only` those. Raises PassAborted, JetStreamError and LedgerError."""
+        """Review all job streams, or `only` those. Raises PassAborted, JetStreamError and LedgerError."""
         before = await self._directory.ensure()
         lifecycle = before.lifecycle
         if before.has_events:
             await self._catch_up()
-        began = await self._ledger.surroundings.now()
+        began = await self._ledger.topology_cache.now()
         listed = await self._list(lifecycle.stream, only)
         snapshot = await self._caught_up_after_list()
         topology = listed.survey.topology
-        await self._ledger.surroundings.remember(lifecycle.identity, began, topology.sourced, topology.captors)
+        await self._ledger.topology_cache.remember(
+            lifecycle.identity, began, topology.sourced, topology.advisory_streams
+        )
         snapshot = replace(snapshot, topology=await self._companions.survey(topology))
         streams = listed.job_streams(topology.sourced)
-        coverage, records = await self._directory.look_up(snapshot, [stream.job_id for stream in streams])
+        coverage, records = await self._directory.read_jobs(snapshot, [stream.job_id for stream in streams])
         jobs = {stream.job_id: (records.get(stream.job_id), stream.observed_at) for stream in streams}
-        opinions = await self._directory.opinions(jobs, coverage)
+        assessments = await self._directory.assess_all(jobs, coverage)
         judged = [
             Judged(stream, by.record, by.coverage, decide(stream, by.record, by.coverage, self._policy))
             for stream in streams
-            for by in [opinions[stream.job_id]]
+            for by in [assessments[stream.job_id]]
         ]
-        absent = [one for one in judged if one.verdict == Drain(Reason.MISSING)]
+        absent = [item for item in judged if item.verdict == Drain(Reason.MISSING)]
         asked = dict(zip(map(id, absent), await self._throttle.each(absent, self._ask_consumers), strict=True))
-        return Review(snapshot, [asked.get(id(one), one) for one in judged], began)
+        return Review(snapshot, [asked.get(id(item), item) for item in judged], began)
 
     async def _list(self, lifecycle: str, only: frozenset[str]) -> "_Listed":
-        """All streams; the lifecycle stream among them shows that this is the account it should be."""
+        """List all streams; the lifecycle stream among them shows that this is the right account."""
         listed = _Listed(self._policy, only)
         async for raws, unreported in self._reads.pages_of_streams():
             listed.add(raws, unreported)
@@ -99,31 +101,32 @@ class Reviewer:
             try:
                 await self._reads.stream_info(lifecycle)
             except NotFound as error:
-                message = f"the account has no lifecycle stream {lifecycle}: wrong account or domain?"
-                raise PassAborted(message) from error
+                raise PassAborted(
+                    f"the account has no lifecycle stream {lifecycle}: wrong account or domain?"
+                ) from error
         for name in only - listed.names:
             with suppress(NotFound):  # a page may have missed it; what is gone is told by the report
                 listed.add([await self._reads.stream_info(name)])
         return listed
 
     async def _caught_up_after_list(self) -> Snapshot:
-        """An event published before the list was read must be in the ledger before absence from it counts."""
-        snapshot = await self._directory.look_around()
+        """Wait until every event published before the list was read is in the ledger: then absence counts."""
+        snapshot = await self._directory.take_snapshot()
         listed_at, deadline = snapshot.lifecycle.last_seq, time.monotonic() + CATCH_UP_S
         while snapshot.behind and time.monotonic() < deadline:
             await self._catch_up()
             await asyncio.sleep(POLL_S)
-            snapshot = await self._directory.look_around(caught_up_to=listed_at)
+            snapshot = await self._directory.take_snapshot(caught_up_to=listed_at)
         return snapshot
 
-    async def _ask_consumers(self, one: Judged) -> Judged:
+    async def _ask_consumers(self, item: Judged) -> Judged:
         """Of a missing job's stream: they say whether anybody still works on its messages."""
         try:
-            consumers = await self._reads.consumers(one.stream.name)
-            stream = await self._judge.with_consumers(one.stream, consumers, absent=True)
+            consumers = await self._reads.consumers(item.stream.name)
+            stream = await self._judge.with_consumers(item.stream, consumers, absent=True)
         except NotFound:
-            return one  # gone since: for drain_stream to find out
-        return replace(one, stream=stream, verdict=decide(stream, one.record, one.coverage, self._policy))
+            return item  # gone since: for drain_stream to find out
+        return replace(item, stream=stream, verdict=decide(stream, item.record, item.coverage, self._policy))
 
 
 class _Listed:
@@ -154,7 +157,7 @@ class _Listed:
             if (job_id := self._job_id(name)) is not None:
                 stream = self._streams.get(name) or read_stream({"config": {"name": name}}, job_id)
                 self._streams[name] = replace(stream, reported=False)
-        return [beside(self._streams[name], sourced) for name in sorted(self._streams)]
+        return [mark_if_sourced(self._streams[name], sourced) for name in sorted(self._streams)]
 
     def _job_id(self, name: str) -> str | None:
         return None if self._only and name not in self._only else self._policy.job_id(name)

@@ -16,16 +16,16 @@ from nats.aio.msg import Msg
 
 from reactor.core.foreign_json import read_json
 from reactor.core.model import SECOND, Event, Malformed, fold
-from reactor.core.observer import FORGETFUL, Observer
+from reactor.core.observer import NULL_OBSERVER, Observer
 from reactor.core.policy import Policy
 from reactor.core.stream_info import ADVISORY, headers_size, instant
 from reactor.deletion.failpoints import Point, reach
 from reactor.deletion.resources import Resources
-from reactor.deletion.stream_states import Standing
+from reactor.deletion.stream_states import StreamStateUpdater
 from reactor.jetstream.client import JetStream, read_delivery
 from reactor.jetstream.errors import JetStreamError, NotFound
 from reactor.jetstream.topology import DEAD_LETTER_SUBJECT, topology_of
-from reactor.job_status.ledger_directory import Directory, Taken
+from reactor.job_status.ledger_directory import BatchResult, Directory
 from reactor.store.audit import Audit
 from reactor.store.records import ForeignLedger
 from reactor.store.scripts import LedgerError
@@ -33,8 +33,8 @@ from reactor.telemetry.traces import Span, span
 
 RETRY_S = 2.0
 """How long a message waits that Redis or JetStream did not take."""
-LONG = 256
-"""Characters of a subject or a reason in a dead letter's headers, where the server's `max_payload` is small."""
+MAX_HEADER_CHARS = 256
+"""Characters of a subject or a reason in a dead letter's headers, if the server's `max_payload` is small."""
 
 KNOWN_LIVE = frozenset({"PENDING", "RECEIVED", "STARTED", "PROGRESS", "RETRY", "CANCELING"})
 TAKEN, GIVEN_BACK, FORGOTTEN = "taken", "given-back", "forgotten"
@@ -76,7 +76,7 @@ class DeadLetters:
         headers = {"Reactor-Subject": subject, "Reactor-Sequence": str(malformed.word.seq), "Reactor-Reason": reason}
         if headers_size(headers) <= self._max_payload // 2:
             return headers
-        return {name: value[: min(LONG, self._max_payload // 8)] for name, value in headers.items()}
+        return {name: value[: min(MAX_HEADER_CHARS, self._max_payload // 8)] for name, value in headers.items()}
 
     def _parts(self, data: bytes, headers: dict[str, str]) -> Iterator[bytes]:
         largest = headers | {"Reactor-Part": "9" * 16, "Nats-Msg-Id": "9" * 56}
@@ -91,12 +91,12 @@ class LifecycleSubscriber:
         self,
         directory: Directory,
         dead_letters: DeadLetters,
-        standing: Standing,
+        standing: StreamStateUpdater,
         reply: Callable[[str, bytes], Awaitable[object]],
         *,
         terminal_statuses: frozenset[str],
         wake: Callable[[], None],
-        observer: Observer = FORGETFUL,
+        observer: Observer = NULL_OBSERVER,
     ) -> None:
         """`reply` publishes over core NATS, to end deliveries; `wake` is called when a job became due."""
         self._reply = reply
@@ -105,7 +105,7 @@ class LifecycleSubscriber:
         self._dead_letters = dead_letters
         self._wake = wake
         self._observer = observer
-        self._standing = standing
+        self._stream_states = standing
         self._remarked: set[str] = set()
         self._identity: str | None = None
         """The lifecycle stream's, as far as it is known; it may be made anew under us."""
@@ -137,12 +137,12 @@ class LifecycleSubscriber:
         if taken.applied.due:
             self._wake()
         with suppress(LedgerError):  # what onlookers miss, the next pass makes up for
-            await self._standing.told(taken.read)
+            await self._stream_states.as_dict(taken.read)
         await self._keep_malformed(malformed)
 
-    async def _take(self, messages: Sequence[Msg]) -> Taken:
+    async def _take(self, messages: Sequence[Msg]) -> BatchResult:
         if self._identity is None:
-            self._identity = (await self._directory.look_around()).lifecycle.identity
+            self._identity = (await self._directory.take_snapshot()).lifecycle.identity
         try:
             return await self._directory.take(self._identity, [read_delivery(msg).message for msg in messages])
         except ForeignLedger:
@@ -170,7 +170,7 @@ class LifecycleSubscriber:
 
     async def _keep_malformed(self, malformed: Sequence[tuple[Msg, Malformed]]) -> None:
         """Keep them as dead letters, all at once; a flood of them is a line a batch."""
-        kept = [one for one in await asyncio.gather(*(self._keep(*one) for one in malformed)) if one]
+        kept = [item for item in await asyncio.gather(*(self._keep(*item) for item in malformed)) if item]
         if kept:
             first = kept[0]
             log.warning(
@@ -200,13 +200,13 @@ class AdvisorySubscriber:
         """Advisories name streams; which of them are job streams, the policy knows."""
         self._reads = resources.reads
         self._ledger = resources.ledger
-        self._standing = resources.standing
+        self._stream_states = resources.stream_states
         self._recorder = resources.recorder
         self._audit = audit
         self._policy = policy
 
     async def handle(self, msg: Msg) -> None:
-        """Take a hint. Where Redis or JetStream fails it is forgotten: the full pass makes up for it."""
+        """Take a hint. If Redis or JetStream fails it is forgotten: the full pass makes up for it."""
         with span("advisory", subject=msg.subject) as traced:
             try:
                 await self._hint(msg)
@@ -226,16 +226,16 @@ class AdvisorySubscriber:
             return
         match action:
             case "CREATED":
-                self._recorder.lets_go(stream)
+                self._recorder.forget_own(stream)
                 await self._ledger.due.hint(job_id, self._policy.age_guard / SECOND)
-                await self._standing.made(stream, job_id, _told_at(msg))
+                await self._stream_states.made(stream, job_id, _told_at(msg))
                 await self._learn_origins(stream)
             case "UPDATED":
-                if not self._recorder.sees_to(stream):  # else it is our own fence
+                if not self._recorder.is_own_deletion(stream):  # else it is our own fence
                     await self._learn_origins(stream)
             case "DELETED":
-                if not self._recorder.sees_to(stream):
-                    await self._standing.deleted(stream)
+                if not self._recorder.is_own_deletion(stream):
+                    await self._stream_states.deleted(stream)
                     await self._forget(stream, job_id)
             case _:
                 await self._ledger.tallies.count_delivery(job_id, action.lower())
@@ -247,8 +247,8 @@ class AdvisorySubscriber:
         """
         with suppress(NotFound):
             topology = topology_of([(await self._reads.stream_info(stream))["config"]])
-            if topology.sourced or topology.captors:
-                await self._ledger.surroundings.add(sorted(topology.sourced), topology.captors)
+            if topology.sourced or topology.advisory_streams:
+                await self._ledger.topology_cache.add(sorted(topology.sourced), topology.advisory_streams)
 
     async def _forget(self, stream: str, job_id: str) -> None:
         """There is nothing to look at any more; but a deletion of ours is still to be accounted for by a look."""
@@ -290,16 +290,14 @@ async def consume_pending(
         while pending > 0:
             messages = await subscription.fetch(min(pending, batch), timeout=2.0)
             if not messages:
-                message = f"stream {stream} was not read: the server refused a batch of {batch}"
-                raise JetStreamError(message)
+                raise JetStreamError(f"stream {stream} was not read: the server refused a batch of {batch}")
             await handle(messages)
             taken += len(messages)
             pending = read_delivery(messages[-1]).pending
     except TimeoutError:
         log.debug("another replica took what was pending", stream=stream)
     except nats.errors.Error as error:
-        message = f"reading stream {stream} broke off: {error}"
-        raise JetStreamError(message) from error
+        raise JetStreamError(f"reading stream {stream} broke off: {error}") from error
     finally:
         await subscription.unsubscribe()
     return taken

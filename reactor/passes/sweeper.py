@@ -9,7 +9,7 @@ from dataclasses import replace
 from reactor.core.backoff import delay_until
 from reactor.core.model import Outcome, Reason, Record, Settlement
 from reactor.deletion.drain import Drainer
-from reactor.deletion.inspection import Judge, Target
+from reactor.deletion.inspection import Inspector, Target
 from reactor.deletion.resources import Resources
 from reactor.jetstream.topology import Topology, topology_of
 from reactor.job_status.ledger_directory import Snapshot
@@ -27,7 +27,7 @@ class Sweeper:
     def __init__(
         self,
         resources: Resources,
-        judge: Judge,
+        judge: Inspector,
         drainer: Drainer,
         lease_s: float,
         want_pass: Callable[[], Awaitable[None]],
@@ -37,10 +37,10 @@ class Sweeper:
         self._directory = resources.directory
         self._ledger = resources.ledger
         self._rights = resources.rights
-        self._pausing = resources.pausing
+        self._pause_gate = resources.pause_gate
         self._recorder = resources.recorder
         self._retries = resources.retries
-        self._standing = resources.standing
+        self._stream_states = resources.stream_states
         self._throttle = resources.throttle
         self._policy = judge.policy
         self._drainer = drainer
@@ -54,10 +54,10 @@ class Sweeper:
 
         Raises JetStreamError and LedgerError: the claim then runs out, and its jobs fall due again.
         """
-        if self._policy.deletes and await self._pausing.standing():
+        if self._policy.deletes and await self._pause_gate.active_pause():
             return PAUSED_S
         if self._here_since is None:
-            self._here_since = await self._ledger.surroundings.now()
+            self._here_since = await self._ledger.topology_cache.now()
         claim = await self._ledger.due.claim(self._throttle.within(self._lease_s / 4), self._lease_s)
         if claim.jobs:
             await self._sweep(claim)
@@ -86,22 +86,22 @@ class Sweeper:
         topology = await self._topology(snapshot, [name for some in names.values() for name in some])
         snapshot = replace(snapshot, topology=topology)
         await self._rights.recheck()
-        _, records = await self._directory.look_up(snapshot, claim.jobs)
+        _, records = await self._directory.read_jobs(snapshot, claim.jobs)
 
         async def settle(job_id: str) -> Sequence[Settlement]:
             return await self._settle_job(snapshot, claim, job_id, names.get(job_id, ()), records.get(job_id))
 
         settled = await self._throttle.each(claim.jobs, settle)
-        await self._standing.found(one for some in settled for one in some)
+        await self._stream_states.found(item for some in settled for item in some)
 
     async def _topology(self, snapshot: Snapshot, names: Sequence[str]) -> Topology:
         """As a listing of our time has shown it, and advisories since: before, nobody may have heard them."""
-        surroundings, identity = self._ledger.surroundings, snapshot.lifecycle.identity
-        if known := await surroundings.among(identity, names, self._here_since or 0):
-            return Topology(known[0], captors=known[1])
-        began = await surroundings.now()
+        topology_cache, identity = self._ledger.topology_cache, snapshot.lifecycle.identity
+        if known := await topology_cache.among(identity, names, self._here_since or 0):
+            return Topology(known[0], advisory_streams=known[1])
+        began = await topology_cache.now()
         topology = topology_of((await self._reads.list_streams()).configs())
-        await surroundings.remember(identity, began, topology.sourced, topology.captors)
+        await topology_cache.remember(identity, began, topology.sourced, topology.advisory_streams)
         return topology
 
     async def _names_by_job(self, jobs: Sequence[str]) -> Mapping[str, Collection[str]]:
@@ -127,17 +127,17 @@ class Sweeper:
             if self._throttle.is_limited and await self._reads.has_stream(name):
                 await self._throttle.turn()
             settlements.append(await self._drainer.drain_stream(snapshot, Target(name, job_id)))
-        there = [one for one in settlements if one.reason is not Reason.GONE]
+        there = [item for item in settlements if item.reason is not Reason.GONE]
         if record is not None and self._policy.is_terminal(record) and not there:
             await self._ledger.records.retire(job_id, record)
-        delays = [delay for one in settlements if (delay := await self._next_look(one)) is not None]
+        delays = [delay for item in settlements if (delay := await self._next_look(item)) is not None]
         await self._ledger.due.settle(claim, job_id, min(delays, default=None))
-        if delays:  # also where the claim was lost meanwhile: a deletion without an answer may be heard of as done
+        if delays:  # also if the claim was lost meanwhile: a deletion without an answer may be heard of as done
             await self._ledger.due.schedule({job_id: min(delays)})
         return settlements
 
     async def _next_look(self, settlement: Settlement) -> float | None:
-        """Seconds until the stream should be looked at again; None for never."""
+        """Return seconds until the stream should be looked at again; None for never."""
         if settlement.reason is Reason.PAUSED:
             return PAUSED_S
         if settlement.until is not None:

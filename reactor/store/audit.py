@@ -9,7 +9,7 @@ Keys, each under the namespace:
 An entry is of one of these phases: `intent`, `outcome`; `unfixable`, which tells of an attempt that came to nothing;
 `prepared`; what an operator has ordered (`paused`, `resumed`, `protected`, `unprotected`, `restored`); in report mode
 `would_drain`, once for each stream, and `afterwards`, which tells what has become of it.
-Every deletion gets exactly one outcome, also where the process that began was killed: whoever takes the intent out of
+Every deletion gets exactly one outcome, also if the process that began was killed: whoever takes the intent out of
 the hash writes it. An intent that a later attempt takes over shares that one's.
 """
 
@@ -109,7 +109,7 @@ class Failure:
     detail: str
     attempts: int
     retry_s: float | None
-    """Seconds; None where it is left to the next full pass."""
+    """Seconds; None if it is left to the next full pass."""
     by: str
     at: str
 
@@ -120,7 +120,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What an operator has ordered: of which stream, where it was one, and why."""
+    """What an operator has ordered: of which stream, if it was one, and why."""
 
     stream: str
     job_id: str
@@ -165,7 +165,7 @@ class Audit:
     ) -> bool:
         """Write down what came of a stream's open intent.
 
-        False where that was done already, or where the intent is another's; None for a token stands for anybody's.
+        False if that was done already, or if the intent is another's; None for a token stands for anybody's.
         """
         args: list[str | int] = [stream, token or "", AUDIT_ENTRIES, outcome, detail, proof, backup]
         return bool(await self._outcome(keys=[self._trail, self._intents], args=args))
@@ -175,12 +175,12 @@ class Audit:
         await self._add("unfixable", failure.fields())
 
     async def report(self, intent: Intent) -> bool:
-        """Write down what would have been deleted; False where that stream was told of already."""
+        """Write down what would have been deleted; False if that stream was told of already."""
         args: list[str | int] = [intent.stream, json.dumps(intent.fields()), AUDIT_ENTRIES, intent.created]
         return bool(await self._report(keys=[self._trail, self._reported], args=args))
 
     async def afterwards(self, stream: str, what: str, at: str) -> bool:
-        """Write down what has become of a stream that would have been deleted; False where there was none such."""
+        """Write down what has become of a stream that would have been deleted; False if there was none such."""
         args: list[str | int] = [stream, AUDIT_ENTRIES, what, at]
         return bool(await self._afterwards(keys=[self._trail, self._reported], args=args))
 
@@ -197,15 +197,15 @@ class Audit:
         await self._redis.xadd(self._trail, cast("Any", entry), maxlen=AUDIT_ENTRIES, approximate=True)
 
     async def reported(self) -> set[str]:
-        """Streams that would have been deleted, and of which nothing was heard since."""
+        """Return streams that would have been deleted, and of which nothing was heard since."""
         return set(await cast("Any", self._redis.hkeys(self._reported)))
 
     async def is_open(self, stream: str) -> bool:
-        """Whether a deletion of this stream was begun and is not accounted for."""
+        """Return whether a deletion of this stream was begun and is not accounted for."""
         return bool(await cast("Any", self._redis.hexists(self._intents, stream)))
 
     async def open_intents(self) -> dict[str, Intent]:
-        """Deletions begun and not accounted for, by stream."""
+        """Return deletions begun and not accounted for, by stream."""
         raw = cast("dict[str, str]", await cast("Any", self._redis.hgetall(self._intents)))
         read = {stream: _read_intent(text) for stream, text in raw.items()}
         if garbage := [stream for stream, intent in read.items() if intent is None]:
@@ -223,7 +223,7 @@ class Audit:
         return list(_readable(entries)), entries[-1][0] if entries else key
 
     async def holds(self, key: str) -> bool:
-        """Whether the entry with that key is still there."""
+        """Return whether the entry with that key is still there."""
         return bool(await self._redis.xrange(self._trail, min=key, max=key))
 
 
@@ -238,7 +238,7 @@ def _readable(entries: Iterable[_Raw]) -> Iterator[Entry]:
 
 
 def _read_intent(text: str) -> Intent | None:
-    """One of another release may tell more."""
+    """Read an intent; one of another release may hold more."""
     with suppress(ValueError, TypeError, AttributeError):
         told = json.loads(text)
         intent = Intent(**{name: told[name] for name in Intent.__slots__ if name in told})

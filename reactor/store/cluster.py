@@ -24,7 +24,7 @@ class Cluster(RedisCluster):
         self._namespace = namespace
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  # as above
-        """Where the command has no key, of the node that has ours."""
+        """Return the node for a command without a key: the one that has our keys."""
         with _as_redis_error():
             if args[0] not in _KEYLESS:
                 return await super().execute_command(*args, **options)
@@ -34,11 +34,11 @@ class Cluster(RedisCluster):
             return answer[node.name] if node and isinstance(answer, dict) and node.name in answer else answer
 
     def pubsub(self, **options: Any) -> ClusterPubSub:  # type: ignore[override]  # noqa: ANN401  # as above
-        """One whose errors are RedisErrors."""
+        """Return a pipeline whose errors are RedisErrors."""
         return _PubSub(self, **options)
 
     def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> ClusterPipeline:  # noqa: ANN401  # as above
-        """One whose errors are RedisErrors."""
+        """Return a pipeline whose errors are RedisErrors."""
         del transaction, shard_hint
         return _Pipeline(self)  # type: ignore[abstract]  # as redis-py's own is, by its stubs
 

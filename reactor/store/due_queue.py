@@ -81,7 +81,7 @@ class DueQueue:
         return Claim(score, tuple(jobs))
 
     async def claim_hints(self, limit: int, lease_s: float) -> Claim:
-        """The same of hints."""
+        """Return the same of hints."""
         score, jobs = await self._claim(keys=[self._hints], args=[limit, int(lease_s * 1000)])
         return Claim(score, tuple(jobs))
 
@@ -90,7 +90,7 @@ class DueQueue:
         await self._drop(keys=[self._hints], args=[claim.score, *claim.jobs])
 
     async def next_due(self) -> float | None:
-        """Seconds until the next job or hint falls due (negative: overdue); None where none will."""
+        """Return seconds until the next job or hint falls due (negative: overdue); None where none will."""
         delay = await self._next_due(keys=[self._due, self._hints], args=[])
         return None if delay is None else delay / 1000
 
@@ -115,7 +115,7 @@ class DueQueue:
         await self._redis.zrem(self._hints, job_id)
 
     async def count(self) -> int:
-        """Jobs in the due queue."""
+        """Return jobs in the due queue."""
         return await self._redis.zcard(self._due)
 
 
@@ -129,7 +129,7 @@ class WakeUps:
         self._listening: PubSub | None = None
 
     async def wait(self, seconds: float) -> bool:
-        """Whether to look now: somebody has said so within that time, or nobody has listened until now.
+        """Return whether to look now: somebody has said so within that time, or nobody has listened until now.
 
         Raises LedgerError; then nothing is heard until the next call.
         """

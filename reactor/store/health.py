@@ -35,16 +35,16 @@ class RedisHealth:
         return isinstance(self._redis, Cluster)
 
     async def info(self) -> Info:
-        """All that it says of itself."""
+        """Return all that Redis says of itself."""
         return cast("Info", await self._redis.info())
 
     async def now(self) -> int:
-        """Its own clock, in nanoseconds."""
+        """Return Redis's own clock, in nanoseconds."""
         seconds, micros = await self._redis.time()
         return int(seconds) * 1_000_000_000 + int(micros) * 1_000
 
     async def save_rules(self) -> str | None:
-        """When it writes snapshots (`3600 1 300 100`, empty for never); None where it does not let us ask."""
+        """When it writes snapshots (`3600 1 300 100`, empty for never); None if it does not let us ask."""
         try:
             return cast("str", (await self._redis.config_get("save")).get("save"))
         except RedisError as refused:
@@ -65,7 +65,7 @@ class RedisHealth:
 
 
 def is_away(failure: RedisError) -> bool:
-    """Whether Redis could not be reached, or does not let us in."""
+    """Return whether Redis could not be reached, or does not let us in."""
     return isinstance(failure, NotConnected | NoAnswer)
 
 

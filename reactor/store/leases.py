@@ -79,12 +79,12 @@ class Leases:
         return key_of(self._ns, *parts)
 
     async def take(self, lease: Lease) -> bool:
-        """Whether it is now held by this token, and nobody else."""
+        """Return whether it is now held by this token, and nobody else."""
         args: list[str | int] = [lease.token, int(lease.seconds * 1000)]
         return bool(await self._lease(keys=[self._key("lease", lease.what)], args=args))
 
     async def holds(self, lease: Lease) -> bool:
-        """Whether the lease is still held by this token."""
+        """Return whether the lease is still held by this token."""
         return bool(await self._holds(keys=[self._key("lease", lease.what)], args=[lease.token]))
 
     async def release(self, lease: Lease) -> None:
@@ -92,7 +92,7 @@ class Leases:
         await self._release(keys=[self._key("lease", lease.what)], args=[lease.token])
 
     async def renew(self, lease: Lease) -> bool:
-        """Hold a lease for its whole length from now on; False where it is held no longer."""
+        """Hold a lease for its whole length from now on; False if it is held no longer."""
         args: list[str | int] = [lease.token, int(lease.seconds * 1000)]
         return bool(await self._renew(keys=[self._key("lease", lease.what)], args=args))
 
@@ -123,7 +123,7 @@ class Passes:
     async def end(self, lease: Lease, rest_s: float | None) -> None:
         """Give the lease of a pass back; the next one is due after `rest_s`, or at once where it is None.
 
-        At once, too, where one was wanted while this one was under way: it may have listed before.
+        At once, too, if one was wanted while this one was under way: it may have listed before.
         """
         keys = [self._key("lease", RECONCILE), self._key("passed"), self._key("wanted")]
         await self._end_pass(keys=keys, args=[lease.token, "" if rest_s is None else max(1, int(rest_s * 1000))])
@@ -137,7 +137,7 @@ class Passes:
         await self._redis.set(self._key("last_pass"), report)
 
     async def last(self) -> PassInShort | None:
-        """The report of the last full pass, by whichever replica."""
+        """Return the report of the last full pass, by whichever replica."""
         with suppress(ValueError):
             report = json.loads(await self._redis.get(self._key("last_pass")) or "null")
             if isinstance(report, dict) and report.keys() >= _REPORTED:
@@ -165,6 +165,6 @@ class Turns:
         self._take = Script(scripts, _TAKE_TURN)
 
     async def take(self, max_rate: float) -> float:
-        """0 where it is our turn now; else nothing is taken, and it is seconds until it is worth asking again."""
+        """0 if it is our turn now; else nothing is taken, and it is seconds until it is worth asking again."""
         wait_us = await self._take(keys=[self._key], args=[round(1_000_000 / max_rate)])
         return cast("int", wait_us) / 1_000_000

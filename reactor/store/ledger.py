@@ -2,7 +2,7 @@
 
 Keys, each under the namespace:
 
-    job:<job_id>        string  the record: its latest word, and the last one where that is another
+    job:<job_id>        string  the record: its latest word, and the last one if that is another
     ledger              hash    whose ledger it is and what it covers (see `records`)
     due                 zset    jobs by when to look at their streams (ms, Redis's own clock)
     lease:<what>        string  the token of whoever works on something; expires
@@ -34,9 +34,9 @@ from reactor.store.due_queue import DueQueue
 from reactor.store.leases import Leases, Passes, Turns
 from reactor.store.records import Records
 from reactor.store.scripts import Scripts
-from reactor.store.stream_states import Standings
+from reactor.store.stream_states import StreamStateStore
 from reactor.store.tallies import Tallies
-from reactor.store.topology_cache import Surroundings
+from reactor.store.topology_cache import TopologyCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class Ledger:
     leases: Leases
     passes: Passes
     tallies: Tallies
-    surroundings: Surroundings
+    topology_cache: TopologyCache
     turns: Turns
-    standings: Standings
+    stream_states: StreamStateStore
 
     @classmethod
     def of(cls, redis: Redis, scripts: Scripts, namespace: str, ttl_s: float) -> "Ledger":
@@ -61,7 +61,7 @@ class Ledger:
             Leases(scripts, namespace),
             Passes(redis, scripts, namespace),
             Tallies(redis, scripts, namespace, ttl_s),
-            Surroundings(scripts, namespace),
+            TopologyCache(scripts, namespace),
             Turns(scripts, namespace),
-            Standings(redis, scripts, namespace),
+            StreamStateStore(redis, scripts, namespace),
         )

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from redis.asyncio import Redis
 
-from reactor.core.model import Record, Word
+from reactor.core.model import Record, StatusEvent
 from reactor.store.leases import TAKE, Lease, LeaseLost
 from reactor.store.scripts import NOW, WAKE, LedgerError, Script, Scripts, key_of
 
@@ -211,7 +211,7 @@ class Records:
         return re.sub(r"([*?\[\]\\^])", r"\\\1", self._key("job", "")) + "*"
 
     async def apply(
-        self, identity: str, events: Sequence[tuple[str, Word, int | None]], *, readable: int, grace: int
+        self, identity: str, events: Sequence[tuple[str, StatusEvent, int | None]], *, readable: int, grace: int
     ) -> Applied:
         """Write a batch of (job id, word, when to look or None) in one round trip; known ones change nothing.
 
@@ -243,17 +243,16 @@ class Records:
     async def lease_and_read(
         self, lease: Lease, identity: str, job_id: str, under: Lease | None = None
     ) -> Reading | None:
-        """Take a lease and read, in one round trip; None where somebody else holds it.
+        """Take a lease and read, in one round trip; None if somebody else holds it.
 
-        Raises LeaseLost where `under`, the lease that this one is taken under, is held no longer.
+        Raises LeaseLost if `under`, the lease that this one is taken under, is held no longer.
         """
         milliseconds, token = int(lease.seconds * 1000), under.token if under else ""
         args: list[str | int] = [self._key("job", ""), job_id, milliseconds, lease.token, token]
         keys = [self._key("ledger"), self._key("lease", lease.what), self._key("lease", under.what if under else "")]
         answer = await self._lease_and_read(keys=keys, args=args)
         if under and answer == []:
-            message = f"another replica has taken over the {under.what}; this one begins nothing more"
-            raise LeaseLost(message)
+            raise LeaseLost(f"another replica has taken over the {under.what}; this one begins nothing more")
         return None if answer is None else self._reading(answer, identity, [job_id])
 
     def _reading(self, answer: list[Any], identity: str, job_ids: Sequence[str]) -> Reading:
@@ -270,7 +269,7 @@ class Records:
         )
 
     async def all(self) -> dict[str, Record]:
-        """Every record, by job. Takes a while where there are many, and may miss what is written meanwhile."""
+        """Return every record, by job. Takes a while where there are many, and may miss what is written meanwhile."""
         prefix, found = self._key("job", ""), dict[str, Record]()
         keys = [key async for key in self._redis.scan_iter(match=self._all_records, count=1000)]
         for first in range(0, len(keys), 1000):
@@ -285,18 +284,18 @@ class Records:
         return found
 
     async def tidy(self) -> list[str]:
-        """Take away what cannot have been written here; the keys. Where there were any, the ledger counts as lost."""
+        """Take away what cannot have been written here; the keys. If there were any, the ledger counts as lost."""
         keys = [self._key(name) for name in _KINDS]
         return list(await self._tidy(keys=keys, args=list(_KINDS.values())))
 
     async def owner(self) -> str | None:
-        """The lifecycle stream that this ledger was built from; None for a ledger that never was."""
+        """Return the lifecycle stream that this ledger was built from; None for a ledger that never was."""
         return cast("str | None", await cast("Any", self._redis.hget(self._key("ledger"), "stream")))
 
     async def retire(self, job_id: str, record: Record | None, lease: Lease | None = None) -> None:
         """A job's stream is gone: forget failed drains, let its record expire unless it was heard of since.
 
-        The lease, where one is held, is given back in the same round trip.
+        The lease, if one is held, is given back in the same round trip.
         """
         keys = [self._key("job", job_id), self._key("attempts")]
         args: list[str | int] = [job_id, _pack(record) if record else "", self._ttl_ms]
@@ -325,7 +324,7 @@ def _pack(record: Record) -> str:
     return latest if latest == last else latest + last
 
 
-def _pack_word(word: Word) -> str:
+def _pack_word(word: StatusEvent) -> str:
     length = len(word.status.encode("utf-8", "surrogateescape"))
     return f"{word.occurred_at:016x}{word.seq:016x}{word.published_at:016x}{length:03x}{word.status}"
 
@@ -336,8 +335,8 @@ def _unpack(value: str) -> Record:
     return Record(latest, _unpack_word(rest)[0] if rest else latest)
 
 
-def _unpack_word(raw: bytes) -> tuple[Word, bytes]:
-    """The word in front, and what follows it."""
+def _unpack_word(raw: bytes) -> tuple[StatusEvent, bytes]:
+    """Return the word in front, and what follows it."""
     occurred_at, seq, published_at = (int(raw[start : start + 16], 16) for start in (0, 16, 32))
     end = _HEAD + int(raw[48:_HEAD], 16)
-    return Word(occurred_at, seq, raw[_HEAD:end].decode("utf-8", "surrogateescape"), published_at), raw[end:]
+    return StatusEvent(occurred_at, seq, raw[_HEAD:end].decode("utf-8", "surrogateescape"), published_at), raw[end:]

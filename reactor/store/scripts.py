@@ -51,7 +51,7 @@ class Scripts:
         self._sender: asyncio.Task[None] | None = None
 
     async def call(self, script: "Script", keys: Sequence[str], args: Sequence[Argument]) -> Any:  # noqa: ANN401  # Lua's
-        """One call's answer. Raises RedisError."""
+        """Run one call and return its answer. Raises RedisError."""
         call = _Call(script, keys, args, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
         if self._sender is None or self._sender.done():
@@ -112,5 +112,5 @@ class Script:
 
 
 def key_of(namespace: str, *parts: str) -> str:
-    """A key of that namespace."""
+    """Return a key of that namespace."""
     return ":".join((namespace, *parts))

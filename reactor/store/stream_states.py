@@ -1,4 +1,4 @@
-"""Standings: what passes, sweeps and advisories have last found of each job stream, for whoever looks on.
+"""StreamStateStore: what passes, sweeps and advisories have last found of each job stream, for whoever looks on.
 
 Nothing is decided by them: a deletion begins with a look of its own. Keys: `found`, a hash of settlements (JSON, with
 when they were found: ms, Redis's clock) by stream; `found_at`, a sorted set of streams by that time, also of those that
@@ -55,7 +55,7 @@ redis.call('SET', KEYS[3], ARGV[1] .. ' ' .. ARGV[2])
 _STATE = f"{NOW} return {{redis.call('GET', KEYS[1]) or '', now}}"
 
 
-class Standings:
+class StreamStateStore:
     """The standings of one namespace. Every method raises LedgerError."""
 
     def __init__(self, redis: Redis, scripts: Scripts, namespace: str) -> None:
@@ -83,7 +83,7 @@ class Standings:
         await self._forget_older(keys=self._keys, args=[uuid4().hex, began])
 
     async def state(self) -> tuple[str, int | None]:
-        """A word that changes with each change; how long ago the last full pass was (ms), None where there was none."""
+        """A word that changes with each change; how long ago the last full pass was (ms), None if there was none."""
         word, now = cast("tuple[str, int]", await self._state(keys=self._keys[2:], args=[]))
         since = word.partition(" ")[2]
         return word, now - int(since) if since.isdecimal() else None
@@ -97,7 +97,7 @@ class Standings:
         return dict(_read(((name, value) for name, value in zip(wanted, values, strict=True) if value), now))
 
     async def all(self) -> AsyncIterator[Settlement]:
-        """All of them, as if looked at now; what cannot be read is left out."""
+        """Yield all states as of now; what cannot be read is left out."""
         _, now = cast("tuple[str, int]", await self._state(keys=self._keys[2:], args=[]))
         seen, cursor = set[str](), None
         while cursor != 0:

@@ -50,8 +50,8 @@ class Tallies:
     async def forgive(self, still_failing: Collection[str]) -> None:
         """Forget the failed drains of all jobs but these."""
         attempts = cast("list[str]", await cast("Any", self._redis.hkeys(self._key("attempts"))))
-        if mended := [job for job in attempts if job not in still_failing]:
-            await cast("Any", self._redis.hdel(self._key("attempts"), *mended))
+        if fixed := [job for job in attempts if job not in still_failing]:
+            await cast("Any", self._redis.hdel(self._key("attempts"), *fixed))
 
     async def first_sighting(self, stream: str, figures: str, now: int) -> int:
         """When these very figures of a stream were seen first: `now`, or an instant that was kept."""
@@ -63,6 +63,6 @@ class Tallies:
         await self._count(keys=[self._key("deliveries", job_id)], args=[kind, self._ttl_ms])
 
     async def deliveries(self, job_id: str) -> dict[str, int]:
-        """How often advisories of each kind were counted on a job."""
+        """Return how often advisories of each kind were counted on a job."""
         counts = cast("dict[str, str]", await cast("Any", self._redis.hgetall(self._key("deliveries", job_id))))
         return {kind: int(count) for kind, count in counts.items() if count.isascii() and count.isdigit()}

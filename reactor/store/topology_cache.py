@@ -13,7 +13,7 @@ from typing import cast
 from reactor.store.scripts import NOW, Script, Scripts, key_of
 
 KEPT_MS = 3_600_000
-"""A full pass renews them; where none comes, somebody has to look again."""
+"""A full pass renews them; if none comes, somebody has to look again."""
 
 _REMEMBER = f"""
 local began, sourced = ARGV[2], tonumber(ARGV[3])
@@ -44,7 +44,7 @@ LACKING_MS = 3_600_000
 """How long a worker's word on what it has no room for is believed."""
 
 
-class Surroundings:
+class TopologyCache:
     """The surroundings of one namespace. Every method raises LedgerError."""
 
     def __init__(self, scripts: Scripts, namespace: str) -> None:
@@ -66,7 +66,7 @@ class Surroundings:
         await self._note_control(keys=[self._control], args=["1"])
 
     async def had_control(self) -> bool:
-        """Whether there was such a stream, as far as this Redis knows."""
+        """Return whether there was such a stream, as far as this Redis knows."""
         return bool(await self._had_control(keys=[self._control], args=[]))
 
     async def note_lacking(self, streams: Sequence[str]) -> None:
@@ -74,35 +74,37 @@ class Surroundings:
         await self._note_lacking(keys=[self._lacking], args=[json.dumps(streams), LACKING_MS])
 
     async def lacking(self) -> list[str]:
-        """What a worker has left there in the last hour."""
+        """Return what a worker has left there in the last hour."""
         text, noted = await self._read_lacking(keys=[self._lacking], args=[]), None
         with suppress(ValueError):
             noted = json.loads(text or "[]")
-        return [str(one) for one in noted] if isinstance(noted, list) else []
+        return [str(item) for item in noted] if isinstance(noted, list) else []
 
     async def now(self) -> int:
         """Redis's clock (ms)."""
         return cast("int", await self._now(keys=self._keys[2:], args=[]))
 
-    async def remember(self, identity: str, began: int, sourced: Iterable[str], captors: Iterable[str]) -> None:
+    async def remember(
+        self, identity: str, began: int, sourced: Iterable[str], advisory_streams: Iterable[str]
+    ) -> None:
         """What a full listing has shown that was `began` then (`now`), of the account with that lifecycle stream."""
         origins = list(sourced)
-        args: list[str | int] = [identity, began, len(origins), *origins, *captors]
+        args: list[str | int] = [identity, began, len(origins), *origins, *advisory_streams]
         await self._remember(keys=self._keys, args=args)
 
-    async def add(self, sourced: Sequence[str] = (), captors: Sequence[str] = ()) -> None:
+    async def add(self, sourced: Sequence[str] = (), advisory_streams: Sequence[str] = ()) -> None:
         """What was made since."""
-        for key, names in zip(self._keys, (sourced, captors), strict=False):
+        for key, names in zip(self._keys, (sourced, advisory_streams), strict=False):
             if names:
                 await self._add(keys=[key], args=list(names))
 
     async def among(self, identity: str, names: Sequence[str], since: int) -> tuple[frozenset[str], list[str]] | None:
-        """Which of these are mirrored or sourced, and the streams that capture advisories.
+        """Return which of these are mirrored or sourced, and the streams that capture advisories.
 
-        None where nobody has begun to list that account `since` then (ms, Redis's clock).
+        None if nobody has begun to list that account `since` then (ms, Redis's clock).
         """
         answer = await self._among(keys=self._keys, args=[identity, since, *names])
         if answer is None:
             return None
-        sourced, captors = cast("tuple[list[str], list[str]]", answer)
-        return frozenset(sourced), sorted(captors)
+        sourced, advisory_streams = cast("tuple[list[str], list[str]]", answer)
+        return frozenset(sourced), sorted(advisory_streams)

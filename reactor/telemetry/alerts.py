@@ -56,7 +56,7 @@ class Alerts:
         """There is something to tell."""
 
     def note(self, kind: Kind, message: str | None) -> None:
-        """How it is now: why it is so, or None where it is not. Only a change counts, not another wording."""
+        """How it is now: why it is so, or None if it is not. Only a change counts, not another wording."""
         if (message is not None) == (kind in self._open):
             return
         if message is None:

@@ -57,7 +57,7 @@ class Journal:
 
 
 def _evidence(settlement: Settlement) -> dict[str, Any]:
-    """The same keys every time; null for what is not known."""
+    """Return the same keys every time; null for what is not known."""
     stream, record, consumers = settlement.stream, settlement.record, settlement.stream.consumers
     age = stream.observed_at - stream.created if stream.created is not None and stream.observed_at else None
     return {

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-# Up to the last @ of a word, as a password may hold / and @; a comma ends it where the next server begins. Bounded, so
+# Up to the last @ of a word, as a password may hold / and @; a comma ends it if the next server begins. Bounded, so
 # that a long hostile text costs little.
 _USERINFO = re.compile(r"(?<=://)(?:(?!,[a-z]{1,9}://)\S){1,4096}@", re.IGNORECASE)
 _MULTILINE = frozenset({"exception", "stack"})
@@ -77,7 +77,7 @@ class Repeats:
         self._recent: OrderedDict[int, tuple[float, int]] = OrderedDict()
 
     def __call__(self, _logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-        """The event, with `repeated` where others went before it unsaid. Raises DropEvent."""
+        """Return the event, with `repeated` where others went before it unsaid. Raises DropEvent."""
         if event["level"] == "info":
             return event
         varying = _VARYING | _INTERNAL
@@ -94,7 +94,7 @@ class Repeats:
 
 
 def _in_order(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """What every line has comes first."""
+    """Return what every line has comes first."""
     return {**{key: event[key] for key in _FIRST}, **event}
 
 
@@ -111,7 +111,7 @@ def _drop(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
 
 
 def mask_credentials(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """No user or password of a URL is written, wherever it stands."""
+    """Mask user and password of every URL in an event."""
     return {key: value if key in _INTERNAL else _masked(value) for key, value in event.items()}
 
 
@@ -138,7 +138,7 @@ def _text(value: object) -> str:
 
 
 def _escape(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """Names and messages come from others: nothing of theirs may move the cursor or turn the line around."""
+    """Escape what others wrote: it must not move the cursor or turn the line around."""
     return {_visible(key): _line(key, value) for key, value in event.items()}
 
 

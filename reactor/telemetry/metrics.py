@@ -138,7 +138,7 @@ class Metrics(Observer):
         self._paused.set_function(lambda: paused() is not None)
 
     def measured(self, measures: Measures) -> None:
-        """What streams, ledger and passes look like now. Where a listing failed its streams stay as last seen."""
+        """What streams, ledger and passes look like now. If a listing failed its streams stay as last seen."""
         if measures["error"] is None and measures["verdicts"]:
             for verdict, count in measures["verdicts"].items():
                 self._streams.labels(verdict).set(count)
@@ -162,7 +162,7 @@ class Metrics(Observer):
         self._covered.set(0)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """All of it, in the format that an Accept header asks for, and what that is called."""
+        """Return all metrics, in the format that an Accept header asks for, and what that is called."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
@@ -189,7 +189,7 @@ class _Bounded(MetricsSettingsProvider[list[Msg], PublishCommand]):
         batch = raw if isinstance(raw, list) else [raw]
         return {
             "destination_name": self._without_job(batch[0].subject),
-            "message_size": sum(len(one.data) for one in batch),
+            "message_size": sum(len(item.data) for item in batch),
             "messages_count": len(batch),
         }
 

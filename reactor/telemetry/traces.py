@@ -69,19 +69,19 @@ def span(name: str, **attributes: Value) -> AbstractContextManager[Span]:
 
 @contextmanager
 def _begun(tracer: "Tracer", name: str, attributes: Mapping[str, Value]) -> Iterator[Span]:
-    with tracer.start_as_current_span(name, attributes=attributes) as one:
-        yield _On(one)
+    with tracer.start_as_current_span(name, attributes=attributes) as item:
+        yield _On(item)
 
 
 @asynccontextmanager
 async def tracing(environ: Mapping[str, str]) -> AsyncIterator[None]:
-    """Trace for as long as this takes, where the environment asks for it; what is left is exported at the end."""
+    """Trace for as long as this takes, if the environment asks for it; what is left is exported at the end."""
     wanted = _wanted(environ)
     exporter = _exporter(wanted) if wanted else None
     if exporter is None:
         yield
         return
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415  # costs nothing where it is off
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415  # costs nothing if it is off
 
     with traced_by(BatchSpanProcessor(exporter)):
         yield
@@ -109,7 +109,7 @@ def traced_by(processor: "SpanProcessor") -> Iterator[None]:
 
 
 def _wanted(environ: Mapping[str, str]) -> str | None:
-    """The exporter that is asked for; an empty variable is one that is not set."""
+    """Return the exporter that is asked for; an empty variable is one that is not set."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
     wanted = environ.get("OTEL_TRACES_EXPORTER") or ("otlp" if any(environ.get(name) for name in ENDPOINTS) else "none")
@@ -117,7 +117,7 @@ def _wanted(environ: Mapping[str, str]) -> str | None:
 
 
 def _exporter(wanted: str) -> "SpanExporter | None":
-    """None, with a word in the log, where it cannot be had."""
+    """None, with a word in the log, if it cannot be had."""
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415  # as above
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415  # as above

@@ -25,7 +25,7 @@ class Order(BaseModel):
     reason: str = Field(default="", max_length=1_000)
 
 
-class Ordering:
+class ActionRoutes:
     """The routes of orders."""
 
     def __init__(self, orders: Callable[[], Orders | None], token: str | None) -> None:
@@ -39,7 +39,7 @@ class Ordering:
         return self._token is not None and self._orders() is not None
 
     def routes(self) -> Sequence[Route]:
-        """One a kind."""
+        """Return a route for each kind of action."""
         take = answering(self._take)
         named = [Route(f"/api/orders/{kind}/{{name:path}}", take, methods=["POST"], name=kind) for kind in NAMED]
         plain = [Route(f"/api/orders/{kind}", take, methods=["POST"], name=kind) for kind in ("pause", "resume")]
@@ -55,7 +55,7 @@ class Ordering:
         return {"done": await self._carry_out(orders, request, await _read(request))}
 
     async def _carry_out(self, orders: Orders, request: Request, order: Order) -> str:
-        """What was done, in words."""
+        """Return what was done, in words."""
         kind, name = request.url.path.split("/")[3], request.path_params.get("name", "")
         simple: dict[str, Callable[[str, str], Awaitable[None]]] = {"pause": orders.pause, "resume": orders.resume}
         if kind in simple:
@@ -70,7 +70,7 @@ class Ordering:
 
 
 async def _read(request: Request) -> Order:
-    """No more of the body than an order can be."""
+    """Read the body, and no more of it than an action can be."""
     body = b""
     async for chunk in request.stream():
         body += chunk

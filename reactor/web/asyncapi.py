@@ -37,7 +37,7 @@ _ALERT = {
 
 
 def document(events: SubjectTemplate, version: str) -> Json:
-    """The document; `events` is the subject on which this worker hears of jobs."""
+    """Return the document; `events` is the subject on which this worker hears of jobs."""
     title = "Lifecycle event: a job has a status since a time"
     heard = _message(title, TypeAdapter(Payload).json_schema(), _STARTED)
     return {

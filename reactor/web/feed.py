@@ -28,10 +28,10 @@ class Feed:
         self._trouble_since = ""
 
     async def listen(self, overview: Overview) -> AsyncIterator[str]:
-        """Every event from now on, and at first how things stand."""
+        """Yield every event from now on, and at first how things stand."""
         queue = asyncio.Queue[str | None](MOST)
-        for stands in self._last.values():
-            queue.put_nowait(stands)
+        for is_active in self._last.values():
+            queue.put_nowait(is_active)
         self._listeners.add(queue)
         if self._reading is None:
             self._reading = asyncio.create_task(self._read(overview), name="feed")
@@ -62,7 +62,7 @@ class Feed:
             if (now := json.dumps([status["reasons"], status["job_streams"]])) != self._seen:
                 self._seen = now
                 self._tell("streams", {"at": status["at"]}, keep=True)
-            self._key, entries = await overview.trail.news(self._key)
+            self._key, entries = await overview.trail.entries_since(self._key)
             for entry in entries:
                 self._tell("settled", entry)
             point = overview.last_point

@@ -1,11 +1,11 @@
-"""Answers in JSON, also where it goes wrong: what each error means over HTTP."""
+"""Answers in JSON, also if it goes wrong: what each error means over HTTP."""
 
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from reactor.backups.store import BackupSpoilt
+from reactor.backups.store import BackupCorrupt
 from reactor.jetstream.errors import JetStreamError
 from reactor.jetstream.topology import ProvisionError
 from reactor.job_status.ledger_directory import describe_outage
@@ -25,12 +25,12 @@ class Declined(Exception):
 
 
 def declined(status: int, why: str) -> Response:
-    """An answer that there is none."""
+    """Return an answer that there is none."""
     return JSONResponse({"error": why}, status_code=status)
 
 
 def answering(ask: Callable[[Request], Awaitable[object]]) -> Callable[[Request], Awaitable[Response]]:
-    """A route that tells what `ask` gives, or what kept it from that."""
+    """Return a route that tells what `ask` gives, or what kept it from that."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -41,7 +41,7 @@ def answering(ask: Callable[[Request], Awaitable[object]]) -> Callable[[Request]
             return JSONResponse({"error": str(error), **error.gone}, status_code=404)
         except NoJobStream as error:
             return declined(404, str(error))
-        except (NotProtected, NotRestored, BackupSpoilt, ProvisionError) as error:
+        except (NotProtected, NotRestored, BackupCorrupt, ProvisionError) as error:
             return declined(409, str(error))
         except (JetStreamError, LedgerError) as error:
             return declined(503, describe_outage(error))

@@ -4,7 +4,7 @@
 /healthz        the process lives             /api/history, /api/timeline, /api/leaks
 /readyz         it hears, and may delete      /events (server-sent)
 /docs           what it hears and says        /docs/asyncapi.json
-/metrics        for Prometheus                /api/orders/… (POST), where they are allowed
+/metrics        for Prometheus                /api/orders/… (POST), if they are allowed
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from reactor.core.schemas import Explanation, History, Leaks, Status, Streams, Timeline
 from reactor.operate.actions import Orders
 from reactor.operate.overview import Overview
-from reactor.web.actions import Ordering
+from reactor.web.actions import ActionRoutes
 from reactor.web.feed import Feed
 from reactor.web.responses import Declined, answering, declined
 
@@ -70,14 +70,14 @@ def application(
     stopping: asyncio.Event,
     orders: Callable[[], Orders | None] = lambda: None,
 ) -> Starlette:
-    """The whole of it.
+    """Return the whole of it.
 
-    `watched` gives None as long as the servers are waited for; `not_ready` the reasons, none where it is ready; a
+    `watched` gives None as long as the servers are waited for; `not_ready` the reasons, none if it is ready; a
     `token` guards `/api`, `/events` and `/metrics`; `contract` is the AsyncAPI document; `hosts` are the names that it
     answers for: else a page on the web could read it through a name of its own that leads here (DNS rebinding);
     `stopping` ends what is told for as long as somebody listens; `orders` gives None where none are taken.
     """
-    answers, orderly = _Answers(watched, not_ready, exposition, stopping), Ordering(orders, token)
+    answers, orderly = _Answers(watched, not_ready, exposition, stopping), ActionRoutes(orders, token)
 
     async def status(request: Request) -> object:
         return {**await answers.status(request), "orders": orderly.allowed}
@@ -195,7 +195,7 @@ class _Guard:
         return self._app if self._may(request) else declined(401, "token refused")
 
     def _is_address(self, host: str) -> bool:
-        """Whether it is one of the addresses that we listen on, where that is all of them: no name leads there."""
+        """Whether it is one of the addresses that we listen on, if that is all of them: no name leads there."""
         with suppress(ValueError):
             return bool(ip_address(host)) and not self._hosts.isdisjoint(EVERYWHERE)
         return False
@@ -226,17 +226,16 @@ class Endpoint:
     """The endpoint of one worker. Binds at once, so that an address that is taken ends the start, not the day."""
 
     def __init__(self, app: Starlette, host: str, port: int, stopping: asyncio.Event) -> None:
-        """`stopping` is set at the end. Raises HttpError where it cannot listen there."""
+        """`stopping` is set at the end. Raises HttpError if it cannot listen there."""
         self._stopping = stopping
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             self._socket = socket.create_server((host, port), family=family)
         except OSError as error:
-            message = (
+            raise HttpError(
                 f"cannot listen on {host}:{port} for HTTP: {error.strerror or error}; "
                 "set REACTOR_HTTP_PORT to a free port, or to 0 for none"
-            )
-            raise HttpError(message) from error
+            ) from error
         self.address = f"http://{host}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         self._server = _Server(config)

@@ -22,7 +22,7 @@ from reactor.config.settings import LOOPBACK, Settings
 from reactor.core.backoff import backoff
 from reactor.core.events import SubjectTemplate
 from reactor.jetstream.errors import JetStreamError, TooOld
-from reactor.jetstream.pull_client import Hearing
+from reactor.jetstream.pull_client import SubscriberConnection
 from reactor.job_status.ledger_directory import describe_outage
 from reactor.operate.actions import Orders
 from reactor.operate.overview import STEP_S, Overview
@@ -42,7 +42,7 @@ from reactor.worker.periodic import PeriodicPass
 from reactor.worker.watchdog import WATCH_S, Watchdog
 
 POLL_S = 30.0
-"""How long the sweeper rests at most, where a wake-up was lost."""
+"""How long the sweeper rests at most, if a wake-up was lost."""
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +65,7 @@ class Worker:
             events=SubjectTemplate(settings.events.subject),
             interval_s=settings.reconcile.interval.total_seconds(),
         )
-        hearing = Hearing(nats_options(settings.nats), domain=settings.nats.domain, on_error=_complain)
+        hearing = SubscriberConnection(nats_options(settings.nats), domain=settings.nats.domain, on_error=_complain)
         self.broker = Broker(hearing, settings, self._metrics)
         self.app = App(self._stop, self.broker, self._lifespan)
 
@@ -94,7 +94,7 @@ class Worker:
         log.info("worker stopped")
 
     def _endpoint(self) -> Endpoint | None:
-        """The HTTP endpoint, bound already; None where it is off. Raises HttpError."""
+        """Return the HTTP endpoint, bound already; None if it is off. Raises HttpError."""
         http = self._settings.http
         if not http.port:
             return None
@@ -118,7 +118,7 @@ class Worker:
         return endpoint
 
     async def _not_ready(self) -> list[str]:
-        """Why this worker cannot do its work now."""
+        """Return why this worker cannot do its work now."""
         if self._overview is None or self._watchdog is None:
             return ["waiting for NATS and Redis"]
         paused = self._overview.paused
@@ -199,7 +199,7 @@ class Worker:
         return await self._or_stop(listening.tick())
 
     def _loops_of_endpoint(self, overview: Overview, passed: asyncio.Event) -> Iterable[Loop]:
-        """What the page and the gauges show is sampled, so that a scrape need ask nobody."""
+        """Return what the page and the gauges show is sampled, so that a scrape need ask nobody."""
         self._overview = overview
         self._metrics.watch(lambda: overview.paused)
         gauges = Gauges(overview, self._metrics)
@@ -216,14 +216,14 @@ class Worker:
             raise HttpError("the HTTP endpoint ended by itself")
 
     async def _or_stop(self, work: Coroutine[Any, Any, Result]) -> Result | None:
-        """The result, or None where the worker is to stop first."""
+        """Return the result, or None if the worker is to stop first."""
         task, stop = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
             return task.result() if task.done() else None
         finally:
-            for one in (task, stop):
-                one.cancel()
+            for item in (task, stop):
+                item.cancel()
             await asyncio.gather(task, stop, return_exceptions=True)
 
 
@@ -236,7 +236,7 @@ class Gauges:
         self._metrics = metrics
 
     async def tick(self) -> float:
-        """Seconds until the next time. Raises JetStreamError and LedgerError: nothing is vouched for then."""
+        """Return seconds until the next time. Raises JetStreamError and LedgerError: nothing is vouched for then."""
         try:
             self._metrics.measured(await self._overview.measure())
         except (JetStreamError, LedgerError):
@@ -247,7 +247,7 @@ class Gauges:
 
 @asynccontextmanager
 async def _served(endpoint: Endpoint | None) -> AsyncIterator[asyncio.Task[None]]:
-    """The endpoint at work, ended at the end; where there is none, something that never ends by itself."""
+    """Provide the endpoint at work, ended at the end; if there is none, something that never ends by itself."""
     serving = asyncio.create_task(endpoint.serve() if endpoint else _for_ever(), name="endpoint")
     try:
         yield serving
@@ -271,5 +271,5 @@ def _say_started() -> None:
 
 
 def build(settings: Settings) -> FastStream:
-    """The application, ready to run."""
+    """Return the application, ready to run."""
     return Worker(settings).app

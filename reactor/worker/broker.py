@@ -20,7 +20,7 @@ from nats.js.api import ConsumerConfig
 
 from reactor.config.settings import Settings
 from reactor.jetstream.errors import JetStreamError, Unreachable
-from reactor.jetstream.pull_client import Hearing
+from reactor.jetstream.pull_client import SubscriberConnection
 from reactor.jetstream.topology import ADVISORY_SUBJECTS, Source
 from reactor.passes.subscribers import AdvisorySubscriber, LifecycleSubscriber
 from reactor.telemetry.logs import FASTSTREAM
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 class Broker(NatsBroker):
     """FastStream's broker on a connection of ours."""
 
-    def __init__(self, hearing: Hearing, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, hearing: SubscriberConnection, settings: Settings, metrics: Metrics) -> None:
         """Nothing is connected yet."""
         super().__init__(
             js_options={"domain": settings.nats.domain} if settings.nats.domain else {},
@@ -47,7 +47,7 @@ class Broker(NatsBroker):
             middlewares=[metrics.middleware()] if settings.http.port else [],
         )
         self.hearing = hearing
-        self._deaf = False
+        self._unsubscribed = False
 
     async def _connect(self) -> Client:
         client = await self.hearing.connect()
@@ -73,23 +73,23 @@ class Broker(NatsBroker):
             log.warning("durable differs from the desired one", stream=source.stream, difference=source.difference)
 
     async def start(self) -> None:
-        """Connect and subscribe; where that fails on the way, `hear_again` makes up for it."""
+        """Connect and subscribe; if that fails on the way, `hear_again` makes up for it."""
         try:
             await super().start()
         except (*NOT_SUBSCRIBED, JetStreamError) as error:
             log.warning("the subscribers could not start, trying again", error=str(error))
-            self._deaf = True
+            self._unsubscribed = True
 
     async def stop_hearing(self) -> None:
         """Stop all subscribers, whatever has become of their connection or consumer."""
-        self._deaf = True
+        self._unsubscribed = True
         for subscriber in self.subscribers:
             with suppress(nats.errors.Error):  # of a connection that is gone
                 await subscriber.stop()
 
-    async def hear_again(self) -> None:
-        """Start the subscribers where they were stopped. Raises JetStreamError where NATS is away."""
-        if not self._deaf:
+    async def resubscribe(self) -> None:
+        """Start the subscribers where they were stopped. Raises JetStreamError if NATS is away."""
+        if not self._unsubscribed:
             return
         await self.stop_hearing()
         self.config.connect(await self.hearing.connect())
@@ -98,13 +98,13 @@ class Broker(NatsBroker):
                 await subscriber.start()
         except NOT_SUBSCRIBED as error:
             raise Unreachable(str(error)) from error
-        self._deaf = False
+        self._unsubscribed = False
 
     async def connect_anew(self) -> None:
         """Hear over a new connection. Raises JetStreamError."""
         await self.stop_hearing()
         await self.hearing.close()
-        await self.hear_again()
+        await self.resubscribe()
 
 
 class App(FastStream):
@@ -121,7 +121,7 @@ class App(FastStream):
         super().exit()
 
     async def stop(self) -> None:
-        """End it, also where NATS is away: what it has not been told comes again."""
+        """End it, also if NATS is away: what it has not been told comes again."""
         try:
             await super().stop()
         except (OSError, RuntimeError, nats.errors.Error) as error:
@@ -129,5 +129,5 @@ class App(FastStream):
 
 
 async def _raw(message: Any) -> Any:  # noqa: ANN401  # FastStream's batch message; its raw form is a list of nats-py's
-    """No decoding: what a message says is read by `reactor.core.events`."""
+    """Return a message undecoded: `reactor.core.events` reads what it says."""
     return message.raw_message

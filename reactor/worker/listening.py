@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from reactor.core.policy import Policy
-from reactor.job_status.protocol import Listener, Unheard
+from reactor.job_status.protocol import Listener, ListenError
 from reactor.store.due_queue import DueQueue
 
 RETRY_S = 5.0
@@ -26,10 +26,10 @@ class Listening:
         self._want_pass = want_pass
 
     async def tick(self) -> float:
-        """Seconds until the next time. Raises LedgerError."""
+        """Return seconds until the next time. Raises LedgerError."""
         try:
             jobs = await self._listener.wait()
-        except Unheard as error:
+        except ListenError as error:
             log.warning("the job system's database cannot be listened to, trying again", error=str(error))
             return RETRY_S
         if jobs is None:  # what was told before was told to nobody

@@ -53,7 +53,7 @@ class PeriodicPass:
         self.wanted.set()
 
     async def tick(self) -> float | None:
-        """A pass, where it is due and nobody else is at it; seconds until the next one is. Raises LedgerError."""
+        """A pass, if it is due and nobody else is at it; seconds until the next one is. Raises LedgerError."""
         if self._is_first:  # settings may be new
             await self._ledger.passes.hasten()
         lease, wait_s = await self._ledger.passes.begin(PASS_LEASE_S)
@@ -77,7 +77,7 @@ class PeriodicPass:
 
 @asynccontextmanager
 async def _renewed(ledger: Ledger, lease: Lease) -> AsyncIterator[None]:
-    """Hold a lease for as long as this takes. Where Redis is away or it is lost, it runs out, and drains find out."""
+    """Hold a lease for as long as this takes. If Redis is away or it is lost, it runs out, and drains find out."""
 
     async def renew() -> None:
         held = True
@@ -94,7 +94,7 @@ async def _renewed(ledger: Ledger, lease: Lease) -> AsyncIterator[None]:
 
 
 def _log_pass(report: Report) -> None:
-    counts = {key: value for key, value in report.in_short().items() if key != "started_at"}
+    counts = {key: value for key, value in report.summary().items() if key != "started_at"}
     log.info("reconcile done", **counts)
     if why := report.error or report.breaker:
         log.warning("reconcile incomplete", why=why)

@@ -49,7 +49,7 @@ class Flow:
         )
 
     def wants_connection(self) -> bool:
-        """Whether to connect anew now: while it is stalled, once in a while."""
+        """Return whether to connect anew now: while it is stalled, once in a while."""
         wants = self.stalled is not None and time.monotonic() - self._mended_at > STALLED_S
         if wants:
             self._mended_at = time.monotonic()
@@ -75,7 +75,7 @@ class Watchdog:
         self._reads = resources.reads
         self._directory = resources.directory
         self._rights = resources.rights
-        self._pausing = resources.pausing
+        self._pause_gate = resources.pause_gate
         self._ledger = resources.ledger
         self._broker = broker
         self._desired = desired
@@ -85,25 +85,24 @@ class Watchdog:
         self._pause: Pause | None = None
 
     def complaints(self) -> Iterator[str]:
-        """Why lifecycle events are not heard; nothing where they are."""
+        """Yield why lifecycle events are not heard; nothing if they are."""
         if self._is_silent():
             yield "the subscriber for lifecycle events is stuck"
         if self._flow.stalled:
             yield self._flow.stalled
 
     async def tick(self) -> None:
-        """Look, and mend. Raises SubscriberDied where only a new process helps, JetStreamError and LedgerError."""
+        """Look, and fix. Raises SubscriberDied if only a new process helps, JetStreamError and LedgerError."""
         if self._is_silent():
-            message = f"the subscriber for lifecycle events has asked for no messages in {SILENT_S:g} s"
-            raise SubscriberDied(message)
+            raise SubscriberDied(f"the subscriber for lifecycle events has asked for no messages in {SILENT_S:g} s")
         await self._hear()
         await self._directory.ensure()
         await self._rights.recheck()
-        pause = await self._pausing.standing()
+        pause = await self._pause_gate.active_pause()
         if pause != self._pause:
             self._pause = pause
-            log.warning("deleting is paused", why=pause.in_words()) if pause else log.warning("deleting goes on")
-        self._alerts.note(Kind.PAUSED, pause.in_words() if pause else None)
+            log.warning("deleting is paused", why=pause.describe()) if pause else log.warning("deleting goes on")
+        self._alerts.note(Kind.PAUSED, pause.describe() if pause else None)
         self._note_breaker(await self._ledger.passes.last())
 
     def _is_silent(self) -> bool:
@@ -123,7 +122,7 @@ class Watchdog:
         if self._flow.wants_connection():
             log.warning("connecting anew", why=self._flow.stalled)
             await self._broker.connect_anew()
-        await self._broker.hear_again()
+        await self._broker.resubscribe()
 
     async def make_what_is_missing(self) -> None:
         """Make streams and durables, as far as there is room. What there is none for is told once."""
@@ -131,7 +130,7 @@ class Watchdog:
         if lacking and lacking != self._lacking:
             log.error("there is no room for streams of reactor's own", streams=lacking)
         if lacking or self._lacking:
-            await self._ledger.surroundings.note_lacking(lacking)
+            await self._ledger.topology_cache.note_lacking(lacking)
         self._lacking = lacking
 
     def _note_breaker(self, report: PassInShort | None) -> None:

@@ -8,7 +8,7 @@ from bench import Bench
 from harness import Served, World, eventually, gone, served, worker
 
 from reactor.core.model import SECOND, Outcome, Reason, format_instant, parse_instant
-from reactor.deletion.gates import Pausing
+from reactor.deletion.gates import PauseGate
 
 
 async def test_nothing_falls_while_deleting_is_paused(world: World) -> None:
@@ -117,19 +117,19 @@ async def test_no_command_but_resume_makes_a_lost_word_again(world: World, comma
 async def test_a_pause_in_a_stream_made_anew_counts(world: World) -> None:
     """Also if its sequence is that of an old pause whose time is over."""
     async with Bench(world) as bench:
-        pausing = bench.resources().pausing
+        pausing = bench.resources().pause_gate
         await pausing.pause("ana", "for a moment", 1)
         assert await eventually(lambda: _is_over(pausing))
         await world.js.delete_stream("REACTOR_CONTROL")
         await pausing.declare()
         await pausing.pause("ana", "for good", None)
-        standing = await pausing.standing()
+        standing = await pausing.active_pause()
         assert standing is not None
         assert standing.reason == "for good"
 
 
-async def _is_over(pausing: Pausing) -> bool:
-    return await pausing.standing() is None
+async def _is_over(pausing: PauseGate) -> bool:
+    return await pausing.active_pause() is None
 
 
 FORGED = {
@@ -177,8 +177,8 @@ async def test_nothing_is_fenced_while_deleting_is_paused(world: World) -> None:
     await world.stream("job_1", messages=1)
     async with Bench(world) as bench:
         await world.emit(1, "SUCCESS")
-        await bench.look_around()
-        await bench.resources().pausing.pause("ana", "stop", None)
+        await bench.take_snapshot()
+        await bench.resources().pause_gate.pause("ana", "stop", None)
         settlement = await bench.drain()
         assert (settlement.outcome, settlement.reason) == (Outcome.WAITING, Reason.PAUSED)
     assert await world.trail() == []
@@ -191,8 +191,8 @@ async def test_a_pause_stops_a_drain_under_way(world: World, verb: str) -> None:
     before = ((await world.info("job_1")) or {})["config"]
     async with Bench(world) as bench:
         await world.emit(1, "SUCCESS")
-        await bench.look_around()
-        pausing = bench.resources().pausing
+        await bench.take_snapshot()
+        pausing = bench.resources().pause_gate
         bench.effects.before[verb] = lambda: pausing.pause("ana", "stop", None)
         settlement = await bench.drain()
         assert (settlement.outcome, settlement.reason) == (Outcome.WAITING, Reason.PAUSED)

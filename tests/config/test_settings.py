@@ -195,7 +195,7 @@ def test_a_bad_value_is_one_line(variable: str, value: str, said: str) -> None:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    """Nobody likes to mend them one by one."""
+    """Nobody likes to fix them one by one."""
     assert len(problems(REACTOR_POLICY_AGE_GUARD="x", REACTOR_SWEEP_LEASE="y", REACTOR_WHAT_EVER="z")) == 3
 
 

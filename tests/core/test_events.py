@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reactor.core.events import MAX_BYTES, SubjectTemplate, read_event
-from reactor.core.model import SECOND, UNREADABLE, Event, Malformed, Word, format_instant
+from reactor.core.model import SECOND, UNREADABLE, Event, Malformed, StatusEvent, format_instant
 
 TEMPLATE = SubjectTemplate("jobs.lifecycle.{job_id}")
 PUBLISHED = 1_700_000_000 * SECOND
@@ -21,22 +21,24 @@ def read(payload: Any, job_id: str = "42", seq: int = 7) -> Event | Malformed:  
 
 def test_an_event_is_read() -> None:
     """The message's own time stands in for an absent one."""
-    assert read({"job_id": 42, "status": "SUCCESS"}) == Event("42", Word(PUBLISHED, 7, "SUCCESS", PUBLISHED))
+    assert read({"job_id": 42, "status": "SUCCESS"}) == Event("42", StatusEvent(PUBLISHED, 7, "SUCCESS", PUBLISHED))
 
 
 def test_an_older_time_is_the_emitters_and_a_later_one_is_clamped() -> None:
     """A fast clock must not shadow what follows."""
     early, late = format_instant(PUBLISHED - 5), format_instant(PUBLISHED + 5)
     assert read({"job_id": 42, "status": "A", "occurred_at": early}) == Event(
-        "42", Word(PUBLISHED - 5, 7, "A", PUBLISHED)
+        "42", StatusEvent(PUBLISHED - 5, 7, "A", PUBLISHED)
     )
-    assert read({"job_id": 42, "status": "A", "occurred_at": late}) == Event("42", Word(PUBLISHED, 7, "A", PUBLISHED))
+    assert read({"job_id": 42, "status": "A", "occurred_at": late}) == Event(
+        "42", StatusEvent(PUBLISHED, 7, "A", PUBLISHED)
+    )
 
 
 def test_ids_may_be_words_and_further_fields_are_ignored() -> None:
     """A job system need not count."""
     payload = {"job_id": "a-b", "status": "RETRY", "event_id": "e", "source": {"any": 1}, "more": [1]}
-    assert read(payload, "a-b") == Event("a-b", Word(PUBLISHED, 7, "RETRY", PUBLISHED))
+    assert read(payload, "a-b") == Event("a-b", StatusEvent(PUBLISHED, 7, "RETRY", PUBLISHED))
 
 
 def test_a_cloudevents_envelope_is_opened() -> None:
@@ -44,7 +46,7 @@ def test_a_cloudevents_envelope_is_opened() -> None:
     envelope = {"specversion": "1.0", "type": "t", "source": "s", "id": "1", "time": format_instant(PUBLISHED - 9)}
     read_one = read(envelope | {"data": {"job_id": 42, "status": "SUCCESS"}})
     assert isinstance(read_one, Event)
-    assert (read_one, read_one.word.source) == (Event("42", Word(PUBLISHED - 9, 7, "SUCCESS", PUBLISHED)), "s")
+    assert (read_one, read_one.word.source) == (Event("42", StatusEvent(PUBLISHED - 9, 7, "SUCCESS", PUBLISHED)), "s")
 
 
 @pytest.mark.parametrize("time", ["yesterday", "2026-01-01T00:00:00", 5])
@@ -52,7 +54,7 @@ def test_a_time_that_cannot_be_read_is_the_servers(time: Any) -> None:
     """The event still counts: else such an emitter would leave every job running for ever."""
     odd = read({"job_id": 42, "status": "SUCCESS", "occurred_at": time, "source": "worker-1"})
     assert isinstance(odd, Event)
-    assert (odd.word, odd.word.source) == (Word(PUBLISHED, 7, "SUCCESS", PUBLISHED), "worker-1")
+    assert (odd.word, odd.word.source) == (StatusEvent(PUBLISHED, 7, "SUCCESS", PUBLISHED), "worker-1")
     assert odd.remark
     assert str(time) in odd.remark
 
@@ -92,7 +94,7 @@ def test_the_unreadable_is_said_and_proves_that_the_job_exists(payload: Any, rea
     malformed = read(payload)
     assert isinstance(malformed, Malformed)
     assert reason in malformed.reason
-    assert (malformed.job_id, malformed.word) == ("42", Word(PUBLISHED, 7, UNREADABLE, PUBLISHED))
+    assert (malformed.job_id, malformed.word) == ("42", StatusEvent(PUBLISHED, 7, UNREADABLE, PUBLISHED))
     assert malformed.word.status == UNREADABLE
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor.core.model import SECOND, Word, format_instant, nanoseconds, parse_instant
+from reactor.core.model import SECOND, StatusEvent, format_instant, nanoseconds, parse_instant
 
 INSTANTS = st.integers(0, 4_000_000_000 * SECOND)
 
@@ -69,4 +69,4 @@ def test_a_span_is_exact() -> None:
 
 def test_words_compare_by_time_then_sequence() -> None:
     """The status has no say in which word is the last one."""
-    assert Word(1, 9, "Z", 9) < Word(2, 1, "A", 8) < Word(2, 2, "A", 7)
+    assert StatusEvent(1, 9, "Z", 9) < StatusEvent(2, 1, "A", 8) < StatusEvent(2, 2, "A", 7)

@@ -19,11 +19,11 @@ from reactor.core.model import (
     Keep,
     Reason,
     Record,
+    StatusEvent,
     Stream,
     Unfixable,
     Verdict,
     Wait,
-    Word,
     fold,
 )
 from reactor.core.policy import Breaker, Policy, decide, due_at, fell_due, spoke_too_early
@@ -270,7 +270,7 @@ STREAMS = st.builds(
     | st.builds(Consumers, st.none() | st.integers(0, 10 * HOUR), st.just(0), st.none() | st.integers(0, 10 * HOUR)),
 )
 WORDS = st.builds(
-    Word,
+    StatusEvent,
     st.integers(0, 10 * HOUR),
     st.integers(1, 9),
     st.sampled_from(["SUCCESS", "revoked", "STARTED", "?", "x"]),
@@ -352,7 +352,7 @@ def test_a_job_that_was_started_last_lives_whatever_the_clocks_say(
     words = []
     for seq, (status, minutes_off) in enumerate([*events, ("STARTED", -60)], 1):
         published_at = NOW + seq * SECOND
-        words.append(Word(min(published_at + minutes_off * MINUTE, published_at), seq, status, published_at))
+        words.append(StatusEvent(min(published_at + minutes_off * MINUTE, published_at), seq, status, published_at))
     last = words[-1]
     order.shuffle(words)
     record = Record.of(words[0])
@@ -364,7 +364,7 @@ def test_a_job_that_was_started_last_lives_whatever_the_clocks_say(
     assert decide(stream, record, VOUCHING, POLICY) in {Keep(Reason.RUNNING), Keep(Reason.DISPUTED)}
 
 
-def shifted(one: Word, shift: int) -> Word:
+def shifted(one: StatusEvent, shift: int) -> StatusEvent:
     return replace(one, occurred_at=one.occurred_at + shift, published_at=one.published_at + shift)
 
 

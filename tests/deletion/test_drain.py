@@ -456,7 +456,7 @@ async def test_two_replicas_delete_a_stream_once(world: World) -> None:
         both = await asyncio.gather(*(bench.drain(name, by=str(id(bench))) for name in names for bench in (one, two)))
         drained = [settlement.stream.name for settlement in both if settlement.outcome is Outcome.DRAINED]
         assert sorted(drained) == sorted(names)
-        told = [settlement.outcome for bench in (one, two) for settlement in bench.ends.told]
+        told = [settlement.outcome for bench in (one, two) for settlement in bench.ends.directory_status]
         assert told == [Outcome.DRAINED] * 29
         outcomes = [entry["outcome"] for entry in await world.trail() if entry["phase"] == "outcome"]
         assert outcomes == ["drained"] * 29
@@ -498,7 +498,7 @@ async def test_the_ledger_counts_where_the_last_event_came_late(world: World) ->
         await world.emit(1, "STARTED")
         await world.emit(1, "SUCCESS", occurred_at="2020-01-01T00:00:00Z")
         await world.verdicts(REACTOR_POLICY_AGE_GUARD="1h")
-        await bench.look_around()  # both are acked: only the record has the last word
+        await bench.take_snapshot()  # both are acked: only the record has the last word
         settlement = await bench.drain()
         assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.DISPUTED)
 
@@ -569,7 +569,7 @@ async def test_consumers_without_a_time_count_from_the_first_sighting(world: Wor
         pull = await world.js.pull_subscribe_bind(consumer=await world.consumer("job_1"), stream="job_1")
         await pull.fetch(1, timeout=5)
         await world.verdicts(REACTOR_POLICY_AGE_GUARD="1h")
-        await bench.look_around()
+        await bench.take_snapshot()
         bench.policy = replace(bench.policy, idle_guard=10**15)
 
         def forget(verb: str, answer: dict[str, Any]) -> dict[str, Any]:

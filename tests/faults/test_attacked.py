@@ -673,7 +673,7 @@ async def test_sixty_thousand_unreadable_events_before_a_real_one(world: World) 
 
 
 async def test_the_same_mistake_has_the_same_exit_code_everywhere(world: World) -> None:
-    """A part of the lifecycle subject captured by others: 1, for a person to mend."""
+    """A part of the lifecycle subject captured by others: 1, for a person to fix."""
     await world.stream("theirs", subjects=["jobs.lifecycle.5"])
     for command in (("reconcile", "--json"), ("status",), ("explain", "job_1"), ("emit", "1", "SUCCESS"), ("worker",)):
         done = await world.reactor(*command)

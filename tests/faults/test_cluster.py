@@ -40,7 +40,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
         yield world, nodes
 
 
-async def homes(world: World) -> dict[str, str]:
+async def consumer_locations(world: World) -> dict[str, str]:
     """Which node each stream's leader is on."""
     infos = {name: await world.info(name) for name in await world.names()}
     return {name: info["cluster"]["leader"] for name, info in infos.items() if info}
@@ -55,7 +55,7 @@ async def passed(world: World) -> bool:
 async def test_a_node_is_gone_with_streams_of_its_own(cluster: Cluster, how: signal.Signals) -> None:
     """They are untouched, counted and said; the rest goes on; all falls when it is back."""
     world, nodes = cluster
-    lost = {name for name, node in (await homes(world)).items() if node == "n2"}
+    lost = {name for name, node in (await consumer_locations(world)).items() if node == "n2"}
     nodes[2].signal(how)
     await nodes[2].stop()
     report = await eventually(lambda: one_pass(world), 60)
@@ -109,7 +109,7 @@ async def test_a_leader_that_is_cut_off_from_its_followers_proves_nothing(
     await world.emit(50, "SUCCESS")
     info = await eventually(lambda: _led(world, "job_50"))
     leader = int(info["cluster"]["leader"][1:])
-    beside = replace(world, nats_url=f"nats://{HOST}:{nodes[leader].port}")
+    mark_if_sourced = replace(world, nats_url=f"nats://{HOST}:{nodes[leader].port}")
     followers = [node for number, node in enumerate(nodes) if number != leader]
     sent: list[str] = []
 
@@ -117,14 +117,14 @@ async def test_a_leader_that_is_cut_off_from_its_followers_proves_nothing(
         if point is Point.PROVEN:
             for node in followers:
                 node.signal(signal.SIGSTOP)
-            await eventually(lambda: _unheard(beside), 20)
+            await eventually(lambda: _unheard(mark_if_sourced), 20)
 
     async def note() -> None:
         sent.append("delete")
 
-    async with connected(beside.nats_url, world.redis_url, world.namespace) as near:
-        beside = replace(near, settings=world.settings)
-        async with Bench(beside, lease_s=60.0) as bench:
+    async with connected(mark_if_sourced.nats_url, world.redis_url, world.namespace) as near:
+        mark_if_sourced = replace(near, settings=world.settings)
+        async with Bench(mark_if_sourced, lease_s=60.0) as bench:
             bench.effects.before["STREAM.DELETE"] = note
             monkeypatch.setattr(failpoints, "armed", cut_off)
             try:

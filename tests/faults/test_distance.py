@@ -154,9 +154,9 @@ async def raced(
     for number, node in enumerate(there.nodes):
         led = frozenset(name for name, leader in there.leaders.items() if leader == number)
         port = there.nodes[0].port if number in there.dead else node.port
-        beside = replace(there.world, nats_url=f"nats://{HOST}:{port}")
+        mark_if_sourced = replace(there.world, nats_url=f"nats://{HOST}:{port}")
         if led:
-            report = await eventually(partial(_whole_pass, beside, led), 60)
+            report = await eventually(partial(_whole_pass, mark_if_sourced, led), 60)
             counts.update(one["verdict"] for one in report["streams"])
     monkeypatch.setattr(failpoints, "armed", None)
     await asyncio.gather(*there.strikes)

@@ -76,8 +76,8 @@ async def test_the_listed_rights_are_enough_for_backups(tmp_path: Path) -> None:
         for command in ("restore job_1", "restore job_2", "doctor"):
             done = await world.reactor(*command.split())
             assert done.code == 0, (command, done)
-        beside = await world.reactor("restore", "job_1", "--from", str(ARCHIVE), "--as", "job_1_was")
-        assert beside.code == 0, beside
+        mark_if_sourced = await world.reactor("restore", "job_1", "--from", str(ARCHIVE), "--as", "job_1_was")
+        assert mark_if_sourced.code == 0, mark_if_sourced
         assert await world.names() == {"job_1", "job_1_was", "job_2"}
     assert "iolation" not in log_of(nats_one).read_text()
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from harness import eventually
 
-from reactor.jetstream.coalesce import UNDER_WAY, Together
+from reactor.jetstream.coalesce import UNDER_WAY, CoalescedRequest
 
 
 async def test_an_answer_is_never_older_than_the_question() -> None:
@@ -17,7 +17,7 @@ async def test_an_answer_is_never_older_than_the_question() -> None:
         asked += 1
         return await answers.get()
 
-    together = Together(ask)
+    together = CoalescedRequest(ask)
     groups = []
     for _ in range(UNDER_WAY):
         groups.append([asyncio.create_task(together()) for _ in range(3)])
@@ -44,7 +44,7 @@ async def test_a_failure_is_everybodys_and_the_next_question_is_asked_anew() -> 
             raise answer
         return answer
 
-    together = Together(ask)
+    together = CoalescedRequest(ask)
     waiting = [asyncio.create_task(together()) for _ in range(3)]
     await asyncio.sleep(0)
     waiting[0].cancel()

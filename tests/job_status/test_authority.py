@@ -8,7 +8,7 @@ import pytest
 from api import Api
 from harness import World, said
 
-from reactor.core.model import SECOND, Told
+from reactor.core.model import SECOND, DirectoryStatus
 from reactor.core.policy import Policy, by_directory
 from reactor.deletion import failpoints
 
@@ -23,8 +23,8 @@ def directory(api: Api, **more: str) -> dict[str, Any]:
     return {"REACTOR_DIRECTORY_KIND": "http", "REACTOR_DIRECTORY_URL": api.url} | more
 
 
-@pytest.mark.parametrize("told", [None, Told("SUCCESS"), Told("SUCCESS", NOW - SECOND)])
-def test_a_live_event_of_a_moment_ago_keeps_the_job(told: Told | None) -> None:
+@pytest.mark.parametrize("told", [None, DirectoryStatus("SUCCESS"), DirectoryStatus("SUCCESS", NOW - SECOND)])
+def test_a_live_event_of_a_moment_ago_keeps_the_job(told: DirectoryStatus | None) -> None:
     """A replica lags, a table is read before the transaction is committed. Older ones do not count against its word."""
     alive, older = said(NOW - IDLE + 1, 1, "STARTED"), said(NOW - IDLE, 1, "STARTED")
     assert by_directory(alive, told, NOW, NOW, POLICY) == alive
@@ -34,7 +34,7 @@ def test_a_live_event_of_a_moment_ago_keeps_the_job(told: Told | None) -> None:
 
 def test_an_event_that_a_job_is_over_proves_nothing() -> None:
     """Of a transaction that was rolled back: the directory says that it lives."""
-    record = by_directory(said(NOW, 1, "SUCCESS"), Told("STARTED"), NOW, NOW, POLICY)
+    record = by_directory(said(NOW, 1, "SUCCESS"), DirectoryStatus("STARTED"), NOW, NOW, POLICY)
     assert record
     assert record.status == "STARTED"
 

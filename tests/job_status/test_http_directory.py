@@ -9,7 +9,7 @@ from api import DRIP, Api
 from harness import World, eventually, gone, worker
 
 from reactor.cli.embedded import HOST, free_port
-from reactor.core.model import Told, parse_instant
+from reactor.core.model import DirectoryStatus, parse_instant
 from reactor.job_status.http import HttpDirectory
 
 
@@ -27,7 +27,7 @@ async def test_found_absent_and_everything_else(api: Api) -> None:
     api.jobs |= {"1": "STARTED", "3": (500, b"{}"), "4": (200, b"no JSON"), "5": (200, b"[]"), "6": 2.5}
     api.jobs["7"] = (302, b"{}")
     answer = await asked(api.url, *map(str, range(1, 8)), authorization="Token hunter2")
-    assert answer.found == {"1": Told("STARTED")}
+    assert answer.found == {"1": DirectoryStatus("STARTED")}
     assert set(answer.unknown) == set("34567")  # and 2 is absent
     assert answer.unknown["3"] == "it answered 500"
     assert api.tokens == {"Token hunter2"}
@@ -38,7 +38,7 @@ async def test_pointers_lead_to_the_words(api: Api) -> None:
     body = {"data": [{"a/b": {"state": "SUCCESS"}, "ended": "2026-01-31T12:00:00Z"}]}
     api.jobs |= {"1": (200, json.dumps(body).encode())}
     answer = await asked(api.url, "1", status="/data/0/a~1b/state", ended_at="/data/0/ended")
-    assert answer.found == {"1": Told("SUCCESS", parse_instant("2026-01-31T12:00:00Z"))}
+    assert answer.found == {"1": DirectoryStatus("SUCCESS", parse_instant("2026-01-31T12:00:00Z"))}
     assert (await asked(api.url, "1", status="/data/1/state")).unknown == {
         "1": "its answer has no status at /data/1/state"
     }

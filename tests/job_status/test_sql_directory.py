@@ -15,8 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from reactor.cli.embedded import HOST, free_port
-from reactor.core.model import Told, parse_instant
-from reactor.job_status.protocol import DirectoryMisused
+from reactor.core.model import DirectoryStatus, parse_instant
+from reactor.job_status.protocol import DirectoryConfigError
 from reactor.job_status.sql import SqlDirectory
 
 QUERY = "SELECT id, status, ended_at FROM jobs WHERE id IN :ids"
@@ -57,7 +57,11 @@ async def test_jobs_are_found_or_absent(jobs: AsyncEngine) -> None:
     )
     answer = await asked(jobs, "1", "2", "3", "4", "x", "99999999999999999999999")
     ended = parse_instant("2026-01-31T11:00:00Z")
-    assert answer.found == {"1": Told("STARTED"), "2": Told("SUCCESS", ended), "3": Told("FAILURE")}
+    assert answer.found == {
+        "1": DirectoryStatus("STARTED"),
+        "2": DirectoryStatus("SUCCESS", ended),
+        "3": DirectoryStatus("FAILURE"),
+    }
     assert set(answer.unknown) <= {"99999999999999999999999"}
 
 
@@ -66,7 +70,10 @@ async def test_ids_may_be_texts(jobs: AsyncEngine) -> None:
     await run(jobs, "DROP TABLE jobs", "CREATE TABLE jobs (id TEXT, status TEXT, ended_at TEXT)")
     await run(jobs, "INSERT INTO jobs VALUES ('1', 'STARTED', NULL), ('a-b', 'SUCCESS', '2026-01-31 12:00:00')")
     answer = await asked(jobs, "1", "a-b", "c")
-    assert answer.found == {"1": Told("STARTED"), "a-b": Told("SUCCESS")}  # a time without offset may be hours off
+    assert answer.found == {
+        "1": DirectoryStatus("STARTED"),
+        "a-b": DirectoryStatus("SUCCESS"),
+    }  # a time without offset may be hours off
     assert not answer.unknown
 
 
@@ -93,7 +100,7 @@ async def test_rows_that_disagree_are_unknown(jobs: AsyncEngine) -> None:
     await run(jobs, "INSERT INTO jobs VALUES (1, 'STARTED', NULL), (1, 'SUCCESS', NULL), (2, 'SUCCESS', NULL)")
     await run(jobs, "INSERT INTO jobs VALUES (2, 'SUCCESS', NULL), (3, NULL, NULL), (4, ' ', NULL)")
     answer = await asked(jobs, "1", "2", "3", "4")
-    assert answer.found == {"2": Told("SUCCESS")}
+    assert answer.found == {"2": DirectoryStatus("SUCCESS")}
     assert set(answer.unknown) == {"1", "3", "4"}
 
 
@@ -125,7 +132,7 @@ async def test_a_server_that_is_killed_in_the_middle_of_a_query_proves_nothing()
         await run(engine, "CREATE TABLE jobs (id INTEGER, status TEXT, wait FLOAT)")
         await run(engine, "INSERT INTO jobs VALUES (1, 'STARTED', 0)")
         directory = SqlDirectory(server.url, query, timeout_s=20.0)
-        assert (await directory.ask(["1", "2"])).found == {"1": Told("STARTED")}
+        assert (await directory.ask(["1", "2"])).found == {"1": DirectoryStatus("STARTED")}
         await run(engine, "UPDATE jobs SET wait = 30")
         asking = asyncio.create_task(directory.ask(["1", "2"]))
         await eventually(lambda: _sleeps(engine))
@@ -136,7 +143,7 @@ async def test_a_server_that_is_killed_in_the_middle_of_a_query_proves_nothing()
         await asyncio.to_thread(server.start)
         await run(engine, "UPDATE jobs SET wait = 0")
         answer = await directory.ask(["1", "2"])
-        assert (answer.found, set(answer.unknown)) == ({"1": Told("STARTED")}, set())
+        assert (answer.found, set(answer.unknown)) == ({"1": DirectoryStatus("STARTED")}, set())
         await directory.close()
         await engine.dispose()
 
@@ -169,7 +176,7 @@ async def test_a_query_takes_no_longer_than_it_may(postgres: str) -> None:
 async def test_a_query_that_cannot_work_is_said_at_the_start(jobs: AsyncEngine, query: str, why: str) -> None:
     """It is the user's mistake."""
     directory = SqlDirectory(url_of(jobs), query, timeout_s=5.0)
-    with pytest.raises(DirectoryMisused, match=why):
+    with pytest.raises(DirectoryConfigError, match=why):
         await directory.check()
     await directory.close()
 

@@ -1,4 +1,4 @@
-"""`reactor doctor` on real servers: a healthy world is in order; each thing that is not is said with its mend."""
+"""`reactor doctor` on real servers: a healthy world is in order; each thing that is not is said with its fix."""
 
 import asyncio
 import json
@@ -61,9 +61,9 @@ async def examined(world: World, **overrides: Any) -> Diagnosis:
 
 
 async def found(world: World, **overrides: Any) -> dict[str, Check]:
-    """All checks that are not in order, by name, each with its mend."""
+    """All checks that are not in order, by name, each with its fix."""
     odd = {one.name: one for one in (await examined(world, **overrides)).checks if one.level is not Level.OK}
-    assert all(check.mend for check in odd.values()), odd
+    assert all(check.fix for check in odd.values()), odd
     return odd
 
 
@@ -86,13 +86,13 @@ async def with_valkey(world: World, folder: Path, *options: str) -> AsyncIterato
 
 
 async def test_a_healthy_world_is_in_order(world: World) -> None:
-    """Exit 0, one JSON object, and no check with anything to mend."""
+    """Exit 0, one JSON object, and no check with anything to fix."""
     await live(world)
     done = await world.reactor("doctor", "--json")
     told = json.loads(done.out)
     assert done.code == 0, told
     assert (told["ok"], told["errors"], told["warnings"]) == (True, 0, 0), told
-    assert {(check["level"], check["mend"]) for check in told["checks"]} == {("ok", None)}
+    assert {(check["level"], check["fix"]) for check in told["checks"]} == {("ok", None)}
     names = [check["name"] for check in told["checks"]]
     assert names[0] == "nats.server"
     assert names[-1] == "ledger.last_pass"
@@ -100,19 +100,19 @@ async def test_a_healthy_world_is_in_order(world: World) -> None:
 
 
 async def test_people_read_groups_marks_and_mends(world: World) -> None:
-    """Plain where piped; a mend has a line of its own; the last line sums up."""
+    """Plain where piped; a fix has a line of its own; the last line sums up."""
     await live(world)
     await world.publish("reactor.dead_letters", b"nobody could read it")
     done = await world.reactor("doctor")
     assert done.code == 0
     lines = [line.rstrip() for line in done.out.splitlines()]
     assert "\x1b" not in done.out
-    assert [line.strip() for line in lines if line.startswith("   ") and "mend:" not in line] == [
+    assert [line.strip() for line in lines if line.startswith("   ") and "fix:" not in line] == [
         *("nats", "streams", "redis", "clocks", "ledger")
     ]
     at = next(number for number, line in enumerate(lines) if line.startswith("!"))
     assert "1 event could not be read" in lines[at]
-    assert lines[at + 1].strip().startswith("mend: ")
+    assert lines[at + 1].strip().startswith("fix: ")
     assert lines[-1] == "no errors, 1 warning in 35 checks"
 
 
@@ -133,7 +133,7 @@ async def test_a_pause_is_told(world: World) -> None:
     await live(world)
     await world.reactor("pause", "--reason", "a queue is gone")
     check = (await found(world))["streams.control"]
-    assert (check.level, check.mend) == (Level.WARNING, "reactor resume lets it go on")
+    assert (check.level, check.fix) == (Level.WARNING, "reactor resume lets it go on")
     assert "a queue is gone" in check.found
 
 
@@ -143,7 +143,7 @@ def test_hostile_names_do_nothing_to_a_terminal() -> None:
     check = Check("streams.pattern", Level.WARNING, "[red]\x1b[31m\u202e", "[bold]x")
     show_diagnosis(Console(file=out, width=100), Diagnosis.of([check], unreachable=False))
     assert r"[red]\x1b[31m\u202e" in out.getvalue()
-    assert "mend: [bold]x" in out.getvalue()
+    assert "fix: [bold]x" in out.getvalue()
 
 
 @pytest.mark.parametrize("filled", [False, True])
@@ -188,15 +188,15 @@ async def test_jetstream_that_is_off_is_said(world: World) -> None:
     check = next(check for check in told["checks"] if check["name"] == "nats.jetstream")
     assert check["level"] == "error"
     assert "JetStream not enabled for account" in check["found"]
-    assert "enable JetStream for this account" in check["mend"]
+    assert "enable JetStream for this account" in check["fix"]
     assert "redis.server" in {check["name"] for check in told["checks"]}
 
 
 async def test_a_wrong_domain_is_said(world: World) -> None:
-    """With the setting that mends it."""
+    """With the setting that fixes it."""
     check = (await found(world, REACTOR_NATS_DOMAIN="elsewhere"))["nats.jetstream"]
-    assert (check.level, "REACTOR_NATS_DOMAIN" in str(check.mend)) == (Level.ERROR, True)
-    assert "not elsewhere" in str(check.mend)
+    assert (check.level, "REACTOR_NATS_DOMAIN" in str(check.fix)) == (Level.ERROR, True)
+    assert "not elsewhere" in str(check.fix)
 
 
 async def test_a_server_that_is_too_old_is_said(world: World) -> None:
@@ -204,7 +204,7 @@ async def test_a_server_that_is_too_old_is_said(world: World) -> None:
     async with posing_as(world, "2.9.25") as url:
         diagnosis = await examined(world, REACTOR_NATS_URL=url)
     assert not diagnosis.unreachable
-    assert diagnosis.checks[0].mend == "upgrade nats-server to 2.10 or later"
+    assert diagnosis.checks[0].fix == "upgrade nats-server to 2.10 or later"
 
 
 @pytest.mark.parametrize(("user", "verb"), [("d", "DELETE"), ("u", "UPDATE")])
@@ -276,7 +276,7 @@ async def test_another_redis_users_rights_are_said(narrowed: tuple[World, Server
     await acl.execute_command("ACL", "SETUSER", "reactor", "reset", "on", ">pw", *ACL, "-set")
     odd = await found(world)
     assert "redis.writes" in odd
-    assert "permissions.md" in str(odd["redis.writes"].mend)
+    assert "permissions.md" in str(odd["redis.writes"].fix)
     await acl.execute_command("ACL", "SETUSER", "reactor", "-info")
     odd = await found(world)
     assert {"redis.server", "redis.writes", "ledger.coverage"} <= odd.keys()
@@ -291,7 +291,7 @@ async def test_nats_away_is_exit_3_with_all_that_could_be_checked(world: World) 
     assert done.code == 3
     assert told["ok"] is False
     assert [check["name"] for check in told["checks"] if check["level"] == "error"] == ["nats.server"]
-    assert "REACTOR_NATS_URL" in told["checks"][0]["mend"]
+    assert "REACTOR_NATS_URL" in told["checks"][0]["fix"]
     assert {"redis.server", "ledger.last_pass"} <= {check["name"] for check in told["checks"]}
 
 
@@ -304,7 +304,7 @@ async def test_redis_away_is_exit_3_with_all_that_could_be_checked(world: World)
     assert done.code == 3
     deleting, redis = (check for check in told["checks"] if check["level"] == "error")
     assert (deleting["name"], redis["name"]) == ("nats.deleting", "redis.server")
-    assert "REACTOR_REDIS_URL" in redis["mend"]
+    assert "REACTOR_REDIS_URL" in redis["fix"]
     people = await world.reactor("doctor", REACTOR_REDIS_URL="redis://127.0.0.1:1/0")
     assert people.code == 3
     assert "a server is away, so not everything could be checked" in people.out
@@ -347,7 +347,7 @@ async def test_eviction_that_may_take_live_records_is_an_error(world: World, tmp
         odd = await found(one)
     assert odd.keys() == {"redis.eviction"}
     assert odd["redis.eviction"].level is Level.ERROR
-    assert odd["redis.eviction"].mend == "set maxmemory-policy noeviction"
+    assert odd["redis.eviction"].fix == "set maxmemory-policy noeviction"
 
 
 async def test_a_redis_that_is_full_is_said(world: World, tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ async def test_a_redis_that_is_full_is_said(world: World, tmp_path: Path) -> Non
         await one.redis.config_set("maxmemory", "0")
     assert odd.keys() == {"redis.memory", "redis.writes"}
     assert odd["redis.writes"].level is Level.ERROR
-    assert "maxmemory" in str(odd["redis.writes"].mend)
+    assert "maxmemory" in str(odd["redis.writes"].fix)
 
 
 async def test_a_replica_is_said(world: World, tmp_path: Path) -> None:
@@ -367,7 +367,7 @@ async def test_a_replica_is_said(world: World, tmp_path: Path) -> None:
         await one.redis.replicaof(HOST, "1")
         odd = await found(one)
     assert {odd["redis.role"].level, odd["redis.writes"].level} == {Level.ERROR}
-    assert "primary" in str(odd["redis.writes"].mend)
+    assert "primary" in str(odd["redis.writes"].fix)
 
 
 async def test_no_persistence_is_said(world: World, tmp_path: Path) -> None:
@@ -408,7 +408,7 @@ def test_redis_figures() -> None:
     assert judge_version({"redis_version": "6.0.16"}).level is Level.ERROR
     assert judge_version({"redis_version": "6.2.0"}).found == "Redis 6.2.0"
     assert judge_version({"redis_version": "7.2.4", "valkey_version": "9.1.0"}).found == "Valkey 9.1.0"
-    assert "redis+cluster://" in (judge_version({"redis_version": "7.2.4", "redis_mode": "cluster"}).mend or "")
+    assert "redis+cluster://" in (judge_version({"redis_version": "7.2.4", "redis_mode": "cluster"}).fix or "")
     assert judge_version({"redis_version": "7.2.4", "cluster_enabled": 1}).level is Level.ERROR
     assert judge_version({"redis_version": "7.2.4", "cluster_enabled": 1}, as_cluster=True).level is Level.OK
     levels = [judge_memory(used, most).level for used, most in ((79, 100), (80, 100), (80, 0), (None, None))]
@@ -417,7 +417,7 @@ def test_redis_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("refusal", "mend"),
+    ("refusal", "fix"),
     [
         (ReadOnlyError("READONLY"), "primary"),
         (OutOfMemoryError("OOM"), "maxmemory"),
@@ -425,12 +425,12 @@ def test_redis_figures() -> None:
         (ResponseError("MISCONF"), "Redis's own log"),
     ],
 )
-async def test_each_refusal_to_write_has_its_mend(refusal: RedisError, mend: str) -> None:
+async def test_each_refusal_to_write_has_its_mend(refusal: RedisError, fix: str) -> None:
     """But a Redis that is away is no refusal."""
     redis = AsyncMock()
     redis.set.side_effect = refusal
     check = await RedisHealth(redis, "r").check_writes()
-    assert (check.level, mend in str(check.mend)) == (Level.ERROR, True)
+    assert (check.level, fix in str(check.fix)) == (Level.ERROR, True)
     redis.set.side_effect = redis.config_get.side_effect = NotConnected("away")
     for question in (RedisHealth(redis, "r").check_writes, RedisHealth(redis, "r").save_rules):
         with pytest.raises(NotConnected):
@@ -445,7 +445,7 @@ async def test_a_durable_that_differs_is_said(world: World) -> None:
     check = (await found(world))["streams.durable"]
     assert check.level is Level.WARNING
     assert "max_ack_pending is 7, not 4096" in check.found
-    assert str(check.mend).startswith("nats consumer rm JOBS reactor")
+    assert str(check.fix).startswith("nats consumer rm JOBS reactor")
 
 
 async def test_a_durable_that_delivers_nothing_is_an_error(world: World) -> None:
@@ -459,7 +459,7 @@ async def test_a_durable_that_delivers_nothing_is_an_error(world: World) -> None
     assert (check.level, "nobody acks" in check.found) == (Level.ERROR, True)
     await world.api("CONSUMER.PAUSE.JOBS.reactor", {"pause_until": "2999-01-01T00:00:00Z"})
     check = (await found(world))["streams.durable"]
-    assert (check.level, check.mend) == (Level.ERROR, "nats consumer resume JOBS reactor")
+    assert (check.level, check.fix) == (Level.ERROR, "nats consumer resume JOBS reactor")
 
 
 async def test_a_durable_that_pushes_is_an_error(world: World) -> None:
@@ -467,7 +467,7 @@ async def test_a_durable_that_pushes_is_an_error(world: World) -> None:
     await world.js.add_stream(StreamConfig("JOBS", subjects=["jobs.lifecycle.*"], max_age=30 * 86_400))
     await world.js.add_consumer("JOBS", ConsumerConfig(durable_name="reactor", deliver_subject="pushed"))
     check = (await found(world))["streams.durable"]
-    assert (check.level, check.mend) == (Level.ERROR, "name another with REACTOR_EVENTS_DURABLE")
+    assert (check.level, check.fix) == (Level.ERROR, "name another with REACTOR_EVENTS_DURABLE")
 
 
 async def test_a_lifecycle_stream_that_forgets_is_an_error(world: World) -> None:
@@ -477,14 +477,14 @@ async def test_a_lifecycle_stream_that_forgets_is_an_error(world: World) -> None
     check = (await found(world))["streams.lifecycle"]
     assert check.level is Level.ERROR
     assert "forgets events once they are read" in check.found
-    assert check.mend == "let a stream with limits retention capture that subject"
+    assert check.fix == "let a stream with limits retention capture that subject"
 
 
 async def test_a_part_of_the_lifecycle_subject_is_an_error(world: World) -> None:
     """Some jobs would never be heard of; so would be all, where the name is taken."""
     await world.js.add_stream(StreamConfig("PART", subjects=["jobs.lifecycle.1"]))
     check = (await found(world))["streams.lifecycle"]
-    assert (check.level, check.mend) == (Level.ERROR, "let one stream capture all of it")
+    assert (check.level, check.fix) == (Level.ERROR, "let one stream capture all of it")
     await world.js.delete_stream("PART")
     await world.js.add_stream(StreamConfig("JOBS", subjects=["elsewhere"]))
     check = (await found(world))["streams.lifecycle"]
@@ -514,10 +514,10 @@ async def test_a_wrong_account_is_an_error(world: World, other: World) -> None:
     await live(world)
     odd = await found(other, REACTOR_REDIS_NAMESPACE=world.namespace)
     assert odd["streams.lifecycle"].level is Level.ERROR
-    assert "wrong account, domain or Redis?" in str(odd["streams.lifecycle"].mend)
+    assert "wrong account, domain or Redis?" in str(odd["streams.lifecycle"].fix)
     await other.declare()
     odd = await found(other, REACTOR_REDIS_NAMESPACE=world.namespace)
-    assert "REACTOR_REDIS_NAMESPACE of its own" in str(odd["ledger.owner"].mend)
+    assert "REACTOR_REDIS_NAMESPACE of its own" in str(odd["ledger.owner"].fix)
     assert "ledger.coverage" in odd
 
 
@@ -529,12 +529,12 @@ async def test_events_that_nobody_reads_are_said(world: World, monkeypatch: pyte
     monkeypatch.setattr(judges, "LAG_S", 0)
     odd = await found(world)
     assert odd["streams.lag"].found.startswith("1 lifecycle event not read yet, the oldest for ")
-    assert odd["streams.lag"].mend == "start reactor worker"
+    assert odd["streams.lag"].fix == "start reactor worker"
     assert "1 lifecycle events are not read yet" in odd["ledger.coverage"].found
 
 
 @pytest.mark.parametrize(
-    ("behind", "oldest_s", "waiting", "mend"),
+    ("behind", "oldest_s", "waiting", "fix"),
     [
         (0, None, 0, "None"),
         (5, None, 0, "None"),
@@ -543,9 +543,9 @@ async def test_events_that_nobody_reads_are_said(world: World, monkeypatch: pyte
         (5, 61.0, 1, "it asks for events and does not ack them"),
     ],
 )
-def test_lag(behind: int, oldest_s: float | None, waiting: int, mend: str) -> None:
+def test_lag(behind: int, oldest_s: float | None, waiting: int, fix: str) -> None:
     """Who asks and does not ack has another trouble than nobody."""
-    assert mend in str(judge_lag(behind, oldest_s, waiting).mend)
+    assert fix in str(judge_lag(behind, oldest_s, waiting).fix)
 
 
 async def test_dead_letters_are_said(world: World) -> None:
@@ -555,7 +555,7 @@ async def test_dead_letters_are_said(world: World) -> None:
     await world.reconcile()
     odd = await found(world)
     assert odd.keys() == {"streams.dead_letters"}
-    assert "nats stream view REACTOR_DEAD_LETTERS" in str(odd["streams.dead_letters"].mend)
+    assert "nats stream view REACTOR_DEAD_LETTERS" in str(odd["streams.dead_letters"].fix)
 
 
 async def test_a_pattern_that_matches_nothing_is_said(world: World) -> None:
@@ -685,7 +685,7 @@ async def test_clocks_that_differ_are_said(world: World, monkeypatch: pytest.Mon
     odd = await found(world)
     assert odd.keys() == {"clocks.nats", "clocks.redis"}
     assert "1 min behind this machine's" in odd["clocks.nats"].found
-    assert "no verdict depends on this machine's" in str(odd["clocks.redis"].mend)
+    assert "no verdict depends on this machine's" in str(odd["clocks.redis"].fix)
 
 
 def test_a_slow_round_trip_is_no_offset() -> None:
@@ -703,7 +703,7 @@ async def test_a_silent_emitter_is_an_error(world: World, monkeypatch: pytest.Mo
     odd = await found(world)
     assert odd.keys() == {"ledger.emitter"}
     assert odd["ledger.emitter"].level is Level.ERROR
-    assert "jobs.lifecycle.{job_id}" in str(odd["ledger.emitter"].mend)
+    assert "jobs.lifecycle.{job_id}" in str(odd["ledger.emitter"].fix)
     assert "job_2" in odd["ledger.emitter"].found
     await world.emit(3, "STARTED")
     assert (await found(world))["ledger.emitter"].level is Level.WARNING
@@ -716,7 +716,7 @@ async def test_an_emitter_that_never_spoke_is_said(world: World, monkeypatch: py
     monkeypatch.setattr(judges, "SETTLED_S", 0)
     odd = await found(world)
     assert "no event ever came" in odd["ledger.emitter"].found
-    assert "publish an event" in str(odd["ledger.coverage"].mend)
+    assert "publish an event" in str(odd["ledger.coverage"].fix)
     assert "ledger.emitter" not in await found(world, REACTOR_POLICY_PROTECT="job_*")
 
 
@@ -741,7 +741,7 @@ async def test_a_job_that_lives_for_long_is_said(world: World) -> None:
     assert await found(world) == {}
     await world.stream("job_2")
     check = (await found(world))["ledger.oldest_live"]
-    assert "is job 2 really still running?" in str(check.mend)
+    assert "is job 2 really still running?" in str(check.fix)
     assert "its stream is job_2" in check.found
 
 
@@ -795,7 +795,7 @@ async def test_what_nobody_thought_of_hides_no_other_check(world: World, monkeyp
     diagnosis = await examined(world)
     odd = [check for check in diagnosis.checks if check.level is Level.ERROR]
     assert [check.name for check in odd] == ["ledger.oldest_live", "ledger.last_pass"]
-    assert all("report this" in str(check.mend) for check in odd)
+    assert all("report this" in str(check.fix) for check in odd)
 
 
 def test_sizes_for_people() -> None:

@@ -72,19 +72,19 @@ async def _falls_due(overview: Overview) -> bool:
 async def test_a_pass_leaves_alone_what_was_found_since_it_began(world: World) -> None:
     """A stream that was made or deleted while it listed; and it forgets what it did not find."""
     async with connections(world.load()) as connected:
-        standings = connected.ledger.standings
+        stream_states = connected.ledger.stream_states
         found = [Settlement(Outcome.KEPT, Reason.RUNNING, Stream(f"job_{n}", str(n), 0)) for n in range(4)]
-        await standings.put({"job_0": found[0], "job_1": found[1]})
-        began = await connected.ledger.surroundings.now() + 1
+        await stream_states.put({"job_0": found[0], "job_1": found[1]})
+        began = await connected.ledger.topology_cache.now() + 1
         await eventually(lambda: _is_after(connected, began))
-        await standings.put({"job_1": None, "job_2": found[2]})
-        await standings.put({"job_1": found[1], "job_3": found[3]}, began)
-        await standings.forget_older(began)
-        assert {one.stream.name async for one in standings.all()} == {"job_2", "job_3"}
+        await stream_states.put({"job_1": None, "job_2": found[2]})
+        await stream_states.put({"job_1": found[1], "job_3": found[3]}, began)
+        await stream_states.forget_older(began)
+        assert {one.stream.name async for one in stream_states.all()} == {"job_2", "job_3"}
 
 
 async def _is_after(connected: Connections, then: int) -> bool:
-    return await connected.ledger.surroundings.now() > then
+    return await connected.ledger.topology_cache.now() > then
 
 
 async def test_deletions_are_read_once_and_anew_where_the_trail_is_another(world: World) -> None:

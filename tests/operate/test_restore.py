@@ -18,13 +18,13 @@ from bench import Bench
 from harness import ARCHIVE, ROOT, World, eventually, gone, say, worker
 from nats.js.api import ConsumerConfig, StreamConfig
 
-from reactor.backups.store import Backup, BackupFailed, Manifest, Shelf
+from reactor.backups.store import Backup, BackupFailed, BackupStore, Manifest
 from reactor.core.actor import Actor
 from reactor.core.model import SECOND, Outcome, Reason, format_instant
 from reactor.core.stream_info import PROTECT_KEY, UNFINISHED_KEY, instant
-from reactor.deletion.backup import Keeper
+from reactor.deletion.backup import BackupWriter
 from reactor.deletion.drain import Drainer
-from reactor.deletion.inspection import Judge, Target
+from reactor.deletion.inspection import Inspector, Target
 from reactor.operate.replay import NotReplayed, _headers, replay
 
 CHUNK = 1_000_000
@@ -87,7 +87,7 @@ async def test_messages_that_are_too_old_by_now_come_back_all_the_same(world: Wo
     await world.declare()
     await used(world, max_age=1.5, metadata={"team": "ml"})
     assert (await world.verdicts(**backing(tmp_path)))["job_1"] == ("drained", "terminal")
-    [backup] = Shelf(tmp_path, 60, CHUNK, lambda: 0).backups()
+    [backup] = BackupStore(tmp_path, 60, CHUNK, lambda: 0).backups()
     newest = instant(backup.description()["state"]["last_ts"]) or 0
     await eventually(lambda: time.time_ns() - newest > 2 * SECOND)
     done = await world.reactor("restore", "job_1", **backing(tmp_path))
@@ -152,12 +152,12 @@ async def test_a_job_that_lives_again_during_the_backup_keeps_its_stream(world: 
     actor = Actor("worker", "bench", 1, "nobody", "0")
     async with Bench(world) as bench:
         await world.emit(1, "SUCCESS")
-        await bench.look_around()
+        await bench.take_snapshot()
         resources = bench.resources()
-        judge = Judge(resources, bench.policy, bench.clock)
-        keeper = Keeper(bench.effects, Shelf(tmp_path, 60, CHUNK, lambda: 0), "always", actor)
+        judge = Inspector(resources, bench.policy, bench.clock)
+        backup_writer = BackupWriter(bench.effects, BackupStore(tmp_path, 60, CHUNK, lambda: 0), "always", actor)
         bench.effects.before["STREAM.SNAPSHOT"] = lambda: world.emit(1, "STARTED")
-        drainer = Drainer(resources, judge, bench.lease_s, bench.clock, keeper)
+        drainer = Drainer(resources, judge, bench.lease_s, bench.clock, backup_writer)
         settlement = await drainer.drain_stream(bench.snapshot, Target("job_1", "1"))
         assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.RUNNING)
     assert ((await world.info("job_1")) or {})["config"]["subjects"] == ["job.1.tasks"]
@@ -169,7 +169,7 @@ async def test_a_protection_set_during_a_backup_counts(world: World, tmp_path: P
     actor = Actor("worker", "bench", 1, "nobody", "0")
     async with Bench(world) as bench:
         await world.emit(1, "SUCCESS")
-        await bench.look_around()
+        await bench.take_snapshot()
 
         async def protect() -> None:
             config = (await world.info("job_1") or {})["config"]
@@ -177,10 +177,10 @@ async def test_a_protection_set_during_a_backup_counts(world: World, tmp_path: P
             assert "error" not in await world.api("STREAM.UPDATE.job_1", config | {"metadata": metadata})
 
         resources = bench.resources()
-        judge = Judge(resources, bench.policy, bench.clock)
-        keeper = Keeper(bench.effects, Shelf(tmp_path, 60, CHUNK, lambda: 0), "always", actor)
+        judge = Inspector(resources, bench.policy, bench.clock)
+        backup_writer = BackupWriter(bench.effects, BackupStore(tmp_path, 60, CHUNK, lambda: 0), "always", actor)
         bench.effects.before["STREAM.SNAPSHOT"] = protect
-        drainer = Drainer(resources, judge, bench.lease_s, bench.clock, keeper)
+        drainer = Drainer(resources, judge, bench.lease_s, bench.clock, backup_writer)
         settlement = await drainer.drain_stream(bench.snapshot, Target("job_1", "1"))
         assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.PROTECTED)
         assert (await bench.whole())["config"]["metadata"][PROTECT_KEY] == "true"
@@ -218,9 +218,9 @@ async def test_a_stream_that_exists_is_not_touched(world: World, tmp_path: Path,
     refused = await world.reactor("restore", "job_1", **backing(tmp_path))
     assert refused.code == 1
     assert "job_1 exists, with 1 messages, and was not touched" in refused.err
-    beside = await world.reactor("restore", "job_1", "--as", "job_1_was", **backing(tmp_path))
-    assert beside.code == 0, beside.err
-    assert "reactor.restored.job_1_was" in beside.out
+    mark_if_sourced = await world.reactor("restore", "job_1", "--as", "job_1_was", **backing(tmp_path))
+    assert mark_if_sourced.code == 0, mark_if_sourced.err
+    assert "reactor.restored.job_1_was" in mark_if_sourced.out
     was = (await world.info("job_1_was")) or {}
     assert (was["state"]["messages"], was["config"]["subjects"]) == (left, ["reactor.restored.job_1_was"])
     assert (was["config"]["retention"], (await floors(world, "job_1_was"))[2]) in {(retention, 1), (retention, 2)}
@@ -326,15 +326,15 @@ async def test_without_a_backup_the_empty_stream_comes_back(world: World) -> Non
 def test_backups_are_kept_by_age_and_size(tmp_path: Path) -> None:
     """The oldest go first, by when they were written; an unfinished one once nobody can be writing it any more."""
     now, hour = 1_800_000_000 * SECOND, 3600
-    shelf = Shelf(tmp_path, 100.0 * hour, 1600, lambda: now)
+    backup_store = BackupStore(tmp_path, 100.0 * hour, 1600, lambda: now)
     for age, size in ((101, 1), (50, 100), (40, 100), (10, 100)):
-        _aged(_placed(shelf, format_instant(now - age * hour * SECOND), size), now, age * hour)
+        _aged(_placed(backup_store, format_instant(now - age * hour * SECOND), size), now, age * hour)
     abandoned, under_way = tmp_path / ".partial-a", tmp_path / ".partial-b"
     for folder, age in ((abandoned, 3 * 3600), (under_way, 60)):
         folder.mkdir()
         os.utime(folder, (now / SECOND - age, now / SECOND - age))
-    shelf.make_room(500)
-    kept = [one.manifest.at for one in shelf.backups()]
+    backup_store.make_room(500)
+    kept = [one.manifest.at for one in backup_store.backups()]
     assert kept == [format_instant(now - age * hour * SECOND) for age in (10, 40)]
     assert (abandoned.exists(), under_way.exists()) == (False, True)
 
@@ -342,18 +342,18 @@ def test_backups_are_kept_by_age_and_size(tmp_path: Path) -> None:
 def test_what_a_deletion_relies_on_is_not_tidied(tmp_path: Path) -> None:
     """Under a small limit: no backup, no deletion. What is settled goes; so does what is older than any lease."""
     now = 1_800_000_000 * SECOND
-    shelf = Shelf(tmp_path, 1e9, 1200, lambda: now)
-    four = [_placed(shelf, format_instant(now), 100) for _ in range(2)]
+    backup_store = BackupStore(tmp_path, 1e9, 1200, lambda: now)
+    four = [_placed(backup_store, format_instant(now), 100) for _ in range(2)]
     for one in four:
         _aged(one, now, 60)
     with pytest.raises(BackupFailed, match="still needed are beyond REACTOR_BACKUP_MAX_BYTES"):
-        shelf.make_room(500)
+        backup_store.make_room(500)
     assert all(one.folder.exists() for one in four)
-    shelf.settled(four[0])
-    shelf.make_room(500)
+    backup_store.settled(four[0])
+    backup_store.make_room(500)
     assert [one.folder.exists() for one in four] == [False, True]
     _aged(four[1], now, 3601)
-    shelf.make_room(1000)
+    backup_store.make_room(1000)
     assert not four[1].folder.exists()
 
 
@@ -371,9 +371,9 @@ ODD: dict[str, dict[str, Any] | str] = {
 def test_odd_folders_are_neither_fatal_nor_touched(tmp_path: Path, odd: str) -> None:
     """Nor do they cost a good backup its place; other tools' folders stay whatever their age."""
     now = 1_800_000_000 * SECOND
-    shelf = Shelf(tmp_path, 1e9, 4000, lambda: now)
-    good = _placed(shelf, format_instant(now), 100)
-    strange = _placed(shelf, format_instant(now), 100)
+    backup_store = BackupStore(tmp_path, 1e9, 4000, lambda: now)
+    good = _placed(backup_store, format_instant(now), 100)
+    strange = _placed(backup_store, format_instant(now), 100)
     told = json.loads((strange.folder / "reactor.json").read_bytes())
     change = ODD[odd]
     (strange.folder / "reactor.json").write_text(change if isinstance(change, str) else json.dumps(told | change))
@@ -381,12 +381,12 @@ def test_odd_folders_are_neither_fatal_nor_touched(tmp_path: Path, odd: str) -> 
     shutil.copytree(ARCHIVE, tmp_path / "another tools")
     os.utime(tmp_path / "another tools", (0, 0))
     (tmp_path / "a file").write_text("theirs")
-    shelf.make_room(1000)
+    backup_store.make_room(1000)
     assert good.folder.exists()
     assert strange.folder.exists()
     assert (tmp_path / "another tools" / "backup.json").exists()
     assert (tmp_path / "a file").exists()
-    assert good.folder in {one.folder for one in shelf.backups()}
+    assert good.folder in {one.folder for one in backup_store.backups()}
 
 
 def _aged(backup: Backup, now: int, age_s: float) -> None:
@@ -424,12 +424,12 @@ async def test_headers_that_carry_behaviour_are_not_sent_again() -> None:
         await replay(cast("Any", None), cast("Any", None), {"allow_msg_counter": True}, {}, cast("Any", None))
 
 
-def _placed(shelf: Shelf, at: str, size: int) -> Backup:
+def _placed(backup_store: BackupStore, at: str, size: int) -> Backup:
     async def place() -> Backup:
-        async with shelf.draft() as draft:
+        async with backup_store.draft() as draft:
             await draft.write(b"x" * size)
             manifest = Manifest("job_1", "1", at, "me", "terminal", 1, 1, [])
-            return await shelf.place(draft, manifest, {"config": {}, "state": {}})
+            return await backup_store.place(draft, manifest, {"config": {}, "state": {}})
 
     with asyncio.Runner() as runner:
         return runner.run(place())

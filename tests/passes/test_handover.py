@@ -26,7 +26,7 @@ async def passed(cases: UseCases, stop: asyncio.Event) -> Report:
 
 
 async def is_found(cases: UseCases, stream: str) -> bool:
-    return stream in await cases.resources.ledger.standings.of([stream])
+    return stream in await cases.resources.ledger.stream_states.of([stream])
 
 
 async def nobody() -> None:

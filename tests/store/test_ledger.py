@@ -9,7 +9,7 @@ from harness import World, eventually, said, word
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reactor.core.model import SECOND, Record, Word
+from reactor.core.model import SECOND, Record, StatusEvent
 from reactor.store.audit import Audit, Intent
 from reactor.store.leases import Lease
 from reactor.store.ledger import Ledger
@@ -28,7 +28,9 @@ def ledger_of(world: World) -> Ledger:
     return Ledger.of(world.redis, Scripts(world.redis), world.namespace, 60.0)
 
 
-async def write(ledger: Ledger, *events: tuple[str, Word, int | None], identity: str = "JOBS@1") -> tuple[int, int]:
+async def write(
+    ledger: Ledger, *events: tuple[str, StatusEvent, int | None], identity: str = "JOBS@1"
+) -> tuple[int, int]:
     applied = await ledger.records.apply(identity, events, readable=len(events), grace=MINUTE)
     return applied.newer, applied.due
 
@@ -239,12 +241,12 @@ async def test_a_cancelled_caller_leaves_the_others_alone(world: World) -> None:
 
 async def test_what_is_heard_while_a_listing_goes_on_outlives_it(ledger: Ledger) -> None:
     """The listing may have been read before; what stood there before it and is in it no more is forgotten."""
-    surroundings = ledger.surroundings
-    await surroundings.remember("JOBS@1", await surroundings.now() - 1_000, ["job_1"], ["former"])
-    began = await surroundings.now()
-    await surroundings.add(["job_2"], ["advisories"])
-    await surroundings.remember("JOBS@1", began, ["job_3"], [])
-    among = await surroundings.among("JOBS@1", ["job_1", "job_2", "job_3"], began)
+    topology_cache = ledger.topology_cache
+    await topology_cache.remember("JOBS@1", await topology_cache.now() - 1_000, ["job_1"], ["former"])
+    began = await topology_cache.now()
+    await topology_cache.add(["job_2"], ["advisories"])
+    await topology_cache.remember("JOBS@1", began, ["job_3"], [])
+    among = await topology_cache.among("JOBS@1", ["job_1", "job_2", "job_3"], began)
     assert among == (frozenset({"job_2", "job_3"}), ["advisories"])
-    assert await surroundings.among("JOBS@1", [], began + 1) is None
-    assert await surroundings.among("JOBS@2", [], began) is None
+    assert await topology_cache.among("JOBS@1", [], began + 1) is None
+    assert await topology_cache.among("JOBS@2", [], began) is None

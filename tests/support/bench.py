@@ -15,12 +15,12 @@ from reactor.core.policy import Policy
 from reactor.core.stream_info import FENCE_TOKEN_KEY, Raw
 from reactor.deletion.companions import Companions
 from reactor.deletion.drain import Drainer
-from reactor.deletion.gates import Pausing, Rights
-from reactor.deletion.inspection import Judge, Target
+from reactor.deletion.gates import PauseGate, Rights
+from reactor.deletion.inspection import Inspector, Target
 from reactor.deletion.recorder import Recorder
 from reactor.deletion.resources import Resources
 from reactor.deletion.retries import Retries
-from reactor.deletion.stream_states import Standing
+from reactor.deletion.stream_states import StreamStateUpdater
 from reactor.deletion.throttle import Throttle
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.topology import provision
@@ -61,10 +61,10 @@ class Ends(Observer):
     """What came of deletions that were begun."""
 
     def __init__(self) -> None:
-        self.told: list[Settlement] = []
+        self.directory_status: list[Settlement] = []
 
     def ended(self, settlement: Settlement) -> None:
-        self.told.append(settlement)
+        self.directory_status.append(settlement)
 
 
 class Bench:
@@ -100,7 +100,7 @@ class Bench:
         await self.reads.close()
         await self.effects.close()
 
-    async def look_around(self) -> None:
+    async def take_snapshot(self) -> None:
         """Where the lifecycle stream and the ledger stand now."""
         self.snapshot = await self.directory.ensure()
 
@@ -115,9 +115,9 @@ class Bench:
             retries=Retries(self.ledger, recorder, utc_now, 8),
             companions=Companions((), self.reads, self.effects),
             rights=Rights(self.effects),
-            pausing=Pausing(self.reads),
+            pause_gate=PauseGate(self.reads),
             throttle=Throttle(1),
-            standing=Standing(self.ledger, self.policy, recorder),
+            stream_states=StreamStateUpdater(self.ledger, self.policy, recorder),
             clock=utc_now,
         )
 
@@ -127,13 +127,13 @@ class Bench:
         def monotonic() -> float:
             return self.clock()  # a test may change the clock on the way
 
-        return Drainer(resources, Judge(resources, self.policy, monotonic), self.lease_s, monotonic)
+        return Drainer(resources, Inspector(resources, self.policy, monotonic), self.lease_s, monotonic)
 
     async def drain(self, name: str = "job_1", *, by: str = "bench") -> Settlement:
         return await self.drainer(by).drain_stream(self.snapshot, Target(name, name.removeprefix("job_")))
 
     async def preview(self, name: str = "job_1") -> Settlement:
-        judge = Judge(self.resources("onlooker"), self.policy)
+        judge = Inspector(self.resources("onlooker"), self.policy)
         return await judge.preview(self.snapshot, Target(name, name.removeprefix("job_")))
 
     async def _announce(self, subject: str, data: bytes) -> None:
@@ -154,5 +154,5 @@ class Bench:
     async def outcomes(self) -> list[str]:
         """What came of each deletion that was begun: the audit and whoever observes are told the same."""
         outcomes = [entry["outcome"] for entry in await self.world.trail() if entry["phase"] == "outcome"]
-        assert [settlement.outcome.value for settlement in self.ends.told] == outcomes
+        assert [settlement.outcome.value for settlement in self.ends.directory_status] == outcomes
         return outcomes

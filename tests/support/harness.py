@@ -31,7 +31,7 @@ from redis.asyncio import Redis
 from reactor.cli.embedded import HOST, Server, free_port, nats_server, running, valkey_server
 from reactor.cli.passes import one_pass
 from reactor.config.settings import Settings, load_settings
-from reactor.core.model import Record, Word
+from reactor.core.model import Record, StatusEvent
 from reactor.passes.reconciler import PassOptions, ignore_progress
 from reactor.store.audit import Audit
 from reactor.store.scripts import Scripts
@@ -61,9 +61,9 @@ def said(occurred_at: int, seq: int, status: str) -> Record:
     return Record.of(word(occurred_at, seq, status))
 
 
-def word(occurred_at: int, seq: int, status: str, published_at: int | None = None) -> Word:
+def word(occurred_at: int, seq: int, status: str, published_at: int | None = None) -> StatusEvent:
     """One event."""
-    return Word(occurred_at, seq, status, occurred_at if published_at is None else published_at)
+    return StatusEvent(occurred_at, seq, status, occurred_at if published_at is None else published_at)
 
 
 def say(figure: str) -> None:

@@ -29,12 +29,12 @@ from reactor.core.policy import Breaker, Policy
 from reactor.core.report import Report
 from reactor.deletion.companions import Companions
 from reactor.deletion.drain import Drainer
-from reactor.deletion.gates import Pausing, Rights
-from reactor.deletion.inspection import Judge
+from reactor.deletion.gates import PauseGate, Rights
+from reactor.deletion.inspection import Inspector
 from reactor.deletion.recorder import Recorder
 from reactor.deletion.resources import Resources
 from reactor.deletion.retries import Retries
-from reactor.deletion.stream_states import Standing
+from reactor.deletion.stream_states import StreamStateUpdater
 from reactor.deletion.throttle import Throttle
 from reactor.jetstream.client import JetStream, StoredMessage
 from reactor.jetstream.errors import NobodyThere, Unanswered
@@ -68,7 +68,7 @@ class Killed(BaseException):
 
 
 @dataclass
-class Told:
+class DirectoryStatus:
     """A lifecycle message, as stored; `status` is None where it cannot be read."""
 
     seq: int
@@ -101,7 +101,7 @@ class Server:
 
     now: int = START
     streams: dict[str, Kept] = field(default_factory=dict)
-    told: dict[str, list[Told]] = field(default_factory=dict)
+    told: dict[str, list[DirectoryStatus]] = field(default_factory=dict)
     """By job, oldest first."""
     log: list[StoredMessage] = field(default_factory=list)
     ack_floor: int = 0
@@ -120,7 +120,7 @@ class Server:
         data = json.dumps(body).encode() if status else b"no JSON"
         seq, when = len(self.log) + 1, min(occurred_at or self.now, self.now)
         self.log.append(StoredMessage(TEMPLATE.of(job), seq, self.now, data))
-        self.told.setdefault(job, []).append(Told(seq, self.now, when if status else self.now, status, data))
+        self.told.setdefault(job, []).append(DirectoryStatus(seq, self.now, when if status else self.now, status, data))
 
     def create(self, name: str, **config: Any) -> bool:
         """As a job system would; False where it exists."""
@@ -147,7 +147,7 @@ class Server:
     def close(self) -> None:
         """The game is over."""
 
-    def last_words(self, job: str, upto: int | None = None) -> tuple[Told, Told] | None:
+    def last_words(self, job: str, upto: int | None = None) -> tuple[DirectoryStatus, DirectoryStatus] | None:
         """The latest by when it happened, and the last by sequence, of what was stored up to a sequence."""
         words = [word for word in self.told.get(job, ()) if upto is None or word.seq <= upto]
         return (max(words, key=lambda word: (word.occurred_at, word.seq)), words[-1]) if words else None
@@ -467,9 +467,9 @@ class Replica:
             dispute_guard=GUARDS["dispute_guard"],
         )
         self.resources = self._resources(policy)
-        judge = Judge(self.resources, policy, self.monotonic)
+        judge = Inspector(self.resources, policy, self.monotonic)
         self.reconciler = Reconciler(self.resources, judge, self._drainer(judge), Breaker(20, 0.5), self.consume)
-        sweeping = Judge(self.resources, replace(policy, absence_counts=False), self.monotonic)
+        sweeping = Inspector(self.resources, replace(policy, absence_counts=False), self.monotonic)
         self.sweeper = Sweeper(self.resources, sweeping, self._drainer(sweeping), LEASE_S, _at_once)
 
     def monotonic(self) -> float:
@@ -487,13 +487,13 @@ class Replica:
             retries=Retries(self.ledger, recorder, lambda: START, 8),
             companions=Companions((), self.js, self.js),
             rights=Rights(self.js),
-            pausing=Pausing(self.js),
+            pause_gate=PauseGate(self.js),
             throttle=Throttle(4),
-            standing=Standing(self.ledger, policy, recorder),
+            stream_states=StreamStateUpdater(self.ledger, policy, recorder),
             clock=lambda: self.server.now,
         )
 
-    def _drainer(self, judge: Judge) -> Drainer:
+    def _drainer(self, judge: Inspector) -> Drainer:
         return Drainer(self.resources, judge, LEASE_S, self.monotonic)
 
     async def consume(self) -> None:

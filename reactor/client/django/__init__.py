@@ -37,12 +37,12 @@ class Tracked:
     terminal: frozenset[str]
 
     def rows(self, using: str | None = None) -> Any:  # noqa: ANN401  # Django's
-        """Ids, statuses and ends, as the database has them now."""
+        """Return ids, statuses and ends, as the database has them now."""
         columns = [self.job_id, self.status, *([self.ended_at] if self.ended_at else [])]
         return self.model._base_manager.using(using).values_list(*columns)  # noqa: SLF001  # Django's documented name
 
     def tell(self, row: tuple[Any, ...]) -> Emitted:
-        """One job's status; the time of its end counts only where it is over."""
+        """Emit one job's status; the time of its end counts only if it is over."""
         job_id, status, *ended = row
         over = fold(str(status)) in self.terminal
         return emit(job_id, str(status), occurred_at=ended[0] if over and ended else None)
@@ -80,20 +80,20 @@ def track(
 
     `status`, `ended_at` and `job_id` are names of fields; `job_id` is what the streams are named after.
     """
-    one = Tracked(model, status, ended_at, job_id, frozenset(map(fold, terminal)))
-    tracked.append(one)
-    post_save.connect(partial(_saved, one), sender=model, weak=False)
-    post_delete.connect(partial(_deleted, one), sender=model, weak=False)
+    item = Tracked(model, status, ended_at, job_id, frozenset(map(fold, terminal)))
+    tracked.append(item)
+    post_save.connect(partial(_saved, item), sender=model, weak=False)
+    post_delete.connect(partial(_deleted, item), sender=model, weak=False)
 
 
-def _saved(one: Tracked, instance: models.Model, using: str, **_: object) -> None:
-    transaction.on_commit(partial(_tell, one, instance.pk, using), using=using)
+def _saved(item: Tracked, instance: models.Model, using: str, **_: object) -> None:
+    transaction.on_commit(partial(_tell, item, instance.pk, using), using=using)
 
 
-def _tell(one: Tracked, key: object, using: str) -> None:
-    one.tell_current(key, using)  # a row that is gone since is told by itself
+def _tell(item: Tracked, key: object, using: str) -> None:
+    item.tell_current(key, using)  # a row that is gone since is told by itself
 
 
-def _deleted(one: Tracked, instance: models.Model, using: str, **_: object) -> None:
-    job_id = instance.pk if one.job_id == "pk" else getattr(instance, one.job_id)
+def _deleted(item: Tracked, instance: models.Model, using: str, **_: object) -> None:
+    job_id = instance.pk if item.job_id == "pk" else getattr(instance, item.job_id)
     transaction.on_commit(partial(emit, job_id, "DELETED"), using=using)

@@ -12,23 +12,23 @@ Failure = JetStreamError | LedgerError | ProvisionError
 
 
 def away_by(failure: Failure) -> set[str]:
-    """The server that this shows to be away, if it shows one."""
+    """Return the server that this shows to be away, if it shows one."""
     if isinstance(failure, LedgerError):
         return {REDIS} if is_away(failure) else set()
     return {NATS} if isinstance(failure, Unreachable) and not isinstance(failure, NobodyThere) else set()
 
 
 def broken_off(name: str, failure: Failure, domain: str | None) -> Check:
-    """The error that a check ended in. `domain` is the JetStream domain that was asked for."""
-    if isinstance(failure, ProvisionError):  # it says its own mend
-        found, _, mend = str(failure).rpartition(": ")
-        return error(name, found, mend)
+    """Return the error that a check ended in. `domain` is the JetStream domain that was asked for."""
+    if isinstance(failure, ProvisionError):  # it says its own fix
+        found, _, fix = str(failure).rpartition(": ")
+        return error(name, found, fix)
     server = REDIS if isinstance(failure, LedgerError) else NATS
     return error(name, f"{server}: {str(failure) or type(failure).__name__}", mend_of(failure, domain))
 
 
 def mend_of(failure: JetStreamError | LedgerError, domain: str | None) -> str:
-    """What to do about an outage. `domain` is as above."""
+    """Return what to do about an outage. `domain` is as above."""
     return _mend_redis(failure) if isinstance(failure, LedgerError) else _mend_nats(failure, domain)
 
 

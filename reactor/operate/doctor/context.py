@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from reactor.backups.store import Shelf
+from reactor.backups.store import BackupStore
 from reactor.core.checks import Check
 from reactor.core.events import DesiredStreams
 from reactor.core.model import SECOND, Stream
 from reactor.core.policy import Policy
-from reactor.core.stream_info import Raw, beside, read_stream
+from reactor.core.stream_info import Raw, mark_if_sourced, read_stream
 from reactor.jetstream.client import JetStream, Listing
 from reactor.jetstream.topology import OWN_STREAMS, Source, topology_of
 from reactor.job_status.witness import WitnessedDirectory
@@ -16,13 +16,13 @@ from reactor.operate.doctor import judges
 from reactor.store.health import RedisHealth
 from reactor.store.ledger import Ledger
 
-Examination = Callable[[], AsyncIterator[Check]]
-Examinations = Mapping[str, Examination]
+CheckFunction = Callable[[], AsyncIterator[Check]]
+CheckFunctions = Mapping[str, CheckFunction]
 """By the name of the check that tells where it broke off."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class DoctorContext:
     """What is examined."""
 
     reads: JetStream
@@ -37,8 +37,8 @@ class Patient:
     jobs: WitnessedDirectory | None
     """The job system's own directory, if one decides."""
     directory_kind: str
-    shelf: Shelf | None
-    """Where backups are, where they are wanted."""
+    backup_store: BackupStore | None
+    """Where backups are, if they are wanted."""
     interval_s: float
     """The periodic pass's."""
     clock: Callable[[], int]
@@ -49,7 +49,7 @@ class Patient:
 class Findings:
     """What one check has found and a later one builds on."""
 
-    patient: Patient
+    patient: DoctorContext
     jetstream_answers: bool = False
     listing: Listing | None = None
     lifecycle: Raw | None = None
@@ -62,7 +62,7 @@ class Findings:
 
     @property
     def events_stream(self) -> str:
-        """The lifecycle stream; where there is none, the one that will be."""
+        """The lifecycle stream; if there is none, the one that will be."""
         return self.lifecycle["config"]["name"] if self.lifecycle else self.patient.desired.events_stream
 
     @property
@@ -71,18 +71,20 @@ class Findings:
         return OWN_STREAMS | {self.events_stream}
 
     def job_streams(self) -> list[Stream]:
-        """What the listing shows of job streams."""
+        """Return what the listing shows of job streams."""
         listing, policy = self.listing or Listing(), replace(self.patient.policy, own_streams=self.own_streams)
         jobs = {name: policy.job_id(name) for name in listing.streams}
         sourced = topology_of(listing.configs()).sourced
         return [
-            beside(read_stream(listing.streams[name], job_id, reported=name not in listing.unreported), sourced)
+            mark_if_sourced(
+                read_stream(listing.streams[name], job_id, reported=name not in listing.unreported), sourced
+            )
             for name, job_id in jobs.items()
             if job_id is not None
         ]
 
 
-def judge_clock_of(patient: Patient, name: str, whose: str, before: int, theirs: int) -> Check:
-    """A server's time, asked since `before`, and as likely as not read half-way."""
+def judge_clock_of(patient: DoctorContext, name: str, whose: str, before: int, theirs: int) -> Check:
+    """Judge a server's time, asked since `before`, and as likely as not read half-way."""
     after = patient.clock()
     return judges.judge_clock(name, whose, (theirs - (before + after) / 2) / SECOND, (after - before) / 2 / SECOND)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from reactor.core.checks import Check, error, ok, warning
 from reactor.job_status.witness import NO_JOB
-from reactor.operate.doctor.context import Examinations, Patient
+from reactor.operate.doctor.context import CheckFunctions, DoctorContext
 
 SET_CANARY = "set REACTOR_DIRECTORY_CANARY to a job that always exists"
 
@@ -12,19 +12,19 @@ SET_CANARY = "set REACTOR_DIRECTORY_CANARY to a job that always exists"
 class DirectorySection:
     """The table or the API, if one decides."""
 
-    def __init__(self, patient: Patient) -> None:
+    def __init__(self, patient: DoctorContext) -> None:
         """Nothing is asked yet."""
         self._jobs = patient.jobs
         self._kind = patient.directory_kind
 
-    def examinations(self) -> Examinations:
-        """None if the lifecycle events decide."""
+    def examinations(self) -> CheckFunctions:
+        """Return the checks; none if the lifecycle events decide."""
         if self._jobs is None:
             return {}
         return {"directory.answers": self._answers, "directory.canary": self._canary}
 
     async def _answers(self) -> AsyncIterator[Check]:
-        """Ask for the canary, and for a job that cannot exist. Raises DirectoryMisused."""
+        """Ask for the canary, and for a job that cannot exist. Raises DirectoryConfigError."""
         if self._jobs is None:
             return
         await self._jobs.check()
@@ -36,7 +36,7 @@ class DirectorySection:
             yield ok("directory.answers", f"the job directory ({self._kind}) answers, and does not find job {NO_JOB}")
 
     async def _canary(self) -> AsyncIterator[Check]:
-        """A gateway may answer 404 for every job, and a table may be emptied: a canary shows it."""
+        """Judge whether a canary is set: it shows a gateway that answers 404 for all, and an emptied table."""
         if self._jobs is None or self._jobs.has_canary:
             yield ok("directory.canary", "a job that must be found vouches for every absence")
         elif self._kind == "http":

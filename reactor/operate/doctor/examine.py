@@ -1,4 +1,4 @@
-"""`reactor doctor`: looks at everything that reactor lives on, and says the mend of each thing that is not in order.
+"""`reactor doctor`: looks at everything that reactor lives on, and says the fix of each thing that is not in order.
 
 It changes nothing: it declares no stream and no durable, acks nothing and deletes nothing. Rights are asked for by
 messages that come to nothing (see `rights`); in Redis one key is written and taken away again. A check that could not
@@ -12,7 +12,7 @@ from reactor.jetstream.errors import JetStreamError, Unanswered
 from reactor.jetstream.topology import ProvisionError
 from reactor.operate.doctor.advice import NATS, REDIS, away_by, broken_off
 from reactor.operate.doctor.backups import BackupSection
-from reactor.operate.doctor.context import Examination, Examinations, Findings, Patient
+from reactor.operate.doctor.context import CheckFunction, CheckFunctions, DoctorContext, Findings
 from reactor.operate.doctor.directory import DirectorySection
 from reactor.operate.doctor.ledger import LedgerSection
 from reactor.operate.doctor.nats import NatsSection
@@ -26,7 +26,7 @@ PATIENCE = 2
 class Doctor:
     """One examination."""
 
-    def __init__(self, patient: Patient) -> None:
+    def __init__(self, patient: DoctorContext) -> None:
         """Nothing is known of the patient yet."""
         self._patient = patient
         self._found = Findings(patient)
@@ -34,12 +34,12 @@ class Doctor:
         self._unanswered = 0
 
     async def examine(self) -> Diagnosis:
-        """Every check that can be made."""
+        """Make every check that can be made."""
         nats, redis = await asyncio.gather(
             self._examine_nats(), self._try_all(REDIS, RedisSection(self._patient).examinations())
         )
         ledger = [] if REDIS in self._away else await self._examine_ledger()
-        backups = await self._try_all("", BackupSection(self._patient.shelf).examinations())
+        backups = await self._try_all("", BackupSection(self._patient.backup_store).examinations())
         directory = await self._try_all("", DirectorySection(self._patient).examinations())
         return Diagnosis.of([*nats, *redis, *directory, *backups, *ledger], unreachable=bool(self._away))
 
@@ -57,8 +57,8 @@ class Doctor:
         section = LedgerSection(self._patient, self._found)
         return await self._try_all(REDIS, section.examinations(with_nats=with_nats))
 
-    async def _try_all(self, server: str, examinations: Examinations) -> list[Check]:
-        """One after another, until the server is away."""
+    async def _try_all(self, server: str, examinations: CheckFunctions) -> list[Check]:
+        """Make the checks one after another, until the server is away."""
         checks: list[Check] = []
         for name, examination in examinations.items():
             checks += await self._try(name, examination)
@@ -66,8 +66,8 @@ class Doctor:
                 break
         return checks
 
-    async def _try(self, name: str, examination: Examination) -> list[Check]:
-        """What was found; and where it broke off, that."""
+    async def _try(self, name: str, examination: CheckFunction) -> list[Check]:
+        """Return what was found; and if it broke off, that."""
         checks = []
         try:
             async for check in examination():

@@ -31,17 +31,17 @@ PASSES = 3
 
 
 def judge_limits(account: Raw) -> Check:
-    """What the account uses of what it may, from the answer of `$JS.API.INFO`; with tiers, of each of them."""
+    """Judge what the account uses of what it may, from the answer of `$JS.API.INFO`; with tiers, of each of them."""
     tiers: Mapping[str, Raw] = account.get("tiers") or {"": account}
     near = [f"{words}{f' ({tier})' if tier else ''}" for tier, usage in tiers.items() for words in _near(usage)]
     if near:
-        mend = "raise the account's limits, or delete what is not needed: else jobs cannot create their streams"
-        return warning("nats.limits", f"the account has nearly used up its limits: {'; '.join(near)}", mend)
+        fix = "raise the account's limits, or delete what is not needed: else jobs cannot create their streams"
+        return warning("nats.limits", f"the account has nearly used up its limits: {'; '.join(near)}", fix)
     return ok("nats.limits", f"{counted(account['streams'], 'stream')} of {size(account['storage'])}, no limit is near")
 
 
 def _near(usage: Raw) -> list[str]:
-    """Limits of which most is gone. Storage that streams have reserved is as good as used."""
+    """Return limits of which most is gone. Storage that streams have reserved is as good as used."""
     limits = usage.get("limits") or {}
     used = {
         "storage": (max(usage["storage"], usage.get("reserved_storage", 0)), limits.get("max_storage", -1)),
@@ -53,51 +53,51 @@ def _near(usage: Raw) -> list[str]:
 
 
 def judge_rights(lacking: Sequence[str], asked: int) -> Check:
-    """What reactor may publish, of what it needs apart from deleting."""
+    """Judge what reactor may publish, of what it needs apart from deleting."""
     if lacking:
-        mend = f"allow reactor's user to publish to {', '.join(lacking)} (docs/permissions.md)"
-        return error("nats.rights", f"no permission to publish to {', '.join(lacking)}", mend)
+        fix = f"allow reactor's user to publish to {', '.join(lacking)} (docs/permissions.md)"
+        return error("nats.rights", f"no permission to publish to {', '.join(lacking)}", fix)
     return ok("nats.rights", f"{asked} kinds of requests that it needs are allowed")
 
 
 def judge_deleting(lacking: Sequence[str], *, deletes: bool) -> Check:
-    """Whether streams may be fenced and deleted; in report mode that is only told."""
+    """Judge whether streams may be fenced and deleted; in report mode that is only told."""
     if lacking and not deletes:
         return ok("nats.deleting", f"report mode deletes nothing; to delete it lacks {', '.join(lacking)}")
     if lacking:
         why = f"deletes would be paused: no permission to publish to {', '.join(lacking)}"
-        mend = f"allow reactor's user to publish to {', '.join(lacking)} (docs/permissions.md)"
-        return error("nats.deleting", why, mend)
+        fix = f"allow reactor's user to publish to {', '.join(lacking)} (docs/permissions.md)"
+        return error("nats.deleting", why, fix)
     return ok("nats.deleting", "streams may be fenced and deleted")
 
 
 def judge_lifecycle(info: Raw, wished_max_age: int) -> Check:
-    """The lifecycle stream's limits, which decide how long the last word on a job is kept. Nanoseconds."""
+    """Judge the lifecycle stream's limits, which decide how long the last word on a job is kept. Nanoseconds."""
     config, name = info["config"], info["config"]["name"]
     refusing = config.get("max_msgs", -1) > 0 or config.get("max_bytes", -1) > 0
     if config.get("discard") == "new" and (refusing or config.get("discard_new_per_subject")):
-        mend = "let it discard old events instead (discard: old): a job's newest event is what counts"
-        return warning("streams.limits", f"stream {name} refuses new lifecycle events once it is full", mend)
+        fix = "let it discard old events instead (discard: old): a job's newest event is what counts"
+        return warning("streams.limits", f"stream {name} refuses new lifecycle events once it is full", fix)
     if 0 < config.get("max_age", 0) < wished_max_age:
         kept, wish = span(config["max_age"] / SECOND), span(wished_max_age / SECOND)
-        mend = "raise its max_age, or set REACTOR_EVENTS_MAX_AGE to it where no job takes longer"
-        return warning("streams.limits", f"stream {name} forgets events after {kept}, not {wish}", mend)
+        fix = "raise its max_age, or set REACTOR_EVENTS_MAX_AGE to it where no job takes longer"
+        return warning("streams.limits", f"stream {name} forgets events after {kept}, not {wish}", fix)
     if config.get("max_msgs_per_subject", -1) == 1:
-        mend = "let it keep some more for each subject (reactor's own keeps 8)"
-        return warning("streams.limits", f"stream {name} keeps one event a job: a late older one displaces it", mend)
+        fix = "let it keep some more for each subject (reactor's own keeps 8)"
+        return warning("streams.limits", f"stream {name} keeps one event a job: a late older one displaces it", fix)
     return ok("streams.limits", f"stream {name} keeps the last word on each job as long as wished")
 
 
 def judge_replicas(info: Raw) -> Check:
-    """Whether one node that is lost takes the lifecycle stream along."""
+    """Judge whether one node that is lost takes the lifecycle stream along."""
     name, copies = info["config"]["name"], info["config"].get("num_replicas", 1)
     cluster = (info.get("cluster") or {}).get("name")
     if copies == 1 and cluster:
         found = (
             f"stream {name} has one copy in cluster {cluster}: with its node away, no event is heard and none drained"
         )
-        mend = f"nats stream edit {name} --replicas 3; and REACTOR_EVENTS_REPLICAS=3 for those that reactor declares"
-        return warning("streams.replicas", found, mend)
+        fix = f"nats stream edit {name} --replicas 3; and REACTOR_EVENTS_REPLICAS=3 for those that reactor declares"
+        return warning("streams.replicas", found, fix)
     found = f"stream {name} has {copies} copies in cluster {cluster}" if cluster else "there is no cluster to copy to"
     return ok("streams.replicas", found)
 
@@ -113,13 +113,13 @@ def judge_durable(check: str, stream: str, info: Raw, difference: str | None) ->
         return error(check, found, "look at the worker's log for why it cannot ack: Redis, or a right")
     if difference:
         found = f"durable {name} on stream {stream} differs from the wished one: {difference}"
-        mend = f"nats consumer rm {stream} {name}; the worker makes it anew and reads all events again, harmlessly"
-        return warning(check, found, mend)
+        fix = f"nats consumer rm {stream} {name}; the worker makes it anew and reads all events again, harmlessly"
+        return warning(check, found, fix)
     return ok(check, f"durable {name} on stream {stream} is as wished")
 
 
 def judge_lag(behind: int, oldest_s: float | None, waiting: int) -> Check:
-    """Events that are not acked yet, the age of the oldest, and how many requests for them are open."""
+    """Judge events that are not acked yet, the age of the oldest, and how many requests for them are open."""
     if not behind or oldest_s is None:
         return ok("streams.lag", "every lifecycle event is read")
     found = f"{counted(behind, 'lifecycle event')} not read yet, the oldest for {span(oldest_s)}"
@@ -131,7 +131,7 @@ def judge_lag(behind: int, oldest_s: float | None, waiting: int) -> Check:
 
 
 def judge_room(lacking: Sequence[str]) -> Check:
-    """Streams of reactor's own that a worker could not make."""
+    """Judge streams of reactor's own that a worker could not make."""
     if lacking:
         found = f"there is no room for {'; '.join(lacking)}; what has zombies is drained all the same"
         return error("streams.room", found, "raise the limit, or wait until the zombies are gone: it is tried again")
@@ -139,7 +139,7 @@ def judge_room(lacking: Sequence[str]) -> Check:
 
 
 def judge_lifecycle_room(info: Raw) -> Check:
-    """How near the lifecycle stream is to a limit beyond which it drops words on jobs."""
+    """Judge how near the lifecycle stream is to a limit beyond which it drops words on jobs."""
     config, state = info["config"], info["state"]
     limits = {"max_bytes": state.get("bytes", 0), "max_msgs": state.get("messages", 0)}
     full = [
@@ -155,51 +155,51 @@ def judge_lifecycle_room(info: Raw) -> Check:
 
 
 def judge_dead_letters(number: int, stream: str) -> Check:
-    """Events that nobody could read."""
+    """Judge events that nobody could read."""
     if number:
-        mend = f"nats stream view {stream} shows them with the reason; then nats stream purge {stream}"
-        return warning("streams.dead_letters", f"{counted(number, 'event')} could not be read", mend)
+        fix = f"nats stream view {stream} shows them with the reason; then nats stream purge {stream}"
+        return warning("streams.dead_letters", f"{counted(number, 'event')} could not be read", fix)
     return ok("streams.dead_letters", "every event could be read")
 
 
 def judge_pause(pause: Pause | None) -> Check:
-    """Whether an operator has paused deleting."""
+    """Judge whether an operator has paused deleting."""
     if pause:
-        return warning("streams.control", pause.in_words(), "reactor resume lets it go on")
+        return warning("streams.control", pause.describe(), "reactor resume lets it go on")
     return ok("streams.control", "nobody has paused deleting")
 
 
 def judge_dead_letter_limits(config: Raw) -> Check:
-    """Whether a flood of what cannot be read could fill the storage."""
+    """Judge whether a flood of what cannot be read could fill the storage."""
     name = config["name"]
     if config.get("max_msgs", -1) <= 0 and config.get("max_bytes", -1) <= 0:
-        mend = f"nats stream edit {name} --max-msgs 100000 --max-bytes 256MiB --discard old"
+        fix = f"nats stream edit {name} --max-msgs 100000 --max-bytes 256MiB --discard old"
         return warning(
-            "streams.dead_letter_limits", f"stream {name} has no limit: an emitter gone mad could fill it", mend
+            "streams.dead_letter_limits", f"stream {name} has no limit: an emitter gone mad could fill it", fix
         )
     return ok("streams.dead_letter_limits", f"stream {name} is bounded")
 
 
-def judge_advisories(captors: Sequence[str], unheard: Sequence[str]) -> Check:
-    """Where the advisories go, and whether reactor may hear them."""
+def judge_advisories(advisory_streams: Sequence[str], unheard: Sequence[str]) -> Check:
+    """Judge where the advisories go, and whether reactor may hear them."""
     if unheard:
-        mend = f"allow reactor's user to subscribe to {', '.join(unheard)} (docs/permissions.md): a pass is slower"
-        return warning("streams.advisories", f"no permission to subscribe to {', '.join(unheard)}", mend)
-    where = f", and {some(captors)} keeps them" if captors else ""
+        fix = f"allow reactor's user to subscribe to {', '.join(unheard)} (docs/permissions.md): a pass is slower"
+        return warning("streams.advisories", f"no permission to subscribe to {', '.join(unheard)}", fix)
+    where = f", and {some(advisory_streams)} keeps them" if advisory_streams else ""
     return ok("streams.advisories", f"JetStream's advisories are heard{where}")
 
 
 def judge_disputes(known: Sequence[tuple[Stream, Record]], policy: Policy) -> Check:
-    """Jobs whose last words disagree, and how far apart the clocks of those who spoke may be."""
+    """Judge jobs whose last words disagree, and how far apart the clocks of those who spoke may be."""
     disputed = [(stream.name, record) for stream, record in known if policy.is_disputed(record)]
     if not disputed:
         return ok("ledger.disputes", "no job's last words disagree")
     rows = [f"{name} ({_said(record)})" for name, record in disputed]
-    mend = (
+    fix = (
         "set the clocks of the hosts that emit right (NTP), or leave occurred_at out; the right word, emitted once "
         "more, settles it at once"
     )
-    return warning("ledger.disputes", f"the last words on {counted(len(rows), 'job')} disagree: {some(rows)}", mend)
+    return warning("ledger.disputes", f"the last words on {counted(len(rows), 'job')} disagree: {some(rows)}", fix)
 
 
 def _said(record: Record) -> str:
@@ -212,35 +212,41 @@ def _said(record: Record) -> str:
 
 
 def judge_early(names: Sequence[str]) -> Check:
-    """Streams of jobs that are done and whose work goes on."""
+    """Judge streams of jobs that are done and whose work goes on."""
     if names:
-        mend = "emit SUCCESS when a job's tasks are done, not when they are queued; until they are, such streams wait"
-        return warning("ledger.early", f"worked on after their jobs were called done: {some(names)}", mend)
+        fix = "emit SUCCESS when a job's tasks are done, not when they are queued; until they are, such streams wait"
+        return warning("ledger.early", f"worked on after their jobs were called done: {some(names)}", fix)
     return ok("ledger.early", "no job that is done is still worked on")
 
 
 def judge_pattern(matching: Collection[str], others: Collection[str], pattern: str) -> Check:
-    """Whether the pattern knows the job system's streams."""
+    """Judge whether the pattern knows the job system's streams."""
     found = f"the pattern {pattern} matches {len(matching)} of {len(matching) + len(others)} streams"
     if others and not matching:
-        mend = "set REACTOR_POLICY_STREAM_PATTERN, with a group (?P<job_id>…), where some of these are job streams"
-        return warning("streams.pattern", f"{found}; there are {some(others)}", mend)
+        fix = "set REACTOR_POLICY_STREAM_PATTERN, with a group (?P<job_id>…), where some of these are job streams"
+        return warning("streams.pattern", f"{found}; there are {some(others)}", fix)
     return ok("streams.pattern", found)
 
 
-def judge_fences(streams: Sequence[Stream], captors: Mapping[str, str]) -> Check:
-    """Streams whose subjects are taken away now: by a deletion under way, or left so by a replica that died.
+def judge_fences(streams: Sequence[Stream], advisory_streams: Mapping[str, str]) -> Check:
+    """Judge streams whose subjects are taken away now: by a deletion under way, or left so by a replica that died.
 
     `captors` are the streams that have each subject: what another one has taken cannot be given back.
     """
-    fenced = {one.name: one.fence for one in streams if one.fence}
+    fenced = {item.name: item.fence for item in streams if item.fence}
     unreadable = [name for name, fence in fenced.items() if not fence.subjects]
-    expired = {one.name: one.observed_at - one.fence.until for one in streams if one.fence and one.fence.subjects}
+    expired = {item.name: item.observed_at - item.fence.until for item in streams if item.fence and item.fence.subjects}
     expired = {name: late for name, late in expired.items() if late >= 0}
     if unreadable:
-        mend = "restore their subjects and remove reactor.fence.* from their metadata"
-        return error("streams.fenced", f"fences that cannot be read: {some(unreadable)}", mend)
-    taken = {one.name: captors[s] for one in streams if one.fence for s in one.fence.subjects if s in captors}
+        fix = "restore their subjects and remove reactor.fence.* from their metadata"
+        return error("streams.fenced", f"fences that cannot be read: {some(unreadable)}", fix)
+    taken = {
+        item.name: advisory_streams[s]
+        for item in streams
+        if item.fence
+        for s in item.fence.subjects
+        if s in advisory_streams
+    }
     if taken:
         found = "; ".join(f"{name} cannot get its subject back from {other}" for name, other in sorted(taken.items()))
         return error(
@@ -248,78 +254,78 @@ def judge_fences(streams: Sequence[Stream], captors: Mapping[str, str]) -> Check
         )
     if expired:
         late = span(max(expired.values()) / SECOND)
-        mend = "a worker takes them over or gives the subjects back at its next pass: start one, or reactor reconcile"
-        return warning("streams.fenced", f"fenced, and the lease ran out up to {late} ago: {some(expired)}", mend)
+        fix = "a worker takes them over or gives the subjects back at its next pass: start one, or reactor reconcile"
+        return warning("streams.fenced", f"fenced, and the lease ran out up to {late} ago: {some(expired)}", fix)
     return ok("streams.fenced", f"{some(fenced)}: a deletion is under way" if fenced else "no stream is fenced")
 
 
 def judge_unreported(names: Collection[str]) -> Check:
-    """Streams of which the server knows only the name."""
+    """Judge streams of which the server knows only the name."""
     if names:
-        mend = "bring the node or the quorum back; until then they are left alone"
-        return error("streams.reported", f"the server could not report {some(names)}", mend)
+        fix = "bring the node or the quorum back; until then they are left alone"
+        return error("streams.reported", f"the server could not report {some(names)}", fix)
     return ok("streams.reported", "the server reports every stream whole")
 
 
 def judge_fenceable(streams: Sequence[Stream]) -> Check:
-    """Job streams that cannot be fenced, and so are never drained."""
-    if names := [one.name for one in streams if one.reported and not one.fenceable and not one.fence]:
-        mend = "remove the mirrors and sources that refer to them, or delete them by hand when their jobs have ended"
+    """Judge job streams that cannot be fenced, and so are never drained."""
+    if names := [item.name for item in streams if item.reported and not item.fenceable and not item.fence]:
+        fix = "remove the mirrors and sources that refer to them, or delete them by hand when their jobs have ended"
         found = (
             f"{counted(len(names), 'job stream')} cannot be fenced, so never drained (mirrors, sources): {some(names)}"
         )
-        return warning("streams.fenceable", found, mend)
+        return warning("streams.fenceable", found, fix)
     return ok("streams.fenceable", "every job stream can be fenced")
 
 
-def judge_overlap(captors: Mapping[str, Collection[str]], read: Collection[str]) -> Check:
-    """Streams that capture subjects of reactor's own, by subject; and job streams that it reads from."""
-    if taken := {subject: names for subject, names in captors.items() if names}:
+def judge_overlap(advisory_streams: Mapping[str, Collection[str]], read: Collection[str]) -> Check:
+    """Judge streams that capture subjects of reactor's own, by subject; and job streams that it reads from."""
+    if taken := {subject: names for subject, names in advisory_streams.items() if names}:
         found = "; ".join(f"{some(names)} captures {subject}" for subject, names in sorted(taken.items()))
-        mend = (
+        fix = (
             "take these subjects from it: two streams cannot share one (10065), so nothing can be fenced or kept there"
         )
-        return error("streams.overlap", found, mend)
+        return error("streams.overlap", found, fix)
     if read:
-        mend = "give that stream a name that REACTOR_POLICY_STREAM_PATTERN does not match"
+        fix = "give that stream a name that REACTOR_POLICY_STREAM_PATTERN does not match"
         found = f"reactor reads from {some(read)}, which would else be a job stream: it is never judged"
-        return warning("streams.overlap", found, mend)
+        return warning("streams.overlap", found, fix)
     return ok("streams.overlap", "no stream captures a subject of reactor's own")
 
 
 def judge_clock(name: str, whose: str, offset_s: float, uncertainty_s: float) -> Check:
-    """A server's clock against this machine's; the uncertainty is half the round trip."""
+    """Judge a server's clock against this machine's; the uncertainty is half the round trip."""
     ahead = "ahead of" if offset_s > 0 else "behind"
     found = f"{whose} clock is {span(abs(offset_s))} {ahead} this machine's (± {span(uncertainty_s)})"
     if abs(offset_s) <= uncertainty_s:
         found = f"{whose} clock agrees with this machine's (± {span(uncertainty_s)})"
     if abs(offset_s) - uncertainty_s > OFFSET_S:
-        mend = (
+        fix = (
             "set the clocks right (NTP): no verdict depends on this machine's, but occurred_at of events that are "
             "stamped here, and the times that people read, do"
         )
-        return warning(name, found, mend)
+        return warning(name, found, fix)
     return ok(name, found)
 
 
 def judge_owner(owner: str | None, identity: str) -> Check | None:
-    """Whose ledger Redis holds; None where there is nothing to say."""
+    """Judge whose ledger Redis holds; None if there is nothing to say."""
     if owner is None or owner == identity:
         return None
-    mend = (
+    fix = (
         "where another reactor uses this namespace, give each a REACTOR_REDIS_NAMESPACE of its own; "
         "where the stream was made anew, a worker rebuilds the ledger by itself"
     )
-    return warning("ledger.owner", f"Redis holds the ledger of {owner}, and this account's is {identity}", mend)
+    return warning("ledger.owner", f"Redis holds the ledger of {owner}, and this account's is {identity}", fix)
 
 
 def judge_coverage(coverage: Coverage, *, heard: bool) -> Check:
-    """What the ledger can vouch for, and whether it ever heard an event."""
+    """Judge what the ledger can vouch for, and whether it ever heard an event."""
     if coverage.intact and coverage.gap is None and coverage.since is not None:
         return ok("ledger.coverage", f"the ledger covers jobs since {format_instant(coverage.since)}")
     reads = "a worker reads and rebuilds by itself: start one, or run reactor reconcile"
-    mend = reads if heard or not coverage.intact else "publish an event whenever a job's status changes (README)"
-    return warning("ledger.coverage", coverage.gap or "the ledger vouches for nothing", mend)
+    fix = reads if heard or not coverage.intact else "publish an event whenever a job's status changes (README)"
+    return warning("ledger.coverage", coverage.gap or "the ledger vouches for nothing", fix)
 
 
 def judge_oldest(known: int, live: Mapping[str, Record], streams: Mapping[str, str], now: int) -> Check:
@@ -333,26 +339,28 @@ def judge_oldest(known: int, live: Mapping[str, Record], streams: Mapping[str, s
     oldest = f"job {job_id} has been {record.status} for {span(age_s)}, {has}"
     found = f"{counted(known, 'job')} known, {len(live)} alive; {oldest}"
     if stream and age_s > OLD_S:
-        mend = (
+        fix = (
             f"is job {job_id} really still running? Its stream is kept for as long as nobody says it ended; "
             f"where it has, publish that (reactor emit {quote(job_id)} DELETED)"
         )
-        return warning("ledger.oldest_live", found, mend)
+        return warning("ledger.oldest_live", found, fix)
     return ok("ledger.oldest_live", found)
 
 
 def judge_emitter(streams: Sequence[Stream], known: Collection[str], last_event: int | None, subject: str) -> Check:
     """Whether the job system speaks of the jobs that it makes streams for. `last_event` is the server's own time."""
-    silent = [one for one in streams if one.created is not None and one.job_id not in known and _age_s(one) > SETTLED_S]
-    recent = [one.created or 0 for one in silent if _age_s(one) <= RECENT_S]
+    silent = [
+        item for item in streams if item.created is not None and item.job_id not in known and _age_s(item) > SETTLED_S
+    ]
+    recent = [item.created or 0 for item in silent if _age_s(item) <= RECENT_S]
     heard = "no event ever came" if last_event is None else f"the last event came at {format_instant(last_event)}"
-    found = f"nobody has spoken of the jobs of {counted(len(silent), 'stream')}: {some([one.name for one in silent])}"
+    found = f"nobody has spoken of the jobs of {counted(len(silent), 'stream')}: {some([item.name for item in silent])}"
     if recent and (last_event is None or last_event < max(recent) - SETTLED_S * SECOND):
-        mend = f"emitter silent or mis-wired: does the job system publish on {subject}, in this account?"
-        return error("ledger.emitter", f"{found}; {len(recent)} of them new, and {heard}", mend)
+        fix = f"emitter silent or mis-wired: does the job system publish on {subject}, in this account?"
+        return error("ledger.emitter", f"{found}; {len(recent)} of them new, and {heard}", fix)
     if silent:
-        mend = "reactor explain STREAM says what becomes of one; reactor reconcile --assume-missing is for leftovers"
-        return warning("ledger.emitter", f"{found}; {heard}", mend)
+        fix = "reactor explain STREAM says what becomes of one; reactor reconcile --assume-missing is for leftovers"
+        return warning("ledger.emitter", f"{found}; {heard}", fix)
     return ok("ledger.emitter", f"every job with a stream was spoken of; {heard}" if streams else heard)
 
 
@@ -361,19 +369,19 @@ def _age_s(stream: Stream) -> float:
 
 
 def judge_pass(last: Raw | None, age_s: float | None, interval_s: float) -> Check:
-    """The last full pass, by whichever replica: how long ago, and what it could not do."""
+    """Judge the last full pass, by whichever replica: how long ago, and what it could not do."""
     if last is None or age_s is None:
         return warning("ledger.last_pass", "there was no full pass yet", "start reactor worker, or reactor reconcile")
     found = f"the last full pass was {span(age_s)} ago"
     if last.get("breaker"):
-        mend = "look with reactor reconcile --dry-run; where it is right, reactor reconcile --yes"
-        return error("ledger.last_pass", f"{found}, and the breaker tripped: {last['breaker']}", mend)
+        fix = "look with reactor reconcile --dry-run; where it is right, reactor reconcile --yes"
+        return error("ledger.last_pass", f"{found}, and the breaker tripped: {last['breaker']}", fix)
     if last.get("error"):
-        return error("ledger.last_pass", f"{found}, and broke off: {last['error']}", "mend what it names")
+        return error("ledger.last_pass", f"{found}, and broke off: {last['error']}", "fix what it names")
     if age_s > PASSES * interval_s:
-        mend = "no worker runs? Start reactor worker; where reactor reconcile runs by a timer, set its interval"
-        return warning("ledger.last_pass", f"{found}, with an interval of {span(interval_s)}", mend)
+        fix = "no worker runs? Start reactor worker; where reactor reconcile runs by a timer, set its interval"
+        return warning("ledger.last_pass", f"{found}, with an interval of {span(interval_s)}", fix)
     if last.get("unfixable"):
-        mend = "reactor history says which, and why; reactor explain STREAM says what would change it"
-        return warning("ledger.last_pass", f"{found}, with {counted(last['unfixable'], 'stream')} unfixable", mend)
+        fix = "reactor history says which, and why; reactor explain STREAM says what would change it"
+        return warning("ledger.last_pass", f"{found}, with {counted(last['unfixable'], 'stream')} unfixable", fix)
     return ok("ledger.last_pass", f"{found}, with {counted(last['checked'], 'job stream')}")

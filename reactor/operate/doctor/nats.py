@@ -6,7 +6,7 @@ from contextlib import suppress
 from reactor.core.checks import Check, counted, ok, warning
 from reactor.core.model import SECOND
 from reactor.core.stream_info import FENCES, instant
-from reactor.deletion.gates import Pausing
+from reactor.deletion.gates import PauseGate
 from reactor.jetstream.errors import NotFound, PermissionDenied
 from reactor.jetstream.permissions import Needs, for_deleting, for_the_rest, lacking, unheard
 from reactor.jetstream.topology import (
@@ -22,7 +22,7 @@ from reactor.jetstream.topology import (
     wrong_account,
 )
 from reactor.operate.doctor import judges
-from reactor.operate.doctor.context import Examinations, Findings, Patient, judge_clock_of
+from reactor.operate.doctor.context import CheckFunctions, DoctorContext, Findings, judge_clock_of
 from reactor.store.scripts import LedgerError
 
 WORKER_DECLARES = "none needed: the worker declares it (so does reactor reconcile)"
@@ -31,7 +31,7 @@ WORKER_DECLARES = "none needed: the worker declares it (so does reactor reconcil
 class NatsSection:
     """The server, the streams, the rights."""
 
-    def __init__(self, patient: Patient, found: Findings) -> None:
+    def __init__(self, patient: DoctorContext, found: Findings) -> None:
         """What is found is kept in `found`."""
         self._patient = patient
         self._reads = patient.reads
@@ -41,7 +41,7 @@ class NatsSection:
         self._desired = patient.desired
         self._found = found
 
-    def examinations(self) -> Examinations:
+    def examinations(self) -> CheckFunctions:
         """In their order: later ones build on what earlier ones have found."""
         return {
             "nats.limits": self._limits,
@@ -78,8 +78,8 @@ class NatsSection:
         try:
             yield judges.judge_limits(await self._reads.call("INFO"))
         except PermissionDenied as denied:
-            mend = "allow it to reactor's user (docs/permissions.md): an account that is full makes no streams"
-            yield warning("nats.limits", f"the account's limits could not be found out: {denied}", mend)
+            fix = "allow it to reactor's user (docs/permissions.md): an account that is full makes no streams"
+            yield warning("nats.limits", f"the account's limits could not be found out: {denied}", fix)
 
     async def _list(self) -> AsyncIterator[Check]:
         self._found.listing = await self._reads.list_streams()
@@ -144,7 +144,7 @@ class NatsSection:
             self._found.missing_streams.append(CONTROL)
             yield judges.judge_pause(None)
             return
-        yield judges.judge_pause(await Pausing(self._reads, self._ledger.surroundings, notes=False).standing())
+        yield judges.judge_pause(await PauseGate(self._reads, self._ledger.topology_cache, notes=False).active_pause())
 
     async def _overlap(self) -> AsyncIterator[Check]:
         fences, letters, words = [
@@ -152,21 +152,21 @@ class NatsSection:
         ]
         fenced = {name for name in fences if self._policy.job_id(name) is not None}  # now, or a moment ago
         read = [name for name in self._found.own_streams if self._policy.job_id(name) is not None]
-        captors = {
+        advisory_streams = {
             FENCES: fences - fenced,
             DEAD_LETTER_SUBJECT: letters - {DEAD_LETTERS},
             CONTROL_SUBJECTS: words - {CONTROL},
         }
-        yield judges.judge_overlap(captors, read)
+        yield judges.judge_overlap(advisory_streams, read)
 
     async def _job_streams(self) -> AsyncIterator[Check]:
         if self._found.listing is None:
             return
         streams = self._found.job_streams()
-        matching = {one.name for one in streams}
+        matching = {item.name for item in streams}
         others = self._found.listing.streams.keys() - matching - self._found.own_streams
         yield judges.judge_pattern(matching, others, self._policy.pattern.pattern)
-        yield judges.judge_fences(streams, self._found.listing.captors())
+        yield judges.judge_fences(streams, self._found.listing.advisory_streams())
         yield judges.judge_fenceable(streams)
 
     async def _rights(self) -> AsyncIterator[Check]:
@@ -176,7 +176,7 @@ class NatsSection:
             durables=self._found.missing_durables,
             companions=self._found.advisories if self._patient.companions and self._policy.deletes else (),
             durable=self._desired.durable,
-            backups=self._patient.shelf is not None,
+            backups=self._patient.backup_store is not None,
         )
         asked = list(for_the_rest(self._reads, needs))
         yield judges.judge_rights(await lacking(self._reads, asked), len(asked))

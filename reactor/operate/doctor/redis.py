@@ -3,18 +3,18 @@
 from collections.abc import AsyncIterator
 
 from reactor.core.checks import Check
-from reactor.operate.doctor.context import Examinations, Patient, judge_clock_of
+from reactor.operate.doctor.context import CheckFunctions, DoctorContext, judge_clock_of
 from reactor.operate.doctor.redis_judges import judge_info
 
 
 class RedisSection:
     """The server, and whether it takes what is written."""
 
-    def __init__(self, patient: Patient) -> None:
+    def __init__(self, patient: DoctorContext) -> None:
         """Nothing that is found here is built on."""
         self._patient = patient
 
-    def examinations(self) -> Examinations:
+    def examinations(self) -> CheckFunctions:
         """In their order."""
         return {
             "redis.server": self._redis_info,

@@ -11,7 +11,7 @@ NEARLY_FULL = 0.8
 
 
 def judge_info(info: Info, save_rules: str | None, *, as_cluster: bool = False) -> Iterator[Check]:
-    """Everything that INFO tells; `as_cluster`: it is spoken to as a node of a cluster."""
+    """Yield everything that INFO tells; `as_cluster`: it is spoken to as a node of a cluster."""
     yield judge_version(info, as_cluster=as_cluster)
     yield judge_role(info)
     yield judge_eviction(info.get("maxmemory_policy"), info.get("maxmemory"))
@@ -20,12 +20,12 @@ def judge_info(info: Info, save_rules: str | None, *, as_cluster: bool = False) 
 
 
 def judge_version(info: Info, *, as_cluster: bool = False) -> Check:
-    """Redis 6.2 or later, or Valkey; a cluster only where it is spoken to as one."""
+    """Redis 6.2 or later, or Valkey; a cluster only if it is spoken to as one."""
     version = str(info.get("redis_version", "unknown"))
     name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
     if not as_cluster and (info.get("cluster_enabled") or info.get("redis_mode") == "cluster"):
-        mend = "write REACTOR_REDIS_URL as redis+cluster://host:port,host:port"
-        return error("redis.server", f"{name} is a node of a cluster, and is spoken to as if it stood alone", mend)
+        fix = "write REACTOR_REDIS_URL as redis+cluster://host:port,host:port"
+        return error("redis.server", f"{name} is a node of a cluster, and is spoken to as if it stood alone", fix)
     parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if parts and parts < OLDEST_REDIS:
         return error("redis.server", f"{name} is too old", "upgrade to Redis 6.2 or later, or to Valkey")
@@ -33,16 +33,16 @@ def judge_version(info: Info, *, as_cluster: bool = False) -> Check:
 
 
 def judge_role(info: Info) -> Check:
-    """A replica takes no writes, and lags behind."""
+    """Judge a replica takes no writes, and lags behind."""
     if (role := info.get("role", "unknown")) != "master":
-        mend = "point REACTOR_REDIS_URL at the primary"
-        return error("redis.role", f"this Redis is a {role}: what it knows may be old, and it takes no writes", mend)
+        fix = "point REACTOR_REDIS_URL at the primary"
+        return error("redis.role", f"this Redis is a {role}: what it knows may be old, and it takes no writes", fix)
     return ok("redis.role", "it is the primary")
 
 
 def judge_eviction(policy: str | None, maxmemory: int | None) -> Check:
-    """Whether Redis may throw away a live record to make room: its job would look as if it did not exist."""
-    mend = "set maxmemory-policy noeviction"
+    """Judge whether Redis may throw away a live record to make room: its job would look as if it did not exist."""
+    fix = "set maxmemory-policy noeviction"
     match policy, maxmemory:
         case (None, _) | (_, None):
             found = "maxmemory-policy could not be found out; an evicted record looks like a job that does not exist"
@@ -51,17 +51,17 @@ def judge_eviction(policy: str | None, maxmemory: int | None) -> Check:
             return ok("redis.eviction", "maxmemory-policy is noeviction")
         case str(), 0:
             found = f"maxmemory-policy is {policy}; nothing is evicted as long as maxmemory is not set"
-            return warning("redis.eviction", found, mend)
+            return warning("redis.eviction", found, fix)
         case str(), _ if policy.startswith("volatile-"):
             found = f"maxmemory-policy is {policy}: leases and records of ended jobs may be evicted; live ones not"
-            return warning("redis.eviction", found, mend)
+            return warning("redis.eviction", found, fix)
         case _:
             found = f"maxmemory-policy is {policy}: records of live jobs may be evicted, as if the jobs did not exist"
-            return error("redis.eviction", found, mend)
+            return error("redis.eviction", found, fix)
 
 
 def judge_memory(used: int | None, maxmemory: int | None) -> Check:
-    """Bytes used of those that may be; 0 is no limit."""
+    """Judge bytes used of those that may be; 0 is no limit."""
     if used is None or maxmemory is None:
         found = "memory could not be found out; a full Redis takes no events"
         return warning("redis.memory", found, "allow INFO to reactor's Redis user, or see your provider's figures")
@@ -69,13 +69,13 @@ def judge_memory(used: int | None, maxmemory: int | None) -> Check:
         return ok("redis.memory", f"{size(used)} used, no limit")
     found = f"{size(used)} of {size(maxmemory)} used"
     if used >= NEARLY_FULL * maxmemory:
-        mend = "raise maxmemory, or give reactor a Redis of its own: a full one takes no events"
-        return warning("redis.memory", found, mend)
+        fix = "raise maxmemory, or give reactor a Redis of its own: a full one takes no events"
+        return warning("redis.memory", found, fix)
     return ok("redis.memory", found)
 
 
 def judge_persistence(info: Info, save_rules: str | None) -> Check:
-    """Whether a restart empties the ledger. That loses nothing, and holds up deleting until it is rebuilt."""
+    """Judge whether a restart empties the ledger. That loses nothing, and holds up deleting until it is rebuilt."""
     if info.get("aof_enabled"):
         if info.get("aof_last_write_status", "ok") != "ok":
             return error("redis.persistence", "its append-only file cannot be written", "free disk space for Redis")
@@ -83,8 +83,8 @@ def judge_persistence(info: Info, save_rules: str | None) -> Check:
     if save_rules:
         return ok("redis.persistence", f"snapshots (save {save_rules})")
     rebuilt = "without any, the ledger is rebuilt from the lifecycle stream after each restart"
-    mend = "set appendonly yes, or save rules"
+    fix = "set appendonly yes, or save rules"
     if save_rules is None:
         found = f"no append-only file, and whether there are snapshots could not be found out; {rebuilt}"
-        return warning("redis.persistence", found, f"allow CONFIG GET for once, or ask your provider; {mend}")
-    return warning("redis.persistence", f"no persistence: {rebuilt}", mend)
+        return warning("redis.persistence", found, f"allow CONFIG GET for once, or ask your provider; {fix}")
+    return warning("redis.persistence", f"no persistence: {rebuilt}", fix)

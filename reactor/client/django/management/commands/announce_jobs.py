@@ -21,32 +21,30 @@ class Command(BaseCommand):
         parser.add_argument("--since", default="7d", help="Ended jobs no older than this, such as 12h (default: 7d).")
 
     def handle(self, *_: object, since: str, **__: object) -> None:
-        """Raises CommandError where some could not be told."""
+        """Raises CommandError if some could not be told."""
         try:
             back = parse_duration(since)
         except ValueError as error:
-            message = f"--since: {error}"
-            raise CommandError(message) from error
+            raise CommandError(f"--since: {error}") from error
         if not tracked:
             raise CommandError("no model is tracked: call reactor.client.django.track() in AppConfig.ready()")
-        for one in tracked:
-            keys = _wanted(one, back).values_list("pk", flat=True).iterator()
-            told = [answer for key in keys if (answer := one.tell_current(key)) is not None]
+        for item in tracked:
+            keys = _wanted(item, back).values_list("pk", flat=True).iterator()
+            told = [answer for key in keys if (answer := item.tell_current(key)) is not None]
             failed = [answer for answer in told if not answer]
             if failed:
-                message = f"{len(failed)} of {len(told)} jobs could not be told: {failed[0].error}"
-                raise CommandError(message)
-            self.stdout.write(f"{one.model._meta.label}: {len(told)} jobs told")  # noqa: SLF001  # Django's documented name
+                raise CommandError(f"{len(failed)} of {len(told)} jobs could not be told: {failed[0].error}")
+            self.stdout.write(f"{item.model._meta.label}: {len(told)} jobs told")  # noqa: SLF001  # Django's documented name
 
 
-def _wanted(one: Tracked, back: timedelta) -> Any:  # noqa: ANN401  # Django's
-    rows = one.rows()
-    if one.ended_at is None:
+def _wanted(item: Tracked, back: timedelta) -> Any:  # noqa: ANN401  # Django's
+    rows = item.rows()
+    if item.ended_at is None:
         return rows
-    over = Q(**{f"{one.status}__in": _spellings(one)})
-    return rows.filter(~over | Q(**{f"{one.ended_at}__gte": timezone.now() - back}))
+    over = Q(**{f"{item.status}__in": _spellings(item)})
+    return rows.filter(~over | Q(**{f"{item.ended_at}__gte": timezone.now() - back}))
 
 
-def _spellings(one: Tracked) -> set[str]:
+def _spellings(item: Tracked) -> set[str]:
     """Terminal words as the table spells them; statuses compare without case."""
-    return {word for status in one.terminal for word in (status, status.lower(), status.capitalize())}
+    return {word for status in item.terminal for word in (status, status.lower(), status.capitalize())}

@@ -22,7 +22,7 @@ from reactor.core.model import parse_instant
 
 
 @pytest_asyncio.fixture
-async def as_dict(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+async def told(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """The world of a job system that has set nothing but where NATS is."""
     _clean(monkeypatch, world.nats_url)
     yield world

@@ -17,7 +17,7 @@ RACES = {"slice": 40, "soak": 500}
 
 
 @pytest.fixture
-def as_dict(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+def told(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """A job system that knows where NATS and Redis are, and prepares with reactor's own settings."""
     for name, value in world.env().items():
         if name.startswith("REACTOR_"):

@@ -105,6 +105,8 @@ class Apart:
 
 
 MAX_MSGS = 5
+SLOW_S = 0.05
+"""From here on streams are made a few at a time: some versions take long over so long a line."""
 FORMER = {"plain": 0, "full": 3, "transformed": 0}
 """Messages of each stream before anything happens."""
 
@@ -141,7 +143,7 @@ async def raced(
     """
     names = [f"job_{number}" for number in range(trials)]
     await there.world.declare()
-    await each(names, partial(_zombie, there), 16)
+    await each(names, partial(_zombie, there), 16 if there.delay_s < SLOW_S else 4)
 
     async def hook(point: Point, what: str) -> None:
         if point is there.strikes_at and what in there.leaders:

@@ -93,16 +93,19 @@ class Proven:
 
 async def finished(work: Coroutine[Any, Any, Result]) -> Result:
     """Do the work to its end, even if this task is cancelled meanwhile. The next await then raises the cancellation."""
-    task, cancelled = asyncio.ensure_future(work), False
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled and (current := asyncio.current_task()):
-        current.uncancel()
-        current.cancel()
-    return task.result()
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if task.cancelled():
+            raise
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        if current := asyncio.current_task():
+            current.uncancel()
+            current.cancel()
+        return task.result()
 
 
 class Fencing:

@@ -170,9 +170,10 @@ class Process:
                 return await self._send(event)
         except (TimeoutError, Unreachable, Unanswered) as error:
             why = str(error) or f"no answer within {timeout_s:g} s"
-            log.warning("NATS does not take lifecycle events (%s); they wait in memory, and are sent once it does", why)
             answer = self._kept(event, why)
-            self._sending = asyncio.create_task(self._send_waiting(), name="waiting events")
+            if self._sending is None:  # else another event that was under way has found it out
+                log.warning("NATS takes no lifecycle events (%s); they wait in memory, and are sent once it does", why)
+                self._sending = asyncio.create_task(self._send_waiting(), name="waiting events")
             return answer
         except (JetStreamError, ProvisionError) as error:
             return Emitted(job, status, error=str(error))
@@ -187,17 +188,17 @@ class Process:
         try:
             while self._waiting:
                 await asyncio.sleep(backoff(failures, FIRST_RETRY_S, LAST_RETRY_S) if failures else 0)
+                event = self._waiting.popleft()
                 try:
                     async with asyncio.timeout(TIMEOUT_S):
-                        await self._send(self._waiting[0])
-                    failures = 0
+                        await self._send(event)
+                    failures, sent = 0, sent + 1
                 except (TimeoutError, Unreachable, Unanswered):
                     failures += 1
-                    continue
+                    if len(self._waiting) < MAX_WAITING:  # else it is the oldest of too many
+                        self._waiting.appendleft(event)
                 except (JetStreamError, ProvisionError) as error:  # waiting longer changes nothing
-                    log.warning("lifecycle event of job %s was not stored: %s", self._waiting[0].job_id, error)
-                self._waiting.popleft()
-                sent += 1
+                    log.warning("lifecycle event of job %s was not stored: %s", event.job_id, error)
         finally:
             self._sending = None
         log.info("NATS takes lifecycle events again: %d sent after %.0f s", sent, time.monotonic() - began)

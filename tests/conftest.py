@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
-from harness import World, account_numbers, accounts_config, connected
-from postgres import Postgres
+from support.harness import World, account_numbers, accounts_config, connected
+from support.postgres import Postgres
 
 from reactor.cli.embedded import HOST, Server, free_port, nats_server, running, valkey_server
 from reactor.core.events import SubjectTemplate

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 
-from harness import ROOT
+from support.harness import ROOT
 
 PACKAGE = ROOT / "reactor"
 

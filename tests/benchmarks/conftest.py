@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from faults import distant
-from figures import RECORDED, Record
-from harness import World, connected, say
+from support.faults import distant
+from support.figures import RECORDED, Record
+from support.harness import World, connected, say
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,11 @@ from typing import Any
 
 import psutil
 import pytest
-from figures import Record, ack_floor, publish_events
-from harness import Served, World, eventually, served, worker
 from nats.js.api import AckPolicy, ConsumerConfig
-from postgres import execute
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from support.figures import Record, ack_floor, publish_events
+from support.harness import Served, World, eventually, served, worker
+from support.postgres import execute
 
 from reactor.bootstrap.connections import connections
 from reactor.bootstrap.services import UseCases, provision_safely

@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil
 import pytest
-from figures import Record, ack_floor, publish_events
-from harness import Served, World, eventually, say, served
 from nats.js.api import StorageType
+from support.figures import Record, ack_floor, publish_events
+from support.harness import Served, World, eventually, say, served
 
 from reactor.deletion.throttle import each
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
-from harness import ROOT, World, _get, eventually, reactor
+from support.harness import ROOT, World, _get, eventually, reactor
 
 from reactor.cli import embedded
 from reactor.cli.embedded import EmbeddedError, free_port, nats_server, running, valkey_server

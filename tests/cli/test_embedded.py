@@ -14,9 +14,9 @@ from pathlib import Path
 import nats.errors
 import psutil
 import pytest
-from harness import ROOT, connected, eventually, own_cluster, own_nats, own_valkey
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
+from support.harness import ROOT, connected, eventually, own_cluster, own_nats, own_valkey
 
 from reactor.cli import embedded
 from reactor.cli.embedded import (

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from bench import Bench
-from harness import Served, World, eventually, gone, served, worker
+from support.bench import Bench
+from support.harness import Served, World, eventually, gone, served, worker
 
 from reactor.core.model import SECOND, Outcome, Reason, format_instant, parse_instant
 from reactor.deletion.gates import PauseGate

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from harness import World
 from nats.js.api import StreamSource
+from support.harness import World
 
 from reactor.core.explain import why
 from reactor.core.model import Reason

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from harness import ROOT, World, connected, eventually, own_nats
-from narrow import EMITTER
+from support.harness import ROOT, World, connected, eventually, own_nats
+from support.narrow import EMITTER
 
 from reactor.cli.embedded import HOST, free_port
 from reactor.client import EmitError, aemit, counts, emit, emitter

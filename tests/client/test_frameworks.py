@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import ROOT, World
+from support.harness import ROOT, World
 
 DJANGO = """
 import django

@@ -6,9 +6,9 @@ import signal
 from typing import Any
 
 import pytest
-from faults import is_stopped
-from harness import World, eventually, gone, worker
 from nats.js.api import ConsumerConfig
+from support.faults import is_stopped
+from support.harness import World, eventually, gone, worker
 
 from reactor.client import NotPrepared, Prepared, aprepare, emitter, prepare
 from reactor.deletion.failpoints import Point

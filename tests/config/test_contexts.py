@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import World
+from support.harness import World
 
 from reactor.config.settings import SettingsError, load_settings
 

@@ -7,9 +7,9 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from harness import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from support.harness import ROOT
 
 from reactor.config.catalogue import describe, table
 from reactor.config.fields import parse_duration

@@ -5,9 +5,9 @@ import re
 from dataclasses import replace
 
 import pytest
-from harness import said, word
 from hypothesis import given
 from hypothesis import strategies as st
+from support.harness import said, word
 
 from reactor.core.model import (
     SECOND,

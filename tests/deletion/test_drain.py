@@ -7,8 +7,8 @@ from typing import Any
 import nats.js.errors
 import psutil
 import pytest
-from bench import Bench, Killed
-from harness import World, eventually, relayed
+from support.bench import Bench, Killed
+from support.harness import World, eventually, relayed
 
 from reactor.bootstrap.connections import connections
 from reactor.cli.embedded import free_port

@@ -16,9 +16,9 @@ from typing import Any
 import nats
 import nats.errors
 import pytest
-from harness import eventually, own_cluster
 from nats.aio.client import Client
-from versions import VERSIONS, nats_binary
+from support.harness import eventually, own_cluster
+from support.versions import VERSIONS, nats_binary
 
 from reactor.cli.embedded import HOST, Server, free_port
 from reactor.core.model import Fence

@@ -11,8 +11,8 @@ import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from machine import GUARDS, LEASE_S, START, Killed, Meddle, RealServer, Replica, Server
 from redis.asyncio import Redis
+from support.machine import GUARDS, LEASE_S, START, Killed, Meddle, RealServer, Replica, Server
 
 from reactor.cli.embedded import HOST, free_port, nats_server, valkey_server
 from reactor.core.model import SECOND

@@ -1,8 +1,8 @@
 """Every interleaving of a drain, in a small world; and what happens without each of its steps. See protocol.py."""
 
 import pytest
-from harness import say
-from protocol import Protocol, Without, explore, first
+from support.harness import say
+from support.protocol import Protocol, Without, explore, first
 
 FLUSHED, REMADE, FULL, CUT = {"flushes": 1}, {"remakes": 1}, {"room": 1}, {"cuts": 1}
 TROUBLES = {"Redis emptied": FLUSHED, "stream made anew": REMADE, "stream full": FULL, "leader cut off": CUT}

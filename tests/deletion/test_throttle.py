@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from harness import World, eventually
 from nats.aio.msg import Msg
+from support.harness import World, eventually
 
 from reactor.deletion.throttle import Room
 from reactor.jetstream.latency import BOUND_S, WINDOW, Pace

@@ -12,8 +12,10 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
-from bench import Bench
-from harness import (
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig
+from support.bench import Bench
+from support.harness import (
     ROOT,
     Served,
     WorkerProcess,
@@ -30,8 +32,6 @@ from harness import (
     served,
     worker,
 )
-from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig
 
 from reactor.cli.embedded import HOST, free_port
 from reactor.config.nats_options import nats_options

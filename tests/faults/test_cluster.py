@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from bench import Bench
-from harness import World, connected, eventually, gone, own_cluster, own_valkey, worker
+from support.bench import Bench
+from support.harness import World, connected, eventually, gone, own_cluster, own_valkey, worker
 
 from reactor.cli.embedded import HOST, Server
 from reactor.core.model import Outcome, Reason

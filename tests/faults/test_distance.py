@@ -25,9 +25,9 @@ import nats
 import nats.errors
 import nats.js.errors
 import pytest
-from harness import World, connected, eventually, own_cluster, own_nats, own_valkey, say
 from nats.aio.client import Client
 from nats.js.api import DiscardPolicy, SubjectTransform
+from support.harness import World, connected, eventually, own_cluster, own_nats, own_valkey, say
 
 from reactor.cli.embedded import HOST, Server
 from reactor.deletion import failpoints

@@ -13,10 +13,10 @@ from typing import Any
 import nats.errors
 import nats.js.errors
 import pytest
-from faults import is_stopped
-from faulty import is_whole, none_is_open, outcomes, through_proxies
-from harness import World, acked, all_concluded, connected, eventually, gone, heard, own_world, worker
 from nats.js.api import StreamConfig, StreamSource
+from support.faults import is_stopped
+from support.faulty import is_whole, none_is_open, outcomes, through_proxies
+from support.harness import World, acked, all_concluded, connected, eventually, gone, heard, own_world, worker
 
 from reactor.cli.embedded import HOST, Server, free_port, running, valkey_server
 from reactor.core.model import SECOND, parse_instant

@@ -7,8 +7,8 @@ from contextlib import suppress
 import nats.errors
 import nats.js.errors
 import pytest
-from faults import resident
-from harness import World, acked, eventually, gone, say, worker
+from support.faults import resident
+from support.harness import World, acked, eventually, gone, say, worker
 
 
 async def churn(world: World, stop: asyncio.Event) -> int:

@@ -11,10 +11,10 @@ from pathlib import Path
 import nats.errors
 import nats.js.errors
 import pytest
-from harness import World, eventually, gone, worker
 from nats.js.api import ConsumerConfig, StreamConfig
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from support.harness import World, eventually, gone, worker
 
 QUERY = "SELECT id, status FROM jobs WHERE id IN :ids"
 LIVES = 5

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api import Api
-from harness import World, connected, eventually, gone, heard, own_nats, own_valkey, worker
+from support.api import Api
+from support.harness import World, connected, eventually, gone, heard, own_nats, own_valkey, worker
 
 from reactor.cli.embedded import HOST
 

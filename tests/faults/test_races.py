@@ -15,9 +15,9 @@ import nats
 import nats.errors
 import nats.js.errors
 import pytest
-from harness import World, connected, own_cluster, own_valkey, say
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from support.harness import World, connected, own_cluster, own_valkey, say
 
 from reactor.cli.embedded import HOST
 

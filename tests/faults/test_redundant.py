@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from faults import is_stopped
-from harness import World, eventually, gone, worker
-from redundant import Redundant, a_cluster, with_a_sentinel
+from support.faults import is_stopped
+from support.harness import World, eventually, gone, worker
+from support.redundant import Redundant, a_cluster, with_a_sentinel
 
 from reactor.deletion.failpoints import Point
 

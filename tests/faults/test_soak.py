@@ -16,9 +16,9 @@ from random import Random
 import nats.errors
 import nats.js.errors
 import pytest
-from faults import Proxy
-from faulty import is_whole, none_is_open, through_proxies
-from harness import WorkerProcess, World, eventually, say, worker
+from support.faults import Proxy
+from support.faulty import is_whole, none_is_open, through_proxies
+from support.harness import WorkerProcess, World, eventually, say, worker
 
 from reactor.cli.embedded import Server
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from harness import World
+from support.harness import World
 
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import JetStreamError

@@ -11,8 +11,8 @@ from typing import Any
 import nkeys
 import pytest
 import trustme
-from harness import eventually, own_nats, own_valkey, reactor, worker
 from redis.asyncio import Redis
+from support.harness import eventually, own_nats, own_valkey, reactor, worker
 
 from reactor.cli.embedded import HOST
 

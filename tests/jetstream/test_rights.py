@@ -12,10 +12,10 @@ import nats
 import nats.errors
 import pytest
 import pytest_asyncio
-from alerting import alerts, passes
-from harness import ARCHIVE, World, acked, eventually, gone, heard, served, worker
-from narrow import BACKUPS, DELETING, REACTOR, log_of, narrow_world, reload
 from nats.js.api import ConsumerConfig
+from support.alerting import alerts, passes
+from support.harness import ARCHIVE, World, acked, eventually, gone, heard, served, worker
+from support.narrow import BACKUPS, DELETING, REACTOR, log_of, narrow_world, reload
 
 from reactor.cli.embedded import HOST, Server
 

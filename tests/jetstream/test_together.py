@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from harness import eventually
+from support.harness import eventually
 
 from reactor.jetstream.coalesce import UNDER_WAY, CoalescedRequest
 

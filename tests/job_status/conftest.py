@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
-from api import Api
+from support.api import Api
 
 from reactor.deletion import failpoints
 from reactor.deletion.failpoints import Point

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from api import Api
-from harness import World, said
+from support.api import Api
+from support.harness import World, said
 
 from reactor.core.model import SECOND, DirectoryStatus
 from reactor.core.policy import Policy, by_directory

@@ -5,8 +5,8 @@ import json
 from typing import Any
 
 import pytest
-from api import DRIP, Api
-from harness import World, eventually, gone, worker
+from support.api import DRIP, Api
+from support.harness import World, eventually, gone, worker
 
 from reactor.cli.embedded import HOST, free_port
 from reactor.core.model import DirectoryStatus, parse_instant

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from harness import World, eventually, gone, heard, worker
-from postgres import Postgres
-from postgres import execute as run
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from support.harness import World, eventually, gone, heard, worker
+from support.postgres import Postgres
+from support.postgres import execute as run
 
 from reactor.cli.embedded import HOST, free_port
 from reactor.core.model import DirectoryStatus, parse_instant

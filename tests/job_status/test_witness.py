@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from api import Api
-from harness import World
+from support.api import Api
+from support.harness import World
 
 from reactor.job_status.http import HttpDirectory
 from reactor.job_status.witness import WitnessedDirectory

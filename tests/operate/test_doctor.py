@@ -11,12 +11,12 @@ from unittest.mock import AsyncMock
 
 import pytest
 import pytest_asyncio
-from harness import World, connected, own_cluster, own_nats, own_valkey, posing_as, relayed, said
-from narrow import ACL, REACTOR, narrow_world, reload
 from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig, StreamSource
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from rich.console import Console
+from support.harness import World, connected, own_cluster, own_nats, own_valkey, posing_as, relayed, said
+from support.narrow import ACL, REACTOR, narrow_world, reload
 
 from reactor.bootstrap import services
 from reactor.bootstrap.connections import connections

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from harness import World, eventually, relayed
+from support.harness import World, eventually, relayed
 
 from reactor.bootstrap.connections import Connections, connections
 from reactor.bootstrap.services import UseCases, provision_safely

@@ -14,9 +14,9 @@ from typing import Any, cast
 
 import psutil
 import pytest
-from bench import Bench
-from harness import ARCHIVE, ROOT, World, eventually, gone, say, worker
 from nats.js.api import ConsumerConfig, StreamConfig
+from support.bench import Bench
+from support.harness import ARCHIVE, ROOT, World, eventually, gone, say, worker
 
 from reactor.backups.store import Backup, BackupFailed, BackupStore, Manifest
 from reactor.core.actor import Actor

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from harness import World, eventually
+from support.harness import World, eventually
 
 from reactor.bootstrap.connections import connections
 from reactor.bootstrap.services import UseCases, provision_safely

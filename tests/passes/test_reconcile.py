@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ROOT, World, own_world, posing_as, relayed
 from nats.js.api import RetentionPolicy, StreamSource
 from redis.asyncio import Redis
 from rich.console import Console
+from support.harness import ROOT, World, own_world, posing_as, relayed
 
 from reactor.cli.passes import one_pass
 from reactor.cli.render import progress_bar, show_report

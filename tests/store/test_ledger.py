@@ -5,9 +5,9 @@ import itertools
 import random
 
 import pytest
-from harness import World, eventually, said, word
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.harness import World, eventually, said, word
 
 from reactor.core.model import SECOND, Record, StatusEvent
 from reactor.store.audit import Audit, Intent

@@ -3,12 +3,12 @@
 import json
 from typing import Any
 
-from harness import WorkerProcess, World
 from jsonschema import Draft202012Validator
 from nats.aio.msg import Msg
 
 from reactor.core.events import SubjectTemplate
 from reactor.web.asyncapi import document
+from support.harness import WorkerProcess, World
 
 DOCUMENT = document(SubjectTemplate("jobs.lifecycle.{job_id}"), "1.0")
 SCHEMA = DOCUMENT["channels"]["alert"]["messages"]["alert"]["payload"]

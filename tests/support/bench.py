@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Self
 
-from harness import World
-
 from reactor.bootstrap.services import policy_of, utc_now
 from reactor.config.nats_options import desired_streams, nats_options
 from reactor.core.actor import Actor
@@ -28,6 +26,7 @@ from reactor.job_status.ledger_directory import Directory, Snapshot
 from reactor.store.audit import Audit
 from reactor.store.ledger import Ledger
 from reactor.store.scripts import Scripts
+from support.harness import World
 
 Act = Callable[[], Awaitable[object]]
 

@@ -4,10 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from faults import Proxy, proxied
-from harness import World, own_world
-
 from reactor.cli.embedded import HOST, Server
+from support.faults import Proxy, proxied
+from support.harness import World, own_world
 
 
 async def outcomes(world: World) -> list[tuple[str, str]]:

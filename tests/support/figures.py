@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 
-from harness import World, eventually
+from support.harness import World, eventually
 
 Record = Callable[[str, float, str], None]
 RECORDED = {

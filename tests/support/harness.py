@@ -19,7 +19,6 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import nats
-from faults import distant
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
@@ -35,6 +34,7 @@ from reactor.core.model import Record, StatusEvent
 from reactor.passes.reconciler import PassOptions, ignore_progress
 from reactor.store.audit import Audit
 from reactor.store.scripts import Scripts
+from support.faults import distant
 
 ACCOUNTS = 400
 EVERYTHING = PassOptions()

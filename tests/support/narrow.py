@@ -8,9 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from harness import ROOT, World, connected, eventually, own_nats, own_valkey
-
 from reactor.cli.embedded import HOST, Server
+from support.harness import ROOT, World, connected, eventually, own_nats, own_valkey
 
 PAGE = (ROOT / "docs" / "permissions.md").read_text()
 REACTOR, EMITTER, POLLER = re.findall(r"```nats\n(.*?)```", PAGE, re.DOTALL)

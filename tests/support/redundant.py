@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from harness import eventually
-from narrow import ACL
 from redis.asyncio import Redis, Sentinel
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError
 
 from reactor.cli.embedded import HOST, Server, free_port, running, valkey_server
+from support.harness import eventually
+from support.narrow import ACL
 
 SLOTS = 16_384
 

@@ -6,8 +6,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from alerting import alerts, changes, passes
-from harness import World, acked, eventually, heard, own_world, worker
+from support.alerting import alerts, changes, passes
+from support.harness import World, acked, eventually, heard, own_world, worker
 
 from reactor.job_status.ledger_directory import LOST
 from reactor.telemetry.alerts import MANY, Alerts, Kind

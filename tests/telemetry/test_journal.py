@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from harness import WorkerProcess, World, eventually, said, worker
+from support.harness import WorkerProcess, World, eventually, said, worker
 
 from reactor.core.model import SECOND, Outcome, Reason, Settlement, Stream
 from reactor.telemetry import logs

@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import pytest
 import yaml
-from harness import ROOT, Served, World, acked, eventually, gone, own_world, served, worker
 from nats.aio.msg import Msg
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from support.harness import ROOT, Served, World, acked, eventually, gone, own_world, served, worker
 
 from reactor.cli.embedded import free_port
 from reactor.core.events import SubjectTemplate

@@ -9,13 +9,13 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from bench import Bench
-from harness import ROOT, World, eventually, gone, worker
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
+from support.bench import Bench
+from support.harness import ROOT, World, eventually, gone, worker
 
 from reactor.cli.embedded import HOST
 from reactor.telemetry import logs

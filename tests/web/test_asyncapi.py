@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from faststream.specification.asyncapi.v3_0_0.schema import ApplicationSchema
-from harness import World, eventually
 from jsonschema import Draft202012Validator
+from support.harness import World, eventually
 
 from reactor.core.events import SubjectTemplate
 from reactor.operate.emit import payload_of

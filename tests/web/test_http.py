@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from harness import Served, World, eventually, gone, heard, own_world, served, worker
+from support.harness import Served, World, eventually, gone, heard, own_world, served, worker
 
 from reactor.cli.embedded import free_port
 

@@ -7,7 +7,7 @@ import urllib.request
 from typing import Any
 
 import pytest
-from harness import Served, World, eventually, gone, served
+from support.harness import Served, World, eventually, gone, served
 
 TOKEN = "t0ken"  # noqa: S105  # of a worker that lives for a moment
 ON: dict[str, Any] = {"REACTOR_HTTP_TOKEN": TOKEN, "REACTOR_HTTP_ORDERS": "true"}

@@ -18,8 +18,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import pytest_asyncio
-from harness import World, served
 from playwright.async_api import Browser, ConsoleMessage, Page, Route, async_playwright, expect
+from support.harness import World, served
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = [

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from harness import Served, World, eventually, gone, heard, relayed, served
+from support.harness import Served, World, eventually, gone, heard, relayed, served
 
 from reactor.operate.history import Trail
 from reactor.store.audit import Audit

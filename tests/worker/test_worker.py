@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import (
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy
+from support.harness import (
     ROOT,
     WorkerProcess,
     World,
@@ -27,8 +29,6 @@ from harness import (
     relayed,
     worker,
 )
-from nats.aio.msg import Msg
-from nats.js.api import AckPolicy
 
 from reactor.bootstrap.connections import connections
 from reactor.bootstrap.services import UseCases, provision_safely

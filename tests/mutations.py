@@ -25,8 +25,6 @@ PYTEST = (
     "pytest",
     "-q",
     "-x",
-    "-n",
-    "0",
     "--no-cov",
     "-p",
     "no:cacheprovider",
@@ -36,7 +34,8 @@ PYTEST = (
 )
 PASSED, FAILED = 0, 1
 """Of pytest's exit codes; all others mean that no test said anything."""
-LIMIT_S = 300.0
+LIMIT_S, BASELINE_S = 300.0, 1800.0
+"""For the test of one mutation; and for all of these tests, before any mutation."""
 VERDICT = re.compile(r"^FAILED tests/(?:\w+/)*(?P<test>\w+\.py::.+?)(?: - (?P<why>.*))?$", re.MULTILINE)
 SAID_SO = ("assert", "AssertionError", "TimeoutError", "Failed: ", "ExceptionGroup: Hypothesis")
 """How a test that notices something fails: not by a name that is misspelt in the mutation."""
@@ -1548,11 +1547,11 @@ def copied(folder: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", folder)
 
 
-def python(folder: Path, *args: str) -> Run:
+def python(folder: Path, *args: str, limit_s: float = LIMIT_S) -> Run:
     """Run Python on the copy, which goes before the installed project."""
     env = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "400"}
     done = subprocess.run(
-        (sys.executable, *args), cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=LIMIT_S
+        (sys.executable, *args), cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=limit_s
     )
     return Run(done.returncode, done.stdout + done.stderr)
 
@@ -1564,9 +1563,10 @@ def path_of(test: str) -> str:
     return f"{found.relative_to(ROOT)}::{name}"
 
 
-def tests(folder: Path, selected: Iterable[str]) -> Run:
+def tests(folder: Path, selected: Iterable[str], workers: str = "0", limit_s: float = LIMIT_S) -> Run:
     """Run these tests of the copy, until one fails."""
-    return python(folder, *PYTEST, *(path_of(test) for test in dict.fromkeys(selected)))
+    named = (path_of(test) for test in dict.fromkeys(selected))
+    return python(folder, *PYTEST, "-n", workers, *named, limit_s=limit_s)
 
 
 def check_baseline(folder: Path, mutations: Sequence[Mutation]) -> None:
@@ -1575,7 +1575,7 @@ def check_baseline(folder: Path, mutations: Sequence[Mutation]) -> None:
     if not Path(imported).is_relative_to(folder):
         message = f"not the copy but {imported} would be tested"
         raise SystemExit(message)
-    run = tests(folder, (mutation.test for mutation in mutations))
+    run = tests(folder, (mutation.test for mutation in mutations), "auto", BASELINE_S)
     if run.code != PASSED:
         message = f"the tests fail without any mutation:\n{run.output}"
         raise SystemExit(message)

@@ -1563,7 +1563,7 @@ def path_of(test: str) -> str:
     return f"{found.relative_to(ROOT)}::{name}"
 
 
-def tests(folder: Path, selected: Iterable[str], workers: str = "0", limit_s: float = LIMIT_S) -> Run:
+def run_tests(folder: Path, selected: Iterable[str], workers: str = "0", limit_s: float = LIMIT_S) -> Run:
     """Run these tests of the copy, until one fails."""
     named = (path_of(test) for test in dict.fromkeys(selected))
     return python(folder, *PYTEST, "-n", workers, *named, limit_s=limit_s)
@@ -1575,7 +1575,7 @@ def check_baseline(folder: Path, mutations: Sequence[Mutation]) -> None:
     if not Path(imported).is_relative_to(folder):
         message = f"not the copy but {imported} would be tested"
         raise SystemExit(message)
-    run = tests(folder, (mutation.test for mutation in mutations), "auto", BASELINE_S)
+    run = run_tests(folder, (mutation.test for mutation in mutations), "auto", BASELINE_S)
     if run.code != PASSED:
         message = f"the tests fail without any mutation:\n{run.output}"
         raise SystemExit(message)
@@ -1592,7 +1592,7 @@ def tried(folder: Path, mutation: Mutation) -> tuple[str, bool]:
     module = folder / "reactor" / mutation.module
     source = module.read_text()
     rewrite(module, mutation.applied_to(source))
-    run = tests(folder, [mutation.test])
+    run = run_tests(folder, [mutation.test])
     rewrite(module, source)
     test, why = run.failure
     if run.code == PASSED:

@@ -181,7 +181,7 @@ class Drainer:
         return settlement
 
     async def _drain(self, inspection: Inspection, reason: Reason, held_lease: HeldLease) -> Settlement:
-        """Fence, prove, delete. From the fence on, a missing answer leaves everything as it is."""
+        """Drain a zombie, with an intent in the audit before and the outcome after."""
         settlement, made_of = (
             inspection.by_verdict(),
             recipe_of(inspection.raw, inspection.stream.fence, inspection.consumers),
@@ -218,10 +218,10 @@ class Drainer:
         except BaseException as error:  # noqa: BLE001  # no error, bug or cancellation may leave the stream fenced
             return await self._give_up(behind, held_lease, error)
         if isinstance(proof, Pause):
-            settlement = await self._fencing.unfence(behind, held_lease)
+            settlement = await finished(self._fencing.unfence(behind, held_lease))
             return settlement if settlement.outcome is Outcome.UNFIXABLE else paused(inspection, proof)
         if isinstance(proof, Inspection):
-            return await self._fencing.unfence(behind, held_lease, because=proof)
+            return await finished(self._fencing.unfence(behind, held_lease, because=proof))
         kept = await self._delete(behind, proof, held_lease)
         if backup and self._backup_writer:
             self._backup_writer.settled(backup)

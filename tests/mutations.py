@@ -692,7 +692,7 @@ EFFECT = (
         "a barrier that nobody answers proves nothing",
         "deletion/fencing.py",
         "        return await self._effects.barrier(name, subject)\n\n",
-        "        return behind.look.stream.last_seq\n\n",
+        "        return behind.inspection.stream.last_seq\n\n",
         f"{DRAIN}test_subjects_given_back_by_another_hand_are_respected",
     ),
     Mutation(

@@ -1232,7 +1232,7 @@ EFFECT = (
         "what is brought back message by message reaches no other stream",
         "operate/replay.py",
         'js.publish(f"{prefix}.{item.subject}", ',
-        "js.publish(one.subject, ",
+        "js.publish(item.subject, ",
         "test_restore.py::test_an_archive_that_belongs_to_its_name_comes_back_beside_it",
     ),
     Mutation(

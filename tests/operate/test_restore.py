@@ -381,11 +381,16 @@ def test_odd_folders_are_neither_fatal_nor_touched(tmp_path: Path, odd: str) -> 
     shutil.copytree(ARCHIVE, tmp_path / "another tools")
     os.utime(tmp_path / "another tools", (0, 0))
     (tmp_path / "a file").write_text("theirs")
+    shutil.copytree(good.folder, tmp_path / "with a note")
+    (tmp_path / "with a note" / "why.txt").write_text("keep this one")
+    for one in (tmp_path / "with a note").iterdir():
+        os.utime(one, (0, 0))
     backup_store.make_room(1000)
     assert good.folder.exists()
     assert strange.folder.exists()
     assert (tmp_path / "another tools" / "backup.json").exists()
     assert (tmp_path / "a file").exists()
+    assert (tmp_path / "with a note" / "why.txt").exists()
     assert good.folder in {one.folder for one in backup_store.backups()}
 
 

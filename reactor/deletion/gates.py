@@ -1,8 +1,9 @@
-"""Whether an operator has paused all deleting: asked before each fence and behind it, of NATS, which does not forget.
+"""What may hold all deleting back: an operator's pause (`PauseGate`), and a right that is missing (`Rights`).
 
-The word is the last message on a subject of a stream of reactor's own. The server's clock says when a pause is over.
-If that stream is gone although Redis knows that there was one, a pause may have gone with it: so deleting is paused
-until an operator speaks again. Only `reactor pause` and `reactor resume` make a lost stream again.
+A pause is asked for before each fence and behind it, of NATS, which does not forget. It is the last message on a
+subject of a stream of reactor's own. The server's clock says when it is over. If that stream is gone although Redis
+knows that there was one, a pause may have gone with it: so deleting is paused until an operator speaks again. Only
+`reactor pause` and `reactor resume` make a lost stream again.
 """
 
 import time
@@ -30,13 +31,13 @@ class PauseGate:
     def __init__(
         self, reads: JetStream, topology_cache: TopologyCache | None = None, replicas: int = 1, *, notes: bool = True
     ) -> None:
-        """`surroundings` remember that the stream was there, and are told so if it `notes`.
+        """`topology_cache` remembers that the stream was there, and is told so if the gate `notes`.
 
         `replicas` is for the stream if it must be made.
         """
         self._notes = notes
         self._reads = reads
-        self._surroundings = topology_cache
+        self._topology_cache = topology_cache
         self._replicas = replicas
         self._together = CoalescedRequest(self._ask)
         self._over: tuple[int, int] | None = None
@@ -68,17 +69,17 @@ class PauseGate:
 
     async def was_lost(self) -> bool:
         """Return whether the stream, which is not there, was there before. Also if Redis cannot tell."""
-        if self._surroundings is None:
+        if self._topology_cache is None:
             return True
         try:
-            return await self._surroundings.had_control()
+            return await self._topology_cache.had_control()
         except LedgerError:
             return True
 
     async def _note(self) -> None:
-        if self._notes and self._surroundings is not None and time.monotonic() - self._noted_at > NOTE_S:
+        if self._notes and self._topology_cache is not None and time.monotonic() - self._noted_at > NOTE_S:
             with suppress(LedgerError):  # the pause itself is known without Redis
-                await self._surroundings.note_control()
+                await self._topology_cache.note_control()
                 self._noted_at = time.monotonic()
 
     async def declare(self) -> None:

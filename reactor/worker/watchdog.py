@@ -110,14 +110,15 @@ class Watchdog:
         return asked_at is not None and time.monotonic() - asked_at > SILENT_S
 
     async def _hear(self) -> None:
+        is_missing = bool(self._lacking)
         try:
             self._flow.note(await self._reads.consumer_info(self._stream, self._desired.durable))
         except NotFound as error:
-            if not self._lacking:
+            if not is_missing:
                 log.warning("a stream or durable was deleted; making it again", error=str(error))
             await self._broker.stop_hearing()  # or it takes from the new durable, stops, and nobody acks until ack_wait
-            await self.make_what_is_missing()
-        if self._lacking:
+            is_missing = True
+        if is_missing:
             await self.make_what_is_missing()
         if self._flow.wants_connection():
             log.warning("connecting anew", why=self._flow.stalled)

@@ -134,15 +134,19 @@ class Draft:
             self._file.close()
 
 
+@dataclass(eq=False, repr=False)
 class BackupStore:
-    """The folder. It belongs to this machine: each replica has its own."""
+    """The folder. It belongs to this machine: each replica has its own.
 
-    def __init__(self, folder: Path, max_age_s: float, max_bytes: int, clock: Callable[[], int]) -> None:
-        """Older ones go, and the oldest where all together are larger; `clock` (ns) says what is old."""
-        self.folder = folder
-        self._max_age_s = max_age_s
-        self.max_bytes = max_bytes
-        self._clock = clock
+    Older ones go, and the oldest where all together are larger; `clock` (ns) says what is old.
+    """
+
+    folder: Path
+    max_age_s: float
+    max_bytes: int
+    clock: Callable[[], int]
+
+    def __post_init__(self) -> None:
         self._settled = set[Path]()
 
     @asynccontextmanager
@@ -206,11 +210,11 @@ class BackupStore:
         Only reactor's own backups go, and none that a deletion may still rely on: one of this process that is not
         settled, or another process's that is younger than any lease.
         """
-        now_s, held = self._clock() / SECOND, dict[Path, int]()
+        now_s, held = self.clock() / SECOND, dict[Path, int]()
         ours = sorted(filter(None, map(_own, self._folders())), key=lambda item: item.written_s)
         for item in ours:
             relied_on = item.folder not in self._settled and now_s - item.written_s < RELIED_ON_S
-            if relied_on or now_s - item.written_s <= self._max_age_s:
+            if relied_on or now_s - item.written_s <= self.max_age_s:
                 held[item.folder] = item.size
             else:
                 shutil.rmtree(item.folder, ignore_errors=True)

@@ -4,7 +4,7 @@ Adapters and use cases never read settings; what they need is handed to them her
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -100,7 +100,7 @@ def utc_now() -> int:
 def doctor_of(connected: Connections) -> Doctor:
     """Looks at what is there, provisioned or not."""
     settings = connected.settings
-    patient = DoctorContext(
+    deps = DoctorContext(
         reads=connected.reads,
         effects=connected.effects,
         health=RedisHealth(connected.redis, connected.namespace),
@@ -115,7 +115,7 @@ def doctor_of(connected: Connections) -> Doctor:
         interval_s=settings.reconcile.interval.total_seconds(),
         clock=utc_now,
     )
-    return Doctor(patient)
+    return Doctor(deps)
 
 
 def alerts_of(connected: Connections) -> Alerts:
@@ -134,85 +134,86 @@ def recorder_of(connected: Connections, observer: Observer = NULL_OBSERVER) -> R
     return Recorder(connected.audit, connected.announce, connected.actor, utc_now, observer)
 
 
+@dataclass(eq=False, repr=False)
 class UseCases:
-    """Use cases for one provisioned account; what they share is made once."""
+    """Use cases for one provisioned account; what they share is made once.
 
-    def __init__(
-        self,
-        connected: Connections,
-        provisioned: Provision,
-        observer: Observer = NULL_OBSERVER,
-        *,
-        assume_missing: bool = False,
-        note_coverage: Callable[[str | None], None] = lambda _: None,
-    ) -> None:
-        """`observer` is told of what happens, `note_coverage` what the ledger lacks, whenever that was looked at.
+    `observer` is told of what happens, `note_coverage` what the ledger lacks, whenever that was looked at.
 
-        `assume_missing` is an operator's word for one full pass.
-        """
-        settings = connected.settings
-        self._connected = connected
+    `assume_missing` is an operator's word for one full pass.
+    """
+
+    connected: Connections
+    provisioned: Provision
+    observer: Observer = NULL_OBSERVER
+    _: KW_ONLY
+    assume_missing: InitVar[bool] = False
+    note_coverage: InitVar[Callable[[str | None], None]] = lambda _: None
+
+    def __post_init__(self, assume_missing: bool, note_coverage: Callable[[str | None], None]) -> None:
+        settings = self.connected.settings
         self._settings = settings
-        self._source = provisioned.events
-        self._observer = observer
         self.backup_store = backup_store_of(settings)
-        self.policy = replace(policy_of(settings, provisioned.own_streams), assume_missing=assume_missing)
-        recorder = recorder_of(connected, observer)
+        self.policy = replace(policy_of(settings, self.provisioned.own_streams), assume_missing=assume_missing)
+        recorder = recorder_of(self.connected, self.observer)
         self.resources = Resources(
-            reads=connected.reads,
-            effects=connected.effects,
-            ledger=connected.ledger,
+            reads=self.connected.reads,
+            effects=self.connected.effects,
+            ledger=self.connected.ledger,
             directory=self._directory(note_coverage),
             recorder=recorder,
-            retries=Retries(connected.ledger, recorder, utc_now, settings.sweep.max_attempts),
-            companions=Companions(settings.policy.companions, connected.reads, connected.effects),
-            rights=Rights(connected.effects),
-            pause_gate=PauseGate(connected.reads, connected.ledger.topology_cache, settings.events.replicas),
+            retries=Retries(self.connected.ledger, recorder, utc_now, settings.sweep.max_attempts),
+            companions=Companions(settings.policy.companions, self.connected.reads, self.connected.effects),
+            rights=Rights(self.connected.effects),
+            pause_gate=PauseGate(self.connected.reads, self.connected.ledger.topology_cache, settings.events.replicas),
             stream_states=StreamStateUpdater(
-                connected.ledger, self.policy, recorder, events_decide=connected.jobs is None
+                self.connected.ledger, self.policy, recorder, events_decide=self.connected.jobs is None
             ),
             throttle=Throttle(
-                settings.sweep.concurrency, connected.ledger.turns, settings.sweep.max_rate, connected.reads.pace
+                settings.sweep.concurrency,
+                self.connected.ledger.turns,
+                settings.sweep.max_rate,
+                self.connected.reads.pace,
             ),
             clock=utc_now,
         )
 
     def _directory(self, note_coverage: Callable[[str | None], None]) -> Directory:
         events = self._settings.events
-        made = Directory if self._connected.jobs is None else partial(ExternalDirectory, self._connected.jobs)
+        made = Directory if self.connected.jobs is None else partial(ExternalDirectory, jobs=self.connected.jobs)
         return made(
-            self._connected.reads,
-            self._connected.ledger,
+            self.connected.reads,
+            self.connected.ledger,
             self.policy,
             template=SubjectTemplate(events.subject),
-            source=self._source,
+            source=self.provisioned.events,
             durable=events.durable,
             note=note_coverage,
         )
 
     async def lifecycle_subscriber(self, wake: Callable[[], None] = lambda: None) -> LifecycleSubscriber:
         """Takes lifecycle messages; connects to learn the server's largest payload."""
-        client = await self._connected.reads.connect()
+        client = await self.connected.reads.connect()
         return LifecycleSubscriber(
             self.resources.directory,
-            DeadLetters(self._connected.reads.publish, client.max_payload),
+            DeadLetters(self.connected.reads.publish, client.max_payload),
             self.resources.stream_states,
             client.publish,
             terminal_statuses=self.policy.terminal_statuses,
             wake=wake,
-            observer=self._observer,
+            observer=self.observer,
         )
 
     def advisory_subscriber(self) -> AdvisorySubscriber:
         """Takes advisories."""
-        return AdvisorySubscriber(self.resources, self._connected.audit, self.policy)
+        return AdvisorySubscriber(self.resources, self.connected.audit, self.policy)
 
     def reconciler(self, subscriber: LifecycleSubscriber) -> Reconciler:
         """Return the full pass, which consumes what is pending through the given subscriber."""
 
         async def catch_up() -> None:
             await consume_pending(
-                self._connected.reads, self._source.stream, self._settings.events.durable, subscriber.handle
+                self.connected.reads, self.provisioned.events.stream, self._settings.events.durable, subscriber.handle
             )
 
         judge, limits = Inspector(self.resources, self.policy), self._settings.breaker
@@ -226,7 +227,7 @@ class UseCases:
         return Sweeper(self.resources, judge, self._drainer(judge), lease_s, want_pass)
 
     def _drainer(self, judge: Inspector) -> Drainer:
-        connected, when = self._connected, self._settings.backup.when
+        connected, when = self.connected, self._settings.backup.when
         backup_writer = (
             BackupWriter(connected.snapshots, self.backup_store, when, connected.actor) if when != "never" else None
         )
@@ -237,7 +238,7 @@ class UseCases:
         desired = desired_streams(self._settings.events)
 
         async def say(job_id: str, status: str) -> None:
-            await emit(self._connected.reads, desired, job_id, status, None)
+            await emit(self.connected.reads, desired, job_id, status, None)
 
         judge = Inspector(self.resources, self.policy)
         return Preparer(self.resources, judge, self._settings.sweep.lease.total_seconds(), say)
@@ -249,7 +250,7 @@ class UseCases:
 
     def overview(self) -> Overview:
         """For whoever looks on."""
-        audit = self._connected.audit
+        audit = self.connected.audit
         return Overview(
             self.resources,
             Inspector(self.resources, self.policy),
@@ -259,9 +260,9 @@ class UseCases:
 
     def orders(self) -> Orders:
         """For the page, where orders are taken there."""
-        past = DeletedStreams(self.resources, self._connected.audit, self.backup_store)
+        past = DeletedStreams(self.resources, self.connected.audit, self.backup_store)
         return Orders(self.resources, self.policy, self.protector(), self.restorer(), past)
 
     def restorer(self, scratch: Scratch | None = None) -> Restorer:
         """Brings back what was deleted."""
-        return Restorer(self._connected.snapshots, self.resources.recorder, scratch)
+        return Restorer(self.connected.snapshots, self.resources.recorder, scratch)

@@ -42,15 +42,19 @@ class Endpoints:
     redis_url: str
 
 
+@dataclass(eq=False, repr=False)
 class Server:
-    """One child process, in a session of its own: Ctrl-C in the terminal is for us, who then stop it in order."""
+    """One child process, in a session of its own: Ctrl-C in the terminal is for us, who then stop it in order.
 
-    def __init__(self, name: str, command: Sequence[str], port: int, log: Path) -> None:
-        """Nothing runs before `start`."""
-        self.name = name
-        self.port = port
-        self._command = command
-        self._log = log
+    Nothing runs before `start`.
+    """
+
+    name: str
+    command: Sequence[str]
+    port: int
+    log: Path
+
+    def __post_init__(self) -> None:
         self._lock: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -76,11 +80,11 @@ class Server:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         """In this thread, not another: a start that is cancelled must know its process, to stop it."""
-        self._log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         held = (self._lock.fileno(),) if self._lock else ()
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  # our own command
-                self._command, stdout=log, stderr=log, start_new_session=True, pass_fds=held
+                self.command, stdout=log, stderr=log, start_new_session=True, pass_fds=held
             )
         if self._lock:
             _sign(self._lock, self.name, self._process.pid)
@@ -108,7 +112,7 @@ class Server:
             self._process.wait()
 
     def _tail(self) -> str:
-        return self._log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
+        return self.log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
 
 
 def nats_server(folder: Path, port: int, config: str = "", *, jetstream: bool = True) -> Server:

@@ -1,6 +1,7 @@
 """Backups before deletions: which streams get one, and the time it takes. Without it nothing is deleted."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Literal
 
 from reactor.backups.store import Backup, BackupFailed, BackupStore, Manifest
@@ -26,20 +27,24 @@ MARGIN_S = 60.0
 """What a lease must be shorter than the longest by, so that its fence can be told from garbage."""
 
 
+@dataclass(eq=False, repr=False)
 class BackupWriter:
-    """One process's."""
+    """One process's.
 
-    def __init__(self, js: JetStream, backup_store: BackupStore, when: When, actor: Actor) -> None:
-        """`when` says which streams get one; `actor` is told of in each."""
-        self._js = js
-        self._backup_store = backup_store
-        self._when = when
-        self._actor = actor
+    `when` says which streams get one; `actor` is told of in each.
+    """
+
+    js: JetStream
+    backup_store: BackupStore
+    when: When
+    actor: Actor
+
+    def __post_init__(self) -> None:
         self._room = asyncio.Semaphore(AT_ONCE)
 
     def wants(self, inspection: Inspection) -> bool:
         """Return whether there must be a backup before this stream goes."""
-        return self._when == "always" or has_work_left(inspection.stream.messages, inspection.consumers)
+        return self.when == "always" or has_work_left(inspection.stream.messages, inspection.consumers)
 
     def time_for(self, inspection: Inspection, lease_s: float) -> float:
         """Return seconds for fence, backup and deletion, where the lease alone would not do."""
@@ -51,7 +56,7 @@ class BackupWriter:
         inspection = behind.inspection
         try:
             async with asyncio.timeout(held_lease.deadline - held_lease.monotonic()), self._room:
-                await asyncio.to_thread(self._backup_store.make_room, inspection.stream.size)
+                await asyncio.to_thread(self.backup_store.make_room, inspection.stream.size)
                 with span("backup"):
                     return await self._write(behind)
         except TimeoutError as error:
@@ -61,7 +66,7 @@ class BackupWriter:
 
     def settled(self, backup: Backup) -> None:
         """Say that the deletion that relied on this backup is over."""
-        self._backup_store.settled(backup)
+        self.backup_store.settled(backup)
 
     async def _write(self, behind: Fenced) -> Backup:
         inspection = behind.inspection
@@ -70,17 +75,17 @@ class BackupWriter:
             stream=inspection.stream.name,
             job_id=inspection.stream.job_id,
             at=format_instant(inspection.stream.observed_at),
-            by=self._actor.by,
+            by=self.actor.by,
             reason=inspection.verdict.reason.value,
             messages=inspection.stream.messages,
             last_seq=inspection.stream.last_seq,
             consumers=made_of["consumers"],
         )
-        async with self._backup_store.draft() as draft:
-            described = await snapshot(self._js, inspection.stream.name, draft.write)
+        async with self.backup_store.draft() as draft:
+            described = await snapshot(self.js, inspection.stream.name, draft.write)
             description = {"config": made_of["config"], "state": described["state"]}
-            return await self._backup_store.place(draft, manifest, description)
+            return await self.backup_store.place(draft, manifest, description)
 
     def address_of(self, backup: Backup) -> str:
         """Return the address of a backup for the audit: each machine has its own folder."""
-        return f"{self._actor.host}:{backup.folder.resolve()}"
+        return f"{self.actor.host}:{backup.folder.resolve()}"

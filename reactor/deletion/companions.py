@@ -4,7 +4,7 @@ They are untidy where they stay, no more: whatever fails here is said, and stops
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from reactor.core.model import Coverage, Record
 from reactor.core.policy import Policy, is_over
@@ -13,22 +13,24 @@ from reactor.jetstream.errors import JetStreamError
 from reactor.jetstream.topology import Topology
 
 
+@dataclass(eq=False, repr=False)
 class Companions:
-    """Companions by their name templates, on whichever streams capture advisories."""
+    """Companions by their name templates, on whichever streams capture advisories.
 
-    def __init__(self, templates: Sequence[str], reads: JetStream, effects: JetStream) -> None:
-        """`templates` are names with `{job_id}` in them; without any there are no companions."""
-        self._templates = templates
-        self._reads = reads
-        self._effects = effects
+    `templates` are names with `{job_id}` in them; without any there are no companions.
+    """
+
+    templates: Sequence[str]
+    reads: JetStream
+    effects: JetStream
 
     async def survey(self, topology: Topology) -> Topology:
         """Look once for many streams which companions there are. What could not be seen is in `unseen`."""
         consumer_locations: dict[str, list[str]] = {}
         unseen: list[str] = []
-        for stream in topology.advisory_streams if self._templates else ():
+        for stream in topology.advisory_streams if self.templates else ():
             try:
-                for consumer in await self._reads.consumer_names(stream):
+                for consumer in await self.reads.consumer_names(stream):
                     consumer_locations.setdefault(consumer, []).append(stream)
             except JetStreamError as error:  # a node away takes its streams along
                 unseen.append(f"companions on {stream} could not be looked up: {error}")
@@ -39,7 +41,7 @@ class Companions:
         return {job_id for consumer in topology.consumer_locations or () for job_id in self._jobs_of(consumer)}
 
     def _jobs_of(self, consumer: str) -> Iterator[str]:
-        for template in self._templates:
+        for template in self.templates:
             before, _, after = template.partition("{job_id}")
             job_id = consumer.removeprefix(before).removesuffix(after)
             if job_id and before + job_id + after == consumer:
@@ -47,11 +49,11 @@ class Companions:
 
     async def delete(self, topology: Topology, job_id: str) -> str | None:
         """Delete a job's companions. Says what was left behind."""
-        names = [template.replace("{job_id}", job_id) for template in self._templates]
+        names = [template.replace("{job_id}", job_id) for template in self.templates]
         left = list(topology.unseen)
         for stream, consumer in [(stream, name) for name in names for stream in _homes_of(name, topology)]:
             try:
-                await self._effects.delete_consumer(stream, consumer)
+                await self.effects.delete_consumer(stream, consumer)
             except JetStreamError as error:
                 left.append(f"companion {consumer} on {stream} is left: {error}")
         return "; ".join(left) or None

@@ -23,7 +23,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -66,29 +66,21 @@ def _given_back(inspection: Inspection, error: BaseException) -> Settlement:
             raise error
 
 
+@dataclass(eq=False, repr=False)
 class Drainer:
-    """Settles streams one by one, from a look to a deletion or to leaving them as they are. It holds no state."""
+    """Settles streams one by one, from a look to a deletion or to leaving them as they are. It holds no state.
 
-    def __init__(
-        self,
-        resources: Resources,
-        judge: Inspector,
-        lease_s: float,
-        monotonic: Callable[[], float] = time.monotonic,
-        backup_writer: BackupWriter | None = None,
-    ) -> None:
-        """`lease_s` is the time for one stream; `keeper` makes backups, None where none are wanted."""
-        self._ledger = resources.ledger
-        self._directory = resources.directory
-        self._companions = resources.companions
-        self._rights = resources.rights
-        self._pause_gate = resources.pause_gate
-        self._backup_writer = backup_writer
-        self._recorder = resources.recorder
-        self._judge = judge
-        self._fencing = Fencing(resources, judge.policy)
-        self._lease_s = lease_s
-        self._monotonic = monotonic
+    `lease_s` is the time for one stream; `keeper` makes backups, None where none are wanted.
+    """
+
+    deps: Resources
+    judge: Inspector
+    lease_s: float
+    monotonic: Callable[[], float] = time.monotonic
+    backup_writer: BackupWriter | None = None
+
+    def __post_init__(self) -> None:
+        self._fencing = Fencing(self.deps, self.judge.policy)
 
     async def drain_stream(self, snapshot: Snapshot, target: Target, under: Lease | None = None) -> Settlement:
         """Settle one stream: look, and if it is a zombie, fence it, prove its end, and delete it.
@@ -97,15 +89,15 @@ class Drainer:
         LeaseLost; what JetStream refuses or leaves open is in the settlement.
         """
         with span("drain", stream=target.name, job_id=target.job_id) as traced:
-            held_lease = HeldLease.begin(target.name, self._lease_s, self._monotonic)
-            known = await self._directory.lease_and_read_job(snapshot, held_lease.lease, target.job_id, under)
+            held_lease = HeldLease.begin(target.name, self.lease_s, self.monotonic)
+            known = await self.deps.directory.lease_and_read_job(snapshot, held_lease.lease, target.job_id, under)
             if known is None:
                 settlement = empty_settlement(
                     target, Outcome.WAITING, Reason.FENCED, "another replica is working on it"
                 )
             else:
                 settlement = await self._settle(snapshot, target, known, held_lease)
-                self._recorder.judged(settlement)
+                self.deps.recorder.judged(settlement)
                 await self._give_back(held_lease.lease, settlement)
             traced.set(outcome=settlement.outcome.value, reason=settlement.reason.value)
             return settlement
@@ -113,27 +105,27 @@ class Drainer:
     async def _give_back(self, lease: Lease, settlement: Settlement) -> None:
         """Give the lease back, unless an answer is missing: then nobody touches the stream until it has run out."""
         if settlement.outcome is Outcome.DRAINED:
-            await self._ledger.records.retire(settlement.stream.job_id, settlement.record, lease)
+            await self.deps.ledger.records.retire(settlement.stream.job_id, settlement.record, lease)
             await reach(Point.FORGOTTEN, settlement.stream.name)
         elif settlement.reason is not Reason.OUTCOME_UNKNOWN:
-            await self._ledger.leases.release(lease)
+            await self.deps.ledger.leases.release(lease)
 
     async def _settle(self, snapshot: Snapshot, target: Target, known: JobReading, held_lease: HeldLease) -> Settlement:
         try:
             with span("look"):
                 inspection, pause = await asyncio.gather(
-                    self._judge.inspect(snapshot, target, known), self._pause_gate.active_pause()
+                    self.judge.inspect(snapshot, target, known), self.deps.pause_gate.active_pause()
                 )
             await reach(Point.LOOKED, target.name)
             if not is_same(inspection, target):
                 return empty_settlement(target, Outcome.KEPT, Reason.UNKNOWN, ANEW)
             if not isinstance(inspection.verdict, Drain):
                 return await self._leave(inspection, held_lease)
-            if not self._judge.policy.deletes:
+            if not self.judge.policy.deletes:
                 return await self._report(inspection, held_lease)
             if pause:
                 return await self._hold_back(inspection, held_lease, paused(inspection, pause))
-            if why := self._rights.paused:
+            if why := self.deps.rights.paused:
                 settlement = inspection.settled(Outcome.UNFIXABLE, Reason.DELETES_PAUSED, why)
                 return await self._hold_back(inspection, held_lease, settlement)
         except NotFound:
@@ -158,7 +150,7 @@ class Drainer:
             )
         else:
             settlement = inspection.by_verdict()
-        await self._recorder.account(settlement)
+        await self.deps.recorder.account(settlement)
         return settlement
 
     async def _report(self, inspection: Inspection, held_lease: HeldLease) -> Settlement:
@@ -168,7 +160,7 @@ class Drainer:
                 Fenced(inspection, inspection.raw, inspection.stream.fence, inspection.asked_at), held_lease
             )
         settlement = inspection.by_verdict()
-        await self._recorder.report(settlement)
+        await self.deps.recorder.report(settlement)
         return settlement
 
     async def _hold_back(self, inspection: Inspection, held_lease: HeldLease, settlement: Settlement) -> Settlement:
@@ -186,8 +178,8 @@ class Drainer:
             inspection.by_verdict(),
             recipe_of(inspection.raw, inspection.stream.fence, inspection.consumers),
         )
-        intent, held = await self._recorder.begin(
-            settlement, held_lease.lease, inspection.grounds(self._judge.policy), made_of
+        intent, held = await self.deps.recorder.begin(
+            settlement, held_lease.lease, inspection.grounds(self.judge.policy), made_of
         )
         try:
             held_lease = await self._with_time_for_a_backup(inspection, held_lease)
@@ -198,14 +190,14 @@ class Drainer:
         except LeaseExpired as over:
             settlement = inspection.settled(Outcome.WAITING, Reason.FENCED, str(over))
         except PermissionDenied as error:
-            self._rights.pause(str(error))
+            self.deps.rights.pause(str(error))
             settlement = inspection.settled(Outcome.UNFIXABLE, Reason.DELETES_PAUSED, str(error))
         except Unanswered as error:
             detail = f"{error}; it is looked at again later"
             return inspection.settled(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, detail)
         except JetStreamError as error:
             settlement = inspection.settled(Outcome.UNFIXABLE, Reason.REFUSED, str(error))
-        await self._recorder.end(intent, settlement)
+        await self.deps.recorder.end(intent, settlement)
         return settlement
 
     async def _fence_and_delete(self, inspection: Inspection, reason: Reason, held_lease: HeldLease) -> Settlement:
@@ -223,13 +215,13 @@ class Drainer:
         if isinstance(proof, Inspection):
             return await finished(self._fencing.unfence(behind, held_lease, because=proof))
         kept = await self._delete(behind, proof, held_lease)
-        if backup and self._backup_writer:
-            self._backup_writer.settled(backup)
+        if backup and self.backup_writer:
+            self.backup_writer.settled(backup)
         if kept is not None:
             return kept
         late_s = self._late_s(inspection)
         await reach(Point.DELETED, inspection.stream.name)
-        left = await self._companions.delete(inspection.snapshot.topology, inspection.stream.job_id)
+        left = await self.deps.companions.delete(inspection.snapshot.topology, inspection.stream.job_id)
         return replace(
             inspection.settled(Outcome.DRAINED, reason, left), late_s=late_s, backup=self._address_of(backup)
         )
@@ -271,33 +263,33 @@ class Drainer:
         return None
 
     def _address_of(self, backup: Backup | None) -> str | None:
-        return self._backup_writer.address_of(backup) if backup and self._backup_writer else None
+        return self.backup_writer.address_of(backup) if backup and self.backup_writer else None
 
     def _backup_writer_of(self, inspection: Inspection) -> BackupWriter | None:
         """Return who makes the backup without which this stream does not go; None if it may."""
-        return self._backup_writer if self._backup_writer and self._backup_writer.wants(inspection) else None
+        return self.backup_writer if self.backup_writer and self.backup_writer.wants(inspection) else None
 
     async def _with_time_for_a_backup(self, inspection: Inspection, held_lease: HeldLease) -> HeldLease:
         if (backup_writer := self._backup_writer_of(inspection)) is None:
             return held_lease
-        longer = held_lease.lasting(backup_writer.time_for(inspection, self._lease_s))
-        held_lease.check("fence", held=await self._ledger.leases.renew(longer.lease))
+        longer = held_lease.lasting(backup_writer.time_for(inspection, self.lease_s))
+        held_lease.check("fence", held=await self.deps.ledger.leases.renew(longer.lease))
         return longer
 
     def _late_s(self, inspection: Inspection) -> float | None:
         """Return seconds from due to now: up to the look by the server's clock, from there on by our monotonic one."""
-        due = fell_due(inspection.stream, inspection.record, self._judge.policy)
+        due = fell_due(inspection.stream, inspection.record, self.judge.policy)
         if due is None:
             return None
-        return (inspection.stream.observed_at - due) / SECOND + self._monotonic() - inspection.asked_at
+        return (inspection.stream.observed_at - due) / SECOND + self.monotonic() - inspection.asked_at
 
     async def _gone(self, snapshot: Snapshot, target: Target) -> Settlement:
         """Settle a stream that is gone, which is success; account for a deletion that was begun."""
-        intent = (await self._recorder.begun()).get(target.name)
+        intent = (await self.deps.recorder.begun()).get(target.name)
         settlement = empty_settlement(target, Outcome.ALREADY_GONE, Reason(intent.reason) if intent else Reason.GONE)
         if intent:
-            await self._companions.delete(snapshot.topology, target.job_id)
-            await self._recorder.account(settlement)
+            await self.deps.companions.delete(snapshot.topology, target.job_id)
+            await self.deps.recorder.account(settlement)
         return settlement
 
     async def account_for_begun(self, snapshot: Snapshot, settled: Collection[str]) -> None:
@@ -305,13 +297,13 @@ class Drainer:
 
         Deletes nothing: what is a zombie still is for drain_stream. Raises LedgerError.
         """
-        for name, intent in (await self._recorder.begun()).items():
-            held_lease = HeldLease.begin(name, self._lease_s, self._monotonic)
+        for name, intent in (await self.deps.recorder.begun()).items():
+            held_lease = HeldLease.begin(name, self.lease_s, self.monotonic)
             target = Target(name, intent.job_id)
-            if name in settled or not await self._ledger.leases.take(held_lease.lease):
+            if name in settled or not await self.deps.ledger.leases.take(held_lease.lease):
                 continue
             try:
-                inspection = await self._judge.inspect(snapshot, target)
+                inspection = await self.judge.inspect(snapshot, target)
                 if not isinstance(inspection.verdict, Drain):
                     await self._leave(inspection, held_lease)
             except NotFound:
@@ -319,4 +311,4 @@ class Drainer:
             except (JetStreamError, LeaseExpired) as error:
                 log.debug("a deletion that was begun cannot be accounted for yet", stream=name, error=str(error))
             finally:
-                await self._ledger.leases.release(held_lease.lease)
+                await self.deps.ledger.leases.release(held_lease.lease)

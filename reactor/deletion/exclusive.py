@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from reactor.core.model import SECOND, Outcome
@@ -20,15 +21,19 @@ class StaysFenced(Exception):
     """What a fence has taken cannot be given back: says why."""
 
 
+@dataclass(eq=False, repr=False)
 class ExclusiveAccess:
-    """Waits out whatever goes on with a stream, and takes a fence away that was left standing."""
+    """Waits out whatever goes on with a stream, and takes a fence away that was left standing.
 
-    def __init__(self, resources: Resources, judge: Inspector, lease_s: float) -> None:
-        """`lease_s` is the time for one stream."""
-        self._ledger = resources.ledger
-        self._judge = judge
-        self._fencing = Fencing(resources, judge.policy)
-        self._lease_s = lease_s
+    `lease_s` is the time for one stream.
+    """
+
+    deps: Resources
+    judge: Inspector
+    lease_s: float
+
+    def __post_init__(self) -> None:
+        self._fencing = Fencing(self.deps, self.judge.policy)
 
     async def run(self, snapshot: Snapshot, target: Target, work: Callable[[Inspection], Awaitable[Result]]) -> Result:
         """Return what `work` makes of the stream. Waits without end: the caller says for how long.
@@ -36,22 +41,22 @@ class ExclusiveAccess:
         Raises NotFound if there is none, StaysFenced, JetStreamError and LedgerError.
         """
         while True:
-            held_lease = HeldLease.begin(target.name, self._lease_s, time.monotonic)
-            if await self._ledger.leases.take(held_lease.lease):
+            held_lease = HeldLease.begin(target.name, self.lease_s, time.monotonic)
+            if await self.deps.ledger.leases.take(held_lease.lease):
                 try:
                     if (inspection := await self._look(snapshot, target, held_lease)) is not None:
-                        held_lease.check("work on it", held=await self._ledger.leases.holds(held_lease.lease))
+                        held_lease.check("work on it", held=await self.deps.ledger.leases.holds(held_lease.lease))
                         async with asyncio.timeout(held_lease.deadline - time.monotonic()):  # nothing is done beyond it
                             return await work(inspection)
                 except (LeaseExpired, TimeoutError):
                     pass
                 finally:
-                    await self._ledger.leases.release(held_lease.lease)
+                    await self.deps.ledger.leases.release(held_lease.lease)
             await asyncio.sleep(LOOK_S)
 
     async def _look(self, snapshot: Snapshot, target: Target, held_lease: HeldLease) -> Inspection | None:
         """Return None if a fence stands that is another's to take away, or stood until now."""
-        inspection = await self._judge.inspect(snapshot, target)
+        inspection = await self.judge.inspect(snapshot, target)
         fence = inspection.stream.fence
         if fence is None:
             return inspection

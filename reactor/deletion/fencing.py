@@ -108,17 +108,15 @@ async def finished(work: Coroutine[Any, Any, Result]) -> Result:
         return task.result()
 
 
+@dataclass(eq=False, repr=False)
 class Fencing:
-    """Takes a stream's subjects away, proves its end, deletes it, or gives back what was taken."""
+    """Takes a stream's subjects away, proves its end, deletes it, or gives back what was taken.
 
-    def __init__(self, resources: Resources, policy: Policy) -> None:
-        """`policy` judges a stream that was given back."""
-        self._reads = resources.reads
-        self._effects = resources.effects
-        self._ledger = resources.ledger
-        self._directory = resources.directory
-        self._pause_gate = resources.pause_gate
-        self._policy = policy
+    `policy` judges a stream that was given back.
+    """
+
+    deps: Resources
+    policy: Policy
 
     async def fence(self, inspection: Inspection, held_lease: HeldLease) -> Fenced:
         """Take the stream's subjects away; or take a fence over that has outlived its lease, with all it gives back."""
@@ -133,14 +131,16 @@ class Fencing:
         fence = Fence(held_lease.lease.token, until, subjects, lifted)
         asked_at = held_lease.monotonic()
         with span("fence"):
-            update = self._effects.update_stream(fenced(config, fence))
+            update = self.deps.effects.update_stream(fenced(config, fence))
             raw = await finished(reach_during(Point.FENCE_SENT, stream.name, update))
         return Fenced(inspection, raw, fence, asked_at)
 
     async def read_again(self, behind: Fenced, held_lease: HeldLease) -> Fenced:
         """Return the same state with the stream as it stands now: others may have changed it meanwhile."""
         asked_at = held_lease.monotonic()
-        return replace(behind, raw=await self._effects.stream_info(behind.inspection.stream.name), asked_at=asked_at)
+        return replace(
+            behind, raw=await self.deps.effects.stream_info(behind.inspection.stream.name), asked_at=asked_at
+        )
 
     async def prove(self, behind: Fenced, held_lease: HeldLease) -> Proven | Inspection | Pause:
         """Return a proof behind the fence that the stream is what was judged; or the look, or the pause, that keeps it.
@@ -151,8 +151,8 @@ class Fencing:
         inspection = behind.inspection
         with span("recheck"):
             event, held = await asyncio.gather(
-                self._directory.last_event_since(inspection.snapshot, inspection.stream.job_id, inspection.event),
-                self._ledger.leases.holds(held_lease.lease),
+                self.deps.directory.last_event_since(inspection.snapshot, inspection.stream.job_id, inspection.event),
+                self.deps.ledger.leases.holds(held_lease.lease),
             )
         held_lease.check("deletion", held=held)
         again = await self._again(inspection, event)
@@ -164,7 +164,7 @@ class Fencing:
         if not _is_as_judged(inspection, behind.raw):
             return again
         with span("barrier"):
-            end, pause = await asyncio.gather(self._end(behind), self._pause_gate.active_pause())
+            end, pause = await asyncio.gather(self._end(behind), self.deps.pause_gate.active_pause())
         if pause:
             return pause
         if end != inspection.stream.last_seq:
@@ -175,7 +175,7 @@ class Fencing:
         """Return the look with what is said of the job behind the fence."""
         record = event.merged(inspection.record) if event else inspection.record
         stream = inspection.stream
-        assessment = await self._directory.assess(stream.job_id, record, stream.observed_at, inspection.coverage)
+        assessment = await self.deps.directory.assess(stream.job_id, record, stream.observed_at, inspection.coverage)
         return replace(
             inspection,
             event=event,
@@ -195,10 +195,10 @@ class Fencing:
         subject = fenced_subject(name, behind.fence.token)
         for pause_s in _BARRIER_RETRY_DELAYS_S:
             try:
-                return await self._effects.barrier(name, subject)
+                return await self.deps.effects.barrier(name, subject)
             except NobodyThere:
                 await asyncio.sleep(pause_s)
-        return await self._effects.barrier(name, subject)
+        return await self.deps.effects.barrier(name, subject)
 
     async def delete(self, proven: Proven, held_lease: HeldLease) -> None:
         """Delete the stream if the proof still holds. Raises LeaseExpired and NothingProven if it does not."""
@@ -207,7 +207,7 @@ class Fencing:
             held_lease.check("deletion")
             if why := silent_followers(proven.behind.raw, held_lease.monotonic() - proven.behind.asked_at):
                 raise NothingProven(why)
-            await reach_during(Point.DELETE_SENT, name, self._effects.delete_stream(name))
+            await reach_during(Point.DELETE_SENT, name, self.deps.effects.delete_stream(name))
 
     async def unfence(self, behind: Fenced, held_lease: HeldLease, because: Inspection | None = None) -> Settlement:
         """Give a stream back what its fence has taken, and judge it without; `because` of what was seen behind it.
@@ -218,13 +218,13 @@ class Fencing:
         try:
             with span("unfence"):
                 with suppress(LedgerError):  # no replica has a lease now: the clock's word will do, the job may live
-                    held_lease.check("unfence", held=await self._ledger.leases.holds(held_lease.lease))
+                    held_lease.check("unfence", held=await self.deps.ledger.leases.holds(held_lease.lease))
                 if fence is not None:
-                    raw = await self._effects.stream_info(inspection.stream.name)
+                    raw = await self.deps.effects.stream_info(inspection.stream.name)
                     if not _stands(raw, fence):
                         return inspection.settled(Outcome.WAITING, Reason.FENCED, "the fence is not ours any more")
                     held_lease.check("unfence")
-                    raw = await self._effects.update_stream(unfenced(raw["config"], fence))
+                    raw = await self.deps.effects.update_stream(unfenced(raw["config"], fence))
         except Refused as error:
             if isinstance(error, NotFound):
                 raise
@@ -236,7 +236,7 @@ class Fencing:
         stream = replace(
             mark_if_sourced(read_stream(raw, inspection.stream.job_id), sourced), consumers=inspection.stream.consumers
         )
-        verdict = decide(stream, inspection.record, inspection.coverage, self._policy)
+        verdict = decide(stream, inspection.record, inspection.coverage, self.policy)
         if isinstance(verdict, Drain):
             detail = "it changed on the way; it is looked at again later"
             return inspection.settled(Outcome.WAITING, Reason.ACTIVE, detail)

@@ -9,6 +9,7 @@ knows that there was one, a pause may have gone with it: so deleting is paused u
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 
 from reactor.core.pause import Pause, pausing, read_pause, resuming
 from reactor.core.stream_info import instant
@@ -25,20 +26,22 @@ NOTE_S = 60.0
 """How often Redis is told that the stream exists: it may have been emptied."""
 
 
+@dataclass(eq=False, repr=False)
 class PauseGate:
-    """One process's. Methods raise JetStreamError."""
+    """One process's. Methods raise JetStreamError.
 
-    def __init__(
-        self, reads: JetStream, topology_cache: TopologyCache | None = None, replicas: int = 1, *, notes: bool = True
-    ) -> None:
-        """`topology_cache` remembers that the stream was there, and is told so if the gate `notes`.
+    `topology_cache` remembers that the stream was there, and is told so if the gate `notes`.
 
-        `replicas` is for the stream if it must be made.
-        """
-        self._notes = notes
-        self._reads = reads
-        self._topology_cache = topology_cache
-        self._replicas = replicas
+    `replicas` is for the stream if it must be made.
+    """
+
+    reads: JetStream
+    topology_cache: TopologyCache | None = None
+    replicas: int = 1
+    _: KW_ONLY
+    notes: bool = True
+
+    def __post_init__(self) -> None:
         self._together = CoalescedRequest(self._ask)
         self._over: tuple[int, int] | None = None
         """Sequence and time of the message of a pause whose time is over."""
@@ -50,14 +53,14 @@ class PauseGate:
 
     async def _ask(self) -> Pause | None:
         try:
-            message = await self._reads.last_message(CONTROL, PAUSE_SUBJECT)
+            message = await self.reads.last_message(CONTROL, PAUSE_SUBJECT)
             await self._note()
             if message is None or (message.seq, message.published_at) == self._over:
                 return None
             pause = read_pause(message.data, message.published_at)
             if pause is None or pause.until is None:
                 return pause
-            now = instant((await self._reads.stream_info(CONTROL)).get("ts"))
+            now = instant((await self.reads.stream_info(CONTROL)).get("ts"))
         except NotFound as error:
             if await self.was_lost():
                 raise Unreachable(GONE) from error
@@ -69,23 +72,23 @@ class PauseGate:
 
     async def was_lost(self) -> bool:
         """Return whether the stream, which is not there, was there before. Also if Redis cannot tell."""
-        if self._topology_cache is None:
+        if self.topology_cache is None:
             return True
         try:
-            return await self._topology_cache.had_control()
+            return await self.topology_cache.had_control()
         except LedgerError:
             return True
 
     async def _note(self) -> None:
-        if self._notes and self._topology_cache is not None and time.monotonic() - self._noted_at > NOTE_S:
+        if self.notes and self.topology_cache is not None and time.monotonic() - self._noted_at > NOTE_S:
             with suppress(LedgerError):  # the pause itself is known without Redis
-                await self._topology_cache.note_control()
+                await self.topology_cache.note_control()
                 self._noted_at = time.monotonic()
 
     async def declare(self) -> None:
         """Make the stream of the word if it is not there: before an order. Raises ProvisionError."""
         try:
-            await declare_control(self._reads, self._replicas)
+            await declare_control(self.reads, self.replicas)
         except Refused as error:
             raise ProvisionError(
                 f"the word cannot be kept, so nothing has changed: there is no room for stream {CONTROL} ({error}); "
@@ -94,19 +97,23 @@ class PauseGate:
 
     async def pause(self, by: str, reason: str, span_ns: int | None) -> None:
         """From now on nobody deletes anything."""
-        await self._reads.publish(PAUSE_SUBJECT, pausing(by, reason, span_ns))
+        await self.reads.publish(PAUSE_SUBJECT, pausing(by, reason, span_ns))
 
     async def resume(self, by: str) -> None:
         """Deleting goes on."""
-        await self._reads.publish(PAUSE_SUBJECT, resuming(by))
+        await self.reads.publish(PAUSE_SUBJECT, resuming(by))
 
 
+@dataclass(eq=False, repr=False)
 class Rights:
-    """What this process may do to streams, one for all that delete."""
+    """What this process may do to streams, one for all that delete.
 
-    def __init__(self, effects: JetStream) -> None:
-        """Allowed until it is known better."""
-        self._effects = effects
+    Allowed until it is known better.
+    """
+
+    effects: JetStream
+
+    def __post_init__(self) -> None:
         self._paused: str | None = None
         self.on_change: Callable[[str | None], None] = lambda _: None
         """Told each time why nothing is deleted, and None if it is allowed."""
@@ -123,9 +130,7 @@ class Rights:
 
     async def check(self) -> None:
         """Ask for all that it takes, on a stream that cannot exist. Raises JetStreamError."""
-        barred = [
-            item.allow for item in for_deleting(self._effects) if not await self._effects.may_publish(*item.trial)
-        ]
+        barred = [item.allow for item in for_deleting(self.effects) if not await self.effects.may_publish(*item.trial)]
         self.pause(f"no permission to publish to {', '.join(barred)}" if barred else None)
 
     async def recheck(self) -> None:

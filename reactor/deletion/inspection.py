@@ -92,36 +92,36 @@ def _word(word: StatusEvent) -> dict[str, Any]:
     return told | {name: format_instant(time) for name, time in times.items()}
 
 
+@dataclass(eq=False, repr=False)
 class Inspector:
-    """Looks at streams and decides on them, by one policy; without any effect."""
+    """Looks at streams and decides on them, by one policy; without any effect.
 
-    def __init__(self, resources: Resources, policy: Policy, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """`monotonic` (s) tells how old a look is."""
-        self._reads = resources.reads
-        self._ledger = resources.ledger
-        self._directory = resources.directory
-        self._monotonic = monotonic
-        self.policy = policy
+    `monotonic` (s) tells how old a look is.
+    """
+
+    deps: Resources
+    policy: Policy
+    monotonic: Callable[[], float] = time.monotonic
 
     async def inspect(self, snapshot: Snapshot, target: Target, known: JobReading | None = None) -> Inspection:
         """Read everything that a verdict needs afresh, and decide. Whichever of record and last event is newer counts.
 
         `known` is what was just read of the job. Raises JetStreamError and LedgerError.
         """
-        coverage, records = known or await self._directory.read_jobs(snapshot, [target.job_id])
-        asked_at = self._monotonic()
-        raw = await self._reads.stream_info(target.name)
+        coverage, records = known or await self.deps.directory.read_jobs(snapshot, [target.job_id])
+        asked_at = self.monotonic()
+        raw = await self.deps.reads.stream_info(target.name)
         stream = mark_if_sourced(read_stream(raw, target.job_id), snapshot.topology.sourced)
         record = records.get(target.job_id)
-        falls = not self._directory.decides and isinstance(decide(stream, record, coverage, self.policy), Drain)
+        falls = not self.deps.directory.decides and isinstance(decide(stream, record, coverage, self.policy), Drain)
         event, consumers = await self._event_and_consumers(snapshot, target, falls=falls)
         record = event.merged(record) if event else record
-        assessment = await self._directory.assess(target.job_id, record, stream.observed_at, coverage)
+        assessment = await self.deps.directory.assess(target.job_id, record, stream.observed_at, coverage)
         record, coverage = assessment.record, assessment.coverage
         verdict = decide(stream, record, coverage, self.policy)
         if isinstance(verdict, Drain):
             if consumers is None:
-                consumers = await self._reads.consumers(target.name)
+                consumers = await self.deps.reads.consumers(target.name)
             stream = await self.with_consumers(stream, consumers, absent=record is None)
             verdict = decide(stream, record, coverage, self.policy)
         return Inspection(
@@ -144,10 +144,10 @@ class Inspector:
 
         Not where a table or an API is asked as well, which may take its time: they would be as old as that.
         """
-        event = self._directory.last_event(snapshot, target.job_id)
+        event = self.deps.directory.last_event(snapshot, target.job_id)
         if not falls:
             return await event, None
-        return await asyncio.gather(event, self._reads.consumers(target.name))
+        return await asyncio.gather(event, self.deps.reads.consumers(target.name))
 
     async def with_consumers(self, stream: Stream, raws: Sequence[Raw], *, absent: bool) -> Stream:
         """Return the stream with what its consumers show; `raws` is all that the server says of them.
@@ -157,7 +157,9 @@ class Inspector:
         """
         first_seen = None
         if absent or is_silent(raws):
-            first_seen = await self._ledger.tallies.first_sighting(stream.name, figures_of(raws), stream.observed_at)
+            first_seen = await self.deps.ledger.tallies.first_sighting(
+                stream.name, figures_of(raws), stream.observed_at
+            )
         return replace(stream, consumers=read_consumers(raws, first_seen))
 
     async def preview(self, snapshot: Snapshot, target: Target) -> Settlement:

@@ -8,7 +8,7 @@ acknowledgement of the former life cannot hit a new message, and its consumers s
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, replace
 from functools import partial
 
 import structlog
@@ -42,30 +42,29 @@ class Prepared:
     """Messages of the former life."""
 
 
+@dataclass(eq=False, repr=False)
 class Preparer:
-    """Prepares jobs. Raises JetStreamError and LedgerError beside NotPrepared."""
+    """Prepares jobs. Raises JetStreamError and LedgerError beside NotPrepared.
 
-    def __init__(
-        self, resources: Resources, judge: Inspector, lease_s: float, say: Callable[[str, str], Awaitable[object]]
-    ) -> None:
-        """`say` publishes a lifecycle event (job, status), and returns once it is stored."""
-        self._reads = resources.reads
-        self._effects = resources.effects
-        self._directory = resources.directory
-        self._companions = resources.companions
-        self._recorder = resources.recorder
-        self._judge = judge
-        self._exclusive = ExclusiveAccess(resources, judge, lease_s)
-        self._say = say
+    `say` publishes a lifecycle event (job, status), and returns once it is stored.
+    """
+
+    deps: Resources
+    judge: Inspector
+    lease_s: InitVar[float]
+    say: Callable[[str, str], Awaitable[object]]
+
+    def __post_init__(self, lease_s: float) -> None:
+        self._exclusive = ExclusiveAccess(self.deps, self.judge, lease_s)
 
     async def prepare(self, job_id: str, timeout_s: float) -> Prepared:
         """The job lives, and nothing of its former life is in its stream. Raises ValueError for an odd job id, too."""
-        self._directory.subject_of(job_id)
+        self.deps.directory.subject_of(job_id)
         names = sorted(await self._names(job_id))
         former = [await self._former_life(name, job_id) for name in names]
-        await self._say(job_id, LIVES)
-        topology = Topology(advisory_streams=await streams_of_advisories(self._reads))
-        snapshot = replace(await self._directory.ensure(), topology=topology)
+        await self.say(job_id, LIVES)
+        topology = Topology(advisory_streams=await streams_of_advisories(self.deps.reads))
+        snapshot = replace(await self.deps.directory.ensure(), topology=topology)
         try:
             async with asyncio.timeout(timeout_s):
                 done = [await self._prepare(snapshot, item) for item in former if item is not None]
@@ -73,25 +72,25 @@ class Preparer:
             raise NotPrepared(
                 f"a deletion of job {job_id}'s stream is still under way after {timeout_s:g} s: try again"
             ) from error
-        await self._companions.delete(snapshot.topology, job_id)
+        await self.deps.companions.delete(snapshot.topology, job_id)
         return next((item for item in done if item.stream), Prepared(job_id))
 
     async def _former_life(self, name: str, job_id: str) -> Stream | None:
         """Return the stream as it is before the job is said to live; None if there is none. Raises NotPrepared."""
         try:
-            stream = read_stream(await self._reads.stream_info(name), job_id)
+            stream = read_stream(await self.deps.reads.stream_info(name), job_id)
         except NotFound:
             return None
-        if self._judge.policy.is_protected(stream):
+        if self.judge.policy.is_protected(stream):
             raise NotPrepared(
                 f"stream {name} is protected, so it is not emptied: reactor unprotect {name}, then prepare again"
             )
         return stream
 
     async def _names(self, job_id: str) -> Collection[str]:
-        policy = self._judge.policy
+        policy = self.judge.policy
         if (names := policy.names_of(job_id)) is None:
-            names = frozenset(name for name in await self._reads.stream_names() if policy.job_id(name) == job_id)
+            names = frozenset(name for name in await self.deps.reads.stream_names() if policy.job_id(name) == job_id)
         elif not names:
             raise NotPrepared(f"no stream can belong to job {job_id!r}: {policy.pattern.pattern}")
         return names
@@ -109,7 +108,7 @@ class Preparer:
         is_same = (
             inspection.stream.created == former.created
         )  # one that was made since holds nothing of the former life
-        purged = await self._effects.purge_stream(name, former.last_seq) if is_same and former.last_seq else 0
-        await self._recorder.prepared(inspection.by_verdict(), purged)
+        purged = await self.deps.effects.purge_stream(name, former.last_seq) if is_same and former.last_seq else 0
+        await self.deps.recorder.prepared(inspection.by_verdict(), purged)
         log.info("stream prepared", stream=name, job_id=job_id, purged=purged)
         return Prepared(job_id, name, purged)

@@ -5,7 +5,7 @@ One call for each thing that happens, so that none of them can be forgotten.
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -31,25 +31,22 @@ BATCH = 1_000
 LATER = "found so at a later look"
 
 
+@dataclass(eq=False, repr=False)
 class Recorder:
-    """One process's. Methods that write into the audit raise LedgerError."""
+    """One process's. Methods that write into the audit raise LedgerError.
 
-    def __init__(
-        self,
-        audit: Audit,
-        announce: Announce,
-        actor: Actor,
-        clock: Callable[[], int],
-        observer: Observer = NULL_OBSERVER,
-    ) -> None:
-        """`announce` publishes and never fails; `actor` is this process in the audit, `clock` (ns) is for it."""
-        self._clock = clock
-        self._audit = audit
-        self._actor = actor
-        self._by, self._told = actor.by, actor.as_dict()
-        self._observer = observer
-        self._announce = announce
-        self._journal = Journal(actor.by)
+    `announce` publishes and never fails; `actor` is this process in the audit, `clock` (ns) is for it.
+    """
+
+    audit: Audit
+    announce: Announce
+    actor: Actor
+    clock: Callable[[], int]
+    observer: Observer = NULL_OBSERVER
+
+    def __post_init__(self) -> None:
+        self._by, self._told = self.actor.by, self.actor.as_dict()
+        self._journal = Journal(self.actor.by)
         self._own = dict[str, None]()
 
     def judged(self, *settlements: Settlement) -> None:
@@ -68,7 +65,7 @@ class Recorder:
         if len(self._own) > MAX_OWN:
             del self._own[next(iter(self._own))]
         with span("audit"):
-            return intent, await self._audit.intend(intent, made_of)
+            return intent, await self.audit.intend(intent, made_of)
 
     def _intent(self, settlement: Settlement, token: str) -> Intent:
         stream, record = settlement.stream, settlement.record
@@ -96,27 +93,27 @@ class Recorder:
 
     async def report(self, settlement: Settlement) -> None:
         """Say what would have been deleted, once for each stream."""
-        if await self._audit.report(self._intent(settlement, token="")):
-            self._observer.reported(settlement)
+        if await self.audit.report(self._intent(settlement, token="")):
+            self.observer.reported(settlement)
             self._journal.reported(settlement)
 
     async def prepared(self, settlement: Settlement, purged: int) -> None:
         """Say that a stream was emptied for a job that is started again."""
-        await self._audit.prepared(replace(self._intent(settlement, token=""), messages=purged))
+        await self.audit.prepared(replace(self._intent(settlement, token=""), messages=purged))
 
     async def ordered(self, what: str, stream: str = "", job_id: str = "", why: str = "") -> None:
         """Say what an operator has ordered: `paused`, `resumed`, `protected`, `unprotected`, `restored`."""
-        at = format_instant(self._clock())
-        await self._audit.ordered(what, Order(stream, job_id, why, self._actor.by, at, self._actor.as_dict()))
-        log.info(what, stream=stream or None, why=why or None, by=self._actor.person)
+        at = format_instant(self.clock())
+        await self.audit.ordered(what, Order(stream, job_id, why, self.actor.by, at, self.actor.as_dict()))
+        log.info(what, stream=stream or None, why=why or None, by=self.actor.person)
 
     async def afterwards(self, stream: str, what: str) -> None:
         """Say what has become of a stream that would have been deleted, if there is such a one."""
-        await self._audit.afterwards(stream, what, format_instant(self._clock()))
+        await self.audit.afterwards(stream, what, format_instant(self.clock()))
 
     async def reported(self) -> set[str]:
         """Return streams that would have been deleted, and of which nothing was heard since."""
-        return await self._audit.reported()
+        return await self.audit.reported()
 
     async def end(self, intent: Intent, settlement: Settlement) -> None:
         """Say what came of it, last of all to whoever listens for drained streams."""
@@ -126,7 +123,7 @@ class Recorder:
         with span("conclude"):
             proven = settlement.outcome is Outcome.DRAINED
             proof = f"barrier: its end is sequence {settlement.stream.last_seq}" if proven else ""
-            await self._audit.conclude(
+            await self.audit.conclude(
                 intent.stream,
                 intent.token,
                 settlement.outcome,
@@ -136,11 +133,11 @@ class Recorder:
             )
         await reach(Point.AUDITED, intent.stream)
         if settlement.outcome is Outcome.DRAINED:
-            await self._announce(f"reactor.drained.{intent.stream}", _outcome_event(intent))
+            await self.announce(f"reactor.drained.{intent.stream}", _outcome_event(intent))
 
     async def begun(self) -> Mapping[str, Intent]:
         """Return deletions that somebody began, and that are not accounted for yet; by stream."""
-        return await self._audit.open_intents()
+        return await self.audit.open_intents()
 
     async def ended_since(self, key: str) -> tuple[str, list[tuple[str, Outcome, str | None]]]:
         """Return deletions that have ended since then (ms, Redis's clock, or what came with the last answer).
@@ -150,7 +147,7 @@ class Recorder:
         ended, last = list[tuple[str, Outcome, str | None]](), ""
         while last != key:
             key = last or key
-            entries, last = await self._audit.since(key, BATCH)
+            entries, last = await self.audit.since(key, BATCH)
             ended += [
                 (item["stream"], Outcome(item["outcome"]), item.get("detail") or None)
                 for item in entries
@@ -160,7 +157,7 @@ class Recorder:
 
     async def account(self, settlement: Settlement) -> None:
         """Say what came of a deletion that somebody began and did not live to end, if there is one."""
-        if await self._audit.conclude(settlement.stream.name, None, settlement.outcome, LATER):
+        if await self.audit.conclude(settlement.stream.name, None, settlement.outcome, LATER):
             self._ended(settlement)
 
     async def failed(self, settlement: Settlement, at: int) -> None:
@@ -175,13 +172,13 @@ class Recorder:
             by=self._by,
             at=format_instant(at),
         )
-        self._observer.unfixable(settlement)
-        await self._audit.fail(failure)
+        self.observer.unfixable(settlement)
+        await self.audit.fail(failure)
         log.warning("unfixable", **failure.fields())
 
     def _ended(self, settlement: Settlement) -> None:
         """Once for each."""
-        self._observer.ended(settlement)
+        self.observer.ended(settlement)
         self._journal.ended(settlement)
 
 

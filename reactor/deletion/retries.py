@@ -1,7 +1,7 @@
 """What could not be settled is tried again: counted, and with growing pauses."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from reactor.core.backoff import backoff
 from reactor.core.model import Settlement
@@ -9,24 +9,26 @@ from reactor.deletion.recorder import Recorder
 from reactor.store.ledger import Ledger
 
 
+@dataclass(eq=False, repr=False)
 class Retries:
-    """Failed attempts in a row, by job. Methods raise LedgerError."""
+    """Failed attempts in a row, by job. Methods raise LedgerError.
 
-    def __init__(self, ledger: Ledger, recorder: Recorder, clock: Callable[[], int], max_attempts: int) -> None:
-        """After `max_attempts` in a row a job is left to the next full pass. `clock` (ns) is for the audit alone."""
-        self._ledger = ledger
-        self._recorder = recorder
-        self._clock = clock
-        self._max_attempts = max_attempts
+    After `max_attempts` in a row a job is left to the next full pass. `clock` (ns) is for the audit alone.
+    """
+
+    ledger: Ledger
+    recorder: Recorder
+    clock: Callable[[], int]
+    max_attempts: int
 
     async def count(self, settlement: Settlement) -> Settlement:
         """Count one more attempt; with its number, and when the next one is."""
-        attempt = await self._ledger.tallies.failed(settlement.stream.job_id)
-        retry_s = backoff(attempt) if attempt < self._max_attempts else None
+        attempt = await self.ledger.tallies.failed(settlement.stream.job_id)
+        retry_s = backoff(attempt) if attempt < self.max_attempts else None
         return replace(settlement, attempts=attempt, retry_s=retry_s)
 
     async def report(self, settlement: Settlement) -> Settlement:
         """Count one more attempt of something unfixable, and tell a person."""
         settlement = await self.count(settlement)
-        await self._recorder.failed(settlement, self._clock())
+        await self.recorder.failed(settlement, self.clock())
         return settlement

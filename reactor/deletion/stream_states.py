@@ -5,7 +5,7 @@ advisory adds what was made, and an event says what has become of the job since.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 from reactor.core.model import Coverage, Event, Malformed, Outcome, Reason, Record, Settlement, Stream
 from reactor.core.policy import Policy, decide
@@ -20,18 +20,20 @@ DELETED, RETRIED = "deleted", "retried"
 _WHOLE = Coverage(intact=True)
 
 
+@dataclass(eq=False, repr=False)
 class StreamStateUpdater:
-    """Methods raise LedgerError, and what they are given to ask with raises."""
+    """Methods raise LedgerError, and what they are given to ask with raises.
 
-    def __init__(self, ledger: Ledger, policy: Policy, recorder: Recorder, *, events_decide: bool = True) -> None:
-        """`policy` says how a stream stands with its job; `recorder` tells what becomes of what was only reported.
+    `policy` says how a stream stands with its job; `recorder` tells what becomes of what was only reported.
 
-        Where events do not decide, they say nothing of streams: a look does.
-        """
-        self._events_decide = events_decide
-        self._recorder = recorder
-        self._ledger = ledger
-        self._policy = policy
+    Where events do not decide, they say nothing of streams: a look does.
+    """
+
+    ledger: Ledger
+    policy: Policy
+    recorder: Recorder
+    _: KW_ONLY
+    events_decide: bool = True
 
     async def found(self, settlements: Iterable[Settlement], began: int | None = None) -> None:
         """By a look just now, or by a listing that `began` then (ms, Redis's clock)."""
@@ -40,50 +42,50 @@ class StreamStateUpdater:
             for item in settlements
             if item.reason is not Reason.PAUSED  # a zombie stays one
         }
-        await self._ledger.stream_states.put(found, began)
+        await self.ledger.stream_states.put(found, began)
 
     async def made(self, stream: str, job_id: str, created: int | None) -> None:
         """Its config and state are not known yet; its job may be."""
         made = Stream(stream, job_id, created or 0, created)
         await self.found([self._as_of(made, None)])  # first: whoever hears of the job from here on finds it there
-        if not self._events_decide:
+        if not self.events_decide:
             return
-        if record := (await self._ledger.records.read("", [job_id])).records.get(job_id):
+        if record := (await self.ledger.records.read("", [job_id])).records.get(job_id):
             await self.found([self._as_of(made, record)])
 
     async def deleted(self, stream: str) -> None:
         """By whomever."""
-        await self._ledger.stream_states.put({stream: None})
-        if not self._policy.deletes:
-            await self._recorder.afterwards(stream, DELETED)
+        await self.ledger.stream_states.put({stream: None})
+        if not self.policy.deletes:
+            await self.recorder.afterwards(stream, DELETED)
 
     async def passed(self, found: Iterable[Settlement], is_there: Callable[[str], Awaitable[bool]]) -> None:
         """A full pass has found these. Others are asked for: a listing may be older, or have missed them."""
-        if self._policy.deletes:
+        if self.policy.deletes:
             return
         there = {item.stream.name: item for item in found}
-        for stream in await self._recorder.reported():
+        for stream in await self.recorder.reported():
             if stream in there:
                 if there[stream].reason in _LIVES:
-                    await self._recorder.afterwards(stream, RETRIED)
+                    await self.recorder.afterwards(stream, RETRIED)
             elif not await is_there(stream):
-                await self._recorder.afterwards(stream, DELETED)
+                await self.recorder.afterwards(stream, DELETED)
 
     async def as_dict(self, events: Sequence[Event | Malformed]) -> None:
         """What the lifecycle events of jobs change for their streams, as far as those are known."""
-        if not self._events_decide:
+        if not self.events_decide:
             return
         words = {event.job_id: Record.of(event.word) for event in events if event.job_id is not None}
-        names = [name for job_id in words for name in self._policy.names_of(job_id) or ()]
-        known = await self._ledger.stream_states.of(names)
+        names = [name for job_id in words for name in self.policy.names_of(job_id) or ()]
+        known = await self.ledger.stream_states.of(names)
         now = [self._as_of(item.stream, words[item.stream.job_id].merged(item.record)) for item in known.values()]
         await self.found(now)
         for item in now:
             if known[item.stream.name].outcome is Outcome.WOULD_DRAIN and item.reason in _LIVES:
-                await self._recorder.afterwards(item.stream.name, RETRIED)
+                await self.recorder.afterwards(item.stream.name, RETRIED)
 
     def _as_of(self, stream: Stream, record: Record | None) -> Settlement:
-        return _judged(stream, record, self._policy)
+        return _judged(stream, record, self.policy)
 
 
 def as_of_now(found: Settlement, policy: Policy) -> Settlement:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import InitVar, dataclass
 from typing import TypeVar
 
 import structlog
@@ -20,36 +21,39 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@dataclass(eq=False, repr=False)
 class Throttle:
-    """The bounds of one process; the rate is one for all replicas."""
+    """The bounds of one process; the rate is one for all replicas.
 
-    def __init__(
-        self, at_once: int, turns: Turns | None = None, max_rate: float | None = None, pace: Pace | None = None
-    ) -> None:
-        """No more than `max_rate` drains a second begin, wherever they do; `pace` is that of the JetStream API."""
-        self.at_once = at_once
-        self._turns = turns
-        self._max_rate = max_rate
+    No more than `max_rate` drains a second begin, wherever they do; `pace` is that of the JetStream API.
+    """
+
+    at_once: int
+    turns: Turns | None = None
+    max_rate: float | None = None
+    pace: InitVar[Pace | None] = None
+
+    def __post_init__(self, pace: Pace | None) -> None:
         self._asking = asyncio.Lock()
-        self._room = Room(at_once, pace or Pace())
+        self._room = Room(self.at_once, pace or Pace())
 
     @property
     def is_limited(self) -> bool:
         """Whether a turn may have to be waited for."""
-        return self._max_rate is not None
+        return self.max_rate is not None
 
     async def turn(self) -> None:
         """Wait until one more may begin. Raises LedgerError."""
-        if self._turns is None or self._max_rate is None:
+        if self.turns is None or self.max_rate is None:
             return
         async with self._asking:
-            while wait_s := await self._turns.take(self._max_rate):  # noqa: ASYNC110  # other processes take turns, too
+            while wait_s := await self.turns.take(self.max_rate):  # noqa: ASYNC110  # other processes take turns, too
                 await asyncio.sleep(wait_s)
 
     def within(self, seconds: float) -> int:
         """Return how many may be taken, so that all of them begin in so much time."""
         most = self.at_once * ROUNDS
-        return min(most, max(1, int(self._max_rate * seconds))) if self._max_rate else most
+        return min(most, max(1, int(self.max_rate * seconds))) if self.max_rate else most
 
     async def each(self, items: Iterable[Item], work: Callable[[Item], Awaitable[Result]]) -> list[Result]:
         """Results in the order of the items. If one fails the others are still finished, then it is raised."""
@@ -61,19 +65,22 @@ class Throttle:
         return await each(items, handle, self.at_once)
 
 
+@dataclass(eq=False, repr=False)
 class Room:
     """How many may be at work at once: half as many whenever the API is slow, and bit by bit all again.
 
     An eighth of them is always let in: a server may be slow by itself, and zombies are to fall there, too.
+
+    All of them, to begin with.
     """
 
-    def __init__(self, most: int, pace: Pace) -> None:
-        """All of them, to begin with."""
-        self._most = most
-        self._least = max(1, most // LEAST)
-        self._pace = pace
+    most: int
+    pace: Pace
+
+    def __post_init__(self) -> None:
+        self._least = max(1, self.most // LEAST)
         self._seen = 0
-        self._limit = most
+        self._limit = self.most
         self._busy = 0
         self._freed = asyncio.Condition()
 
@@ -92,13 +99,13 @@ class Room:
 
     def _adapted(self) -> int:
         """Return the limit, looked at anew for every so many answers."""
-        if self._pace.answers - self._seen >= WINDOW // 2:
-            self._seen = self._pace.answers
+        if self.pace.answers - self._seen >= WINDOW // 2:
+            self._seen = self.pace.answers
             before = self._limit
-            grown = min(self._most, before + 1 + before // 4)
-            self._limit = max(self._least, before // 2) if self._pace.is_slow else grown
+            grown = min(self.most, before + 1 + before // 4)
+            self._limit = max(self._least, before // 2) if self.pace.is_slow else grown
             if self._limit < before:
-                p95_s = round(self._pace.p95_s, 3)
+                p95_s = round(self.pace.p95_s, 3)
                 log.info("JetStream answers slowly and is given room", p95_s=p95_s, at_once=self._limit)
         return self._limit
 

@@ -199,7 +199,7 @@ class JetStream(Connection):
             pending = info.num_pending or 0
             batch = await self.largest_batch(stream, info.name, batch)
             while pending:
-                deliveries = [read_delivery(msg) for msg in await subscription.fetch(batch, timeout=self._timeout)]
+                deliveries = [read_delivery(msg) for msg in await subscription.fetch(batch, timeout=self.timeout)]
                 if not deliveries:
                     raise Unreachable(f"stream {stream} was not read: the server refused a batch of {batch}")
                 pending = deliveries[-1].pending

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Answer = TypeVar("Answer")
@@ -10,16 +11,19 @@ UNDER_WAY = 4
 """Requests; more would share less."""
 
 
+@dataclass(eq=False, repr=False)
 class CoalescedRequest(Generic[Answer]):
     """Asks again only if somebody wants to know, and never gives anybody an answer older than the question.
 
     Whoever asks after a request was sent shares the next one: what happened just before the question may not be in the
     answer to an earlier one. A few may be under way, so that over a distance nobody waits for a whole one of others'.
+
+    `ask` makes the request; its errors are raised to all who share it.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[Answer]]) -> None:
-        """`ask` makes the request; its errors are raised to all who share it."""
-        self._ask = ask
+    ask: Callable[[], Awaitable[Answer]]
+
+    def __post_init__(self) -> None:
         self._turn = asyncio.Semaphore(UNDER_WAY)
         self._next: asyncio.Task[Answer] | None = None
 
@@ -32,4 +36,4 @@ class CoalescedRequest(Generic[Answer]):
     async def _send(self) -> Answer:
         async with self._turn:
             self._next = None
-            return await self._ask()
+            return await self.ask()

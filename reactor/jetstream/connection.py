@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import KW_ONLY, InitVar, dataclass, field
 from typing import Any
 
 import nats
@@ -70,31 +71,27 @@ class TolerantClient(Client):
             raise nats.errors.ConnectionClosedError from error
 
 
+@dataclass(eq=False, repr=False)
 class Connection:
-    """JetStream over a connection of its own. Requests raise the errors of `errors`."""
+    """JetStream over a connection of its own. Requests raise the errors of `errors`.
 
-    def __init__(
-        self,
-        options: Mapping[str, Any],
-        *,
-        domain: str | None = None,
-        buffered: bool = True,
-        timeout: float = REQUEST_TIMEOUT_S,
-        on_error: ErrorCallback = lambda _: None,
-        pace: Pace | None = None,
-    ) -> None:
-        """`options` are nats-py's for `connect`.
+    `options` are nats-py's for `connect`.
 
-        With `buffered=False` the connection never holds a request back to send it later: once broken it is thrown
-        away, and the next request opens a new one. So a deletion that was given up cannot happen after a reconnect.
-        """
-        self._options = options
+    With `buffered=False` the connection never holds a request back to send it later: once broken it is thrown
+    away, and the next request opens a new one. So a deletion that was given up cannot happen after a reconnect.
+    """
+
+    options: Mapping[str, Any]
+    _: KW_ONLY
+    domain: InitVar[str | None] = None
+    buffered: bool = True
+    timeout: float = REQUEST_TIMEOUT_S
+    on_error: ErrorCallback = lambda _: None
+    pace: Pace = field(default_factory=Pace)
+    """How quickly requests about single streams are answered."""
+
+    def __post_init__(self, domain: str | None) -> None:
         self._prefix = f"$JS.{domain}.API" if domain else "$JS.API"
-        self._buffered = buffered
-        self._timeout = timeout
-        self._on_error = on_error
-        self.pace = pace or Pace()
-        """How quickly requests about single streams are answered."""
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
         self._last_error = ""
@@ -129,7 +126,7 @@ class Connection:
         client, self._refusal, self._refused = self.make_client(), None, 0
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S) as self._opening:
-                await client.connect(**self._options, **self._lifetime())
+                await client.connect(**self.options, **self._lifetime())
         except (TimeoutError, OSError, nats.errors.Error) as error:
             with suppress(Exception):  # half-open: whatever it says on the way out is not the reason
                 await client.close()
@@ -149,20 +146,20 @@ class Connection:
 
     def _lifetime(self) -> Raw:
         heard = {"error_cb": self._heard, "disconnected_cb": self._broken, "ping_interval": PING_INTERVAL_S}
-        if self._buffered:
+        if self.buffered:
             return heard | {"max_reconnect_attempts": -1, "reconnect_time_wait": 1}
         return heard | {"allow_reconnect": False, "pending_size": 0}
 
     async def _heard(self, error: Exception) -> None:
         """The server's asynchronous errors. A missing permission shows only here; the request itself just hangs."""
         self._last_error = str(error) or type(error).__name__
-        self._on_error(self._last_error)
+        self.on_error(self._last_error)
         if self._opening is not None and "authorization" in self._last_error.lower():
             self._refusal = self._last_error  # the server then hangs up, which is no news
             self._opening.reschedule(0)
         elif self._opening is not None and self._client is None and isinstance(error, OSError):
             self._refused += 1  # where there never was a connection, trying each server once will do
-            if self._refused >= len(self._options["servers"]):
+            if self._refused >= len(self.options["servers"]):
                 self._opening.reschedule(0)
         if violation := _VIOLATION.search(self._last_error):
             if violation[1].lower() in self._trying:
@@ -234,9 +231,9 @@ class Connection:
             try:
                 await attempt(client)
                 for _ in range(2):  # nats-py sends a ping past what it buffers, so only the second is surely behind
-                    await client.flush(int(self._timeout))
+                    await client.flush(int(self.timeout))
             except TimeoutError as error:
-                raise Unanswered(f"no answer to a ping in {self._timeout:g} s") from error
+                raise Unanswered(f"no answer to a ping in {self.timeout:g} s") from error
             except nats.errors.Error as error:
                 raise Unreachable(str(error)) from error
             finally:
@@ -252,14 +249,14 @@ class Connection:
         if task:
             asking[task] = subject
         try:
-            return (await client.request(subject, body, timeout=self._timeout, headers=headers)).data
+            return (await client.request(subject, body, timeout=self.timeout, headers=headers)).data
         except asyncio.CancelledError:
             if task is None or task not in self._failed:
                 raise
             task.uncancel()
             raise self._failed.pop(task) from None
         except TimeoutError as error:  # nats-py's own is one, too
-            raise Unanswered(f"no answer to {subject} in {self._timeout:g} s") from error
+            raise Unanswered(f"no answer to {subject} in {self.timeout:g} s") from error
         except nats.errors.NoRespondersError as error:
             message = "nobody answers: JetStream is off for this account, or the domain is wrong"
             raise NobodyThere(message) from error
@@ -273,7 +270,7 @@ class Connection:
 
     async def context(self) -> JetStreamContext:
         """nats-py's own view of this connection, for publishing and consuming. Raises Unreachable."""
-        return (await self.connect()).jetstream(prefix=self._prefix, timeout=self._timeout)
+        return (await self.connect()).jetstream(prefix=self._prefix, timeout=self.timeout)
 
 
 def answered(data: bytes) -> Raw:

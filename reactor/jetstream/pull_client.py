@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import nats.errors
@@ -54,6 +55,7 @@ class _Context(JetStreamContext):
         return EagerPull(await super().pull_subscribe(*args, **options), self._hearing)
 
 
+@dataclass(eq=False, repr=False)
 class EagerPull:
     """nats-py's pull subscription, as FastStream's batch subscriber should find it.
 
@@ -62,24 +64,26 @@ class EagerPull:
     pause and a word to `hearing` instead of thousands of requests a second. What this leans on in FastStream is
     `BatchPullStreamSubscriber._consume_pull`, whose second fetch asks for the rest of a batch:
     https://github.com/ag2ai/faststream/blob/main/faststream/nats/subscriber/usecases/stream_pull_subscriber.py
+
+    `hearing` is told when messages are asked for, and when the consumer is lost.
     """
 
-    def __init__(self, subscription: JetStreamContext.PullSubscription, hearing: SubscriberConnection) -> None:
-        """`hearing` is told when messages are asked for, and when the consumer is lost."""
-        self._subscription = subscription
-        self._hearing = hearing
+    subscription: JetStreamContext.PullSubscription
+    hearing: SubscriberConnection
+
+    def __post_init__(self) -> None:
         self._batch = 0
         self._limit: int | None = None
         """How many messages the server lets us ask for at once, once that is known."""
 
     async def fetch(self, batch: int, timeout: float | None) -> list[Msg]:  # noqa: ASYNC109  # nats-py's signature
         """Fetch messages. Raises nats-py's TimeoutError if there are none."""
-        self._hearing.asked_at = time.monotonic()
+        self.hearing.asked_at = time.monotonic()
         self._batch = max(self._batch, batch)
         if batch < self._batch:  # the subscriber has a part in hand
             raise nats.errors.TimeoutError
         try:
-            messages = await self._subscription.fetch(min(batch, self._limit or batch), timeout)
+            messages = await self.subscription.fetch(min(batch, self._limit or batch), timeout)
             if messages:
                 return messages
             self._limit = await self._largest(batch)
@@ -88,20 +92,20 @@ class EagerPull:
             raise nats.errors.TimeoutError from None
         except (nats.errors.Error, nats.js.errors.Error) as error:
             log.warning("subscriber lost its consumer", error=str(error))
-            self._hearing.lost.set()
+            self.hearing.lost.set()
             await asyncio.sleep(LOST_REST_S)
             raise nats.errors.TimeoutError from None
 
     async def _largest(self, batch: int) -> int:
         """Return what the server allows, which has just answered nothing (409) to more than that."""
-        info = await self._subscription.consumer_info()
-        limit = await self._hearing.largest_batch(info.stream_name, info.name, batch)
+        info = await self.subscription.consumer_info()
+        limit = await self.hearing.largest_batch(info.stream_name, info.name, batch)
         log.warning("the server limits how many messages may be asked for at once", limit=limit)
         return limit
 
     async def unsubscribe(self) -> None:
         """Stop receiving; no error where the connection is gone."""
         try:
-            await self._subscription.unsubscribe()
+            await self.subscription.unsubscribe()
         except nats.errors.Error as error:
             log.debug("unsubscribe failed", error=str(error))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
 
 from reactor.core.model import Coverage, DirectoryStatus, Record
 from reactor.core.policy import by_directory
@@ -15,15 +15,13 @@ from reactor.store.records import Reading
 AT_ONCE = 32
 
 
+@dataclass(eq=False, repr=False)
 class ExternalDirectory(Directory):
     """As the directory of events, whose records are overruled."""
 
+    jobs: JobDirectory = field(kw_only=True)
+    """Is asked for every verdict."""
     decides = True
-
-    def __init__(self, jobs: JobDirectory, *args: Any, **options: Any) -> None:  # noqa: ANN401  # as Directory's
-        """`jobs` is asked for every verdict."""
-        super().__init__(*args, **options)
-        self._jobs = jobs
 
     async def take_snapshot(self, caught_up_to: int | None = None) -> Snapshot:
         """As of the events; without a lifecycle stream, for which there may be no room, the directory is enough."""
@@ -47,7 +45,7 @@ class ExternalDirectory(Directory):
         self, jobs: Mapping[str, tuple[Record | None, int]], coverage: Coverage
     ) -> Mapping[str, JobAssessment]:
         """Return what the job system says now of each job (with its record, and the server's time at the look)."""
-        answer = await self._jobs.ask(list(jobs))
+        answer = await self.jobs.ask(list(jobs))
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def settle(job_id: str, record: Record | None, now: int) -> JobAssessment:
@@ -58,7 +56,7 @@ class ExternalDirectory(Directory):
             vouched = Coverage(intact=coverage.intact, since=0, gap=None if coverage.intact else coverage.gap)
             async with slots:
                 since = await self._since(job_id, told, now)
-            return JobAssessment(by_directory(record, told, since, now, self._policy), vouched, told)
+            return JobAssessment(by_directory(record, told, since, now, self.policy), vouched, told)
 
         settled = await asyncio.gather(*(settle(job_id, *rest) for job_id, rest in jobs.items()))
         return dict(zip(jobs, settled, strict=True))
@@ -69,4 +67,4 @@ class ExternalDirectory(Directory):
             return now
         if told.ended_at is not None:
             return min(told.ended_at, now)
-        return await self._ledger.tallies.first_sighting(f"job:{job_id}", told.status, now)
+        return await self.ledger.tallies.first_sighting(f"job:{job_id}", told.status, now)

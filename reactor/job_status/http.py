@@ -6,6 +6,7 @@ no other host gets to see the credentials.
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -20,23 +21,27 @@ MAX_BYTES = 1 << 20
 """Of an answer about one job."""
 
 
+@dataclass(eq=False, repr=False)
 class HttpDirectory:
-    """Asks an API."""
+    """Asks an API.
 
-    def __init__(
-        self, url: str, *, status: str, ended_at: str | None, authorization: str | None, timeout_s: float, at_once: int
-    ) -> None:
-        """`url` holds `{job_id}`; `status` and `ended_at` are JSON pointers (RFC 6901) into the answer.
+    `url` holds `{job_id}`; `status` and `ended_at` are JSON pointers (RFC 6901) into the answer.
 
-        `authorization` is the whole value of that header.
-        """
-        self._url = url
-        self._status = status
-        self._ended_at = ended_at
-        self._timeout_s = timeout_s
+    `authorization` is the whole value of that header.
+    """
+
+    url: str
+    _: KW_ONLY
+    status: str
+    ended_at: str | None
+    authorization: InitVar[str | None]
+    timeout_s: float
+    at_once: InitVar[int]
+
+    def __post_init__(self, authorization: str | None, at_once: int) -> None:
         self._slots = asyncio.Semaphore(at_once)
         self._client = httpx.AsyncClient(
-            timeout=timeout_s,
+            timeout=self.timeout_s,
             limits=httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once),
             headers={"Accept": "application/json", "Accept-Encoding": "identity"}
             | ({"Authorization": authorization} if authorization else {}),
@@ -53,21 +58,21 @@ class HttpDirectory:
     async def _one(self, job_id: str) -> DirectoryStatus | str | None:
         """Return what it says; None for absence, and why it cannot tell."""
         try:
-            async with self._slots, asyncio.timeout(self._timeout_s):
-                code, body = await self._get(self._url.replace("{job_id}", quote(job_id, safe="")))
+            async with self._slots, asyncio.timeout(self.timeout_s):
+                code, body = await self._get(self.url.replace("{job_id}", quote(job_id, safe="")))
             if code == ABSENT:
                 return None
             if code != FOUND:
                 return f"it answered {code}"
             answer = read_json(body)
         except TimeoutError:
-            return f"its answer took longer than {self._timeout_s:g} s"
+            return f"its answer took longer than {self.timeout_s:g} s"
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             return str(error) or type(error).__name__
-        status = _at(answer, self._status)
+        status = _at(answer, self.status)
         if not isinstance(status, str) or not status.strip():
-            return f"its answer has no status at {self._status}"
-        return DirectoryStatus(status.strip(), time_told(_at(answer, self._ended_at) if self._ended_at else None))
+            return f"its answer has no status at {self.status}"
+        return DirectoryStatus(status.strip(), time_told(_at(answer, self.ended_at) if self.ended_at else None))
 
     async def _get(self, url: str) -> tuple[int, bytes]:
         """Return code and body. Raises ValueError for a body that is compressed or too large, and httpx's errors."""

@@ -7,7 +7,7 @@ from it; else it is rebuilt from the stream, and until then nobody is called mis
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import structlog
 
@@ -80,35 +80,29 @@ class Snapshot:
         return bool(self.lifecycle.stream)
 
 
+@dataclass(eq=False, repr=False)
 class Directory:
-    """The ledger, vouched for. Methods raise JetStreamError and LedgerError."""
+    """The ledger, vouched for. Methods raise JetStreamError and LedgerError.
+
+    `source` is the lifecycle stream; `durable` the consumer whose acks count as "written down".
+
+    `note` is told at each `ensure` whether the ledger is whole: what it lacks, or None.
+    """
 
     decides = False
     """Whether the job system's own word is asked: then a job that no event was heard of may be judged one by one."""
 
-    def __init__(
-        self,
-        js: JetStream,
-        ledger: Ledger,
-        policy: Policy,
-        *,
-        template: SubjectTemplate,
-        source: Source,
-        durable: str,
-        note: Callable[[str | None], None] = lambda _: None,
-    ) -> None:
-        """`source` is the lifecycle stream; `durable` the consumer whose acks count as "written down".
+    js: JetStream
+    ledger: Ledger
+    policy: Policy
+    _: KW_ONLY
+    template: SubjectTemplate
+    source: Source
+    durable: str
+    note: Callable[[str | None], None] = lambda _: None
 
-        `note` is told at each `ensure` whether the ledger is whole: what it lacks, or None.
-        """
-        self._js = js
-        self._ledger = ledger
-        self._policy = policy
-        self._template = template
-        self._source = source
-        self._durable = durable
-        self._note = note
-        self._gone = f"lifecycle stream {source.stream} is gone"
+    def __post_init__(self) -> None:
+        self._gone = f"lifecycle stream {self.source.stream} is gone"
         self._end = CoalescedRequest(self._ask_end)
 
     async def take_snapshot(self, caught_up_to: int | None = None) -> Snapshot:
@@ -116,15 +110,15 @@ class Directory:
 
         Events after `caught_up_to` need not be read yet: under steady traffic some always are on their way.
         """
-        lifecycle = await read_lifecycle(self._js, self._source, self._durable)
-        reading = await self._ledger.records.read(lifecycle.identity)
+        lifecycle = await read_lifecycle(self.js, self.source, self.durable)
+        reading = await self.ledger.records.read(lifecycle.identity)
         lost = not reading.intact or await self._has_missed(lifecycle, reading)
         caught_up = caught_up_to is not None and lifecycle.ack_floor >= caught_up_to
         return Snapshot(lifecycle, lost, 0 if caught_up else lifecycle.behind)
 
     async def read_jobs(self, snapshot: Snapshot, job_ids: Sequence[str] = ()) -> JobReading:
         """Return what is known of these jobs now, and what the absence of one means."""
-        reading = await self._ledger.records.read(snapshot.lifecycle.identity, job_ids)
+        reading = await self.ledger.records.read(snapshot.lifecycle.identity, job_ids)
         return self._coverage(snapshot, reading), reading.records
 
     async def lease_and_read_job(
@@ -134,7 +128,7 @@ class Directory:
 
         Raises LeaseLost if the lease that this one is taken under is held no longer.
         """
-        reading = await self._ledger.records.lease_and_read(lease, snapshot.lifecycle.identity, job_id, under)
+        reading = await self.ledger.records.lease_and_read(lease, snapshot.lifecycle.identity, job_id, under)
         return None if reading is None else (self._coverage(snapshot, reading), reading.records)
 
     async def last_event(self, snapshot: Snapshot, job_id: str) -> Record | None:
@@ -144,11 +138,11 @@ class Directory:
         the ledger has not read yet. So what is not known to be in the ledger is read, too.
         """
         try:
-            subject = self._template.of(job_id)
+            subject = self.template.of(job_id)
         except ValueError:
             return None  # no message can ever have had this subject
         try:
-            message = await self._js.last_message(self._source.stream, subject)
+            message = await self.js.last_message(self.source.stream, subject)
             unread = [] if message is None else await self._unread(snapshot, subject, message.seq)
         except NotFound as error:
             raise Unreachable(self._gone) from error
@@ -156,14 +150,14 @@ class Directory:
 
     def subject_of(self, job_id: str) -> str:
         """Return the subject of a job's events. Raises ValueError if no message can have it."""
-        return self._template.of(job_id)
+        return self.template.of(job_id)
 
     async def words_on(self, job_id: str) -> list[StatusEvent]:
         """Return all that the lifecycle stream still holds on a job, in its order."""
         words, seq = list[StatusEvent](), 1
         with suppress(ValueError):  # no message can ever have had its subject
-            subject = self._template.of(job_id)
-            while len(words) < WORDS and (message := await self._js.next_message(self._source.stream, subject, seq)):
+            subject = self.template.of(job_id)
+            while len(words) < WORDS and (message := await self.js.next_message(self.source.stream, subject, seq)):
                 words.append(self._read(message).word)
                 seq = message.seq + 1
         return words
@@ -181,7 +175,7 @@ class Directory:
 
     async def _ask_end(self) -> tuple[str, int]:
         try:
-            raw = await self._js.stream_info(self._source.stream)
+            raw = await self.js.stream_info(self.source.stream)
         except NotFound as error:
             raise Unreachable(self._gone) from error
         return identity_of(raw), raw["state"]["last_seq"]
@@ -191,7 +185,7 @@ class Directory:
         unread: list[StoredMessage] = []
         seq = snapshot.lifecycle.ack_floor + 1
         while seq < end:
-            message = await self._js.next_message(self._source.stream, subject, seq)
+            message = await self.js.next_message(self.source.stream, subject, seq)
             if message is None or message.seq >= end:
                 break
             unread.append(message)
@@ -215,42 +209,42 @@ class Directory:
         ForeignLedger where the ledger is not that of the lifecycle stream with this identity.
         """
         read = tuple(self._read(message) for message in messages)
-        entries = [(e.job_id, e.word, due_at(e.word, self._policy)) for e in read if e.job_id is not None]
+        entries = [(e.job_id, e.word, due_at(e.word, self.policy)) for e in read if e.job_id is not None]
         readable = sum(isinstance(event, Event) for event in read)
-        grace = self._policy.terminal_grace
-        return BatchResult(read, await self._ledger.records.apply(identity, entries, readable=readable, grace=grace))
+        grace = self.policy.terminal_grace
+        return BatchResult(read, await self.ledger.records.apply(identity, entries, readable=readable, grace=grace))
 
     async def ensure(self) -> Snapshot:
         """Look around, and rebuild the ledger where it has lost history. It may stay lost: try again later."""
-        if garbage := await self._ledger.records.tidy():
+        if garbage := await self.ledger.records.tidy():
             log.warning("Redis held what reactor did not write; it was taken away", keys=garbage)
         snapshot = await self.take_snapshot()
-        self._note(LOST if snapshot.lost else None)
+        self.note(LOST if snapshot.lost else None)
         if snapshot.lost:
             snapshot = await self._rebuild(snapshot)
-            self._note(LOST if snapshot.lost else None)
+            self.note(LOST if snapshot.lost else None)
         return snapshot
 
     async def _rebuild(self, snapshot: Snapshot) -> Snapshot:
         """Replay the whole lifecycle stream; idempotent, beside events that arrive meanwhile."""
         lease = Lease("rebuild", REBUILD_LEASE_S)
-        if not await self._ledger.leases.take(lease):
+        if not await self.ledger.leases.take(lease):
             return snapshot
         lifecycle = snapshot.lifecycle
         try:
-            await self._ledger.records.begin_rebuild(lifecycle.identity, lease.token)
-            async for messages in self._js.replay(self._source.stream, self._template.wildcard):
+            await self.ledger.records.begin_rebuild(lifecycle.identity, lease.token)
+            async for messages in self.js.replay(self.source.stream, self.template.wildcard):
                 await self.take(lifecycle.identity, messages)
-                await self._ledger.leases.renew(lease)
-            done = await self._ledger.records.complete_rebuild(lease.token, lifecycle.since, lifecycle.last_seq)
+                await self.ledger.leases.renew(lease)
+            done = await self.ledger.records.complete_rebuild(lease.token, lifecycle.since, lifecycle.last_seq)
         finally:
-            await self._ledger.leases.release(lease)
+            await self.ledger.leases.release(lease)
         after = await self.take_snapshot()
         return replace(after, lost=after.lost or not done)
 
     def _read(self, message: StoredMessage) -> Event | Malformed:
         return read_event(
-            self._template, message.subject, message.data, seq=message.seq, published_at=message.published_at
+            self.template, message.subject, message.data, seq=message.seq, published_at=message.published_at
         )
 
     async def _has_missed(self, lifecycle: Lifecycle, reading: Reading) -> bool:
@@ -259,18 +253,18 @@ class Directory:
             return True
         if reading.applied >= lifecycle.ack_floor:
             return False
-        missed = await self._js.next_message(self._source.stream, self._template.wildcard, reading.applied + 1)
+        missed = await self.js.next_message(self.source.stream, self.template.wildcard, reading.applied + 1)
         return missed is not None and missed.seq <= lifecycle.ack_floor
 
     def _coverage(self, snapshot: Snapshot, reading: Reading) -> Coverage:
         if snapshot.lost or not reading.intact:
             return Coverage(intact=False, gap=LOST)
         if not reading.events:
-            gap = f"no lifecycle event was ever heard: does the job system publish on {self._template.template}?"
+            gap = f"no lifecycle event was ever heard: does the job system publish on {self.template.template}?"
             return Coverage(intact=True, gap=gap)
         if snapshot.behind:
             return Coverage(intact=True, gap=f"{snapshot.behind} lifecycle events are not read yet")
         if reading.since is None:
-            gap = f"stream {self._source.stream} held no event when the ledger was built, so absence proves nothing"
+            gap = f"stream {self.source.stream} held no event when the ledger was built, so absence proves nothing"
             return Coverage(intact=True, gap=gap)
         return Coverage(intact=True, since=reading.since)

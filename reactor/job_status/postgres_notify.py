@@ -5,6 +5,7 @@ A hint to look, like an advisory: what was told while nobody listened is found b
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, cast
 
 from asyncpg.exceptions import InterfaceError, PostgresError
@@ -21,13 +22,17 @@ MOST = 10_000
 _Away = (OSError, TimeoutError, SQLAlchemyError, PostgresError, InterfaceError)
 
 
+@dataclass(eq=False, repr=False)
 class Notifications:
-    """One channel, over a connection of its own."""
+    """One channel, over a connection of its own.
 
-    def __init__(self, engine: AsyncEngine, channel: str) -> None:
-        """Nothing is heard before the first `wait`."""
-        self._engine = engine
-        self._channel = channel
+    Nothing is heard before the first `wait`.
+    """
+
+    engine: AsyncEngine
+    channel: str
+
+    def __post_init__(self) -> None:
         self._connection: AsyncConnection | None = None
         self._heard = asyncio.Queue[str | None](MOST)
         """None: the connection has ended."""
@@ -44,11 +49,11 @@ class Notifications:
             raise ListenError(str(error) or type(error).__name__) from error
 
     async def _listen(self) -> None:
-        self._connection = await self._engine.connect()
+        self._connection = await self.engine.connect()
         driver = await _driver(self._connection)
         self._heard = asyncio.Queue(MOST)
         driver.add_termination_listener(self._end)
-        await driver.add_listener(self._channel, self._hear)
+        await driver.add_listener(self.channel, self._hear)
 
     def _end(self, _connection: object) -> None:
         with suppress(asyncio.QueueFull):  # then it is found out once the queue is empty

@@ -6,6 +6,7 @@ unknown: an error, a time-out, a row that was not asked for, two rows that disag
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,17 +28,25 @@ _NO_VALUE = "invalid input for query argument"
 _UNREADABLE = "its row cannot be read"
 
 
+@dataclass(eq=False, repr=False)
 class SqlDirectory:
-    """Asks a table."""
+    """Asks a table.
 
-    def __init__(self, url: str, query: str, *, timeout_s: float, channel: str | None = None) -> None:
-        """`query` takes `:ids` and gives the columns `id` and `status`, and `ended_at` if it likes.
+    `query` takes `:ids` and gives the columns `id` and `status`, and `ended_at` if it likes.
 
-        Raises DirectoryConfigError if the URL names no driver that there is.
-        """
+    Raises DirectoryConfigError if the URL names no driver that there is.
+    """
+
+    url: InitVar[str]
+    query: InitVar[str]
+    _: KW_ONLY
+    timeout_s: float
+    channel: InitVar[str | None] = None
+
+    def __post_init__(self, url: str, query: str, channel: str | None) -> None:
         try:
             self._engine = create_async_engine(
-                url, pool_size=CONNECTIONS, max_overflow=1, pool_timeout=timeout_s, pool_pre_ping=True
+                url, pool_size=CONNECTIONS, max_overflow=1, pool_timeout=self.timeout_s, pool_pre_ping=True
             )
         except (SQLAlchemyError, NoSuchModuleError, ImportError, ValueError, TypeError) as error:
             raise DirectoryConfigError(
@@ -45,7 +54,6 @@ class SqlDirectory:
             ) from error
         self._listener = self._listening_on(channel) if channel else None
         self._query = text(query).bindparams(bindparam("ids", expanding=True))
-        self._timeout_s = timeout_s
         self._as_numbers: bool | None = None
         """Whether the database compares the ids with numbers; None before it was found out."""
 
@@ -123,7 +131,7 @@ class SqlDirectory:
         return await self._select(_numbers(ids) or [NEVER] if self._as_numbers else ids)
 
     async def _select(self, values: Sequence[int | str]) -> tuple[set[str], Sequence[Row[Any]]]:
-        async with asyncio.timeout(self._timeout_s), self._engine.connect() as connection:
+        async with asyncio.timeout(self.timeout_s), self._engine.connect() as connection:
             await self._bound(connection)
             result = await connection.execute(self._query, {"ids": list(values)})
             return set(result.keys()), result.all()
@@ -133,7 +141,7 @@ class SqlDirectory:
         match connection.dialect.name:
             case "postgresql":
                 await connection.execute(text("SET TRANSACTION READ ONLY"))
-                milliseconds = int(self._timeout_s * 1000)
+                milliseconds = int(self.timeout_s * 1000)
                 await connection.execute(text(f"SET LOCAL statement_timeout = {milliseconds}"))
             case "sqlite":
                 await connection.execute(text("PRAGMA query_only = ON"))

@@ -6,6 +6,7 @@ another job of the same question, or one that was found before and is asked for 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from reactor.job_status.protocol import Answer, JobDirectory, Listener
 
@@ -15,25 +16,29 @@ NO_JOB = "-1"
 """A job that cannot exist."""
 
 
+@dataclass(eq=False, repr=False)
 class WitnessedDirectory:
-    """A job directory whose absences have a witness."""
+    """A job directory whose absences have a witness.
 
-    def __init__(self, jobs: JobDirectory, canary: str | None) -> None:
-        """`canary` is a job that must be found for any absence to count; None: any job that is found will do."""
-        self._jobs = jobs
-        self._canary = canary
-        self._witness = canary
+    `canary` is a job that must be found for any absence to count; None: any job that is found will do.
+    """
+
+    jobs: JobDirectory
+    canary: str | None
+
+    def __post_init__(self) -> None:
+        self._witness = self.canary
 
     @property
     def has_canary(self) -> bool:
         """Whether a job is set that must be found."""
-        return self._canary is not None
+        return self.canary is not None
 
     async def ask(self, job_ids: Sequence[str]) -> Answer:
         """Ask for all of these. Never raises; an absence without a witness is unknown, with the reason."""
         chunks = [job_ids[first : first + CHUNK] for first in range(0, len(job_ids), CHUNK)]
-        answers = [await self._jobs.ask(chunk) for chunk in chunks]
-        if self._canary is None:
+        answers = [await self.jobs.ask(chunk) for chunk in chunks]
+        if self.canary is None:
             found = next((job for answer in answers for job in answer.found), None)
             self._witness = found or self._witness
         witnessed = [await self._witnessed(*item) for item in zip(chunks, answers, strict=True)]
@@ -44,41 +49,41 @@ class WitnessedDirectory:
 
     async def _witnessed(self, asked: Sequence[str], answer: Answer) -> Answer:
         absent = [job for job in asked if job not in answer.found and job not in answer.unknown]
-        if not absent or (self._canary is None and answer.found) or self._canary in answer.found:
+        if not absent or (self.canary is None and answer.found) or self.canary in answer.found:
             return answer
         if self._witness is None:
             return Answer(answer.found, {**answer.unknown, **dict.fromkeys(absent, _unwitnessed(absent))})
-        again = await self._jobs.ask([*absent, self._witness])
+        again = await self.jobs.ask([*absent, self._witness])
         found = {job: told for job, told in again.found.items() if job in asked}
         unknown = {job: why for job, why in again.unknown.items() if job in asked}
         if self._witness not in again.found:
-            why = again.unknown.get(self._witness) or _without(self._witness, is_canary=self._canary is not None)
-            self._witness = self._canary  # the job that stood for it may be gone by now
+            why = again.unknown.get(self._witness) or _without(self._witness, is_canary=self.canary is not None)
+            self._witness = self.canary  # the job that stood for it may be gone by now
             unknown |= {job: why for job in absent if job not in found}
         return Answer({**answer.found, **found}, {**answer.unknown, **unknown})
 
     async def faults(self) -> list[str]:
         """Return what is wrong with how the directory answers, for the doctor: nothing if all is well."""
         faults = []
-        asked = [NO_JOB, *([self._canary] if self._canary else [])]
-        answer = await self._jobs.ask(asked)
-        if self._canary and self._canary not in answer.found:
-            faults.append(answer.unknown.get(self._canary) or _without(self._canary, is_canary=True))
+        asked = [NO_JOB, *([self.canary] if self.canary else [])]
+        answer = await self.jobs.ask(asked)
+        if self.canary and self.canary not in answer.found:
+            faults.append(answer.unknown.get(self.canary) or _without(self.canary, is_canary=True))
         if NO_JOB in answer.found:
             faults.append(f"it finds job {NO_JOB}, which cannot exist, with status {answer.found[NO_JOB].status}")
         return faults
 
     async def check(self) -> None:
         """Raises DirectoryConfigError if asking cannot work."""
-        await self._jobs.check()
+        await self.jobs.check()
 
     def listener(self) -> Listener | None:
         """Return who tells of changes, if there is somebody."""
-        return self._jobs.listener()
+        return self.jobs.listener()
 
     async def close(self) -> None:
         """Give all connections back."""
-        await self._jobs.close()
+        await self.jobs.close()
 
 
 def _unwitnessed(absent: Sequence[str]) -> str:

@@ -1,5 +1,7 @@
 """What an operator may order from the page: the same as by command, with who asks and why."""
 
+from dataclasses import dataclass
+
 from reactor.backups.store import Backup
 from reactor.core.policy import Policy
 from reactor.deletion.inspection import Target
@@ -14,50 +16,49 @@ PATIENCE_S = 60.0
 """How long a deletion under way is waited out while somebody looks at a page."""
 
 
+@dataclass(eq=False, repr=False)
 class Orders:
-    """Methods raise NoJobStream, NoSuchStream, ProvisionError, JetStreamError and LedgerError beside what is theirs."""
+    """Methods raise NoJobStream, NoSuchStream, ProvisionError, JetStreamError and LedgerError beside what is theirs.
 
-    def __init__(
-        self, resources: Resources, policy: Policy, protector: Protector, restorer: Restorer, past: DeletedStreams
-    ) -> None:
-        """`policy` knows job streams by their names."""
-        self._pause_gate = resources.pause_gate
-        self._recorder = resources.recorder
-        self._policy = policy
-        self._protector = protector
-        self._restorer = restorer
-        self._past = past
+    `policy` knows job streams by their names.
+    """
+
+    deps: Resources
+    policy: Policy
+    protector: Protector
+    restorer: Restorer
+    past: DeletedStreams
 
     async def pause(self, who: str, why: str) -> None:
         """Nobody deletes anything, until it is resumed."""
-        await self._pause_gate.declare()
-        await self._pause_gate.pause(who, why, None)
-        await self._recorder.ordered("paused", why=_by(who, why))
+        await self.deps.pause_gate.declare()
+        await self.deps.pause_gate.pause(who, why, None)
+        await self.deps.recorder.ordered("paused", why=_by(who, why))
 
     async def resume(self, who: str, why: str) -> None:
         """Deleting goes on."""
-        await self._pause_gate.declare()
-        await self._pause_gate.resume(who)
-        await self._recorder.ordered("resumed", why=_by(who, why))
+        await self.deps.pause_gate.declare()
+        await self.deps.pause_gate.resume(who)
+        await self.deps.recorder.ordered("resumed", why=_by(who, why))
 
     async def protect(self, name: str, who: str, why: str, *, protected: bool) -> None:
         """Keep a stream, or judge it again. Raises NotProtected."""
         target = Target(name, self._job_of(name))
         try:
-            await self._protector.protect(target, PATIENCE_S, protected=protected, why=_by(who, why))
+            await self.protector.protect(target, PATIENCE_S, protected=protected, why=_by(who, why))
         except NotFound as error:
-            raise NoSuchStream(await self._past.of(name, target.job_id)) from error
+            raise NoSuchStream(await self.past.of(name, target.job_id)) from error
 
     async def restore(self, name: str, who: str, why: str) -> Restored:
         """Under its own name. Raises NotRestored and BackupCorrupt."""
         job_id = self._job_of(name)
-        if (done := await bring_back(self._past, self._restorer, name, why=_by(who, why))) is None:
-            raise NoSuchStream(await self._past.of(name, job_id))
+        if (done := await bring_back(self.past, self.restorer, name, why=_by(who, why))) is None:
+            raise NoSuchStream(await self.past.of(name, job_id))
         return done
 
     def _job_of(self, name: str) -> str:
-        if (job_id := self._policy.job_id(name)) is None:
-            raise NoJobStream(name, self._policy)
+        if (job_id := self.policy.job_id(name)) is None:
+            raise NoJobStream(name, self.policy)
         return job_id
 
 

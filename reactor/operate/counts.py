@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 from reactor.core.model import SECOND, Outcome, Settlement
 from reactor.core.policy import Policy, fell_due
@@ -34,13 +35,17 @@ _UNCOUNTED: Counts = {
 """Before the first full pass nobody knows."""
 
 
+@dataclass(eq=False, repr=False)
 class StreamCounts:
-    """One process's. Methods raise LedgerError."""
+    """One process's. Methods raise LedgerError.
 
-    def __init__(self, stream_states: StreamStateStore, policy: Policy) -> None:
-        """Nothing is counted yet."""
-        self._standings = stream_states
-        self._policy = policy
+    Nothing is counted yet.
+    """
+
+    stream_states: StreamStateStore
+    policy: Policy
+
+    def __post_init__(self) -> None:
         self._counting = asyncio.Lock()
         self._counts = _UNCOUNTED
         self._word = ""
@@ -51,7 +56,7 @@ class StreamCounts:
 
     async def rows(self) -> list[Settlement]:
         """Return every job stream, in the order of their names."""
-        rows = [as_of_now(found, self._policy) async for found in self._standings.all()]
+        rows = [as_of_now(found, self.policy) async for found in self.stream_states.all()]
         return sorted(rows, key=lambda item: item.stream.name)
 
     async def counts(self) -> Counts:
@@ -59,7 +64,7 @@ class StreamCounts:
         async with self._counting:
             age_s = time.monotonic() - self._counted_at
             if age_s > max(FRESH_S, SHARE * self._took_s):
-                word, since = await self._standings.state()
+                word, since = await self.stream_states.state()
                 if word != self._word or age_s > min(RECOUNT_S, self._next_due_s):
                     self._counts = _UNCOUNTED if since is None else await self._count()
                     self._word = word
@@ -70,11 +75,11 @@ class StreamCounts:
         began = time.monotonic()
         verdicts, reasons = Counter[str](dict.fromkeys(_VERDICTS.values(), 0)), Counter[str]()
         oldest_s, soonest_s = None, float("inf")
-        async for found in self._standings.all():
-            item = as_of_now(found, self._policy)
+        async for found in self.stream_states.all():
+            item = as_of_now(found, self.policy)
             verdicts[_VERDICTS[item.outcome]] += 1
             reasons[item.reason.value] += 1
-            due = fell_due(item.stream, item.record, self._policy) if item.outcome is Outcome.WOULD_DRAIN else None
+            due = fell_due(item.stream, item.record, self.policy) if item.outcome is Outcome.WOULD_DRAIN else None
             if item.outcome is Outcome.WAITING and item.until is not None and item.until > item.stream.observed_at:
                 soonest_s = min(soonest_s, (item.until - item.stream.observed_at) / SECOND)
             if due is not None:

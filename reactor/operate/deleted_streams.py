@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from reactor.backups.store import Backup, BackupStore
@@ -16,21 +17,22 @@ from reactor.store.audit import Audit
 _DELETED = {Outcome.DRAINED.value, Outcome.ALREADY_GONE.value}
 
 
+@dataclass(eq=False, repr=False)
 class DeletedStreams:
-    """Methods raise JetStreamError and LedgerError."""
+    """Methods raise JetStreamError and LedgerError.
 
-    def __init__(self, resources: Resources, audit: Audit, backup_store: BackupStore) -> None:
-        """`shelf` has this machine's backups."""
-        self._directory = resources.directory
-        self._clock = resources.clock
-        self._audit = audit
-        self._backup_store = backup_store
+    `shelf` has this machine's backups.
+    """
+
+    deps: Resources
+    audit: Audit
+    backup_store: BackupStore
 
     async def of(self, name: str, job_id: str) -> Gone:
         """Return all that is known of a stream that is not there."""
-        trail = await self._audit.newest(AUDIT_ENTRIES)
+        trail = await self.audit.newest(AUDIT_ENTRIES)
         entries = [entry for entry in trail if entry["stream"] == name]
-        words = await self._directory.words_on(job_id)
+        words = await self.deps.directory.words_on(job_id)
         deletion = next((entry for entry in entries if entry.get("outcome") in _DELETED), None)
         known = "deleted" if deletion else "heard_of" if entries or words else "never_heard_of"
         events = [
@@ -43,7 +45,7 @@ class DeletedStreams:
             job_id=job_id,
             verdict=Outcome.ALREADY_GONE.value if known == "deleted" else "no_stream",
             known=known,
-            at=format_instant(self._clock()),
+            at=format_instant(self.deps.clock()),
             sentence=self._sentence(name, job_id, deletion, begins, words),
             restorable=await self._restorable(name, entries),
             timeline=sorted([*events, *acts], key=lambda item: item["at"]),
@@ -72,12 +74,12 @@ class DeletedStreams:
 
     async def backup_of(self, name: str) -> Backup | None:
         """Return the newest one of that stream on this machine."""
-        backups = await asyncio.to_thread(self._backup_store.backups)
+        backups = await asyncio.to_thread(self.backup_store.backups)
         return next((item for item in backups if item.manifest.stream == name), None)
 
     async def recipe_of(self, name: str) -> Recipe | None:
         """Return how to make it again without its messages, where the audit still knows."""
-        return _recipe([entry for entry in await self._audit.newest(AUDIT_ENTRIES) if entry["stream"] == name])
+        return _recipe([entry for entry in await self.audit.newest(AUDIT_ENTRIES) if entry["stream"] == name])
 
 
 def _recipe(entries: Sequence[Entry]) -> Recipe | None:

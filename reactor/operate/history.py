@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import cast
 
 from reactor.core.model import AUDIT_ENTRIES, Outcome
@@ -14,25 +15,29 @@ STILL_THERE = "still there"
 DAY_CHARS = len("2026-01-31")
 
 
+@dataclass(eq=False, repr=False)
 class Trail:
-    """The audit trail, asked. Methods raise LedgerError."""
+    """The audit trail, asked. Methods raise LedgerError.
 
-    def __init__(self, audit: Audit) -> None:
-        """Nothing is written here."""
-        self._audit = audit
+    Nothing is written here.
+    """
+
+    audit: Audit
+
+    def __post_init__(self) -> None:
         self._reading = asyncio.Lock()
         self._key = "0"
         self._drained: deque[Entry] = deque(maxlen=AUDIT_ENTRIES)
 
     async def history(self, limit: int) -> History:
         """Return what came of deletions, and what failed; newest first."""
-        entries = await self._audit.newest(min(2 * limit, AUDIT_ENTRIES))
+        entries = await self.audit.newest(min(2 * limit, AUDIT_ENTRIES))
         return {"entries": [_public(entry) for entry in entries if entry["phase"] != "intent"][:limit]}
 
     async def would_drain(self, limit: int) -> WouldDrains:
         """Return what report mode would have deleted, and what has become of it; newest first."""
         rows = dict[tuple[str, str], WouldDrain]()
-        for entry in reversed(await self._audit.newest(AUDIT_ENTRIES)):
+        for entry in reversed(await self.audit.newest(AUDIT_ENTRIES)):
             key = entry["stream"], entry.get("created", "")
             if entry["phase"] == "would_drain":
                 rows[key] = _would_drain(entry)
@@ -51,9 +56,9 @@ class Trail:
     async def entries_since(self, key: str) -> tuple[str, list[Entry]]:
         """History since an entry's key, oldest first, and the key to ask with next; an empty one stands for now."""
         if not key:
-            newest = await self._audit.newest(1)
+            newest = await self.audit.newest(1)
             return (newest[0]["key"] if newest else "0"), []
-        entries, last = await self._audit.since(key, 100)
+        entries, last = await self.audit.since(key, 100)
         return last, [_public(item) for item in entries if item["phase"] != "intent"]
 
     async def leaks(self) -> Leaks:
@@ -71,14 +76,14 @@ class Trail:
     async def drains(self) -> Collection[Entry]:
         """Return every deletion that is still in it, oldest first. What was read once is not read again."""
         async with self._reading:
-            if not await self._audit.holds(self._key):  # nothing was read yet, or it is another trail
+            if not await self.audit.holds(self._key):  # nothing was read yet, or it is another trail
                 self._key = "0"
                 self._drained.clear()
-            entries, last = await self._audit.since(self._key, BATCH)
+            entries, last = await self.audit.since(self._key, BATCH)
             while last != self._key:
                 self._drained.extend(item for item in entries if item.get("outcome") == Outcome.DRAINED.value)
                 self._key = last
-                entries, last = await self._audit.since(self._key, BATCH)
+                entries, last = await self.audit.since(self._key, BATCH)
             return tuple(self._drained)
 
 

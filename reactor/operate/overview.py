@@ -3,7 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import InitVar, dataclass, replace
 from importlib.metadata import version
 
 from reactor.core.explain import changes, sentence, would_be
@@ -58,23 +58,22 @@ class NoSuchStream(Exception):
         self.gone = gone
 
 
+@dataclass(eq=False, repr=False)
 class Overview:
-    """All resources are handed in. Methods raise JetStreamError and LedgerError."""
+    """All resources are handed in. Methods raise JetStreamError and LedgerError.
 
-    def __init__(self, resources: Resources, judge: Inspector, audit: Audit, past: DeletedStreams) -> None:
-        """`judge` explains single streams, `past` those that are not there."""
-        self._reads = resources.reads
-        self._directory = resources.directory
-        self._ledger = resources.ledger
-        self._clock = resources.clock
-        self._rights = resources.rights
-        self._pause_gate = resources.pause_gate
-        self._judge = judge
-        self._policy = judge.policy
+    `judge` explains single streams, `past` those that are not there.
+    """
+
+    deps: Resources
+    judge: Inspector
+    audit: InitVar[Audit]
+    past: DeletedStreams
+
+    def __post_init__(self, audit: Audit) -> None:
         self.trail = Trail(audit)
-        self.past = past
-        self._census = StreamCounts(resources.ledger.stream_states, judge.policy)
-        self._started_at = self._clock()
+        self._census = StreamCounts(self.deps.ledger.stream_states, self.judge.policy)
+        self._started_at = self.deps.clock()
         self._points: deque[Point] = deque(maxlen=STEPS)
         self._last_seqs: deque[int] = deque(maxlen=2)
         """If the lifecycle stream ended when it was looked at, the older one first."""
@@ -83,57 +82,57 @@ class Overview:
     @property
     def paused(self) -> str | None:
         """Why nothing is deleted by this process, if that is so."""
-        return self._rights.paused
+        return self.deps.rights.paused
 
     async def pause(self) -> Pause | None:
         """Return the operator's pause that stands; in report mode there is nothing to pause."""
-        return await self._pause_gate.active_pause() if self._policy.deletes else None
+        return await self.deps.pause_gate.active_pause() if self.judge.policy.deletes else None
 
     def now(self) -> str:
         """By this process's clock, for whoever looks on."""
-        return format_instant(self._clock())
+        return format_instant(self.deps.clock())
 
     async def reach(self) -> None:
         """Raises where NATS or Redis is away, or the lifecycle stream or its durable is gone."""
-        await self._directory.take_snapshot()
+        await self.deps.directory.take_snapshot()
 
     async def streams(self) -> Streams:
         """Return every job stream with its verdict, as last found."""
-        last, rows = await self._ledger.passes.last(), await self._census.rows()
+        last, rows = await self.deps.ledger.passes.last(), await self._census.rows()
         return {
-            "at": format_instant(self._clock()),
+            "at": format_instant(self.deps.clock()),
             "error": last["error"] if last else None,
-            "streams": [describe(item, self._policy) for item in rows],
+            "streams": [describe(item, self.judge.policy) for item in rows],
         }
 
     async def status(self) -> Status:
         """Return one screen's worth: counts, ledger, queue, the last full pass."""
         measures, drained = await self.measure(), await self.trail.drains()
-        today = format_instant(self._clock())[:DAY_CHARS]
+        today = format_instant(self.deps.clock())[:DAY_CHARS]
         last = measures["last_reconcile"]
         return {
             **measures,
-            "action": "delete" if self._policy.deletes else "report",
-            "would_drain": None if self._policy.deletes else await self.trail.report_mode_totals(),
+            "action": "delete" if self.judge.policy.deletes else "report",
+            "would_drain": None if self.judge.policy.deletes else await self.trail.report_mode_totals(),
             "drained_today": sum(entry["at"].startswith(today) for entry in drained),
             "bytes_reclaimed": sum(entry.get("size", 0) for entry in drained),
             "version": version("jetstream-reactor"),
             "started_at": format_instant(self._started_at),
             "deletes_paused": self.paused,
             "breaker": last["breaker"] if last else None,
-            "due": await self._ledger.due.count(),
-            "next_due_s": await self._ledger.due.next_due(),
+            "due": await self.deps.ledger.due.count(),
+            "next_due_s": await self.deps.ledger.due.next_due(),
             "dead_letters": await self._dead_letter_count(),
         }
 
     async def measure(self) -> Measures:
         """Return what all replicas see alike: streams by verdict, ledger, the last full pass."""
         counts, snapshot = await self._census.counts(), await self._look_around()
-        coverage, _ = await self._directory.read_jobs(snapshot)
-        last_pass, pause = await self._ledger.passes.last(), await self.pause()
+        coverage, _ = await self.deps.directory.read_jobs(snapshot)
+        last_pass, pause = await self.deps.ledger.passes.last(), await self.pause()
         return {
             **counts,
-            "at": format_instant(self._clock()),
+            "at": format_instant(self.deps.clock()),
             "error": last_pass["error"] if last_pass else None,
             "coverage": {
                 "complete": coverage.intact and coverage.gap is None,
@@ -147,7 +146,7 @@ class Overview:
 
     async def _look_around(self) -> Snapshot:
         """Take a snapshot that forgives unread events of the last moment: some always are on their way."""
-        snapshot = await self._directory.take_snapshot(self._last_seqs[0] if self._last_seqs else None)
+        snapshot = await self.deps.directory.take_snapshot(self._last_seqs[0] if self._last_seqs else None)
         if time.monotonic() - self._looked_at > FRESH_S:
             self._last_seqs.append(snapshot.lifecycle.last_seq)
             self._looked_at = time.monotonic()
@@ -155,7 +154,7 @@ class Overview:
 
     async def _dead_letter_count(self) -> int:
         try:
-            return int((await self._reads.stream_info(DEAD_LETTERS))["state"]["messages"])
+            return int((await self.deps.reads.stream_info(DEAD_LETTERS))["state"]["messages"])
         except NotFound:
             return 0
 
@@ -172,10 +171,10 @@ class Overview:
     async def _point(self) -> Point:
         """How it is now, with what was drained since the point before; all of the last day where there is none."""
         last = self.last_point
-        since = last["at"] if last else format_instant(self._clock() - int(STEPS * STEP_S) * SECOND)
+        since = last["at"] if last else format_instant(self.deps.clock() - int(STEPS * STEP_S) * SECOND)
         drained = Counter(entry["reason"] for entry in await self.trail.drains() if entry["at"] > since)
         verdicts = (await self._census.counts())["verdicts"]  # empty if nobody has looked yet
-        return {"at": format_instant(self._clock()), "verdicts": verdicts, "drained": dict(drained)}
+        return {"at": format_instant(self.deps.clock()), "verdicts": verdicts, "drained": dict(drained)}
 
     async def sample(self) -> float:
         """Remember one point; seconds until the next one. The first time, what was drained before comes back."""
@@ -187,7 +186,7 @@ class Overview:
 
     async def _points_of_the_past(self) -> list[Point]:
         """Of the last day, as the audit tells it: drains, and nothing of verdicts."""
-        first = format_instant(self._clock() - int(STEPS * STEP_S) * SECOND)
+        first = format_instant(self.deps.clock() - int(STEPS * STEP_S) * SECOND)
         minutes = dict[str, Counter[str]]()
         for entry in await self.trail.drains():
             if entry["at"] > first:
@@ -196,18 +195,18 @@ class Overview:
 
     async def explain(self, name: str) -> Explanation:
         """Return the verdict on one stream now, with the evidence. Raises NoJobStream and NoSuchStream."""
-        job_id = self._policy.job_id(name)
+        job_id = self.judge.policy.job_id(name)
         if job_id is None:
-            raise NoJobStream(name, self._policy)
-        snapshot = await self._directory.take_snapshot()
+            raise NoJobStream(name, self.judge.policy)
+        snapshot = await self.deps.directory.take_snapshot()
         snapshot = replace(snapshot, topology=await self._topology(snapshot, name))
         try:
-            inspection = await self._judge.inspect(snapshot, Target(name, job_id))
-            consumers = await self._reads.consumers(name)
+            inspection = await self.judge.inspect(snapshot, Target(name, job_id))
+            consumers = await self.deps.reads.consumers(name)
         except NotFound as error:
             raise NoSuchStream(await self.past.of(name, job_id)) from error
-        deliveries = await self._ledger.tallies.deliveries(job_id)
-        guards = guards_of(inspection.stream, inspection.record, self._policy)
+        deliveries = await self.deps.ledger.tallies.deliveries(job_id)
+        guards = guards_of(inspection.stream, inspection.record, self.judge.policy)
         pause = await self.pause() if isinstance(inspection.verdict, Drain) else None
         found = (
             paused(inspection, pause)
@@ -215,7 +214,7 @@ class Overview:
             else with_source_name(inspection.by_verdict(), await self._named(inspection, snapshot))
         )
         return {
-            **describe(found, self._policy),
+            **describe(found, self.judge.policy),
             "at": format_instant(inspection.stream.observed_at),
             "sentence": (
                 would_be(inspection.stream, pause)
@@ -234,20 +233,20 @@ class Overview:
         """With the names of those who source it, if that is what matters."""
         if inspection.verdict.reason is not Reason.NOT_FENCEABLE:
             return snapshot.topology
-        return topology_of((await self._reads.list_streams()).configs())
+        return topology_of((await self.deps.reads.list_streams()).configs())
 
     async def _topology(self, snapshot: Snapshot, name: str) -> Topology:
         """As the last full pass has shown it, or by a listing where there was none of late."""
-        known = await self._ledger.topology_cache.among(snapshot.lifecycle.identity, [name], 0)
+        known = await self.deps.ledger.topology_cache.among(snapshot.lifecycle.identity, [name], 0)
         return (
             Topology(known[0], advisory_streams=known[1])
             if known
-            else topology_of((await self._reads.list_streams()).configs())
+            else topology_of((await self.deps.reads.list_streams()).configs())
         )
 
     def _evidence(self, inspection: Inspection, consumers: Sequence[Raw], deliveries: dict[str, int]) -> Evidence:
         coverage, record, event = inspection.coverage, inspection.record, inspection.event
-        disputed = record if record is not None and self._policy.is_disputed(record) else None
+        disputed = record if record is not None and self.judge.policy.is_disputed(record) else None
         told = inspection.directory_status
         return {
             "directory": (

@@ -1,6 +1,7 @@
 """Protection: a word in a stream's own metadata, by which no replica ever drains it."""
 
 import asyncio
+from dataclasses import InitVar, dataclass
 
 from reactor.core.stream_info import max_age_off, protected_config
 from reactor.deletion.exclusive import ExclusiveAccess, StaysFenced
@@ -12,16 +13,19 @@ class NotProtected(Exception):
     """It is as it was: says why."""
 
 
+@dataclass(eq=False, repr=False)
 class Protector:
-    """Protects streams, and takes protection away."""
+    """Protects streams, and takes protection away.
 
-    def __init__(self, resources: Resources, judge: Inspector, lease_s: float) -> None:
-        """`lease_s` is the time for one stream."""
-        self._effects = resources.effects
-        self._directory = resources.directory
-        self._ledger = resources.ledger
-        self._recorder = resources.recorder
-        self._exclusive = ExclusiveAccess(resources, judge, lease_s)
+    `lease_s` is the time for one stream.
+    """
+
+    deps: Resources
+    judge: InitVar[Inspector]
+    lease_s: InitVar[float]
+
+    def __post_init__(self, judge: Inspector, lease_s: float) -> None:
+        self._exclusive = ExclusiveAccess(self.deps, judge, lease_s)
         self.max_age_off: int | None = None
         """Of the last stream, if it was restored: the `max_age` (ns) that it had, and that stays off."""
 
@@ -35,12 +39,12 @@ class Protector:
             if inspection.stream.protected is protected:
                 return False
             self.max_age_off = max_age_off(inspection.raw["config"])
-            await self._effects.update_stream(protected_config(inspection.raw["config"], protected=protected))
+            await self.deps.effects.update_stream(protected_config(inspection.raw["config"], protected=protected))
             return True
 
         try:
             async with asyncio.timeout(timeout_s):
-                changed = await self._exclusive.run(await self._directory.take_snapshot(), target, work)
+                changed = await self._exclusive.run(await self.deps.directory.take_snapshot(), target, work)
         except StaysFenced as error:
             raise NotProtected(str(error)) from error
         except TimeoutError as error:
@@ -48,7 +52,9 @@ class Protector:
                 f"a deletion of {target.name} is still under way after {timeout_s:g} s: try again"
             ) from error
         if changed and not protected:
-            await self._ledger.due.schedule({target.job_id: 0.0})  # nothing else would tell the sweeper of it
+            await self.deps.ledger.due.schedule({target.job_id: 0.0})  # nothing else would tell the sweeper of it
         if changed:
-            await self._recorder.ordered("protected" if protected else "unprotected", target.name, target.job_id, why)
+            await self.deps.recorder.ordered(
+                "protected" if protected else "unprotected", target.name, target.job_id, why
+            )
         return changed

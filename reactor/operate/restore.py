@@ -48,14 +48,16 @@ def _told(how: str, why: str) -> str:
     return f"{how}; {why}" if why else how
 
 
+@dataclass(eq=False, repr=False)
 class Restorer:
-    """Methods raise JetStreamError and LedgerError beside NotRestored and BackupCorrupt."""
+    """Methods raise JetStreamError and LedgerError beside NotRestored and BackupCorrupt.
 
-    def __init__(self, js: JetStream, recorder: Recorder, scratch: Scratch | None = None) -> None:
-        """`js` may be busy for a while; `scratch` makes a server for what this one does not take as it is."""
-        self._js = js
-        self._recorder = recorder
-        self._scratch = scratch
+    `js` may be busy for a while; `scratch` makes a server for what this one does not take as it is.
+    """
+
+    js: JetStream
+    recorder: Recorder
+    scratch: Scratch | None = None
 
     async def from_backup(self, backup: Backup, name: str, why: str = "") -> Restored:
         """With messages, consumers and what they have acknowledged."""
@@ -65,7 +67,7 @@ class Restorer:
         how = f"from {backup.folder}"
         if lacking is None:
             try:
-                await restore(self._js, unfinished(config, CONSUMERS), description["state"], backup.chunks())
+                await restore(self.js, unfinished(config, CONSUMERS), description["state"], backup.chunks())
             except Refused as error:
                 if name == manifest.stream:
                     raise NotRestored(
@@ -75,18 +77,18 @@ class Restorer:
         if lacking == MESSAGES:
             await self._replay(backup, config)
             how = f"{how}, message by message"
-        await make_consumers(self._js, name, await self._lacking(name, manifest.consumers))
+        await make_consumers(self.js, name, await self._lacking(name, manifest.consumers))
         return await self._done(config, manifest.job_id, 0, _told(how, why))
 
     async def _replay(self, backup: Backup, config: Raw) -> None:
         name, was = config["name"], backup.manifest.stream
-        if self._scratch is None:
+        if self.scratch is None:
             raise NotRestored(
                 f"the server does not take the backup of {was} back under another name: reactor restore can"
             )
         try:
-            async with self._scratch() as scratch:
-                await replay(scratch, self._js, config, backup.description(), backup.chunks())
+            async with self.scratch() as scratch:
+                await replay(scratch, self.js, config, backup.description(), backup.chunks())
         except (Refused, NotReplayed) as error:
             raise NotRestored(
                 f"the backup of {was} could not be brought back as {name}, or not all of it: {error}"
@@ -96,8 +98,8 @@ class Restorer:
         """Empty, with its consumers: its sequences go on, so that nobody's late acknowledgement hits a new message."""
         config, lacking = await self._free(recipe.config, name)
         if lacking is None:
-            await self._js.create_stream(unfinished(config, CONSUMERS) | {"first_seq": recipe.last_seq + 1})
-        await make_consumers(self._js, name, await self._lacking(name, recipe.consumers))
+            await self.js.create_stream(unfinished(config, CONSUMERS) | {"first_seq": recipe.last_seq + 1})
+        await make_consumers(self.js, name, await self._lacking(name, recipe.consumers))
         how = _told(f"without its {recipe.messages} messages", why)
         return await self._done(config, recipe.job_id, recipe.messages, how)
 
@@ -108,7 +110,7 @@ class Restorer:
         """
         lacking = None
         with suppress(NotFound):
-            there = await self._js.stream_info(name)
+            there = await self.js.stream_info(name)
             if (lacking := lacks(there["config"])) is None:
                 messages = f"{there['state']['messages']} messages"
                 raise NotRestored(
@@ -116,7 +118,7 @@ class Restorer:
                 )
         renamed, taken = name != config["name"], dict[str, list[str]]()
         for subject in config.get("subjects") or []:
-            if others := await self._js.stream_names(subject) - {name}:
+            if others := await self.js.stream_names(subject) - {name}:
                 taken[subject] = sorted(others)
         if taken and not renamed:
             subject, owners = next(iter(taken.items()))
@@ -125,19 +127,19 @@ class Restorer:
         return restored_config(config) | {"name": name} | own, lacking
 
     async def _lacking(self, name: str, consumers: Sequence[Raw]) -> list[Raw]:
-        there = await self._js.consumer_names(name)
+        there = await self.js.consumer_names(name)
         return [item for item in consumers if item["name"] not in there]
 
     async def _done(self, config: Raw, job_id: str, lost: int, how: str) -> Restored:
         """Take the mark of what is unfinished away: from here on it is whole."""
         sealed = config.get("sealed")  # it takes no mark, and no update
-        info = await (self._js.stream_info(config["name"]) if sealed else self._js.update_stream(config))
-        await self._recorder.ordered("restored", config["name"], job_id, how)
+        info = await (self.js.stream_info(config["name"]) if sealed else self.js.update_stream(config))
+        await self.recorder.ordered("restored", config["name"], job_id, how)
         return Restored(
             stream=config["name"],
             job_id=job_id,
             subjects=config.get("subjects") or [],
             messages=info["state"]["messages"],
             lost=lost,
-            consumers=sorted(await self._js.consumer_names(config["name"])),
+            consumers=sorted(await self.js.consumer_names(config["name"])),
         )

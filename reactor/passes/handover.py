@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from reactor.core.model import Outcome, Settlement
 from reactor.deletion.resources import Resources
@@ -21,14 +21,17 @@ ASKED = 500
 UNSETTLED = "in the due queue, and not settled before the pass ended"
 
 
+@dataclass(eq=False, repr=False)
 class Handover:
-    """Methods raise LedgerError."""
+    """Methods raise LedgerError.
 
-    def __init__(self, resources: Resources, stop: asyncio.Event) -> None:
-        """`stop` ends the waiting."""
-        self._ledger = resources.ledger
-        self._recorder = resources.recorder
-        self._stop = stop
+    `stop` ends the waiting.
+    """
+
+    deps: Resources
+    stop: asyncio.Event
+
+    def __post_init__(self) -> None:
         self._key = "0"
         self._absent = set[str]()
 
@@ -37,10 +40,10 @@ class Handover:
         if not zombies:
             return []
         self._key = str(began)
-        await self._ledger.due.schedule({item.stream.job_id: 0.0 for item in zombies})
+        await self.deps.ledger.due.schedule({item.stream.job_id: 0.0 for item in zombies})
         left, settled = {item.stream.name: item for item in zombies}, dict[str, Settlement]()
         moved_at = time.monotonic()
-        while left and not self._stop.is_set() and time.monotonic() - moved_at < STALLED_S:
+        while left and not self.stop.is_set() and time.monotonic() - moved_at < STALLED_S:
             news = await self._news(left)
             for name in news:
                 del left[name]
@@ -48,15 +51,15 @@ class Handover:
                 settled |= news
                 moved_at = time.monotonic()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), LOOK_S)
+                await asyncio.wait_for(self.stop.wait(), LOOK_S)
         settled |= {name: replace(item, outcome=Outcome.WAITING, detail=UNSETTLED) for name, item in left.items()}
         return [settled[item.stream.name] for item in zombies]
 
     async def _news(self, left: Mapping[str, Settlement]) -> dict[str, Settlement]:
         """What came of some of these. A deletion is heard of before it is accounted for: so absence counts twice."""
         asked = list(left)[:ASKED]
-        standing = await self._ledger.stream_states.of(asked)
-        self._key, ended = await self._recorder.ended_since(self._key)
+        standing = await self.deps.ledger.stream_states.of(asked)
+        self._key, ended = await self.deps.recorder.ended_since(self._key)
         news = {name: item for name, item in standing.items() if item.outcome is not Outcome.WOULD_DRAIN}
         for name, outcome, detail in ended:
             if name in left:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, replace
 from typing import Any
 
 import structlog
@@ -66,44 +66,31 @@ def ignore_progress(_done: int, _total: int) -> None:
     """For a pass that nobody watches."""
 
 
+@dataclass(eq=False, repr=False)
 class Reconciler:
-    """One pass at a time."""
+    """One pass at a time.
 
-    def __init__(
-        self,
-        resources: Resources,
-        judge: Inspector,
-        drainer: Drainer,
-        breaker: Breaker,
-        catch_up: Callable[[], Awaitable[object]],
-    ) -> None:
-        """`catch_up` consumes what the durable has pending."""
-        self._reads = resources.reads
-        self._directory = resources.directory
-        self._ledger = resources.ledger
-        self._companions = resources.companions
-        self._rights = resources.rights
-        self._pause_gate = resources.pause_gate
-        self._recorder = resources.recorder
-        self._retries = resources.retries
-        self._stream_states = resources.stream_states
-        self._throttle = resources.throttle
-        self._clock = resources.clock
-        self._judge = judge
-        self._policy = judge.policy
-        self._drainer = drainer
-        self._breaker = breaker
-        self._reviewer = Reviewer(resources, judge, catch_up)
+    `catch_up` consumes what the durable has pending.
+    """
+
+    deps: Resources
+    judge: Inspector
+    drainer: Drainer
+    breaker: Breaker
+    catch_up: InitVar[Callable[[], Awaitable[object]]]
+
+    def __post_init__(self, catch_up: Callable[[], Awaitable[object]]) -> None:
+        self._reviewer = Reviewer(self.deps, self.judge, catch_up)
 
     async def run(self, options: PassOptions, progress: Progress = ignore_progress) -> Report:
         """Run one pass and return its report; an outage is in the report's `error`, never an exception."""
-        started_at, start = self._clock(), time.monotonic()
-        report = Report((), self._policy, options.dry_run, started_at, 0.0)
+        started_at, start = self.deps.clock(), time.monotonic()
+        report = Report((), self.judge.policy, options.dry_run, started_at, 0.0)
         try:
             review = await self._unless_stopped(options, self._review(options.only))
             breaker = self._check_breaker(review.judged)
             breaker = None if options.override_breaker else breaker
-            pause = await self._pause_gate.active_pause() if self._policy.deletes else None
+            pause = await self.deps.pause_gate.active_pause() if self.judge.policy.deletes else None
             hold = _hold(breaker, pause, options)
             found = _found(review)
             if not options.dry_run:
@@ -132,7 +119,7 @@ class Reconciler:
         if options.dry_run or options.only:
             return report
         try:
-            await self._ledger.passes.remember(json.dumps(report.summary()))
+            await self.deps.ledger.passes.remember(json.dumps(report.summary()))
         except LedgerError as error:
             return report if report.error else replace(report, error=describe_outage(error), away=True)
         return report
@@ -142,10 +129,10 @@ class Reconciler:
     ) -> None:
         """What follows from the settlements: deletions that others began, companions, the journal."""
         settled = {item.stream.name for item in review.judged if item.needs_settling}
-        await self._drainer.account_for_begun(review.snapshot, settled)
-        if not options.only and self._policy.deletes and not pause:
+        await self.drainer.account_for_begun(review.snapshot, settled)
+        if not options.only and self.judge.policy.deletes and not pause:
             await self._sweep_companions(review)
-        self._recorder.judged(*settlements)
+        self.deps.recorder.judged(*settlements)
 
     async def _unless_stopped(self, options: PassOptions, work: Coroutine[Any, Any, Review]) -> Review:
         """Do the work, or break it off: nothing is fenced yet. Raises PassAborted."""
@@ -163,42 +150,44 @@ class Reconciler:
 
     async def _review(self, only: frozenset[str]) -> Review:
         review = await self._reviewer.review(only)
-        if self._policy.deletes:
-            await self._rights.check()
+        if self.judge.policy.deletes:
+            await self.deps.rights.check()
         return review
 
     async def _sweep_companions(self, review: Review) -> None:
         """Of streams that others have deleted. A page may have missed one, so their names are asked for once more."""
         topology = review.snapshot.topology
-        if not (jobs := self._companions.jobs(topology)):
+        if not (jobs := self.deps.companions.jobs(topology)):
             return
         jobs -= {item.stream.job_id for item in review.judged}
-        jobs -= {self._policy.job_id(name) or "" for name in await self._reads.stream_names()}
+        jobs -= {self.judge.policy.job_id(name) or "" for name in await self.deps.reads.stream_names()}
         if not review.snapshot.has_events:
             return
-        now = instant((await self._reads.stream_info(review.snapshot.lifecycle.stream)).get("ts"))
-        coverage, records = await self._directory.read_jobs(review.snapshot, sorted(jobs))
-        assessments = await self._directory.assess_all({job: (records.get(job), now or 0) for job in jobs}, coverage)
+        now = instant((await self.deps.reads.stream_info(review.snapshot.lifecycle.stream)).get("ts"))
+        coverage, records = await self.deps.directory.read_jobs(review.snapshot, sorted(jobs))
+        assessments = await self.deps.directory.assess_all(
+            {job: (records.get(job), now or 0) for job in jobs}, coverage
+        )
         over = {job: by.record for job, by in assessments.items() if by.record is not None and by.coverage.intact}
-        for job_id in orphaned(coverage, over, self._policy, now or 0):
-            left = await self._companions.delete(topology, job_id)
+        for job_id in orphaned(coverage, over, self.judge.policy, now or 0):
+            left = await self.deps.companions.delete(topology, job_id)
             log.info("companions deleted, their stream is gone", job_id=job_id, left=left)
 
     def _check_breaker(self, judged: Sequence[Judged]) -> str | None:
         missing = sum(item.verdict == Drain(Reason.MISSING) for item in judged)
-        return self._breaker.trips(missing, len(judged))
+        return self.breaker.trips(missing, len(judged))
 
     async def _schedule(self, judged: Sequence[Judged]) -> None:
         """What waits is looked at on time, by the sweeper."""
         waits = [(item.stream, item.verdict.until) for item in judged if isinstance(item.verdict, Wait)]
-        await self._ledger.due.schedule({s.job_id: delay_until(until, s.observed_at) for s, until in waits})
+        await self.deps.ledger.due.schedule({s.job_id: delay_until(until, s.observed_at) for s, until in waits})
 
     async def _publish_states(self, found: Sequence[Settlement], began: int, options: PassOptions) -> None:
         """For whoever looks on, before zombies begin to fall: how every stream was found."""
-        await self._stream_states.found(found, began)
+        await self.deps.stream_states.found(found, began)
         if not options.only:
-            await self._ledger.stream_states.forget_older(began)
-            await self._stream_states.passed(found, self._reads.has_stream)
+            await self.deps.ledger.stream_states.forget_older(began)
+            await self.deps.stream_states.passed(found, self.deps.reads.has_stream)
 
     async def _settle_all(
         self,
@@ -209,7 +198,7 @@ class Reconciler:
         hold: Hold | None,
     ) -> list[Settlement]:
         """Return what becomes of each; of terminal zombies at the hands of all replicas, if they are handed over."""
-        delegates = options.handover and self._policy.deletes and not hold
+        delegates = options.handover and self.judge.policy.deletes and not hold
         handed = [item for item in found if _is_terminal_zombie(item)] if delegates else []
         others = {item.stream.name for item in handed}
         hands = [item for item in review.judged if item.needs_settling and item.stream.name not in others]
@@ -234,7 +223,7 @@ class Reconciler:
         async def tell() -> None:
             some, unpublished[:] = unpublished[:], []
             if not options.dry_run:
-                await self._stream_states.found(some)
+                await self.deps.stream_states.found(some)
 
         async def settle(item: Judged) -> Settlement:
             nonlocal done
@@ -249,16 +238,16 @@ class Reconciler:
             progress(done, len(hands))
             return settlement
 
-        settled = await self._throttle.each(hands, settle)
+        settled = await self.deps.throttle.each(hands, settle)
         await tell()
         return settled
 
     async def _report_failures(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         """Unfixable ones, with their attempts, and the next one in the due queue. The others begin anew."""
         failed = [item for item in settlements if item.outcome is Outcome.UNFIXABLE]
-        await self._ledger.tallies.forgive({item.stream.job_id for item in failed})
-        reported = await self._throttle.each(failed, self._retries.report)
-        await self._ledger.due.schedule(
+        await self.deps.ledger.tallies.forgive({item.stream.job_id for item in failed})
+        reported = await self.deps.throttle.each(failed, self.deps.retries.report)
+        await self.deps.ledger.due.schedule(
             {item.stream.job_id: item.retry_s for item in reported if item.retry_s is not None}
         )
         return reported
@@ -266,19 +255,19 @@ class Reconciler:
     def _absent(self, options: PassOptions, judged: Sequence[Judged]) -> list[Settlement]:
         """Return streams that were named and are not there."""
         gone = sorted(options.only - {item.stream.name for item in judged})
-        streams = [Stream(name, self._policy.job_id(name) or "", 0) for name in gone]
+        streams = [Stream(name, self.judge.policy.job_id(name) or "", 0) for name in gone]
         return [Settlement(Outcome.ALREADY_GONE, Reason.GONE, stream) for stream in streams]
 
     async def _settle(self, snapshot: Snapshot, item: Judged, options: PassOptions) -> Settlement:
         target = Target(item.stream.name, item.stream.job_id, item.stream.created)
         try:
             if options.dry_run:
-                settlement = await self._judge.preview(snapshot, target)
+                settlement = await self.judge.preview(snapshot, target)
             else:
-                await self._throttle.turn()
+                await self.deps.throttle.turn()
                 if options.is_stopped:
                     return replace(_as_it_is(item), outcome=Outcome.KEPT, detail=INTERRUPTED)
-                settlement = await self._drainer.drain_stream(snapshot, target, options.under)
+                settlement = await self.drainer.drain_stream(snapshot, target, options.under)
         except LedgerError as error:
             detail = f"Redis failed on the way: {error}"
             return Settlement(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, item.stream, item.record, detail=detail)

@@ -51,82 +51,79 @@ class Review:
     """When the listing was (ms, Redis's clock)."""
 
 
+@dataclass(eq=False, repr=False)
 class Reviewer:
-    """Lists and judges; without any effect on streams."""
+    """Lists and judges; without any effect on streams.
 
-    def __init__(self, resources: Resources, judge: Inspector, catch_up: Callable[[], Awaitable[object]]) -> None:
-        """`catch_up` consumes what the durable has pending."""
-        self._reads = resources.reads
-        self._directory = resources.directory
-        self._ledger = resources.ledger
-        self._companions = resources.companions
-        self._throttle = resources.throttle
-        self._judge = judge
-        self._policy = judge.policy
-        self._catch_up = catch_up
+    `catch_up` consumes what the durable has pending.
+    """
+
+    deps: Resources
+    judge: Inspector
+    catch_up: Callable[[], Awaitable[object]]
 
     async def review(self, only: frozenset[str]) -> Review:
         """Review all job streams, or `only` those. Raises PassAborted, JetStreamError and LedgerError."""
-        before = await self._directory.ensure()
+        before = await self.deps.directory.ensure()
         lifecycle = before.lifecycle
         if before.has_events:
-            await self._catch_up()
-        began = await self._ledger.topology_cache.now()
+            await self.catch_up()
+        began = await self.deps.ledger.topology_cache.now()
         listed = await self._list(lifecycle.stream, only)
         snapshot = await self._caught_up_after_list()
         topology = listed.survey.topology
-        await self._ledger.topology_cache.remember(
+        await self.deps.ledger.topology_cache.remember(
             lifecycle.identity, began, topology.sourced, topology.advisory_streams
         )
-        snapshot = replace(snapshot, topology=await self._companions.survey(topology))
+        snapshot = replace(snapshot, topology=await self.deps.companions.survey(topology))
         streams = listed.job_streams(topology.sourced)
-        coverage, records = await self._directory.read_jobs(snapshot, [stream.job_id for stream in streams])
+        coverage, records = await self.deps.directory.read_jobs(snapshot, [stream.job_id for stream in streams])
         jobs = {stream.job_id: (records.get(stream.job_id), stream.observed_at) for stream in streams}
-        assessments = await self._directory.assess_all(jobs, coverage)
+        assessments = await self.deps.directory.assess_all(jobs, coverage)
         judged = [
-            Judged(stream, by.record, by.coverage, decide(stream, by.record, by.coverage, self._policy))
+            Judged(stream, by.record, by.coverage, decide(stream, by.record, by.coverage, self.judge.policy))
             for stream in streams
             for by in [assessments[stream.job_id]]
         ]
         absent = [item for item in judged if item.verdict == Drain(Reason.MISSING)]
-        asked = dict(zip(map(id, absent), await self._throttle.each(absent, self._ask_consumers), strict=True))
+        asked = dict(zip(map(id, absent), await self.deps.throttle.each(absent, self._ask_consumers), strict=True))
         return Review(snapshot, [asked.get(id(item), item) for item in judged], began)
 
     async def _list(self, lifecycle: str, only: frozenset[str]) -> "_Listed":
         """List all streams; the lifecycle stream among them shows that this is the right account."""
-        listed = _Listed(self._policy, only)
-        async for raws, unreported in self._reads.pages_of_streams():
+        listed = _Listed(self.judge.policy, only)
+        async for raws, unreported in self.deps.reads.pages_of_streams():
             listed.add(raws, unreported)
         if lifecycle and lifecycle not in listed.names:
             try:
-                await self._reads.stream_info(lifecycle)
+                await self.deps.reads.stream_info(lifecycle)
             except NotFound as error:
                 raise PassAborted(
                     f"the account has no lifecycle stream {lifecycle}: wrong account or domain?"
                 ) from error
         for name in only - listed.names:
             with suppress(NotFound):  # a page may have missed it; what is gone is told by the report
-                listed.add([await self._reads.stream_info(name)])
+                listed.add([await self.deps.reads.stream_info(name)])
         return listed
 
     async def _caught_up_after_list(self) -> Snapshot:
         """Wait until every event published before the list was read is in the ledger: then absence counts."""
-        snapshot = await self._directory.take_snapshot()
+        snapshot = await self.deps.directory.take_snapshot()
         listed_at, deadline = snapshot.lifecycle.last_seq, time.monotonic() + CATCH_UP_S
         while snapshot.behind and time.monotonic() < deadline:
-            await self._catch_up()
+            await self.catch_up()
             await asyncio.sleep(POLL_S)
-            snapshot = await self._directory.take_snapshot(caught_up_to=listed_at)
+            snapshot = await self.deps.directory.take_snapshot(caught_up_to=listed_at)
         return snapshot
 
     async def _ask_consumers(self, item: Judged) -> Judged:
         """Of a missing job's stream: they say whether anybody still works on its messages."""
         try:
-            consumers = await self._reads.consumers(item.stream.name)
-            stream = await self._judge.with_consumers(item.stream, consumers, absent=True)
+            consumers = await self.deps.reads.consumers(item.stream.name)
+            stream = await self.judge.with_consumers(item.stream, consumers, absent=True)
         except NotFound:
             return item  # gone since: for drain_stream to find out
-        return replace(item, stream=stream, verdict=decide(stream, item.record, item.coverage, self._policy))
+        return replace(item, stream=stream, verdict=decide(stream, item.record, item.coverage, self.judge.policy))
 
 
 class _Listed:

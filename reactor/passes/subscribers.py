@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import KW_ONLY, InitVar, dataclass
 
 import nats.errors
 import structlog
@@ -47,13 +48,15 @@ log = structlog.get_logger(__name__)
 Publish = Callable[[str, bytes, dict[str, str]], Awaitable[object]]
 
 
+@dataclass(eq=False, repr=False)
 class DeadLetters:
-    """Keeps whole what could not be read."""
+    """Keeps whole what could not be read.
 
-    def __init__(self, publish: Publish, max_payload: int) -> None:
-        """`publish` waits until the stream has the message; `max_payload` is the server's, headers included."""
-        self._publish = publish
-        self._max_payload = max_payload
+    `publish` waits until the stream has the message; `max_payload` is the server's, headers included.
+    """
+
+    publish: Publish
+    max_payload: int
 
     async def keep(self, msg: Msg, malformed: Malformed) -> None:
         """Publish the message with its subject, sequence and the reason; in parts where it would not fit.
@@ -67,45 +70,41 @@ class DeadLetters:
                 "Reactor-Part": f"{number}/{len(parts)}",
                 "Nats-Msg-Id": f"{malformed.word.seq}:{malformed.word.published_at}:{number}",
             }
-            await self._publish(DEAD_LETTER_SUBJECT, part, headers | numbered)
+            await self.publish(DEAD_LETTER_SUBJECT, part, headers | numbered)
 
     def _headers(self, msg: Msg, malformed: Malformed) -> dict[str, str]:
         """Cut where they would leave no room for what they are about. Odd bytes are escaped."""
         subject = _readable(msg.subject)
         reason = malformed.reason.encode("ascii", "backslashreplace").decode().replace("\n", " ")
         headers = {"Reactor-Subject": subject, "Reactor-Sequence": str(malformed.word.seq), "Reactor-Reason": reason}
-        if headers_size(headers) <= self._max_payload // 2:
+        if headers_size(headers) <= self.max_payload // 2:
             return headers
-        return {name: value[: min(MAX_HEADER_CHARS, self._max_payload // 8)] for name, value in headers.items()}
+        return {name: value[: min(MAX_HEADER_CHARS, self.max_payload // 8)] for name, value in headers.items()}
 
     def _parts(self, data: bytes, headers: dict[str, str]) -> Iterator[bytes]:
         largest = headers | {"Reactor-Part": "9" * 16, "Nats-Msg-Id": "9" * 56}
-        room = max(self._max_payload - headers_size(largest), 1)
+        room = max(self.max_payload - headers_size(largest), 1)
         return (data[start : start + room] for start in range(0, max(len(data), 1), room))
 
 
+@dataclass(eq=False, repr=False)
 class LifecycleSubscriber:
-    """Takes batches of lifecycle messages."""
+    """Takes batches of lifecycle messages.
 
-    def __init__(
-        self,
-        directory: Directory,
-        dead_letters: DeadLetters,
-        standing: StreamStateUpdater,
-        reply: Callable[[str, bytes], Awaitable[object]],
-        *,
-        terminal_statuses: frozenset[str],
-        wake: Callable[[], None],
-        observer: Observer = NULL_OBSERVER,
-    ) -> None:
-        """`reply` publishes over core NATS, to end deliveries; `wake` is called when a job became due."""
-        self._reply = reply
+    `reply` publishes over core NATS, to end deliveries; `wake` is called when a job became due.
+    """
+
+    directory: Directory
+    dead_letters: DeadLetters
+    standing: StreamStateUpdater
+    reply: Callable[[str, bytes], Awaitable[object]]
+    _: KW_ONLY
+    terminal_statuses: InitVar[frozenset[str]]
+    wake: Callable[[], None]
+    observer: Observer = NULL_OBSERVER
+
+    def __post_init__(self, terminal_statuses: frozenset[str]) -> None:
         self._known = KNOWN_LIVE | terminal_statuses
-        self._directory = directory
-        self._dead_letters = dead_letters
-        self._wake = wake
-        self._observer = observer
-        self._stream_states = standing
         self._remarked: set[str] = set()
         self._identity: str | None = None
         """The lifecycle stream's, as far as it is known; it may be made anew under us."""
@@ -125,7 +124,7 @@ class LifecycleSubscriber:
         await reach(Point.EVENT_WRITTEN, messages[0].subject)
         traced.set(outcome=TAKEN)
         outcomes = taken.outcomes()
-        self._observer.heard(Counter(outcomes))
+        self.observer.heard(Counter(outcomes))
         malformed: list[tuple[Msg, Malformed]] = []
         for msg, read, (status, heard) in zip(messages, taken.read, outcomes, strict=True):
             with span("lifecycle event", job_id=read.job_id or "", status=status, outcome=heard.value):
@@ -135,16 +134,16 @@ class LifecycleSubscriber:
                 else:
                     malformed.append((msg, read))
         if taken.applied.due:
-            self._wake()
+            self.wake()
         with suppress(LedgerError):  # what onlookers miss, the next pass makes up for
-            await self._stream_states.as_dict(taken.read)
+            await self.standing.as_dict(taken.read)
         await self._keep_malformed(malformed)
 
     async def _take(self, messages: Sequence[Msg]) -> BatchResult:
         if self._identity is None:
-            self._identity = (await self._directory.take_snapshot()).lifecycle.identity
+            self._identity = (await self.directory.take_snapshot()).lifecycle.identity
         try:
-            return await self._directory.take(self._identity, [read_delivery(msg).message for msg in messages])
+            return await self.directory.take(self._identity, [read_delivery(msg).message for msg in messages])
         except ForeignLedger:
             self._identity = None  # the next attempt knows it
             raise
@@ -183,27 +182,26 @@ class LifecycleSubscriber:
 
     async def _keep(self, msg: Msg, malformed: Malformed) -> tuple[Msg, Malformed] | None:
         try:
-            await self._dead_letters.keep(msg, malformed)
+            await self.dead_letters.keep(msg, malformed)
         except JetStreamError as error:
             await _give_back([msg], error)
             return None
         # With the reason, for the server's MSG_TERMINATED advisory: nats-py's own `term` takes none.
-        await self._reply(msg.reply, b"+TERM " + malformed.reason.encode("utf-8", "replace")[:200])
-        self._observer.dead_lettered()
+        await self.reply(msg.reply, b"+TERM " + malformed.reason.encode("utf-8", "replace")[:200])
+        self.observer.dead_lettered()
         return msg, malformed
 
 
+@dataclass(eq=False, repr=False)
 class AdvisorySubscriber:
-    """Takes advisories: hints to look, never proof."""
+    """Takes advisories: hints to look, never proof.
 
-    def __init__(self, resources: Resources, audit: Audit, policy: Policy) -> None:
-        """Advisories name streams; which of them are job streams, the policy knows."""
-        self._reads = resources.reads
-        self._ledger = resources.ledger
-        self._stream_states = resources.stream_states
-        self._recorder = resources.recorder
-        self._audit = audit
-        self._policy = policy
+    Advisories name streams; which of them are job streams, the policy knows.
+    """
+
+    deps: Resources
+    audit: Audit
+    policy: Policy
 
     async def handle(self, msg: Msg) -> None:
         """Take a hint. If Redis or JetStream fails it is forgotten: the full pass makes up for it."""
@@ -219,26 +217,26 @@ class AdvisorySubscriber:
     async def _hint(self, msg: Msg) -> None:
         """`$JS.EVENT.ADVISORY.<STREAM|CONSUMER>.<action>.<stream>[.<consumer>]`."""
         _, action, stream, *_ = msg.subject.removeprefix(f"{ADVISORY}.").split(".")
-        job_id = self._policy.job_id(stream)
+        job_id = self.policy.job_id(stream)
         if job_id is None:
             if action in {"CREATED", "UPDATED"}:
                 await self._learn_origins(stream)
             return
         match action:
             case "CREATED":
-                self._recorder.forget_own(stream)
-                await self._ledger.due.hint(job_id, self._policy.age_guard / SECOND)
-                await self._stream_states.made(stream, job_id, _told_at(msg))
+                self.deps.recorder.forget_own(stream)
+                await self.deps.ledger.due.hint(job_id, self.policy.age_guard / SECOND)
+                await self.deps.stream_states.made(stream, job_id, _told_at(msg))
                 await self._learn_origins(stream)
             case "UPDATED":
-                if not self._recorder.is_own_deletion(stream):  # else it is our own fence
+                if not self.deps.recorder.is_own_deletion(stream):  # else it is our own fence
                     await self._learn_origins(stream)
             case "DELETED":
-                if not self._recorder.is_own_deletion(stream):
-                    await self._stream_states.deleted(stream)
+                if not self.deps.recorder.is_own_deletion(stream):
+                    await self.deps.stream_states.deleted(stream)
                     await self._forget(stream, job_id)
             case _:
-                await self._ledger.tallies.count_delivery(job_id, action.lower())
+                await self.deps.ledger.tallies.count_delivery(job_id, action.lower())
 
     async def _learn_origins(self, stream: str) -> None:
         """Remember which streams this one mirrors or sources, and whether it captures advisories.
@@ -246,18 +244,18 @@ class AdvisorySubscriber:
         A job's own stream may source another job's, too.
         """
         with suppress(NotFound):
-            topology = topology_of([(await self._reads.stream_info(stream))["config"]])
+            topology = topology_of([(await self.deps.reads.stream_info(stream))["config"]])
             if topology.sourced or topology.advisory_streams:
-                await self._ledger.topology_cache.add(sorted(topology.sourced), topology.advisory_streams)
+                await self.deps.ledger.topology_cache.add(sorted(topology.sourced), topology.advisory_streams)
 
     async def _forget(self, stream: str, job_id: str) -> None:
         """There is nothing to look at any more; but a deletion of ours is still to be accounted for by a look."""
-        if await self._audit.is_open(stream):
+        if await self.audit.is_open(stream):
             return
-        record = (await self._ledger.records.read("", [job_id])).records.get(job_id)
-        if record is not None and self._policy.is_terminal(record):
-            await self._ledger.records.retire(job_id, record)
-        await self._ledger.due.forget(job_id)
+        record = (await self.deps.ledger.records.read("", [job_id])).records.get(job_id)
+        if record is not None and self.policy.is_terminal(record):
+            await self.deps.ledger.records.retire(job_id, record)
+        await self.deps.ledger.due.forget(job_id)
 
 
 def _told_at(advisory: Msg) -> int | None:

@@ -4,7 +4,7 @@ It judges one job at a time, so it never acts on absence: a job that nobody has 
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from reactor.core.backoff import delay_until
 from reactor.core.model import Outcome, Reason, Record, Settlement
@@ -21,31 +21,20 @@ HINTS = 1_000
 """Hints that are asked about at once."""
 
 
+@dataclass(eq=False, repr=False)
 class Sweeper:
-    """Settles due jobs."""
+    """Settles due jobs.
 
-    def __init__(
-        self,
-        resources: Resources,
-        judge: Inspector,
-        drainer: Drainer,
-        lease_s: float,
-        want_pass: Callable[[], Awaitable[None]],
-    ) -> None:
-        """Claimed jobs fall due again after `lease_s`; `want_pass` asks for a full pass soon."""
-        self._reads = resources.reads
-        self._directory = resources.directory
-        self._ledger = resources.ledger
-        self._rights = resources.rights
-        self._pause_gate = resources.pause_gate
-        self._recorder = resources.recorder
-        self._retries = resources.retries
-        self._stream_states = resources.stream_states
-        self._throttle = resources.throttle
-        self._policy = judge.policy
-        self._drainer = drainer
-        self._lease_s = lease_s
-        self._want_pass = want_pass
+    Claimed jobs fall due again after `lease_s`; `want_pass` asks for a full pass soon.
+    """
+
+    deps: Resources
+    judge: Inspector
+    drainer: Drainer
+    lease_s: float
+    want_pass: Callable[[], Awaitable[None]]
+
+    def __post_init__(self) -> None:
         self._here_since: int | None = None
         """By Redis's clock (ms)."""
 
@@ -54,53 +43,53 @@ class Sweeper:
 
         Raises JetStreamError and LedgerError: the claim then runs out, and its jobs fall due again.
         """
-        if self._policy.deletes and await self._pause_gate.active_pause():
+        if self.judge.policy.deletes and await self.deps.pause_gate.active_pause():
             return PAUSED_S
         if self._here_since is None:
-            self._here_since = await self._ledger.topology_cache.now()
-        claim = await self._ledger.due.claim(self._throttle.within(self._lease_s / 4), self._lease_s)
+            self._here_since = await self.deps.ledger.topology_cache.now()
+        claim = await self.deps.ledger.due.claim(self.deps.throttle.within(self.lease_s / 4), self.lease_s)
         if claim.jobs:
             await self._sweep(claim)
         else:
             await self._take_hints()
-        return await self._ledger.due.next_due()
+        return await self.deps.ledger.due.next_due()
 
     async def _take_hints(self) -> None:
         """Of streams that were made: whose job lives needs no look, whose is over is due, and absence wants a pass."""
-        claim = await self._ledger.due.claim_hints(HINTS, self._lease_s)
+        claim = await self.deps.ledger.due.claim_hints(HINTS, self.lease_s)
         if not claim.jobs:
             return
-        records = (await self._ledger.records.read("", claim.jobs)).records
-        over = {job_id for job_id, record in records.items() if self._policy.is_terminal(record)}
+        records = (await self.deps.ledger.records.read("", claim.jobs)).records
+        over = {job_id for job_id, record in records.items() if self.judge.policy.is_terminal(record)}
         unheard = set(claim.jobs) - records.keys()
-        if self._directory.decides:
+        if self.deps.directory.decides:
             over |= unheard
         elif unheard:
-            await self._want_pass()
-        await self._ledger.due.schedule(dict.fromkeys(over, 0.0))
-        await self._ledger.due.drop_hints(claim)
+            await self.want_pass()
+        await self.deps.ledger.due.schedule(dict.fromkeys(over, 0.0))
+        await self.deps.ledger.due.drop_hints(claim)
 
     async def _sweep(self, claim: Claim) -> None:
-        snapshot = await self._directory.ensure()
+        snapshot = await self.deps.directory.ensure()
         names = await self._names_by_job(claim.jobs)
         topology = await self._topology(snapshot, [name for some in names.values() for name in some])
         snapshot = replace(snapshot, topology=topology)
-        await self._rights.recheck()
-        _, records = await self._directory.read_jobs(snapshot, claim.jobs)
+        await self.deps.rights.recheck()
+        _, records = await self.deps.directory.read_jobs(snapshot, claim.jobs)
 
         async def settle(job_id: str) -> Sequence[Settlement]:
             return await self._settle_job(snapshot, claim, job_id, names.get(job_id, ()), records.get(job_id))
 
-        settled = await self._throttle.each(claim.jobs, settle)
-        await self._stream_states.found(item for some in settled for item in some)
+        settled = await self.deps.throttle.each(claim.jobs, settle)
+        await self.deps.stream_states.found(item for some in settled for item in some)
 
     async def _topology(self, snapshot: Snapshot, names: Sequence[str]) -> Topology:
         """As a listing of our time has shown it, and advisories since: before, nobody may have heard them."""
-        topology_cache, identity = self._ledger.topology_cache, snapshot.lifecycle.identity
+        topology_cache, identity = self.deps.ledger.topology_cache, snapshot.lifecycle.identity
         if known := await topology_cache.among(identity, names, self._here_since or 0):
             return Topology(known[0], advisory_streams=known[1])
         began = await topology_cache.now()
-        topology = topology_of((await self._reads.list_streams()).configs())
+        topology = topology_of((await self.deps.reads.list_streams()).configs())
         await topology_cache.remember(identity, began, topology.sourced, topology.advisory_streams)
         return topology
 
@@ -109,12 +98,12 @@ class Sweeper:
 
         Where the pattern leaves several names open, those that there are.
         """
-        names = {job_id: set(some) for job_id in jobs if (some := self._policy.names_of(job_id)) is not None}
-        others = set(await self._recorder.begun())
+        names = {job_id: set(some) for job_id in jobs if (some := self.judge.policy.names_of(job_id)) is not None}
+        others = set(await self.deps.recorder.begun())
         if len(names) < len(jobs):
-            others |= await self._reads.stream_names()
+            others |= await self.deps.reads.stream_names()
         for name in others:
-            if (job_id := self._policy.job_id(name)) is not None:
+            if (job_id := self.judge.policy.job_id(name)) is not None:
                 names.setdefault(job_id, set()).add(name)
         return names
 
@@ -124,16 +113,16 @@ class Sweeper:
         settlements = []
         for name in names:
             # Most jobs clean up after themselves: what is not there takes nobody's turn.
-            if self._throttle.is_limited and await self._reads.has_stream(name):
-                await self._throttle.turn()
-            settlements.append(await self._drainer.drain_stream(snapshot, Target(name, job_id)))
+            if self.deps.throttle.is_limited and await self.deps.reads.has_stream(name):
+                await self.deps.throttle.turn()
+            settlements.append(await self.drainer.drain_stream(snapshot, Target(name, job_id)))
         there = [item for item in settlements if item.reason is not Reason.GONE]
-        if record is not None and self._policy.is_terminal(record) and not there:
-            await self._ledger.records.retire(job_id, record)
+        if record is not None and self.judge.policy.is_terminal(record) and not there:
+            await self.deps.ledger.records.retire(job_id, record)
         delays = [delay for item in settlements if (delay := await self._next_look(item)) is not None]
-        await self._ledger.due.settle(claim, job_id, min(delays, default=None))
+        await self.deps.ledger.due.settle(claim, job_id, min(delays, default=None))
         if delays:  # also if the claim was lost meanwhile: a deletion without an answer may be heard of as done
-            await self._ledger.due.schedule({job_id: min(delays)})
+            await self.deps.ledger.due.schedule({job_id: min(delays)})
         return settlements
 
     async def _next_look(self, settlement: Settlement) -> float | None:
@@ -143,10 +132,10 @@ class Sweeper:
         if settlement.until is not None:
             return delay_until(settlement.until, settlement.stream.observed_at)
         if settlement.record is None and settlement.reason is Reason.UNKNOWN and settlement.stream.observed_at:
-            await self._want_pass()
+            await self.want_pass()
             return None
         if settlement.outcome is Outcome.UNFIXABLE:
-            return (await self._retries.report(settlement)).retry_s
+            return (await self.deps.retries.report(settlement)).retry_s
         if settlement.outcome is Outcome.WAITING or settlement.reason is Reason.UNKNOWN:
-            return (await self._retries.count(settlement)).retry_s
+            return (await self.deps.retries.count(settlement)).retry_s
         return None

@@ -16,7 +16,7 @@ the hash writes it. An intent that a later attempt takes over shares that one's.
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar, cast
 
 from pydantic_core import to_json
@@ -135,12 +135,18 @@ class Order:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+@dataclass(eq=False, repr=False)
 class Audit:
-    """The trail in one Redis. Every method raises redis.exceptions.RedisError."""
+    """The trail in one Redis. Every method raises redis.exceptions.RedisError.
 
-    def __init__(self, redis: Redis, scripts: Scripts, namespace: str) -> None:
-        """Keys are prefixed by the namespace."""
-        self._redis = redis
+    Keys are prefixed by the namespace.
+    """
+
+    redis: Redis
+    scripts: InitVar[Scripts]
+    namespace: InitVar[str]
+
+    def __post_init__(self, scripts: Scripts, namespace: str) -> None:
         self._trail = f"{namespace}:audit"
         self._intents = f"{namespace}:intents"
         self._lease_of = f"{namespace}:lease:stream:"
@@ -194,37 +200,37 @@ class Audit:
 
     async def _add(self, phase: str, fields: dict[str, Any]) -> None:
         entry = {"phase": phase, "evidence": json.dumps(fields)}
-        await self._redis.xadd(self._trail, cast("Any", entry), maxlen=AUDIT_ENTRIES, approximate=True)
+        await self.redis.xadd(self._trail, cast("Any", entry), maxlen=AUDIT_ENTRIES, approximate=True)
 
     async def reported(self) -> set[str]:
         """Return streams that would have been deleted, and of which nothing was heard since."""
-        return set(await cast("Any", self._redis.hkeys(self._reported)))
+        return set(await cast("Any", self.redis.hkeys(self._reported)))
 
     async def is_open(self, stream: str) -> bool:
         """Return whether a deletion of this stream was begun and is not accounted for."""
-        return bool(await cast("Any", self._redis.hexists(self._intents, stream)))
+        return bool(await cast("Any", self.redis.hexists(self._intents, stream)))
 
     async def open_intents(self) -> dict[str, Intent]:
         """Return deletions begun and not accounted for, by stream."""
-        raw = cast("dict[str, str]", await cast("Any", self._redis.hgetall(self._intents)))
+        raw = cast("dict[str, str]", await cast("Any", self.redis.hgetall(self._intents)))
         read = {stream: _read_intent(text) for stream, text in raw.items()}
         if garbage := [stream for stream, intent in read.items() if intent is None]:
-            await cast("Any", self._redis.hdel(self._intents, *garbage))
+            await cast("Any", self.redis.hdel(self._intents, *garbage))
         return {stream: intent for stream, intent in read.items() if intent is not None}
 
     async def newest(self, limit: int) -> list[Entry]:
         """The last entries, newest first: phase, the intent's fields, and of an outcome `outcome` and `detail`."""
-        entries = cast("list[_Raw]", await self._redis.xrevrange(self._trail, count=limit))
+        entries = cast("list[_Raw]", await self.redis.xrevrange(self._trail, count=limit))
         return list(_readable(entries))
 
     async def since(self, key: str, limit: int) -> tuple[list[Entry], str]:
         """Entries after that key (`0` for all), oldest first, each with its own `key`; and the key to go on from."""
-        entries = cast("list[_Raw]", await self._redis.xrange(self._trail, min=f"({key}", count=limit))
+        entries = cast("list[_Raw]", await self.redis.xrange(self._trail, min=f"({key}", count=limit))
         return list(_readable(entries)), entries[-1][0] if entries else key
 
     async def holds(self, key: str) -> bool:
         """Return whether the entry with that key is still there."""
-        return bool(await self._redis.xrange(self._trail, min=key, max=key))
+        return bool(await self.redis.xrange(self._trail, min=key, max=key))
 
 
 def _readable(entries: Iterable[_Raw]) -> Iterator[Entry]:

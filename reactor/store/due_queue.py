@@ -7,7 +7,7 @@ compared with another's.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
@@ -60,12 +60,18 @@ class Claim:
     jobs: tuple[str, ...]
 
 
+@dataclass(eq=False, repr=False)
 class DueQueue:
-    """The due queue of one namespace. Every method raises LedgerError."""
+    """The due queue of one namespace. Every method raises LedgerError.
 
-    def __init__(self, redis: Redis, scripts: Scripts, namespace: str) -> None:
-        """Keys are prefixed by the namespace."""
-        self._redis = redis
+    Keys are prefixed by the namespace.
+    """
+
+    redis: Redis
+    scripts: InitVar[Scripts]
+    namespace: InitVar[str]
+
+    def __post_init__(self, scripts: Scripts, namespace: str) -> None:
         self._due = key_of(namespace, "due")
         self._hints = key_of(namespace, "hints")
         self._wake = key_of(namespace, "wake")
@@ -111,20 +117,25 @@ class DueQueue:
 
     async def forget(self, job_id: str) -> None:
         """Take a job out of the queue: its stream was deleted."""
-        await self._redis.zrem(self._due, job_id)
-        await self._redis.zrem(self._hints, job_id)
+        await self.redis.zrem(self._due, job_id)
+        await self.redis.zrem(self._hints, job_id)
 
     async def count(self) -> int:
         """Return jobs in the due queue."""
-        return await self._redis.zcard(self._due)
+        return await self.redis.zcard(self._due)
 
 
+@dataclass(eq=False, repr=False)
 class WakeUps:
-    """Hears on the channel `wake` that something falls due earlier than what was first before, whoever has said so."""
+    """Hears on the channel `wake` that something falls due earlier than what was first before, whoever has said so.
 
-    def __init__(self, redis: Redis, namespace: str) -> None:
-        """Nothing is heard before `wait`."""
-        self._redis = redis
+    Nothing is heard before `wait`.
+    """
+
+    redis: Redis
+    namespace: InitVar[str]
+
+    def __post_init__(self, namespace: str) -> None:
         self._channel = key_of(namespace, "wake")
         self._listening: PubSub | None = None
 
@@ -135,7 +146,7 @@ class WakeUps:
         """
         try:
             if self._listening is None:
-                self._listening = self._redis.pubsub(ignore_subscribe_messages=True)
+                self._listening = self.redis.pubsub(ignore_subscribe_messages=True)
                 await self._listening.subscribe(self._channel)
                 return True
             return await self._listening.get_message(timeout=seconds) is not None

@@ -4,6 +4,7 @@ Names and values as in https://redis.io/docs/latest/commands/info/; Valkey answe
 """
 
 from collections.abc import Mapping
+from dataclasses import InitVar, dataclass
 from typing import Any, cast
 from uuid import uuid4
 
@@ -21,32 +22,37 @@ PROBE_MS = 10_000
 """How long a key of ours may outlive us."""
 
 
+@dataclass(eq=False, repr=False)
 class RedisHealth:
-    """Every method raises LedgerError (a RedisError)."""
+    """Every method raises LedgerError (a RedisError).
 
-    def __init__(self, redis: Redis, namespace: str) -> None:
-        """`namespace` is the prefix of the key that is written to see whether writing works."""
-        self._redis = redis
+    `namespace` is the prefix of the key that is written to see whether writing works.
+    """
+
+    redis: Redis
+    namespace: InitVar[str]
+
+    def __post_init__(self, namespace: str) -> None:
         self._probe = f"{namespace}:doctor:{uuid4().hex}"
 
     @property
     def is_cluster(self) -> bool:
         """Whether it is spoken to as a cluster."""
-        return isinstance(self._redis, Cluster)
+        return isinstance(self.redis, Cluster)
 
     async def info(self) -> Info:
         """Return all that Redis says of itself."""
-        return cast("Info", await self._redis.info())
+        return cast("Info", await self.redis.info())
 
     async def now(self) -> int:
         """Return Redis's own clock, in nanoseconds."""
-        seconds, micros = await self._redis.time()
+        seconds, micros = await self.redis.time()
         return int(seconds) * 1_000_000_000 + int(micros) * 1_000
 
     async def save_rules(self) -> str | None:
         """When it writes snapshots (`3600 1 300 100`, empty for never); None if it does not let us ask."""
         try:
-            return cast("str", (await self._redis.config_get("save")).get("save"))
+            return cast("str", (await self.redis.config_get("save")).get("save"))
         except RedisError as refused:
             if is_away(refused):
                 raise
@@ -55,8 +61,8 @@ class RedisHealth:
     async def check_writes(self) -> Check:
         """Write a key that expires, and take it away again."""
         try:
-            await self._redis.set(self._probe, "", px=PROBE_MS)
-            await self._redis.delete(self._probe)
+            await self.redis.set(self._probe, "", px=PROBE_MS)
+            await self.redis.delete(self._probe)
         except RedisError as refused:
             if is_away(refused):
                 raise

@@ -9,7 +9,7 @@ full one, without its streams (JSON).
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import cast
 from uuid import uuid4
 
@@ -64,19 +64,24 @@ class Lease:
     token: str = field(default_factory=lambda: uuid4().hex)
 
 
+@dataclass(eq=False, repr=False)
 class Leases:
-    """The leases of one namespace. Every method raises LedgerError."""
+    """The leases of one namespace. Every method raises LedgerError.
 
-    def __init__(self, scripts: Scripts, namespace: str) -> None:
-        """Keys are prefixed by the namespace."""
-        self._ns = namespace
+    Keys are prefixed by the namespace.
+    """
+
+    scripts: InitVar[Scripts]
+    namespace: str
+
+    def __post_init__(self, scripts: Scripts) -> None:
         self._lease = Script(scripts, _LEASE)
         self._holds = Script(scripts, _HOLDS)
         self._release = Script(scripts, _RELEASE)
         self._renew = Script(scripts, _RENEW)
 
     def _key(self, *parts: str) -> str:
-        return key_of(self._ns, *parts)
+        return key_of(self.namespace, *parts)
 
     async def take(self, lease: Lease) -> bool:
         """Return whether it is now held by this token, and nobody else."""
@@ -97,19 +102,24 @@ class Leases:
         return bool(await self._renew(keys=[self._key("lease", lease.what)], args=args))
 
 
+@dataclass(eq=False, repr=False)
 class Passes:
-    """The turns of periodic passes in one namespace, and the last one's report. Every method raises LedgerError."""
+    """The turns of periodic passes in one namespace, and the last one's report. Every method raises LedgerError.
 
-    def __init__(self, redis: Redis, scripts: Scripts, namespace: str) -> None:
-        """Keys are prefixed by the namespace."""
-        self._redis = redis
-        self._ns = namespace
+    Keys are prefixed by the namespace.
+    """
+
+    redis: Redis
+    scripts: InitVar[Scripts]
+    namespace: str
+
+    def __post_init__(self, scripts: Scripts) -> None:
         self._begin_pass = Script(scripts, _BEGIN_PASS)
         self._end_pass = Script(scripts, _FINISH)
         self._hasten = Script(scripts, _HASTEN)
 
     def _key(self, *parts: str) -> str:
-        return key_of(self._ns, *parts)
+        return key_of(self.namespace, *parts)
 
     async def begin(self, seconds: float) -> tuple[Lease | None, float]:
         """The lease of a periodic pass, its token a number that only ever grows; or None, and when to ask again (s).
@@ -134,12 +144,12 @@ class Passes:
 
     async def remember(self, report: str) -> None:
         """Keep the report of the last full pass."""
-        await self._redis.set(self._key("last_pass"), report)
+        await self.redis.set(self._key("last_pass"), report)
 
     async def last(self) -> PassInShort | None:
         """Return the report of the last full pass, by whichever replica."""
         with suppress(ValueError):
-            report = json.loads(await self._redis.get(self._key("last_pass")) or "null")
+            report = json.loads(await self.redis.get(self._key("last_pass")) or "null")
             if isinstance(report, dict) and report.keys() >= _REPORTED:
                 return cast("PassInShort", report)
         return None

@@ -11,7 +11,7 @@ is met, and the ledger then counts as lost: it is said, and rebuilt.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -186,13 +186,19 @@ class Applied:
     """Positions in the batch."""
 
 
+@dataclass(eq=False, repr=False)
 class Records:
-    """The records of one namespace. Every method raises LedgerError."""
+    """The records of one namespace. Every method raises LedgerError.
 
-    def __init__(self, redis: Redis, scripts: Scripts, namespace: str, ttl_s: float) -> None:
-        """`ttl_s` counts from when a terminal job's stream is gone."""
-        self._redis = redis
-        self._ns = namespace
+    `ttl_s` counts from when a terminal job's stream is gone.
+    """
+
+    redis: Redis
+    scripts: InitVar[Scripts]
+    namespace: str
+    ttl_s: InitVar[float]
+
+    def __post_init__(self, scripts: Scripts, ttl_s: float) -> None:
         self._ttl_ms = int(ttl_s * 1000)
         self._apply = Script(scripts, _APPLY)
         self._read = Script(scripts, _READ)
@@ -203,7 +209,7 @@ class Records:
         self._complete = Script(scripts, _COMPLETE)
 
     def _key(self, *parts: str) -> str:
-        return key_of(self._ns, *parts)
+        return key_of(self.namespace, *parts)
 
     @property
     def _all_records(self) -> str:
@@ -271,10 +277,10 @@ class Records:
     async def all(self) -> dict[str, Record]:
         """Return every record, by job. Takes a while where there are many, and may miss what is written meanwhile."""
         prefix, found = self._key("job", ""), dict[str, Record]()
-        keys = [key async for key in self._redis.scan_iter(match=self._all_records, count=1000)]
+        keys = [key async for key in self.redis.scan_iter(match=self._all_records, count=1000)]
         for first in range(0, len(keys), 1000):
             some = cast("list[str]", keys[first : first + 1000])
-            async with self._redis.pipeline(transaction=False) as pipe:
+            async with self.redis.pipeline(transaction=False) as pipe:
                 for key in some:
                     pipe.get(key)
                 values = await pipe.execute(raise_on_error=False)
@@ -290,7 +296,7 @@ class Records:
 
     async def owner(self) -> str | None:
         """Return the lifecycle stream that this ledger was built from; None for a ledger that never was."""
-        return cast("str | None", await cast("Any", self._redis.hget(self._key("ledger"), "stream")))
+        return cast("str | None", await cast("Any", self.redis.hget(self._key("ledger"), "stream")))
 
     async def retire(self, job_id: str, record: Record | None, lease: Lease | None = None) -> None:
         """A job's stream is gone: forget failed drains, let its record expire unless it was heard of since.
@@ -308,7 +314,7 @@ class Records:
         """Vouch for nothing from here on. Records of another lifecycle stream are dropped: they prove nothing here."""
         owner = await self._begin(keys=[self._key("ledger")], args=[identity, token])
         if owner is not None and owner != identity:
-            await self._drop([key async for key in self._redis.scan_iter(match=self._all_records, count=1000)])
+            await self._drop([key async for key in self.redis.scan_iter(match=self._all_records, count=1000)])
 
     async def complete_rebuild(self, token: str, since: int | None, applied: int) -> bool:
         """Vouch again, unless Redis was changed or emptied meanwhile, or another rebuild has begun."""
@@ -316,7 +322,7 @@ class Records:
         return bool(await self._complete(keys=[self._key("ledger")], args=args))
 
     async def _drop(self, keys: Iterable[str]) -> None:
-        await self._redis.unlink(self._key("due"), *keys)
+        await self.redis.unlink(self._key("due"), *keys)
 
 
 def _pack(record: Record) -> str:

@@ -6,6 +6,7 @@ the script costs Redis: together they go through one pipeline, each with its own
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha1
 from typing import Any, NamedTuple
 
@@ -41,12 +42,16 @@ class _Call(NamedTuple):
     answer: "asyncio.Future[Any]"
 
 
+@dataclass(eq=False, repr=False)
 class Scripts:
-    """Scripts of one Redis."""
+    """Scripts of one Redis.
 
-    def __init__(self, redis: Redis) -> None:
-        """Nothing is loaded before it is called."""
-        self._redis = redis
+    Nothing is loaded before it is called.
+    """
+
+    redis: Redis
+
+    def __post_init__(self) -> None:
         self._waiting: list[_Call] = []
         self._sender: asyncio.Task[None] | None = None
 
@@ -73,7 +78,7 @@ class Scripts:
                     raise
 
     async def _pipelined(self, calls: Sequence[_Call]) -> list[Any]:
-        async with self._redis.pipeline(transaction=False) as pipe:
+        async with self.redis.pipeline(transaction=False) as pipe:
             for call in calls:
                 pipe.execute_command("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
             return await pipe.execute(raise_on_error=False)
@@ -81,7 +86,7 @@ class Scripts:
     async def _answer(self, call: _Call, answer: Any) -> None:  # noqa: ANN401  # as above
         if isinstance(answer, NoScriptError):  # a Redis that is new to us, or forgot: EVAL makes it learn
             try:
-                answer = await self._redis.eval(call.script.lua, len(call.keys), *call.keys, *call.args)
+                answer = await self.redis.eval(call.script.lua, len(call.keys), *call.keys, *call.args)
             except RedisError as error:
                 answer = error
         if call.answer.done():
@@ -97,18 +102,22 @@ def _fail(call: _Call, error: BaseException) -> None:
         call.answer.set_exception(error if isinstance(error, Exception) else RedisError("given up"))
 
 
+@dataclass(eq=False, repr=False)
 class Script:
-    """One script, to be called."""
+    """One script, to be called.
 
-    def __init__(self, scripts: Scripts, lua: str) -> None:
-        """The hash is what Redis knows it by."""
-        self._scripts = scripts
-        self.lua = lua
-        self.sha = sha1(lua.encode(), usedforsecurity=False).hexdigest()
+    The hash is what Redis knows it by.
+    """
+
+    scripts: Scripts
+    lua: str
+
+    def __post_init__(self) -> None:
+        self.sha = sha1(self.lua.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, keys: Sequence[str], args: Sequence[Argument]) -> Any:  # noqa: ANN401  # as above
         """Raises RedisError."""
-        return await self._scripts.call(self, keys, args)
+        return await self.scripts.call(self, keys, args)
 
 
 def key_of(namespace: str, *parts: str) -> str:

@@ -7,7 +7,7 @@ are gone; `found_state`, a word that changes with each change, and since when a 
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import InitVar, dataclass, replace
 from itertools import islice
 from typing import Any, cast
 from uuid import uuid4
@@ -55,12 +55,18 @@ redis.call('SET', KEYS[3], ARGV[1] .. ' ' .. ARGV[2])
 _STATE = f"{NOW} return {{redis.call('GET', KEYS[1]) or '', now}}"
 
 
+@dataclass(eq=False, repr=False)
 class StreamStateStore:
-    """The standings of one namespace. Every method raises LedgerError."""
+    """The standings of one namespace. Every method raises LedgerError.
 
-    def __init__(self, redis: Redis, scripts: Scripts, namespace: str) -> None:
-        """Keys are prefixed by the namespace."""
-        self._redis = redis
+    Keys are prefixed by the namespace.
+    """
+
+    redis: Redis
+    scripts: InitVar[Scripts]
+    namespace: InitVar[str]
+
+    def __post_init__(self, scripts: Scripts, namespace: str) -> None:
         self._keys = [key_of(namespace, name) for name in ("found", "found_at", "found_state")]
         self._put = Script(scripts, _PUT)
         self._forget_older = Script(scripts, _FORGET_OLDER)
@@ -93,7 +99,7 @@ class StreamStateStore:
         if not (wanted := list(names)):
             return {}
         _, now = cast("tuple[str, int]", await self._state(keys=self._keys[2:], args=[]))
-        values = await cast("Any", self._redis.hmget(self._keys[0], wanted))
+        values = await cast("Any", self.redis.hmget(self._keys[0], wanted))
         return dict(_read(((name, value) for name, value in zip(wanted, values, strict=True) if value), now))
 
     async def all(self) -> AsyncIterator[Settlement]:
@@ -101,7 +107,7 @@ class StreamStateStore:
         _, now = cast("tuple[str, int]", await self._state(keys=self._keys[2:], args=[]))
         seen, cursor = set[str](), None
         while cursor != 0:
-            cursor, values = await cast("Any", self._redis.hscan(self._keys[0], cursor or 0, count=CHUNK))
+            cursor, values = await cast("Any", self.redis.hscan(self._keys[0], cursor or 0, count=CHUNK))
             for name, settlement in _read(values.items(), now):
                 if name not in seen:  # a scan may show one twice
                     seen.add(name)

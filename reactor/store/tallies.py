@@ -4,6 +4,7 @@ Keys: `attempts` (failed drains in a row, by job); `sighting:<stream>` and `deli
 """
 
 from collections.abc import Collection
+from dataclasses import InitVar, dataclass
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -29,29 +30,35 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 
 
+@dataclass(eq=False, repr=False)
 class Tallies:
-    """The tallies of one namespace. Every method raises LedgerError."""
+    """The tallies of one namespace. Every method raises LedgerError.
 
-    def __init__(self, redis: Redis, scripts: Scripts, namespace: str, ttl_s: float) -> None:
-        """`ttl_s` counts from when something was last counted or seen."""
-        self._redis = redis
-        self._ns = namespace
+    `ttl_s` counts from when something was last counted or seen.
+    """
+
+    redis: Redis
+    scripts: InitVar[Scripts]
+    namespace: str
+    ttl_s: InitVar[float]
+
+    def __post_init__(self, scripts: Scripts, ttl_s: float) -> None:
         self._ttl_ms = int(ttl_s * 1000)
         self._sight = Script(scripts, _SIGHT)
         self._count = Script(scripts, _COUNT)
 
     def _key(self, *parts: str) -> str:
-        return key_of(self._ns, *parts)
+        return key_of(self.namespace, *parts)
 
     async def failed(self, job_id: str) -> int:
         """Count a failed drain; how many in a row it makes."""
-        return cast("int", await cast("Any", self._redis.hincrby(self._key("attempts"), job_id, 1)))
+        return cast("int", await cast("Any", self.redis.hincrby(self._key("attempts"), job_id, 1)))
 
     async def forgive(self, still_failing: Collection[str]) -> None:
         """Forget the failed drains of all jobs but these."""
-        attempts = cast("list[str]", await cast("Any", self._redis.hkeys(self._key("attempts"))))
+        attempts = cast("list[str]", await cast("Any", self.redis.hkeys(self._key("attempts"))))
         if fixed := [job for job in attempts if job not in still_failing]:
-            await cast("Any", self._redis.hdel(self._key("attempts"), *fixed))
+            await cast("Any", self.redis.hdel(self._key("attempts"), *fixed))
 
     async def first_sighting(self, stream: str, figures: str, now: int) -> int:
         """When these very figures of a stream were seen first: `now`, or an instant that was kept."""
@@ -64,5 +71,5 @@ class Tallies:
 
     async def deliveries(self, job_id: str) -> dict[str, int]:
         """Return how often advisories of each kind were counted on a job."""
-        counts = cast("dict[str, str]", await cast("Any", self._redis.hgetall(self._key("deliveries", job_id))))
+        counts = cast("dict[str, str]", await cast("Any", self.redis.hgetall(self._key("deliveries", job_id))))
         return {kind: int(count) for kind, count in counts.items() if count.isascii() and count.isdigit()}

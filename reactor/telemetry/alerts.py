@@ -41,14 +41,18 @@ class Alert:
     resolved: bool
 
 
+@dataclass(eq=False, repr=False)
 class Alerts:
-    """What one worker sees, and what of it is not told yet."""
+    """What one worker sees, and what of it is not told yet.
 
-    def __init__(self, publish: Callable[[str, bytes], Awaitable[None]], by: str, clock: Callable[[], int]) -> None:
-        """`publish` never raises; `by` names this process; `clock` (ns) is only for telling when."""
-        self._publish = publish
-        self._by = by
-        self._clock = clock
+    `publish` never raises; `by` names this process; `clock` (ns) is only for telling when.
+    """
+
+    publish: Callable[[str, bytes], Awaitable[None]]
+    by: str
+    clock: Callable[[], int]
+
+    def __post_init__(self) -> None:
         self._open: dict[Kind, str] = {}
         self._untold: deque[Alert] = deque(maxlen=MANY)
         self._covered = False
@@ -72,11 +76,11 @@ class Alerts:
             self.note(Kind.COVERAGE_LOST, gap)
 
     def _change(self, kind: Kind, message: str, *, resolved: bool) -> None:
-        self._untold.append(Alert(kind, message, format_instant(self._clock()), self._by, resolved))
+        self._untold.append(Alert(kind, message, format_instant(self.clock()), self.by, resolved))
         self.changed.set()
 
     async def tell(self) -> None:
         """Publish what changed, oldest first."""
         while self._untold:
             alert = self._untold.popleft()
-            await self._publish(f"reactor.alert.{alert.kind}", json.dumps(asdict(alert)).encode())
+            await self.publish(f"reactor.alert.{alert.kind}", json.dumps(asdict(alert)).encode())

@@ -2,6 +2,7 @@
 
 import logging
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -18,23 +19,27 @@ Found = tuple[str, str]
 log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class Journal:
-    """One process's journal, shared by all that settle streams."""
+    """One process's journal, shared by all that settle streams.
 
-    def __init__(self, by: str, most: int = REMEMBERED) -> None:
-        """`by` names this process, as in the audit; `most` bounds the streams whose verdict is remembered."""
-        self._by = by
-        self._most = most
+    `by` names this process, as in the audit; `most` bounds the streams whose verdict is remembered.
+    """
+
+    by: str
+    most: int = REMEMBERED
+
+    def __post_init__(self) -> None:
         self._last: OrderedDict[str, Found] = OrderedDict()
 
     def ended(self, settlement: Settlement) -> None:
         """A drain that was begun has come to its end, whatever that is."""
         if log.is_enabled_for(logging.INFO):  # the evidence of thousands takes its time
-            log.info(_ENDS.get(settlement.outcome, "drain given up"), **_evidence(settlement), by=self._by)
+            log.info(_ENDS.get(settlement.outcome, "drain given up"), **_evidence(settlement), by=self.by)
 
     def reported(self, settlement: Settlement) -> None:
         """In report mode: a stream that would have been deleted."""
-        log.info("stream would be drained", **_evidence(settlement), by=self._by)
+        log.info("stream would be drained", **_evidence(settlement), by=self.by)
 
     def judged(self, *settlements: Settlement) -> None:
         """What was found of streams; told where it differs from what was found before."""
@@ -47,7 +52,7 @@ class Journal:
     def _compare(self, settlement: Settlement, before: Found | None, *, tells: bool) -> None:
         found = settlement.outcome.value, settlement.reason.value
         self._last[settlement.stream.name] = found
-        if len(self._last) > self._most:
+        if len(self._last) > self.most:
             self._last.popitem(last=False)
         if before != found and settlement.reason is Reason.DISPUTED:
             log.warning("a job's last words disagree, so it lives", **_evidence(settlement))

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 import structlog
@@ -64,16 +65,19 @@ class _Handler(logging.StreamHandler[TextIO]):
             super().emit(record)
 
 
+@dataclass(eq=False, repr=False)
 class Repeats:
     """A processor. Of lines that are alike the first is told at once, then one a minute at most with how many more.
 
     Only an outage repeats itself: what is told at info, a drain above all, is told each time.
+
+    `monotonic` gives seconds; `kinds` bounds how many are remembered.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic, kinds: int = 1_000) -> None:
-        """`monotonic` gives seconds; `kinds` bounds how many are remembered."""
-        self._monotonic = monotonic
-        self._kinds = kinds
+    monotonic: Callable[[], float] = time.monotonic
+    kinds: int = 1_000
+
+    def __post_init__(self) -> None:
         self._recent: OrderedDict[int, tuple[float, int]] = OrderedDict()
 
     def __call__(self, _logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
@@ -82,13 +86,13 @@ class Repeats:
             return event
         varying = _VARYING | _INTERNAL
         alike = hash(tuple(sorted((key, repr(value)) for key, value in event.items() if key not in varying)))
-        now = self._monotonic()
+        now = self.monotonic()
         told_at, repeated = self._recent.pop(alike, (now - SUMMARY_S, 0))
         if now - told_at < SUMMARY_S:
             self._recent[alike] = told_at, repeated + 1
             raise structlog.DropEvent
         self._recent[alike] = now, 0
-        if len(self._recent) > self._kinds:
+        if len(self._recent) > self.kinds:
             self._recent.popitem(last=False)
         return {**event, "repeated": repeated} if repeated else event
 

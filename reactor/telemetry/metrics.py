@@ -9,6 +9,7 @@ Laws of this module:
 """
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -173,13 +174,13 @@ class Metrics(Observer):
         )
 
 
+@dataclass(eq=False, repr=False)
 class _Bounded(MetricsSettingsProvider[list[Msg], PublishCommand]):
     """What FastStream's middleware asks of a batch. Its own answer is a job's subject, and takes messages for bytes."""
 
     messaging_system = "nats"
 
-    def __init__(self, events: SubjectTemplate) -> None:
-        self._events = events
+    events: SubjectTemplate
 
     def get_publish_destination_name_from_cmd(self, cmd: PublishCommand) -> str:
         return self._without_job(cmd.destination)
@@ -194,8 +195,8 @@ class _Bounded(MetricsSettingsProvider[list[Msg], PublishCommand]):
         }
 
     def _without_job(self, subject: str) -> str:
-        if self._events.job_id(subject) is not None:
-            return self._events.wildcard
+        if self.events.job_id(subject) is not None:
+            return self.events.wildcard
         return f"{ADVISORY}.>" if subject.startswith(f"{ADVISORY}.") else OTHER
 
 

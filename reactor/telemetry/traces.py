@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -51,12 +52,12 @@ class _Off:
         """Forgotten."""
 
 
+@dataclass(eq=False, repr=False)
 class _On:
-    def __init__(self, span: "OtelSpan") -> None:
-        self._span = span
+    span: "OtelSpan"
 
     def set(self, **attributes: Value) -> None:
-        self._span.set_attributes(attributes)
+        self.span.set_attributes(attributes)
 
 
 _OFF = _Off()

@@ -5,6 +5,7 @@ The token must come as a bearer, which no link and no form of another site can s
 
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
@@ -25,18 +26,20 @@ class Order(BaseModel):
     reason: str = Field(default="", max_length=1_000)
 
 
+@dataclass(eq=False, repr=False)
 class ActionRoutes:
-    """The routes of orders."""
+    """The routes of orders.
 
-    def __init__(self, orders: Callable[[], Orders | None], token: str | None) -> None:
-        """`orders` gives None as long as none are taken; without a `token` none ever are."""
-        self._orders = orders
-        self._token = token
+    `orders` gives None as long as none are taken; without a `token` none ever are.
+    """
+
+    orders: Callable[[], Orders | None]
+    token: str | None
 
     @property
     def allowed(self) -> bool:
         """Whether the page should offer them."""
-        return self._token is not None and self._orders() is not None
+        return self.token is not None and self.orders() is not None
 
     def routes(self) -> Sequence[Route]:
         """Return a route for each kind of action."""
@@ -46,11 +49,11 @@ class ActionRoutes:
         return [*plain, *named]
 
     async def _take(self, request: Request) -> object:
-        orders = self._orders()
-        if orders is None or self._token is None:
+        orders = self.orders()
+        if orders is None or self.token is None:
             raise Declined(403, "orders are not taken here: REACTOR_HTTP_ORDERS, with a token, allows them")
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not secrets.compare_digest(given.encode(), self._token.encode()):
+        if not secrets.compare_digest(given.encode(), self.token.encode()):
             raise Declined(401, "token refused: an order takes it as a bearer")
         return {"done": await self._carry_out(orders, request, await _read(request))}
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
 
 from reactor.jetstream.errors import JetStreamError
 from reactor.job_status.ledger_directory import describe_outage
@@ -15,12 +16,16 @@ MOST = 1_000
 """Events that may wait for a page; one that reads more slowly is let go, and connects anew."""
 
 
+@dataclass(eq=False, repr=False)
 class Feed:
-    """It reads for as long as somebody listens."""
+    """It reads for as long as somebody listens.
 
-    def __init__(self, stopping: asyncio.Event) -> None:
-        """`stopping` ends it."""
-        self._stopping = stopping
+    `stopping` ends it.
+    """
+
+    stopping: asyncio.Event
+
+    def __post_init__(self) -> None:
         self._listeners: set[asyncio.Queue[str | None]] = set()
         self._reading: asyncio.Task[None] | None = None
         self._last: dict[str, str] = {}
@@ -43,10 +48,10 @@ class Feed:
 
     async def _read(self, overview: Overview) -> None:
         try:
-            while self._listeners and not self._stopping.is_set():
+            while self._listeners and not self.stopping.is_set():
                 await self._round(overview)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), TELL_S)
+                    await asyncio.wait_for(self.stopping.wait(), TELL_S)
         finally:
             self._reading = None
             self._last, self._key, self._seen, self._point = {}, "", "", ""

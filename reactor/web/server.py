@@ -12,6 +12,7 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import InitVar, dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -107,23 +108,20 @@ def application(
     return Starlette(routes=routes, middleware=[Middleware(_Guard, token=token, hosts=hosts)])
 
 
+@dataclass(eq=False, repr=False)
 class _Answers:
     """To each question, one of the overview's."""
 
-    def __init__(
-        self,
-        watched: Callable[[], Overview | None],
-        not_ready: Readiness,
-        exposition: Exposition,
-        stopping: asyncio.Event,
-    ) -> None:
+    watched: Callable[[], Overview | None]
+    not_ready: Readiness
+    exposition: Exposition
+    stopping: InitVar[asyncio.Event]
+
+    def __post_init__(self, stopping: asyncio.Event) -> None:
         self._feed = Feed(stopping)
-        self._watched = watched
-        self._not_ready = not_ready
-        self._exposition = exposition
 
     def _overview(self) -> Overview:
-        found = self._watched()
+        found = self.watched()
         if found is None:
             raise Declined(503, WAITING)
         return found
@@ -132,11 +130,11 @@ class _Answers:
         return JSONResponse({"alive": True})
 
     async def readyz(self, _request: Request) -> Response:
-        reasons = await self._not_ready()
+        reasons = await self.not_ready()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
 
     async def metrics(self, request: Request) -> Response:
-        content, content_type = self._exposition(request.headers.get("accept", ""))
+        content, content_type = self.exposition(request.headers.get("accept", ""))
         return Response(content, headers={"Content-Type": content_type})
 
     async def status(self, _request: Request) -> Status:
@@ -161,18 +159,21 @@ class _Answers:
         return await self._overview().trail.leaks()
 
     async def events(self, _request: Request) -> Response:
-        overview = self._watched()
+        overview = self.watched()
         if overview is None:
             return declined(503, WAITING)
         return StreamingResponse(self._feed.listen(overview), media_type="text/event-stream")
 
 
+@dataclass(eq=False, repr=False)
 class _Guard:
     """Safe headers on every answer, and the token on what tells of jobs; none for a foreign name."""
 
-    def __init__(self, app: ASGIApp, token: str | None, hosts: Collection[str]) -> None:
-        self._app = app
-        self._token = token
+    app: ASGIApp
+    token: str | None
+    hosts: InitVar[Collection[str]]
+
+    def __post_init__(self, hosts: Collection[str]) -> None:
         self._hosts = frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -192,7 +193,7 @@ class _Guard:
         if request.url.path not in PROBES and host not in self._hosts and not self._is_address(host):
             message = f"not answered for the name {host[:100]!r}: add it to REACTOR_HTTP_HOSTS where it is this host's"
             return declined(MISDIRECTED, message)
-        return self._app if self._may(request) else declined(401, "token refused")
+        return self.app if self._may(request) else declined(401, "token refused")
 
     def _is_address(self, host: str) -> bool:
         """Whether it is one of the addresses that we listen on, if that is all of them: no name leads there."""
@@ -201,10 +202,10 @@ class _Guard:
         return False
 
     def _may(self, request: Request) -> bool:
-        if self._token is None or not request.url.path.startswith(("/api/", "/events", "/metrics")):
+        if self.token is None or not request.url.path.startswith(("/api/", "/events", "/metrics")):
             return True
         given = request.query_params.get("token") or request.headers.get("authorization", "").removeprefix("Bearer ")
-        return secrets.compare_digest(given.encode(), self._token.encode())
+        return secrets.compare_digest(given.encode(), self.token.encode())
 
 
 def _name_of(host: str) -> str:

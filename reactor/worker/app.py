@@ -8,6 +8,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -227,20 +228,22 @@ class Worker:
             await asyncio.gather(task, stop, return_exceptions=True)
 
 
+@dataclass(eq=False, repr=False)
 class Gauges:
-    """The gauges, set now and then and after each pass."""
+    """The gauges, set now and then and after each pass.
 
-    def __init__(self, overview: Overview, metrics: Metrics) -> None:
-        """`metrics` shows what `overview` measures."""
-        self._overview = overview
-        self._metrics = metrics
+    `metrics` shows what `overview` measures.
+    """
+
+    overview: Overview
+    metrics: Metrics
 
     async def tick(self) -> float:
         """Return seconds until the next time. Raises JetStreamError and LedgerError: nothing is vouched for then."""
         try:
-            self._metrics.measured(await self._overview.measure())
+            self.metrics.measured(await self.overview.measure())
         except (JetStreamError, LedgerError):
-            self._metrics.unmeasured()
+            self.metrics.unmeasured()
             raise
         return STEP_S
 

@@ -1,6 +1,7 @@
 """Listening to the job system's own database: what it tells of is looked at."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import structlog
 
@@ -13,28 +14,28 @@ RETRY_S = 5.0
 log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class Listening:
-    """This replica's ear. Others hear the same: a job that is looked at twice is looked at by one of them at a time."""
+    """This replica's ear. Others hear the same: a job that is looked at twice is looked at by one of them at a time.
 
-    def __init__(
-        self, listener: Listener, due: DueQueue, policy: Policy, want_pass: Callable[[], Awaitable[None]]
-    ) -> None:
-        """`want_pass` asks for a full pass soon."""
-        self._listener = listener
-        self._due = due
-        self._policy = policy
-        self._want_pass = want_pass
+    `want_pass` asks for a full pass soon.
+    """
+
+    listener: Listener
+    due: DueQueue
+    policy: Policy
+    want_pass: Callable[[], Awaitable[None]]
 
     async def tick(self) -> float:
         """Return seconds until the next time. Raises LedgerError."""
         try:
-            jobs = await self._listener.wait()
+            jobs = await self.listener.wait()
         except ListenError as error:
             log.warning("the job system's database cannot be listened to, trying again", error=str(error))
             return RETRY_S
         if jobs is None:  # what was told before was told to nobody
             log.info("listening to the job system's database")
-            await self._want_pass()
+            await self.want_pass()
             return 0.0
-        await self._due.schedule({job: 0.0 for job in jobs if self._policy.names_of(job) != frozenset()})
+        await self.due.schedule({job: 0.0 for job in jobs if self.policy.names_of(job) != frozenset()})
         return 0.0

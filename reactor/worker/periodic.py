@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import KW_ONLY, dataclass
 
 import structlog
 
@@ -23,24 +24,21 @@ PASS_LEASE_S = 30.0
 log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class PeriodicPass:
-    """This replica's part in it."""
+    """This replica's part in it.
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        reconciler: Reconciler,
-        interval_s: float,
-        stop: asyncio.Event,
-        *,
-        handover: Handover,
-    ) -> None:
-        """`stop` is set when the worker is to stop."""
-        self._ledger = ledger
-        self._reconciler = reconciler
-        self._interval_s = interval_s
-        self._stop = stop
-        self._handover = handover
+    `stop` is set when the worker is to stop.
+    """
+
+    ledger: Ledger
+    reconciler: Reconciler
+    interval_s: float
+    stop: asyncio.Event
+    _: KW_ONLY
+    handover: Handover
+
+    def __post_init__(self) -> None:
         self._failures = 0
         self._is_first = True
         self.wanted = asyncio.Event()
@@ -49,29 +47,29 @@ class PeriodicPass:
 
     async def want(self) -> None:
         """Let one begin soon. Raises LedgerError."""
-        await self._ledger.passes.hasten()
+        await self.ledger.passes.hasten()
         self.wanted.set()
 
     async def tick(self) -> float | None:
         """A pass, if it is due and nobody else is at it; seconds until the next one is. Raises LedgerError."""
         if self._is_first:  # settings may be new
-            await self._ledger.passes.hasten()
-        lease, wait_s = await self._ledger.passes.begin(PASS_LEASE_S)
+            await self.ledger.passes.hasten()
+        lease, wait_s = await self.ledger.passes.begin(PASS_LEASE_S)
         if lease is None:
             return wait_s
         rest_s, self._is_first = None, False
         try:
-            async with _renewed(self._ledger, lease):
-                report = await self._reconciler.run(PassOptions(under=lease, handover=self._handover))
+            async with _renewed(self.ledger, lease):
+                report = await self.reconciler.run(PassOptions(under=lease, handover=self.handover))
             _log_pass(report)
             self.passed.set()
             self._failures = self._failures + 1 if report.error else 0
-            rest_s = self._interval_s
+            rest_s = self.interval_s
             if self._failures:
-                rest_s = backoff(self._failures, first=PASS_GAP_S, last=self._interval_s)
+                rest_s = backoff(self._failures, first=PASS_GAP_S, last=self.interval_s)
         finally:
-            await self._ledger.passes.end(lease, rest_s)
-        await rest(min(PASS_GAP_S, self._interval_s), self._stop)
+            await self.ledger.passes.end(lease, rest_s)
+        await rest(min(PASS_GAP_S, self.interval_s), self.stop)
         return rest_s
 
 

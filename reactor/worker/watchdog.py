@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import structlog
@@ -56,31 +57,23 @@ class Flow:
         return wants
 
 
+@dataclass(eq=False, repr=False)
 class Watchdog:
-    """Looks after the worker's own parts."""
+    """Looks after the worker's own parts.
 
-    def __init__(
-        self,
-        resources: Resources,
-        broker: Broker,
-        stream: str,
-        alerts: Alerts,
-        *,
-        desired: DesiredStreams,
-        provision: Callable[[], Awaitable[Provision]],
-    ) -> None:
-        """`provision` makes streams that are missing, as `desired`; `stream` is the lifecycle stream."""
-        self._provision = provision
+    `provision` makes streams that are missing, as `desired`; `stream` is the lifecycle stream.
+    """
+
+    deps: Resources
+    broker: Broker
+    stream: str
+    alerts: Alerts
+    _: KW_ONLY
+    desired: DesiredStreams
+    provision: Callable[[], Awaitable[Provision]]
+
+    def __post_init__(self) -> None:
         self._lacking: tuple[str, ...] = ()
-        self._reads = resources.reads
-        self._directory = resources.directory
-        self._rights = resources.rights
-        self._pause_gate = resources.pause_gate
-        self._ledger = resources.ledger
-        self._broker = broker
-        self._desired = desired
-        self._stream = stream
-        self._alerts = alerts
         self._flow = Flow()
         self._pause: Pause | None = None
 
@@ -96,45 +89,45 @@ class Watchdog:
         if self._is_silent():
             raise SubscriberDied(f"the subscriber for lifecycle events has asked for no messages in {SILENT_S:g} s")
         await self._hear()
-        await self._directory.ensure()
-        await self._rights.recheck()
-        pause = await self._pause_gate.active_pause()
+        await self.deps.directory.ensure()
+        await self.deps.rights.recheck()
+        pause = await self.deps.pause_gate.active_pause()
         if pause != self._pause:
             self._pause = pause
             log.warning("deleting is paused", why=pause.describe()) if pause else log.warning("deleting goes on")
-        self._alerts.note(Kind.PAUSED, pause.describe() if pause else None)
-        self._note_breaker(await self._ledger.passes.last())
+        self.alerts.note(Kind.PAUSED, pause.describe() if pause else None)
+        self._note_breaker(await self.deps.ledger.passes.last())
 
     def _is_silent(self) -> bool:
-        asked_at = self._broker.hearing.asked_at
+        asked_at = self.broker.hearing.asked_at
         return asked_at is not None and time.monotonic() - asked_at > SILENT_S
 
     async def _hear(self) -> None:
         is_missing = bool(self._lacking)
         try:
-            self._flow.note(await self._reads.consumer_info(self._stream, self._desired.durable))
+            self._flow.note(await self.deps.reads.consumer_info(self.stream, self.desired.durable))
         except NotFound as error:
             if not is_missing:
                 log.warning("a stream or durable was deleted; making it again", error=str(error))
-            await self._broker.stop_hearing()  # or it takes from the new durable, stops, and nobody acks until ack_wait
+            await self.broker.stop_hearing()  # or it takes from the new durable, stops, and nobody acks until ack_wait
             is_missing = True
         if is_missing:
             await self.make_what_is_missing()
         if self._flow.wants_connection():
             log.warning("connecting anew", why=self._flow.stalled)
-            await self._broker.connect_anew()
-        await self._broker.resubscribe()
+            await self.broker.connect_anew()
+        await self.broker.resubscribe()
 
     async def make_what_is_missing(self) -> None:
         """Make streams and durables, as far as there is room. What there is none for is told once."""
-        lacking = (await self._provision()).lacking
+        lacking = (await self.provision()).lacking
         if lacking and lacking != self._lacking:
             log.error("there is no room for streams of reactor's own", streams=lacking)
         if lacking or self._lacking:
-            await self._ledger.topology_cache.note_lacking(lacking)
+            await self.deps.ledger.topology_cache.note_lacking(lacking)
         self._lacking = lacking
 
     def _note_breaker(self, report: PassInShort | None) -> None:
         """Whichever replica or command ran the last full pass. One that broke off says nothing of the breaker."""
         if report and report["error"] is None:
-            self._alerts.note(Kind.BREAKER_TRIPPED, report["breaker"])
+            self.alerts.note(Kind.BREAKER_TRIPPED, report["breaker"])

@@ -422,7 +422,7 @@ async def test_a_delete_without_an_answer_is_settled_by_looking(world: World) ->
         return None if verb == "STREAM.DELETE.job_1" else answer
 
     async with relayed(world, swallow) as relay, Bench(relay, lease_s=2.0) as bench:
-        bench.effects._prefix, bench.effects._timeout = "$JS.relay.API", 0.3
+        bench.effects._prefix, bench.effects.timeout = "$JS.relay.API", 0.3
         settlement = await bench.drain()
         assert (settlement.outcome, settlement.reason) == (Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN)
         assert await bench.outcomes() == []

@@ -366,7 +366,7 @@ async def own_cluster(
             nats_server(folder / f"n{n}", free_port(), _cluster_config(n, routes, doors) + more[n]) for n in range(size)
         ]
         for node in nodes:
-            node._command = [binary or node._command[0], *node._command[1:]]
+            node.command = [binary or node.command[0], *node.command[1:]]
         await asyncio.gather(*(stack.enter_async_context(running(node)) for node in nodes))
         nc = await nats.connect(f"nats://{HOST}:{nodes[0].port}")
         stack.push_async_callback(nc.close)

@@ -62,7 +62,7 @@ async def narrow_world(folder: Path, *more: str, without: Sequence[str] = ()) ->
 
 
 def log_of(server: Server) -> Path:
-    return Path(str(server._command[-1])).with_name("nats.log")
+    return Path(str(server.command[-1])).with_name("nats.log")
 
 
 async def reload(server: Server, reactor: str) -> None:
@@ -75,6 +75,6 @@ async def reload(server: Server, reactor: str) -> None:
 
 def _rewrite(server: Server, log: Path, reactor: str) -> int:
     """Change the file; how often it was read again so far."""
-    path = Path(str(server._command[-1]))
+    path = Path(str(server.command[-1]))
     path.write_text(path.read_text().split("accounts {")[0] + config(reactor))
     return log.read_text().count(RELOADED)

@@ -53,7 +53,7 @@ async def with_a_sentinel(folder: Path) -> AsyncIterator[Redundant]:
             "sentinel down-after-milliseconds one 400\nsentinel failover-timeout one 2000\n"
         )
         watching = valkey_server(folder / "s", free_port())
-        command = [watching._command[0], str(config), "--sentinel", "--port", str(watching.port), "--bind", HOST]
+        command = [watching.command[0], str(config), "--sentinel", "--port", str(watching.port), "--bind", HOST]
         sentinel = Server("sentinel", command, watching.port, folder / "s" / "log")
         await stack.enter_async_context(running(sentinel))
         asked = Redis(host=HOST, port=sentinel.port, decode_responses=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from functools import partial
 
 from reactor.backups.store import BackupFailed, BackupStore
@@ -9,16 +10,18 @@ from reactor.core.checks import Check, counted, error, ok, size, warning
 from reactor.operate.doctor.context import CheckFunctions
 
 
+@dataclass(eq=False, repr=False)
 class BackupSection:
-    """This machine's folder."""
+    """This machine's folder.
 
-    def __init__(self, backup_store: BackupStore | None) -> None:
-        """None if no backups are wanted."""
-        self._backup_store = backup_store
+    None if no backups are wanted.
+    """
+
+    backup_store: BackupStore | None
 
     def examinations(self) -> CheckFunctions:
         """One, or none."""
-        return {"backups.folder": partial(_folder, self._backup_store)} if self._backup_store else {}
+        return {"backups.folder": partial(_folder, self.backup_store)} if self.backup_store else {}
 
 
 async def _folder(backup_store: BackupStore) -> AsyncIterator[Check]:

@@ -49,7 +49,7 @@ class DoctorContext:
 class Findings:
     """What one check has found and a later one builds on."""
 
-    patient: DoctorContext
+    deps: DoctorContext
     jetstream_answers: bool = False
     listing: Listing | None = None
     lifecycle: Raw | None = None
@@ -63,7 +63,7 @@ class Findings:
     @property
     def events_stream(self) -> str:
         """The lifecycle stream; if there is none, the one that will be."""
-        return self.lifecycle["config"]["name"] if self.lifecycle else self.patient.desired.events_stream
+        return self.lifecycle["config"]["name"] if self.lifecycle else self.deps.desired.events_stream
 
     @property
     def own_streams(self) -> frozenset[str]:
@@ -72,7 +72,7 @@ class Findings:
 
     def job_streams(self) -> list[Stream]:
         """Return what the listing shows of job streams."""
-        listing, policy = self.listing or Listing(), replace(self.patient.policy, own_streams=self.own_streams)
+        listing, policy = self.listing or Listing(), replace(self.deps.policy, own_streams=self.own_streams)
         jobs = {name: policy.job_id(name) for name in listing.streams}
         sourced = topology_of(listing.configs()).sourced
         return [
@@ -84,7 +84,7 @@ class Findings:
         ]
 
 
-def judge_clock_of(patient: DoctorContext, name: str, whose: str, before: int, theirs: int) -> Check:
+def judge_clock_of(deps: DoctorContext, name: str, whose: str, before: int, theirs: int) -> Check:
     """Judge a server's time, asked since `before`, and as likely as not read half-way."""
-    after = patient.clock()
+    after = deps.clock()
     return judges.judge_clock(name, whose, (theirs - (before + after) / 2) / SECOND, (after - before) / 2 / SECOND)

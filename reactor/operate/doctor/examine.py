@@ -6,6 +6,7 @@ be made is a check, too: it says why, and the others go on.
 """
 
 import asyncio
+from dataclasses import dataclass
 
 from reactor.core.checks import Check, Diagnosis, Level, error
 from reactor.jetstream.errors import JetStreamError, Unanswered
@@ -23,28 +24,32 @@ PATIENCE = 2
 """Requests without an answer, ten seconds each, until NATS counts as away."""
 
 
+@dataclass(eq=False, repr=False)
 class Doctor:
-    """One examination."""
+    """One examination.
 
-    def __init__(self, patient: DoctorContext) -> None:
-        """Nothing is known of the patient yet."""
-        self._patient = patient
-        self._found = Findings(patient)
+    Nothing is known of the deps yet.
+    """
+
+    deps: DoctorContext
+
+    def __post_init__(self) -> None:
+        self._found = Findings(self.deps)
         self._away: set[str] = set()
         self._unanswered = 0
 
     async def examine(self) -> Diagnosis:
         """Make every check that can be made."""
         nats, redis = await asyncio.gather(
-            self._examine_nats(), self._try_all(REDIS, RedisSection(self._patient).examinations())
+            self._examine_nats(), self._try_all(REDIS, RedisSection(self.deps).examinations())
         )
         ledger = [] if REDIS in self._away else await self._examine_ledger()
-        backups = await self._try_all("", BackupSection(self._patient.backup_store).examinations())
-        directory = await self._try_all("", DirectorySection(self._patient).examinations())
+        backups = await self._try_all("", BackupSection(self.deps.backup_store).examinations())
+        directory = await self._try_all("", DirectorySection(self.deps).examinations())
         return Diagnosis.of([*nats, *redis, *directory, *backups, *ledger], unreachable=bool(self._away))
 
     async def _examine_nats(self) -> list[Check]:
-        section = NatsSection(self._patient, self._found)
+        section = NatsSection(self.deps, self._found)
         checks = await self._try("nats.server", section.server)
         if checks[-1].level is Level.OK:
             checks += await self._try("nats.jetstream", section.jetstream)
@@ -54,7 +59,7 @@ class Doctor:
 
     async def _examine_ledger(self) -> list[Check]:
         with_nats = self._found.jetstream_answers and NATS not in self._away
-        section = LedgerSection(self._patient, self._found)
+        section = LedgerSection(self.deps, self._found)
         return await self._try_all(REDIS, section.examinations(with_nats=with_nats))
 
     async def _try_all(self, server: str, examinations: CheckFunctions) -> list[Check]:
@@ -73,7 +78,7 @@ class Doctor:
             async for check in examination():
                 checks.append(check)  # noqa: PERF401  # what was found before it broke off counts
         except (JetStreamError, LedgerError, ProvisionError) as failure:
-            checks.append(broken_off(name, failure, self._patient.domain))
+            checks.append(broken_off(name, failure, self.deps.domain))
             self._unanswered += isinstance(failure, Unanswered)
             self._away |= away_by(failure) | ({NATS} if self._unanswered >= PATIENCE else set())
         except Exception as bug:  # noqa: BLE001  # what nobody thought of must not hide the other checks

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from reactor.core.checks import Check, warning
 from reactor.core.model import SECOND, Record, Stream, parse_instant
@@ -17,17 +17,15 @@ SAMPLE = 20
 """Streams whose consumers are asked: one request each."""
 
 
+@dataclass(eq=False, repr=False)
 class LedgerSection:
-    """Coverage, jobs, the last full pass."""
+    """Coverage, jobs, the last full pass.
 
-    def __init__(self, patient: DoctorContext, found: Findings) -> None:
-        """What is found is kept in `found`."""
-        self._patient = patient
-        self._reads = patient.reads
-        self._ledger = patient.ledger
-        self._policy = patient.policy
-        self._desired = patient.desired
-        self._found = found
+    What is found is kept in `found`.
+    """
+
+    deps: DoctorContext
+    found: Findings
 
     def examinations(self, *, with_nats: bool) -> CheckFunctions:
         """In their order; `with_nats` those, too, that ask NATS."""
@@ -36,58 +34,62 @@ class LedgerSection:
 
     async def _coverage(self) -> AsyncIterator[Check]:
         """Yield what the ledger can vouch for, and for whose jobs."""
-        if self._found.source is None:
+        if self.found.source is None:
             yield warning("ledger.coverage", "no lifecycle event was read yet", "start reactor worker")
             return
-        template, durable = self._desired.events_subject, self._desired.durable
+        template, durable = self.deps.desired.events_subject, self.deps.desired.durable
         directory = Directory(
-            self._reads,
-            self._ledger,
-            self._policy,
+            self.deps.reads,
+            self.deps.ledger,
+            self.deps.policy,
             template=template,
-            source=self._found.source,
+            source=self.found.source,
             durable=durable,
         )
         snapshot = await directory.take_snapshot()
         identity = snapshot.lifecycle.identity
         coverage, _ = await directory.read_jobs(snapshot)
-        if foreign := judges.judge_owner(await self._ledger.records.owner(), identity):
+        if foreign := judges.judge_owner(await self.deps.ledger.records.owner(), identity):
             yield foreign
-        yield judges.judge_coverage(coverage, heard=(await self._ledger.records.read(identity)).events > 0)
-        self._found.whole = coverage.intact
+        yield judges.judge_coverage(coverage, heard=(await self.deps.ledger.records.read(identity)).events > 0)
+        self.found.whole = coverage.intact
 
     async def _jobs(self) -> AsyncIterator[Check]:
         """Yield jobs that live for long, and those that nobody has spoken of."""
-        if self._found.lifecycle is None or self._found.listing is None or not self._found.whole:
+        if self.found.lifecycle is None or self.found.listing is None or not self.found.whole:
             return
-        records = await self._ledger.records.all()
-        streams = [item for item in self._found.job_streams() if item.reported and not self._policy.is_protected(item)]
-        live = {job: record for job, record in records.items() if not self._policy.is_terminal(record)}
-        now = instant(self._found.lifecycle.get("ts")) or 0
+        records = await self.deps.ledger.records.all()
+        streams = [
+            item for item in self.found.job_streams() if item.reported and not self.deps.policy.is_protected(item)
+        ]
+        live = {job: record for job, record in records.items() if not self.deps.policy.is_terminal(record)}
+        now = instant(self.found.lifecycle.get("ts")) or 0
         yield judges.judge_oldest(len(records), live, {item.job_id: item.name for item in streams}, now)
         yield judges.judge_disputes(
-            [(item, records[item.job_id]) for item in streams if item.job_id in records], self._policy
+            [(item, records[item.job_id]) for item in streams if item.job_id in records], self.deps.policy
         )
         yield judges.judge_early(await self._worked_on(streams, records))
-        last = await self._reads.last_message(self._found.events_stream, self._desired.events_subject.wildcard)
-        template = self._desired.events_subject.template
+        last = await self.deps.reads.last_message(self.found.events_stream, self.deps.desired.events_subject.wildcard)
+        template = self.deps.desired.events_subject.template
         yield judges.judge_emitter(streams, records.keys(), last.published_at if last else None, template)
 
     async def _worked_on(self, streams: Sequence[Stream], records: Mapping[str, Record]) -> list[str]:
         """Return streams of jobs that were called done and are worked on; a sample of them is asked."""
-        done = [item for item in streams if item.job_id in records and self._policy.is_terminal(records[item.job_id])]
+        done = [
+            item for item in streams if item.job_id in records and self.deps.policy.is_terminal(records[item.job_id])
+        ]
         found = []
         for item in done[:SAMPLE]:
             with suppress(NotFound):
-                stream = replace(item, consumers=read_consumers(await self._reads.consumers(item.name), None))
-                if spoke_too_early(stream, records[item.job_id], self._policy):
+                stream = replace(item, consumers=read_consumers(await self.deps.reads.consumers(item.name), None))
+                if spoke_too_early(stream, records[item.job_id], self.deps.policy):
                     found.append(item.name)
         return found
 
     async def _room(self) -> AsyncIterator[Check]:
-        yield judges.judge_room(await self._ledger.topology_cache.lacking())
+        yield judges.judge_room(await self.deps.ledger.topology_cache.lacking())
 
     async def _last_pass(self) -> AsyncIterator[Check]:
-        last = await self._ledger.passes.last()
-        age_s = (self._patient.clock() - parse_instant(last["started_at"])) / SECOND if last else None
-        yield judges.judge_pass(last, age_s, self._patient.interval_s)
+        last = await self.deps.ledger.passes.last()
+        age_s = (self.deps.clock() - parse_instant(last["started_at"])) / SECOND if last else None
+        yield judges.judge_pass(last, age_s, self.deps.interval_s)

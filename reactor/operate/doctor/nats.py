@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
 
 from reactor.core.checks import Check, counted, ok, warning
 from reactor.core.model import SECOND
@@ -28,18 +29,15 @@ from reactor.store.scripts import LedgerError
 WORKER_DECLARES = "none needed: the worker declares it (so does reactor reconcile)"
 
 
+@dataclass(eq=False, repr=False)
 class NatsSection:
-    """The server, the streams, the rights."""
+    """The server, the streams, the rights.
 
-    def __init__(self, patient: DoctorContext, found: Findings) -> None:
-        """What is found is kept in `found`."""
-        self._patient = patient
-        self._reads = patient.reads
-        self._effects = patient.effects
-        self._ledger = patient.ledger
-        self._policy = patient.policy
-        self._desired = patient.desired
-        self._found = found
+    What is found is kept in `found`.
+    """
+
+    deps: DoctorContext
+    found: Findings
 
     def examinations(self) -> CheckFunctions:
         """In their order: later ones build on what earlier ones have found."""
@@ -60,78 +58,78 @@ class NatsSection:
 
     async def server(self) -> AsyncIterator[Check]:
         """Without it there is nothing else to look at."""
-        await self._reads.connect()
-        yield ok("nats.server", f"nats-server {self._reads.server_version}")
+        await self.deps.reads.connect()
+        yield ok("nats.server", f"nats-server {self.deps.reads.server_version}")
 
     async def jetstream(self) -> AsyncIterator[Check]:
         """As above."""
         try:
-            names = await self._reads.stream_names()
+            names = await self.deps.reads.stream_names()
         except PermissionDenied:  # to ask, which leaves other questions; or to hear the answer, which leaves none
-            self._found.jetstream_answers = not await self._reads.may_publish(self._reads.api("STREAM.NAMES"))
+            self.found.jetstream_answers = not await self.deps.reads.may_publish(self.deps.reads.api("STREAM.NAMES"))
             raise
-        self._found.jetstream_answers = True
-        where = f"domain {self._patient.domain}" if self._patient.domain else "this account"
+        self.found.jetstream_answers = True
+        where = f"domain {self.deps.domain}" if self.deps.domain else "this account"
         yield ok("nats.jetstream", f"JetStream is on in {where}, with {counted(len(names), 'stream')}")
 
     async def _limits(self) -> AsyncIterator[Check]:
         try:
-            yield judges.judge_limits(await self._reads.call("INFO"))
+            yield judges.judge_limits(await self.deps.reads.call("INFO"))
         except PermissionDenied as denied:
             fix = "allow it to reactor's user (docs/permissions.md): an account that is full makes no streams"
             yield warning("nats.limits", f"the account's limits could not be found out: {denied}", fix)
 
     async def _list(self) -> AsyncIterator[Check]:
-        self._found.listing = await self._reads.list_streams()
-        yield judges.judge_unreported(self._found.listing.unreported)
+        self.found.listing = await self.deps.reads.list_streams()
+        yield judges.judge_unreported(self.found.listing.unreported)
 
     async def _lifecycle_stream(self) -> AsyncIterator[Check]:
-        subject = self._desired.events_subject.wildcard
-        name = await find_lifecycle_stream(self._reads, self._desired)
+        subject = self.deps.desired.events_subject.wildcard
+        name = await find_lifecycle_stream(self.deps.reads, self.deps.desired)
         if name is None:
             yield await self._no_lifecycle_stream(subject)
             return
-        self._found.lifecycle = info = await self._reads.stream_info(name)
+        self.found.lifecycle = info = await self.deps.reads.stream_info(name)
         yield ok("streams.lifecycle", f"stream {name} captures {subject}")
-        yield judges.judge_lifecycle(info, self._desired.max_age)
+        yield judges.judge_lifecycle(info, self.deps.desired.max_age)
         yield judges.judge_replicas(info)
         yield judges.judge_lifecycle_room(info)
 
     async def _no_lifecycle_stream(self, subject: str) -> Check:
         """Fine for an account that is new to reactor; not where Redis remembers one. Raises ProvisionError."""
-        self._found.missing_streams.append(self._desired.events_stream)
-        await is_declared(self._reads, self._desired.events_stream, [subject])
+        self.found.missing_streams.append(self.deps.desired.events_stream)
+        await is_declared(self.deps.reads, self.deps.desired.events_stream, [subject])
         with suppress(LedgerError):  # Redis has checks of its own
-            if owner := await self._ledger.records.owner():
-                raise ProvisionError(wrong_account(owner, self._desired))
+            if owner := await self.deps.ledger.records.owner():
+                raise ProvisionError(wrong_account(owner, self.deps.desired))
         return warning("streams.lifecycle", f"no stream captures {subject} yet", WORKER_DECLARES)
 
     async def _durable(self) -> AsyncIterator[Check]:
-        stream, subject = self._found.events_stream, self._desired.events_subject.wildcard
-        self._found.source = await find_durable(self._reads, self._desired.durable, stream, (subject,))
-        if self._found.source is None:
+        stream, subject = self.found.events_stream, self.deps.desired.events_subject.wildcard
+        self.found.source = await find_durable(self.deps.reads, self.deps.desired.durable, stream, (subject,))
+        if self.found.source is None:
             yield self._no_durable("streams.durable", stream)
             return
-        info = await self._reads.consumer_info(stream, self._desired.durable)
-        yield judges.judge_durable("streams.durable", stream, info, self._found.source.difference)
-        oldest = await self._reads.next_message(stream, subject, info["ack_floor"]["stream_seq"] + 1)
+        info = await self.deps.reads.consumer_info(stream, self.deps.desired.durable)
+        yield judges.judge_durable("streams.durable", stream, info, self.found.source.difference)
+        oldest = await self.deps.reads.next_message(stream, subject, info["ack_floor"]["stream_seq"] + 1)
         behind, now = info["num_pending"] + info["num_ack_pending"], instant(info.get("ts"))
         age_s = (now - oldest.published_at) / SECOND if oldest and now else None
         yield judges.judge_lag(behind, age_s, info.get("num_waiting", 0))
 
     def _no_durable(self, name: str, stream: str) -> Check:
-        self._found.missing_durables.append(stream)
-        return warning(name, f"stream {stream} has no durable {self._desired.durable} yet", WORKER_DECLARES)
+        self.found.missing_durables.append(stream)
+        return warning(name, f"stream {stream} has no durable {self.deps.desired.durable} yet", WORKER_DECLARES)
 
     async def _advisory_streams(self) -> AsyncIterator[Check]:
-        self._found.advisories = await streams_of_advisories(self._reads)
-        yield judges.judge_advisories(self._found.advisories, await unheard(self._reads))
+        self.found.advisories = await streams_of_advisories(self.deps.reads)
+        yield judges.judge_advisories(self.found.advisories, await unheard(self.deps.reads))
 
     async def _dead_letters(self) -> AsyncIterator[Check]:
         try:
-            letters = await self._reads.stream_info(DEAD_LETTERS)
+            letters = await self.deps.reads.stream_info(DEAD_LETTERS)
         except NotFound:
-            self._found.missing_streams.append(DEAD_LETTERS)
+            self.found.missing_streams.append(DEAD_LETTERS)
             yield judges.judge_dead_letters(0, DEAD_LETTERS)
             return
         yield judges.judge_dead_letters(letters["state"]["messages"], DEAD_LETTERS)
@@ -139,19 +137,21 @@ class NatsSection:
 
     async def _control(self) -> AsyncIterator[Check]:
         try:
-            await self._reads.stream_info(CONTROL)
+            await self.deps.reads.stream_info(CONTROL)
         except NotFound:
-            self._found.missing_streams.append(CONTROL)
+            self.found.missing_streams.append(CONTROL)
             yield judges.judge_pause(None)
             return
-        yield judges.judge_pause(await PauseGate(self._reads, self._ledger.topology_cache, notes=False).active_pause())
+        yield judges.judge_pause(
+            await PauseGate(self.deps.reads, self.deps.ledger.topology_cache, notes=False).active_pause()
+        )
 
     async def _overlap(self) -> AsyncIterator[Check]:
         fences, letters, words = [
-            await self._reads.stream_names(subject) for subject in (FENCES, DEAD_LETTER_SUBJECT, CONTROL_SUBJECTS)
+            await self.deps.reads.stream_names(subject) for subject in (FENCES, DEAD_LETTER_SUBJECT, CONTROL_SUBJECTS)
         ]
-        fenced = {name for name in fences if self._policy.job_id(name) is not None}  # now, or a moment ago
-        read = [name for name in self._found.own_streams if self._policy.job_id(name) is not None]
+        fenced = {name for name in fences if self.deps.policy.job_id(name) is not None}  # now, or a moment ago
+        read = [name for name in self.found.own_streams if self.deps.policy.job_id(name) is not None]
         advisory_streams = {
             FENCES: fences - fenced,
             DEAD_LETTER_SUBJECT: letters - {DEAD_LETTERS},
@@ -160,38 +160,38 @@ class NatsSection:
         yield judges.judge_overlap(advisory_streams, read)
 
     async def _job_streams(self) -> AsyncIterator[Check]:
-        if self._found.listing is None:
+        if self.found.listing is None:
             return
-        streams = self._found.job_streams()
+        streams = self.found.job_streams()
         matching = {item.name for item in streams}
-        others = self._found.listing.streams.keys() - matching - self._found.own_streams
-        yield judges.judge_pattern(matching, others, self._policy.pattern.pattern)
-        yield judges.judge_fences(streams, self._found.listing.advisory_streams())
+        others = self.found.listing.streams.keys() - matching - self.found.own_streams
+        yield judges.judge_pattern(matching, others, self.deps.policy.pattern.pattern)
+        yield judges.judge_fences(streams, self.found.listing.advisory_streams())
         yield judges.judge_fenceable(streams)
 
     async def _rights(self) -> AsyncIterator[Check]:
         needs = Needs(
-            events=self._found.events_stream,
-            streams=self._found.missing_streams,
-            durables=self._found.missing_durables,
-            companions=self._found.advisories if self._patient.companions and self._policy.deletes else (),
-            durable=self._desired.durable,
-            backups=self._patient.backup_store is not None,
+            events=self.found.events_stream,
+            streams=self.found.missing_streams,
+            durables=self.found.missing_durables,
+            companions=self.found.advisories if self.deps.companions and self.deps.policy.deletes else (),
+            durable=self.deps.desired.durable,
+            backups=self.deps.backup_store is not None,
         )
-        asked = list(for_the_rest(self._reads, needs))
-        yield judges.judge_rights(await lacking(self._reads, asked), len(asked))
+        asked = list(for_the_rest(self.deps.reads, needs))
+        yield judges.judge_rights(await lacking(self.deps.reads, asked), len(asked))
 
     async def _deleting(self) -> AsyncIterator[Check]:
-        barred = await lacking(self._effects, for_deleting(self._effects))
-        yield judges.judge_deleting(barred, deletes=self._policy.deletes)
+        barred = await lacking(self.deps.effects, for_deleting(self.deps.effects))
+        yield judges.judge_deleting(barred, deletes=self.deps.policy.deletes)
 
     async def _nats_clock(self) -> AsyncIterator[Check]:
         name = next(
             iter(
-                [self._found.events_stream]
-                if self._found.lifecycle
-                else self._found.listing.streams
-                if self._found.listing
+                [self.found.events_stream]
+                if self.found.lifecycle
+                else self.found.listing.streams
+                if self.found.listing
                 else ()
             ),
             None,
@@ -199,6 +199,6 @@ class NatsSection:
         if name is None:
             yield ok("clocks.nats", "there is no stream yet to ask the time of")
             return
-        before = self._patient.clock()
-        now = instant((await self._reads.stream_info(name)).get("ts"))
-        yield judge_clock_of(self._patient, "clocks.nats", "the NATS server's", before, now or 0)
+        before = self.deps.clock()
+        now = instant((await self.deps.reads.stream_info(name)).get("ts"))
+        yield judge_clock_of(self.deps, "clocks.nats", "the NATS server's", before, now or 0)

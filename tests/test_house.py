@@ -14,7 +14,7 @@ def test_only_one_room_deletes_streams() -> None:
     callers = {
         str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if ".delete_stream(" in path.read_text()
     }
-    assert callers == {"deletion/fencing.py", "cli/demo.py"}  # whose job system cleans up after itself
+    assert callers == {"deletion/drain.py", "cli/demo.py"}  # whose job system cleans up after itself
 
 
 def test_only_the_policy_decides() -> None:

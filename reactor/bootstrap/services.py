@@ -3,7 +3,7 @@
 Adapters and use cases never read settings; what they need is handed to them here.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,14 +14,12 @@ from reactor.config.nats_options import desired_streams
 from reactor.config.settings import Settings
 from reactor.core.events import SubjectTemplate
 from reactor.core.model import nanoseconds, parse_instant
-from reactor.core.observer import NULL_OBSERVER, Observer
 from reactor.core.policy import Breaker, Policy
+from reactor.core.sinks import Sink
 from reactor.deletion.backup import BackupWriter
 from reactor.deletion.companions import Companions
-from reactor.deletion.drain import Drainer
 from reactor.deletion.gates import PauseGate, Rights
-from reactor.deletion.inspection import Inspector
-from reactor.deletion.prepare import Preparer
+from reactor.deletion.prepare import Prepared, prepare
 from reactor.deletion.recorder import Recorder
 from reactor.deletion.resources import Resources
 from reactor.deletion.retries import Retries
@@ -37,20 +35,20 @@ from reactor.jetstream.topology import (
 )
 from reactor.job_status.external_directory import ExternalDirectory
 from reactor.job_status.ledger_directory import Directory
-from reactor.operate.actions import Orders
+from reactor.operate.actions import StreamActions
 from reactor.operate.deleted_streams import DeletedStreams
 from reactor.operate.doctor.context import DoctorContext
 from reactor.operate.doctor.examine import Doctor
 from reactor.operate.emit import emit
 from reactor.operate.overview import Overview
-from reactor.operate.protect import Protector
 from reactor.operate.replay import Scratch
 from reactor.operate.restore import Restorer
 from reactor.passes.reconciler import Reconciler
-from reactor.passes.subscribers import AdvisorySubscriber, DeadLetters, LifecycleSubscriber, consume_pending
+from reactor.passes.subscribers import DeadLetters, LifecycleSubscriber, consume_pending
 from reactor.passes.sweeper import Sweeper
 from reactor.store.health import RedisHealth
 from reactor.telemetry.alerts import Alerts
+from reactor.telemetry.sinks import EventSink, LogSink
 
 
 async def provision_safely(connected: Connections) -> Provision:
@@ -129,62 +127,71 @@ def backup_store_of(settings: Settings) -> BackupStore:
     return BackupStore(rules.dir, rules.max_age.total_seconds(), int(rules.max_bytes), utc_now)
 
 
-def recorder_of(connected: Connections, observer: Observer = NULL_OBSERVER) -> Recorder:
-    """Tells what this process does; `observer` is told, too."""
-    return Recorder(connected.audit, connected.announce, connected.actor, utc_now, observer)
+def backup_writer_of(connected: Connections) -> BackupWriter | None:
+    """Return the writer of backups; None if no backups are wanted."""
+    when = connected.settings.backup.when
+    if when == "never":
+        return None
+    return BackupWriter(connected.snapshots, backup_store_of(connected.settings), when, connected.actor)
+
+
+def recorder_of(connected: Connections, *sinks: Sink) -> Recorder:
+    """Return the recorder of this process: the audit, the log, published events, and these `sinks`."""
+    ours = (*sinks, LogSink(connected.actor.by), EventSink(connected.announce))
+    return Recorder(connected.audit, connected.actor, utc_now, ours)
+
+
+def pause_gate_of(connected: Connections) -> PauseGate:
+    """Return the gate that an operator's pause closes."""
+    return PauseGate(connected.reads, connected.ledger.topology_cache, connected.settings.events.replicas)
 
 
 @dataclass(eq=False, repr=False)
 class UseCases:
-    """Use cases for one provisioned account; what they share is made once.
+    """The use cases for one provisioned account. What they share is created once, in `resources`.
 
-    `observer` is told of what happens, `note_coverage` what the ledger lacks, whenever that was looked at.
-
-    `assume_missing` is an operator's word for one full pass.
+    `sinks` are told what happens; `note_coverage` is told what the ledger lacks at each check. `assume_missing` is an
+    operator's order for one full pass.
     """
 
     connected: Connections
     provisioned: Provision
-    observer: Observer = NULL_OBSERVER
+    sinks: Sequence[Sink] = ()
     _: KW_ONLY
     assume_missing: InitVar[bool] = False
     note_coverage: InitVar[Callable[[str | None], None]] = lambda _: None
 
     def __post_init__(self, assume_missing: bool, note_coverage: Callable[[str | None], None]) -> None:
-        settings = self.connected.settings
-        self._settings = settings
-        self.backup_store = backup_store_of(settings)
-        self.policy = replace(policy_of(settings, self.provisioned.own_streams), assume_missing=assume_missing)
-        recorder = recorder_of(self.connected, self.observer)
+        connected, settings = self.connected, self.connected.settings
+        ledger, rules = connected.ledger, settings.sweep
+        policy = replace(policy_of(settings, self.provisioned.own_streams), assume_missing=assume_missing)
+        recorder = recorder_of(connected, *self.sinks)
         self.resources = Resources(
-            reads=self.connected.reads,
-            effects=self.connected.effects,
-            ledger=self.connected.ledger,
-            directory=self._directory(note_coverage),
+            policy=policy,
+            reads=connected.reads,
+            effects=connected.effects,
+            ledger=ledger,
+            directory=self._directory(policy, note_coverage),
             recorder=recorder,
-            retries=Retries(self.connected.ledger, recorder, utc_now, settings.sweep.max_attempts),
-            companions=Companions(settings.policy.companions, self.connected.reads, self.connected.effects),
-            rights=Rights(self.connected.effects),
-            pause_gate=PauseGate(self.connected.reads, self.connected.ledger.topology_cache, settings.events.replicas),
-            stream_states=StreamStateUpdater(
-                self.connected.ledger, self.policy, recorder, events_decide=self.connected.jobs is None
-            ),
-            throttle=Throttle(
-                settings.sweep.concurrency,
-                self.connected.ledger.turns,
-                settings.sweep.max_rate,
-                self.connected.reads.pace,
-            ),
+            retries=Retries(ledger, recorder, rules.max_attempts),
+            companions=Companions(settings.policy.companions, connected.reads, connected.effects),
+            rights=Rights(connected.effects),
+            pause_gate=pause_gate_of(connected),
+            stream_states=StreamStateUpdater(ledger, policy, recorder, events_decide=connected.jobs is None),
+            throttle=Throttle(rules.concurrency, ledger.turns, rules.max_rate, connected.reads.pace),
+            lease_s=rules.lease.total_seconds(),
             clock=utc_now,
+            backup_writer=backup_writer_of(connected),
         )
+        self.deleted = DeletedStreams(self.resources, backup_store_of(settings))
 
-    def _directory(self, note_coverage: Callable[[str | None], None]) -> Directory:
-        events = self._settings.events
-        made = Directory if self.connected.jobs is None else partial(ExternalDirectory, jobs=self.connected.jobs)
-        return made(
-            self.connected.reads,
-            self.connected.ledger,
-            self.policy,
+    def _directory(self, policy: Policy, note_coverage: Callable[[str | None], None]) -> Directory:
+        connected, events = self.connected, self.connected.settings.events
+        directory = Directory if connected.jobs is None else partial(ExternalDirectory, jobs=connected.jobs)
+        return directory(
+            connected.reads,
+            connected.ledger,
+            policy,
             template=SubjectTemplate(events.subject),
             source=self.provisioned.events,
             durable=events.durable,
@@ -192,77 +199,37 @@ class UseCases:
         )
 
     async def lifecycle_subscriber(self, wake: Callable[[], None] = lambda: None) -> LifecycleSubscriber:
-        """Takes lifecycle messages; connects to learn the server's largest payload."""
+        """Return the subscriber for lifecycle events. It connects, to learn the server's largest payload."""
         client = await self.connected.reads.connect()
-        return LifecycleSubscriber(
-            self.resources.directory,
-            DeadLetters(self.connected.reads.publish, client.max_payload),
-            self.resources.stream_states,
-            client.publish,
-            terminal_statuses=self.policy.terminal_statuses,
-            wake=wake,
-            observer=self.observer,
-        )
-
-    def advisory_subscriber(self) -> AdvisorySubscriber:
-        """Takes advisories."""
-        return AdvisorySubscriber(self.resources, self.connected.audit, self.policy)
+        dead_letters = DeadLetters(self.connected.reads.publish, client.max_payload)
+        return LifecycleSubscriber(self.resources, dead_letters, client.publish, wake)
 
     def reconciler(self, subscriber: LifecycleSubscriber) -> Reconciler:
-        """Return the full pass, which consumes what is pending through the given subscriber."""
-
-        async def catch_up() -> None:
-            await consume_pending(
-                self.connected.reads, self.provisioned.events.stream, self._settings.events.durable, subscriber.handle
-            )
-
-        judge, limits = Inspector(self.resources, self.policy), self._settings.breaker
-        breaker = Breaker(limits.max_missing, limits.max_missing_ratio)
-        return Reconciler(self.resources, judge, self._drainer(judge), breaker, catch_up)
+        """Return the full pass. It consumes pending events through the given subscriber."""
+        reads, durable = self.connected.reads, self.connected.settings.events.durable
+        catch_up = partial(consume_pending, reads, self.provisioned.events.stream, durable, subscriber.handle)
+        limits = self.connected.settings.breaker
+        return Reconciler(self.resources, Breaker(limits.max_missing, limits.max_missing_ratio), catch_up)
 
     def sweeper(self, want_pass: Callable[[], Awaitable[None]]) -> Sweeper:
-        """Settles due jobs one by one, so it never acts on absence."""
-        judge = Inspector(self.resources, replace(self.policy, absence_counts=False))
-        lease_s = self._settings.sweep.lease.total_seconds()
-        return Sweeper(self.resources, judge, self._drainer(judge), lease_s, want_pass)
+        """Return the sweeper. It judges jobs one by one, so it never acts on absence."""
+        policy = replace(self.resources.policy, absence_counts=False)
+        return Sweeper(replace(self.resources, policy=policy), want_pass)
 
-    def _drainer(self, judge: Inspector) -> Drainer:
-        connected, when = self.connected, self._settings.backup.when
-        backup_writer = (
-            BackupWriter(connected.snapshots, self.backup_store, when, connected.actor) if when != "never" else None
-        )
-        return Drainer(self.resources, judge, self._settings.sweep.lease.total_seconds(), backup_writer=backup_writer)
+    async def prepare(self, job_id: str, timeout_s: float) -> Prepared:
+        """Make a job's stream safe to publish to (see `deletion.prepare`)."""
+        desired = desired_streams(self.connected.settings.events)
 
-    def preparer(self) -> Preparer:
-        """Makes a job's name clean and safe before the job is started again."""
-        desired = desired_streams(self._settings.events)
-
-        async def say(job_id: str, status: str) -> None:
+        async def publish(job_id: str, status: str) -> None:
             await emit(self.connected.reads, desired, job_id, status, None)
 
-        judge = Inspector(self.resources, self.policy)
-        return Preparer(self.resources, judge, self._settings.sweep.lease.total_seconds(), say)
-
-    def protector(self) -> Protector:
-        """Protects streams."""
-        judge = Inspector(self.resources, self.policy)
-        return Protector(self.resources, judge, self._settings.sweep.lease.total_seconds())
+        return await prepare(self.resources, publish, job_id, timeout_s)
 
     def overview(self) -> Overview:
-        """For whoever looks on."""
-        audit = self.connected.audit
-        return Overview(
-            self.resources,
-            Inspector(self.resources, self.policy),
-            audit,
-            DeletedStreams(self.resources, audit, self.backup_store),
-        )
+        """Return the answers for commands, endpoint and page."""
+        return Overview(self.resources, self.deleted)
 
-    def orders(self) -> Orders:
-        """For the page, where orders are taken there."""
-        past = DeletedStreams(self.resources, self.connected.audit, self.backup_store)
-        return Orders(self.resources, self.policy, self.protector(), self.restorer(), past)
-
-    def restorer(self, scratch: Scratch | None = None) -> Restorer:
-        """Brings back what was deleted."""
-        return Restorer(self.connected.snapshots, self.resources.recorder, scratch)
+    def actions(self, scratch: Scratch | None = None) -> StreamActions:
+        """Return the orders about streams. `scratch` starts a server for restores that this one refuses."""
+        restorer = Restorer(self.connected.snapshots, self.resources.recorder, scratch)
+        return StreamActions(self.resources, self.deleted, restorer)

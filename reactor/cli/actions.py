@@ -1,7 +1,7 @@
 """What an operator orders: pause and resume, protect and unprotect, restore."""
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,25 +9,28 @@ import typer
 
 from reactor.backups.store import ARCHIVE, Backup, BackupCorrupt, read_backup
 from reactor.bootstrap.actor import actor_of
-from reactor.bootstrap.connections import Connections, connections
-from reactor.bootstrap.services import UseCases, backup_store_of, policy_of, provision_safely, recorder_of
+from reactor.bootstrap.connections import connections
+from reactor.bootstrap.services import (
+    UseCases,
+    backup_store_of,
+    pause_gate_of,
+    policy_of,
+    provision_safely,
+    recorder_of,
+)
 from reactor.cli.embedded import EmbeddedError, scratch_server
 from reactor.cli.exits import Exit, fail
 from reactor.cli.render import show_backups
 from reactor.cli.shell import duration_of, print_answer, run, settings_of_command
-from reactor.config.settings import Settings
 from reactor.core.checks import counted
 from reactor.core.model import SECOND, nanoseconds
 from reactor.core.pause import LONGEST_PAUSE
 from reactor.core.policy import Policy
-from reactor.core.schemas import Gone
-from reactor.deletion.gates import PauseGate
-from reactor.deletion.inspection import Target
-from reactor.jetstream.errors import NotFound
-from reactor.operate.actions import bring_back
+from reactor.operate import actions
+from reactor.operate.actions import Operator, PauseOrder
+from reactor.operate.overview import NoSuchStream
 from reactor.operate.protect import NotProtected
 from reactor.operate.restore import NotRestored, Restored
-from reactor.store.scripts import LedgerError
 
 STREAM_NAME = r"[^\s.*>/\\\x00-\x1f\x7f]{1,255}"
 PROTECT_S = 90.0
@@ -35,42 +38,43 @@ PROTECT_S = 90.0
 
 
 def pause(span: str | None, reason: str) -> None:
-    """Nobody deletes anything from here on. NATS keeps it: it holds where Redis is away, too."""
+    """Pause all deleting. NATS keeps the pause, so it holds while Redis is away, too."""
     settings = settings_of_command()
-    lasting = None if span is None else duration_of("--for", span)
-    if lasting is not None and not 0 < nanoseconds(lasting) <= LONGEST_PAUSE:
+    lasting = None if span is None else nanoseconds(duration_of("--for", span))
+    if lasting is not None and not 0 < lasting <= LONGEST_PAUSE:
         fail(Exit.USAGE, "--for: more than nothing, and ten years at most; leave it out to pause until reactor resume")
 
-    async def order(connected: Connections) -> str | None:
-        pausing = await _pause_gate(connected, settings)
-        span_ns = None if lasting is None else nanoseconds(lasting)
-        await pausing.pause(connected.actor.person, reason, span_ns)
-        standing = await pausing.active_pause()
-        return standing.describe() if standing else None
+    async def order() -> PauseOrder:
+        async with connections(settings, actor=actor_of("pause")) as connected:
+            operator = Operator(connected.actor.person, reason)
+            return await actions.pause(pause_gate_of(connected), recorder_of(connected), operator, lasting)
 
-    words, unwritten = run(lambda: _perform(settings, "pause", "paused", reason, order), settings.nats.domain)
-    typer.echo(f"{words}; reactor resume lets it go on")
-    _say_unwritten(unwritten)
+    done = run(order, settings.nats.domain)
+    typer.echo(f"{done.pause.describe() if done.pause else 'deleting is paused'}; reactor resume lets it go on")
+    _say_unrecorded(done)
 
 
 def resume() -> None:
-    """Deleting goes on."""
+    """End a pause."""
     settings = settings_of_command()
 
-    async def order(connected: Connections) -> str | None:
-        pausing = await _pause_gate(connected, settings)
-        standing = await pausing.active_pause()
-        if standing is not None:
-            await pausing.resume(connected.actor.person)
-        return standing.describe() if standing else None
+    async def order() -> PauseOrder:
+        async with connections(settings, actor=actor_of("resume")) as connected:
+            operator = Operator(connected.actor.person)
+            return await actions.resume(pause_gate_of(connected), recorder_of(connected), operator)
 
-    was, unwritten = run(lambda: _perform(settings, "resume", "resumed", "", order), settings.nats.domain)
-    typer.echo(f"deleting goes on; it was: {was}" if was else "deleting was not paused")
-    _say_unwritten(unwritten)
+    done = run(order, settings.nats.domain)
+    typer.echo(f"deleting goes on; it was: {done.pause.describe()}" if done.pause else "deleting was not paused")
+    _say_unrecorded(done)
+
+
+def _say_unrecorded(done: PauseOrder) -> None:
+    if done.unrecorded:
+        typer.echo(f"reactor: the audit does not have this, since Redis is unreachable: {done.unrecorded}", err=True)
 
 
 def protect(streams: Sequence[str], *, protected: bool) -> None:
-    """Exits with the gravest code of all streams."""
+    """Protect streams, or remove their protection. Exits with the gravest code of all streams."""
     settings = settings_of_command()
     for name in streams:
         if policy_of(settings).job_id(name) is None:
@@ -87,55 +91,52 @@ def protect(streams: Sequence[str], *, protected: bool) -> None:
 
 
 async def _protect(cases: UseCases, name: str, *, protected: bool) -> Exit:
-    target = Target(name, cases.policy.job_id(name) or "")
     try:
-        protector = cases.protector()
-        changed = await protector.protect(target, PROTECT_S, protected=protected)
-    except NotFound:
-        gone = await cases.overview().past.of(name, target.job_id)
-        typer.echo(f"reactor: {gone['sentence']}", err=True)
+        operator = Operator(cases.connected.actor.person)
+        done = await cases.actions().protect(name, PROTECT_S, operator, protected=protected)
+    except NoSuchStream as error:
+        typer.echo(f"reactor: {error}", err=True)
         return Exit.NO_STREAM
     except NotProtected as error:
         typer.echo(f"reactor: {error}", err=True)
         return Exit.UNFIXABLE
     words = "is protected: nothing drains it" if protected else "is not protected any more: it is judged like any other"
-    typer.echo(f"{name} {words}" + ("" if changed else ", as it was"))
-    if not protected and (max_age := protector.max_age_off):
-        age = f"{max_age / SECOND:g}s"
+    typer.echo(f"{name} {words}" + ("" if done.changed else ", as it was"))
+    if not protected and done.max_age_off:
+        age = f"{done.max_age_off / SECOND:g}s"
         typer.echo(
             f"its max_age of {age} stays off, or older messages would expire: nats stream edit {name} --max-age {age}"
         )
-    if not protected and cases.policy.is_protected_by_name(name):
+    if not protected and cases.resources.policy.is_protected_by_name(name):
         typer.echo(f"{name} is still protected by REACTOR_POLICY_PROTECT")
     return Exit.DONE
 
 
 def restore(stream: str, source: Path | None, name: str | None) -> None:
-    """Bring a stream back, under its own or another name."""
+    """Restore a stream, under its own or another name."""
     settings = settings_of_command()
-    job_id = policy_of(settings).job_id(stream)
-    if job_id is None:
+    policy = policy_of(settings)
+    if policy.job_id(stream) is None:
         fail(Exit.USAGE, f"{stream!r} is no job stream: its name does not match {settings.policy.stream_pattern}")
     if name is not None and not re.fullmatch(STREAM_NAME, name):
         fail(Exit.USAGE, f"--as: {name!r} cannot be a stream's name: no spaces, no . * > / \\, 255 characters at most")
     backup = _backup_in(source, stream) if source else None
 
-    async def order() -> Restored | Gone:
+    async def order() -> Restored:
         async with connections(settings, actor=actor_of("restore")) as connected:
             cases = UseCases(connected, await provision_safely(connected))
-            past = cases.overview().past
-            done = await bring_back(past, cases.restorer(scratch_server), stream, name=name, backup=backup)
-            return done or await past.of(stream, job_id)
+            operator = Operator(connected.actor.person)
+            return await cases.actions(scratch_server).restore(stream, operator, new_name=name, backup=backup)
 
     try:
         done = run(order, settings.nats.domain)
+    except NoSuchStream as error:
+        fail(Exit.NO_STREAM, f"{error} There is no backup here, and the audit does not know how it was.")
     except (NotRestored, BackupCorrupt) as error:
         fail(Exit.UNFIXABLE, str(error))
     except EmbeddedError as error:
         fail(Exit.UNFIXABLE, f"NATS takes this backup under its own name only; --as needs a server beside: {error}")
-    if not isinstance(done, Restored):
-        fail(Exit.NO_STREAM, f"{done['sentence']} There is no backup here, and the audit does not know how it was.")
-    _show_restored(done, policy_of(settings))
+    _show_restored(done, policy)
 
 
 def _backup_in(source: Path, stream: str) -> Backup:
@@ -166,29 +167,3 @@ def backups(*, as_json: bool) -> None:
     backup_store = backup_store_of(settings_of_command())
     found = [asdict(item.manifest) | {"folder": str(item.folder)} for item in backup_store.backups()]
     print_answer({"folder": str(backup_store.folder), "backups": found}, as_json, show_backups)
-
-
-async def _perform(
-    settings: Settings, command: str, what: str, why: str, order: Callable[[Connections], Awaitable[str | None]]
-) -> tuple[str | None, str | None]:
-    """Return what the order has to say, and why it could not be written into the audit. Redis may be what is broken."""
-    async with connections(settings, actor=actor_of(command)) as connected:
-        said = await order(connected)
-        try:
-            if said:
-                await recorder_of(connected).ordered(what, why=why)
-        except LedgerError as error:
-            return said, str(error)
-        return said, None
-
-
-async def _pause_gate(connected: Connections, settings: Settings) -> PauseGate:
-    """With the stream that its word is kept in."""
-    pausing = PauseGate(connected.reads, connected.ledger.topology_cache, settings.events.replicas)
-    await pausing.declare()
-    return pausing
-
-
-def _say_unwritten(why: str | None) -> None:
-    if why:
-        typer.echo(f"reactor: Redis could not be reached, so the audit does not tell of it: {why}", err=True)

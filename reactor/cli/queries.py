@@ -120,7 +120,7 @@ def prepare(job_id: str, timeout: str) -> None:
     async def ask() -> Prepared:
         async with connections(settings, actor=actor_of("prepare")) as connected:
             cases = UseCases(connected, await provision_safely(connected))
-            return await cases.preparer().prepare(job_id, timeout_s)
+            return await cases.prepare(job_id, timeout_s)
 
     try:
         done = run(ask, settings.nats.domain)

@@ -19,8 +19,8 @@ from reactor.core.model import format_instant
 from reactor.core.policy import Policy
 from reactor.core.report import listed
 from reactor.core.schemas import Listed, ListedRow
+from reactor.passes.listing import PassAborted
 from reactor.passes.reconciler import Reconciler
-from reactor.passes.review import PassAborted
 
 WATCH_S = 2.0
 SHARE = 10
@@ -64,7 +64,7 @@ def streams(verdicts: Collection[str], sort: str, output: str, *, watch: bool) -
             reconciler = cases.reconciler(await cases.lifecycle_subscriber())
             while True:
                 began = time.monotonic()
-                rows = await _rows(reconciler, cases.policy)
+                rows = await _rows(reconciler, cases.resources.policy)
                 chosen = _sorted([row for row in rows if not wanted or row["verdict"] in wanted], order)
                 _print(Listed(at=format_instant(utc_now()), streams=chosen), form, again=watch)
                 if not watch:
@@ -85,7 +85,7 @@ def _one_of(kind: type[Kind], flag: str, text: str) -> Kind:
 
 
 async def _rows(reconciler: Reconciler, policy: Policy) -> list[ListedRow]:
-    return [listed(item, policy) for item in await reconciler.inspect()]
+    return [listed(item, policy) for item in await reconciler.verdicts()]
 
 
 def _sorted(rows: Sequence[ListedRow], sort: Sort) -> list[ListedRow]:

@@ -30,4 +30,4 @@ async def aprepare(job_id: JobId, *, timeout: float = TIMEOUT_S) -> Prepared:  #
 async def _prepare(job_id: str, timeout_s: float) -> Prepared:
     async with connections(load_settings(), actor=actor_of("prepare")) as connected:
         cases = UseCases(connected, await provision_safely(connected))
-        return await cases.preparer().prepare(job_id, timeout_s)
+        return await cases.prepare(job_id, timeout_s)

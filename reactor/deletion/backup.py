@@ -8,8 +8,7 @@ from reactor.backups.store import Backup, BackupFailed, BackupStore, Manifest
 from reactor.core.actor import Actor
 from reactor.core.model import SECOND, format_instant
 from reactor.core.stream_info import LONGEST_LEASE, has_work_left, recipe_of
-from reactor.deletion.fencing import Fenced, HeldLease
-from reactor.deletion.inspection import Inspection
+from reactor.deletion.states import Fenced, HeldLease, Inspection
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import JetStreamError
 from reactor.jetstream.snapshots import snapshot

@@ -1,109 +1,105 @@
 """The effect: `drain_stream`, the only place that deletes.
 
-STREAM.DELETE takes no precondition. Check-then-delete destroys acknowledged messages in most races with a publisher,
-and looking again behind a fence proves nothing if the nodes of a cluster are milliseconds apart: what the stream's
-leader has proposed and not committed is in no STREAM.INFO, and is acknowledged a moment later (measured). Only the
-stream's own order can tell. So:
+STREAM.DELETE takes no precondition. Check-then-delete destroys acknowledged messages in most races with a publisher.
+A second look behind a fence proves nothing if the nodes of a cluster are milliseconds apart: what the stream's leader
+has proposed but not committed is in no STREAM.INFO, and is acknowledged a moment later (measured). Only the stream's
+own order can tell. So a drain takes these steps, each a state in `states`:
 
-    look     one fresh STREAM.INFO (its last sequence is L), the record read again, the job's last event from the leader
-    fence    one STREAM.UPDATE: the server's own config with another subject, and in the metadata what is to be given
-             back. From here on a publisher gets a loud error. The answer tells the incarnation
-    recheck  the job's last event once more: whoever says that it lives before the fence stood is heard
-    barrier  a message that the stream refuses behind all that it had accepted: its refusal proves that L is the end
+    inspect  one fresh STREAM.INFO (its last sequence is L), the record, and the job's last event from the leader
+    fence    one STREAM.UPDATE: the server's own config with another subject, and in the metadata what to restore.
+             From now on a publisher gets a loud error. The answer shows which incarnation was fenced
+    recheck  the job's last event once more: a sign of life from before the fence is heard
+    barrier  a message that the stream refuses after everything it had accepted. The refusal proves that L is the end
     delete   then companions, and the outcome in the audit
 
-Each effect (fence, unfence, delete) begins only while the own lease has time left by the monotonic clock, and is still
-there in Redis, so a replica that was paused, or whose lease an emptied Redis forgot, does nothing more. Killed
-anywhere, the fence tells the next look whose it is and until when: then it is taken over, through a barrier of its own,
-or taken away. A request without an answer may still happen: its stream is left alone until the lease has run out, then
-looked at again. docs/safety.md has the argument.
+Each effect (fence, unfence, delete) begins only while our lease has time left by the monotonic clock and Redis still
+holds it. So a paused replica does nothing more, nor one whose lease an emptied Redis forgot. After a kill, the fence
+tells the next inspection who set it and until when: that one takes it over, with a barrier of its own, or removes it.
+A request without an answer may still happen: its stream is left alone until the lease has run out, then inspected
+again. docs/safety.md has the argument.
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import structlog
 
 from reactor.backups.store import Backup, BackupFailed
-from reactor.core.model import SECOND, Drain, Outcome, Reason, Settlement, Unfixable, Wait
+from reactor.core.model import SECOND, Drain, Fence, Outcome, Reason, Record, Settlement, Unfixable, Wait
 from reactor.core.pause import Pause
-from reactor.core.policy import fell_due
-from reactor.core.stream_info import recipe_of
+from reactor.core.policy import decide, fell_due
+from reactor.core.stream_info import (
+    FENCE_TOKEN_KEY,
+    fenced,
+    fenced_subject,
+    lifted_of,
+    mark_if_sourced,
+    read_stream,
+    recipe_of,
+    silent_followers,
+    unfenced,
+)
 from reactor.deletion.backup import BackupWriter
-from reactor.deletion.failpoints import Point, reach
-from reactor.deletion.fencing import Fenced, Fencing, HeldLease, LeaseExpired, NothingProven, Proven, finished
-from reactor.deletion.inspection import (
-    ANEW,
+from reactor.deletion.failpoints import Point, reach, reach_during
+from reactor.deletion.inspection import inspect
+from reactor.deletion.resources import Resources
+from reactor.deletion.states import (
+    REPLACED,
+    Fenced,
+    HeldLease,
     Inspection,
-    Inspector,
+    LeaseExpired,
+    NothingProven,
+    Proven,
     Target,
     empty_settlement,
-    is_same,
-    paused,
     unreachable_settlement,
 )
-from reactor.deletion.resources import Resources
-from reactor.jetstream.errors import JetStreamError, NobodyThere, NotFound, PermissionDenied, Unanswered
+from reactor.jetstream.errors import JetStreamError, NobodyThere, NotFound, PermissionDenied, Refused, Unanswered
 from reactor.job_status.ledger_directory import JobReading, Snapshot
 from reactor.store.leases import Lease
+from reactor.store.scripts import LedgerError
 from reactor.telemetry.traces import span
 
 log = structlog.get_logger(__name__)
 
-
-def _given_back(inspection: Inspection, error: BaseException) -> Settlement:
-    """The settlement of a stream that was unfenced because of this error. Raises the error if it is not about it."""
-    match error:
-        case BackupFailed():
-            return inspection.settled(Outcome.UNFIXABLE, Reason.BACKUP_FAILED, f"{error}; so it was not deleted")
-        case NothingProven() | Unanswered():
-            detail = f"{error}; it was given back, and is looked at again later"
-            return inspection.settled(Outcome.KEPT, Reason.UNKNOWN, detail)
-        case _:
-            raise error
+Result = TypeVar("Result")
+_BARRIER_RETRY_DELAYS_S = (0.005, 0.02, 0.1, 0.4)
+"""Pauses between barriers that met no subscriber: a cluster may need a moment to tell its nodes about a new subject."""
 
 
 @dataclass(eq=False, repr=False)
 class Drainer:
-    """Settles streams one by one, from a look to a deletion or to leaving them as they are. It holds no state.
-
-    `lease_s` is the time for one stream; `keeper` makes backups, None where none are wanted.
-    """
+    """Settles streams one by one. It holds no state between them."""
 
     deps: Resources
-    judge: Inspector
-    lease_s: float
-    monotonic: Callable[[], float] = time.monotonic
-    backup_writer: BackupWriter | None = None
 
-    def __post_init__(self) -> None:
-        self._fencing = Fencing(self.deps, self.judge.policy)
+    # One stream, from its inspection to its settlement.
 
     async def drain_stream(self, snapshot: Snapshot, target: Target, under: Lease | None = None) -> Settlement:
-        """Settle one stream: look, and if it is a zombie, fence it, prove its end, and delete it.
+        """Settle one stream: inspect it, and if it is a zombie, fence it, prove its end and delete it.
 
-        `under` is the lease of the pass it belongs to, without which nothing is begun. Raises LedgerError and
-        LeaseLost; what JetStream refuses or leaves open is in the settlement.
+        `under` is the lease of the pass that asks; without that lease nothing begins. Raises LedgerError and
+        LeaseLost. What JetStream refuses or leaves open is in the settlement.
         """
         with span("drain", stream=target.name, job_id=target.job_id) as traced:
-            held_lease = HeldLease.begin(target.name, self.lease_s, self.monotonic)
+            held_lease = HeldLease.begin(target.name, self.deps.lease_s, self.deps.monotonic)
             known = await self.deps.directory.lease_and_read_job(snapshot, held_lease.lease, target.job_id, under)
             if known is None:
-                settlement = empty_settlement(
-                    target, Outcome.WAITING, Reason.FENCED, "another replica is working on it"
-                )
+                busy = "another replica is working on it"
+                settlement = empty_settlement(target, Outcome.WAITING, Reason.FENCED, busy)
             else:
                 settlement = await self._settle(snapshot, target, known, held_lease)
                 self.deps.recorder.judged(settlement)
-                await self._give_back(held_lease.lease, settlement)
+                await self._release(held_lease.lease, settlement)
             traced.set(outcome=settlement.outcome.value, reason=settlement.reason.value)
             return settlement
 
-    async def _give_back(self, lease: Lease, settlement: Settlement) -> None:
-        """Give the lease back, unless an answer is missing: then nobody touches the stream until it has run out."""
+    async def _release(self, lease: Lease, settlement: Settlement) -> None:
+        """Release the lease. Keep it if an answer is missing: then nobody touches the stream until it has run out."""
         if settlement.outcome is Outcome.DRAINED:
             await self.deps.ledger.records.retire(settlement.stream.job_id, settlement.record, lease)
             await reach(Point.FORGOTTEN, settlement.stream.name)
@@ -114,17 +110,17 @@ class Drainer:
         try:
             with span("look"):
                 inspection, pause = await asyncio.gather(
-                    self.judge.inspect(snapshot, target, known), self.deps.pause_gate.active_pause()
+                    inspect(self.deps, snapshot, target, known), self.deps.pause_gate.active_pause()
                 )
             await reach(Point.LOOKED, target.name)
-            if not is_same(inspection, target):
-                return empty_settlement(target, Outcome.KEPT, Reason.UNKNOWN, ANEW)
+            if not inspection.is_incarnation_of(target):
+                return empty_settlement(target, Outcome.KEPT, Reason.UNKNOWN, REPLACED)
             if not isinstance(inspection.verdict, Drain):
                 return await self._leave(inspection, held_lease)
-            if not self.judge.policy.deletes:
+            if not self.deps.policy.deletes:
                 return await self._report(inspection, held_lease)
             if pause:
-                return await self._hold_back(inspection, held_lease, paused(inspection, pause))
+                return await self._hold_back(inspection, held_lease, inspection.paused(pause))
             if why := self.deps.rights.paused:
                 settlement = inspection.settled(Outcome.UNFIXABLE, Reason.DELETES_PAUSED, why)
                 return await self._hold_back(inspection, held_lease, settlement)
@@ -137,49 +133,42 @@ class Drainer:
         return await self._drain(inspection, inspection.verdict.reason, held_lease)
 
     async def _leave(self, inspection: Inspection, held_lease: HeldLease) -> Settlement:
-        """Leave a stream that is no zombie; lift a fence that has outlived its lease.
+        """Keep a stream that is not a zombie, and remove a fence that has outlived its lease.
 
-        A deletion of it that somebody had begun is over, too, and is accounted for.
+        If somebody had begun to delete it, that deletion is over, and is accounted for here.
         """
         fence = inspection.stream.fence
         if fence and inspection.verdict == Wait(Reason.FENCED, fence.until):
             return inspection.by_verdict()
         if fence and fence.subjects and not isinstance(inspection.verdict, Unfixable):
-            settlement = await self._fencing.unfence(
-                Fenced(inspection, inspection.raw, fence, inspection.asked_at), held_lease
-            )
+            settlement = await self.unfence(Fenced.as_found(inspection), held_lease)
         else:
             settlement = inspection.by_verdict()
         await self.deps.recorder.account(settlement)
         return settlement
 
     async def _report(self, inspection: Inspection, held_lease: HeldLease) -> Settlement:
-        """Report a zombie and leave it alone; lift a fence that stands."""
+        """Report a zombie and keep it (report mode). Remove a fence that was left on it."""
         if inspection.stream.fence:
-            return await self._fencing.unfence(
-                Fenced(inspection, inspection.raw, inspection.stream.fence, inspection.asked_at), held_lease
-            )
+            return await self.unfence(Fenced.as_found(inspection), held_lease)
         settlement = inspection.by_verdict()
         await self.deps.recorder.report(settlement)
         return settlement
 
     async def _hold_back(self, inspection: Inspection, held_lease: HeldLease, settlement: Settlement) -> Settlement:
-        """Hold a zombie back that may not be deleted now; lift a fence that stands."""
+        """Keep a zombie that may not be deleted now. Remove a fence that was left on it."""
         if inspection.stream.fence:
-            with suppress(PermissionDenied):  # then it is this very right that is missing
-                await self._fencing.unfence(
-                    Fenced(inspection, inspection.raw, inspection.stream.fence, inspection.asked_at), held_lease
-                )
+            with suppress(PermissionDenied):  # then this very right is missing
+                await self.unfence(Fenced.as_found(inspection), held_lease)
         return settlement
 
     async def _drain(self, inspection: Inspection, reason: Reason, held_lease: HeldLease) -> Settlement:
         """Drain a zombie, with an intent in the audit before and the outcome after."""
-        settlement, made_of = (
-            inspection.by_verdict(),
-            recipe_of(inspection.raw, inspection.stream.fence, inspection.consumers),
-        )
         intent, held = await self.deps.recorder.begin(
-            settlement, held_lease.lease, inspection.grounds(self.judge.policy), made_of
+            inspection.by_verdict(),
+            held_lease.lease,
+            inspection.grounds(self.deps.policy),
+            recipe_of(inspection.raw, inspection.stream.fence, inspection.consumers),
         )
         try:
             held_lease = await self._with_time_for_a_backup(inspection, held_lease)
@@ -193,7 +182,7 @@ class Drainer:
             self.deps.rights.pause(str(error))
             settlement = inspection.settled(Outcome.UNFIXABLE, Reason.DELETES_PAUSED, str(error))
         except Unanswered as error:
-            detail = f"{error}; it is looked at again later"
+            detail = f"{error}; it is inspected again later"
             return inspection.settled(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, detail)
         except JetStreamError as error:
             settlement = inspection.settled(Outcome.UNFIXABLE, Reason.REFUSED, str(error))
@@ -201,35 +190,56 @@ class Drainer:
         return settlement
 
     async def _fence_and_delete(self, inspection: Inspection, reason: Reason, held_lease: HeldLease) -> Settlement:
-        """Fence, prove, delete. Whatever is raised behind the fence unfences first, if no deletion is under way."""
-        behind = await self._fencing.fence(inspection, held_lease)
+        """Fence, prove, delete. An error behind the fence removes the fence first, unless a deletion is under way."""
+        behind = await self._fence(inspection, held_lease)
         try:
-            proof, backup = await self._prove(behind, held_lease)
+            proof, backup = await self._prove_with_backup(behind, held_lease)
         except NotFound:
             raise
         except BaseException as error:  # noqa: BLE001  # no error, bug or cancellation may leave the stream fenced
             return await self._give_up(behind, held_lease, error)
         if isinstance(proof, Pause):
-            settlement = await finished(self._fencing.unfence(behind, held_lease))
-            return settlement if settlement.outcome is Outcome.UNFIXABLE else paused(inspection, proof)
+            settlement = await finished(self.unfence(behind, held_lease))
+            return settlement if settlement.outcome is Outcome.UNFIXABLE else inspection.paused(proof)
         if isinstance(proof, Inspection):
-            return await finished(self._fencing.unfence(behind, held_lease, because=proof))
-        kept = await self._delete(behind, proof, held_lease)
-        if backup and self.backup_writer:
-            self.backup_writer.settled(backup)
+            return await finished(self.unfence(behind, held_lease, because=proof))
+        kept = await self._delete_or_give_up(behind, proof, held_lease)
+        if backup and self.deps.backup_writer:
+            self.deps.backup_writer.settled(backup)
         if kept is not None:
             return kept
         late_s = self._late_s(inspection)
         await reach(Point.DELETED, inspection.stream.name)
         left = await self.deps.companions.delete(inspection.snapshot.topology, inspection.stream.job_id)
-        return replace(
-            inspection.settled(Outcome.DRAINED, reason, left), late_s=late_s, backup=self._address_of(backup)
-        )
+        address = self.deps.backup_writer.address_of(backup) if backup and self.deps.backup_writer else None
+        return replace(inspection.settled(Outcome.DRAINED, reason, left), late_s=late_s, backup=address)
+
+    async def _prove_with_backup(
+        self, behind: Fenced, held_lease: HeldLease
+    ) -> tuple[Proven | Inspection | Pause, Backup | None]:
+        """Return the proof, and the backup if one is wanted. Writing it takes time, so all is proven once more."""
+        await reach(Point.FENCED, behind.inspection.stream.name)
+        proof = await self._prove(behind, held_lease)
+        await reach(Point.PROVEN, behind.inspection.stream.name)
+        if not isinstance(proof, Proven) or (backup_writer := self._backup_writer_of(behind.inspection)) is None:
+            return proof, None
+        backup = await backup_writer.take(behind, held_lease)
+        return await self._prove(await self._read_again(behind, held_lease), held_lease), backup
+
+    async def _delete_or_give_up(self, behind: Fenced, proof: Proven, held_lease: HeldLease) -> Settlement | None:
+        """Delete what is proven and return None; or return the settlement of a stream that was unfenced instead."""
+        try:
+            await self._delete(proof, held_lease)
+        except (NotFound, Unanswered):  # it is gone; or the deletion may have happened, or may still happen
+            raise
+        except Exception as error:  # noqa: BLE001  # as in _fence_and_delete
+            return await self._give_up(behind, held_lease, error)
+        return None
 
     async def _give_up(self, behind: Fenced, held_lease: HeldLease, error: BaseException) -> Settlement:
-        """Unfence after this error, and settle the stream. Raises the error if it is not about the stream."""
+        """Remove the fence after this error, and settle the stream. Raise the error if it is not about the stream."""
         try:
-            settlement = await finished(self._fencing.unfence(behind, held_lease))
+            settlement = await finished(self.unfence(behind, held_lease))
         except (JetStreamError, LeaseExpired):
             if isinstance(error, Exception):
                 raise
@@ -238,72 +248,168 @@ class Drainer:
             raise error
         if settlement.outcome is Outcome.UNFIXABLE or settlement.reason is Reason.FENCED:
             return settlement
-        if isinstance(error, NobodyThere):  # others have given it subjects behind our fence
+        if isinstance(error, NobodyThere):  # somebody else gave the stream new subjects behind our fence
             return settlement
-        return _given_back(behind.inspection, error)
-
-    async def _prove(self, behind: Fenced, held_lease: HeldLease) -> tuple[Proven | Inspection | Pause, Backup | None]:
-        """Return the proof, and the backup. A backup takes its time, so all is read and proven once more."""
-        await reach(Point.FENCED, behind.inspection.stream.name)
-        proof = await self._fencing.prove(behind, held_lease)
-        await reach(Point.PROVEN, behind.inspection.stream.name)
-        if not isinstance(proof, Proven) or (backup_writer := self._backup_writer_of(behind.inspection)) is None:
-            return proof, None
-        backup = await backup_writer.take(behind, held_lease)
-        return await self._fencing.prove(await self._fencing.read_again(behind, held_lease), held_lease), backup
-
-    async def _delete(self, behind: Fenced, proof: Proven, held_lease: HeldLease) -> Settlement | None:
-        """Delete what is proven; None, or the settlement of a stream that was not deleted after all."""
-        try:
-            await self._fencing.delete(proof, held_lease)
-        except (NotFound, Unanswered):  # it is gone; or it may have happened, or may still happen
-            raise
-        except Exception as error:  # noqa: BLE001  # as above
-            return await self._give_up(behind, held_lease, error)
-        return None
-
-    def _address_of(self, backup: Backup | None) -> str | None:
-        return self.backup_writer.address_of(backup) if backup and self.backup_writer else None
+        return _settlement_after(behind.inspection, error)
 
     def _backup_writer_of(self, inspection: Inspection) -> BackupWriter | None:
-        """Return who makes the backup without which this stream does not go; None if it may."""
-        return self.backup_writer if self.backup_writer and self.backup_writer.wants(inspection) else None
+        """Return the writer if this stream may only be deleted after a backup."""
+        writer = self.deps.backup_writer
+        return writer if writer and writer.wants(inspection) else None
 
     async def _with_time_for_a_backup(self, inspection: Inspection, held_lease: HeldLease) -> HeldLease:
         if (backup_writer := self._backup_writer_of(inspection)) is None:
             return held_lease
-        longer = held_lease.lasting(backup_writer.time_for(inspection, self.lease_s))
+        longer = held_lease.lasting(backup_writer.time_for(inspection, self.deps.lease_s))
         held_lease.check("fence", held=await self.deps.ledger.leases.renew(longer.lease))
         return longer
 
     def _late_s(self, inspection: Inspection) -> float | None:
-        """Return seconds from due to now: up to the look by the server's clock, from there on by our monotonic one."""
-        due = fell_due(inspection.stream, inspection.record, self.judge.policy)
+        """Return the seconds since the stream fell due: until the inspection by the server's clock, then by ours."""
+        due = fell_due(inspection.stream, inspection.record, self.deps.policy)
         if due is None:
             return None
-        return (inspection.stream.observed_at - due) / SECOND + self.monotonic() - inspection.asked_at
+        return (inspection.stream.observed_at - due) / SECOND + self.deps.monotonic() - inspection.asked_at
 
-    async def _gone(self, snapshot: Snapshot, target: Target) -> Settlement:
-        """Settle a stream that is gone, which is success; account for a deletion that was begun."""
-        intent = (await self.deps.recorder.begun()).get(target.name)
-        settlement = empty_settlement(target, Outcome.ALREADY_GONE, Reason(intent.reason) if intent else Reason.GONE)
-        if intent:
-            await self.deps.companions.delete(snapshot.topology, target.job_id)
-            await self.deps.recorder.account(settlement)
-        return settlement
+    # The steps from one state to the next.
+
+    async def _fence(self, inspection: Inspection, held_lease: HeldLease) -> Fenced:
+        """Take the stream's subjects away. A fence that has outlived its lease is taken over, with all it restores."""
+        config, old, stream = inspection.raw["config"], inspection.stream.fence, inspection.stream
+        if stream.sealed:
+            return replace(Fenced.as_found(inspection), fence=None)
+        # Never before our own deadline: we asked the server before it answered.
+        until = stream.observed_at + int((held_lease.deadline - inspection.asked_at) * SECOND)
+        subjects, lifted = tuple(config["subjects"]), lifted_of(config)
+        if old:
+            subjects, lifted = old.subjects, lifted | old.lifted
+        fence = Fence(held_lease.lease.token, until, subjects, lifted)
+        asked_at = held_lease.monotonic()
+        with span("fence"):
+            update = self.deps.effects.update_stream(fenced(config, fence))
+            raw = await finished(reach_during(Point.FENCE_SENT, stream.name, update))
+        return Fenced(inspection, raw, fence, asked_at)
+
+    async def _read_again(self, behind: Fenced, held_lease: HeldLease) -> Fenced:
+        """Return the same state with the stream as it is now: somebody may have changed it."""
+        asked_at = held_lease.monotonic()
+        raw = await self.deps.effects.stream_info(behind.inspection.stream.name)
+        return replace(behind, raw=raw, asked_at=asked_at)
+
+    async def _prove(self, behind: Fenced, held_lease: HeldLease) -> Proven | Inspection | Pause:
+        """Return the proof that nothing came since the inspection; or the inspection, or the pause, that keeps it.
+
+        The lease is asked for once more: a Redis that was emptied before our fence may have given it to another
+        replica. A replica that got it later respects the fence. Raises LeaseExpired.
+        """
+        inspection = behind.inspection
+        with span("recheck"):
+            event, held = await asyncio.gather(
+                self.deps.directory.last_event_since(inspection.snapshot, inspection.stream.job_id, inspection.event),
+                self.deps.ledger.leases.holds(held_lease.lease),
+            )
+        held_lease.check("deletion", held=held)
+        again = await self._rechecked(inspection, event)
+        is_unchanged = event == inspection.event and again.directory_status == inspection.directory_status
+        if not (is_unchanged and again.coverage.intact):
+            return again
+        if behind.fence is None:
+            behind = await self._read_again(behind, held_lease)
+        if not behind.is_as_judged():
+            return again
+        with span("barrier"):
+            end, pause = await asyncio.gather(self._end(behind), self.deps.pause_gate.active_pause())
+        if pause:
+            return pause
+        if end != inspection.stream.last_seq:
+            return again
+        return Proven(behind)
+
+    async def _rechecked(self, inspection: Inspection, event: Record | None) -> Inspection:
+        """Return the inspection with what the job's sources say behind the fence."""
+        record = event.merged(inspection.record) if event else inspection.record
+        stream = inspection.stream
+        assessment = await self.deps.directory.assess(stream.job_id, record, stream.observed_at, inspection.coverage)
+        return replace(
+            inspection,
+            event=event,
+            record=assessment.record,
+            coverage=assessment.coverage,
+            directory_status=assessment.directory_status,
+        )
+
+    async def _end(self, behind: Fenced) -> int:
+        """Return the stream's last sequence, by the barrier. Raises NobodyThere if our fence is gone.
+
+        The server we are connected to may hear about the fence's subject a moment later, so the barrier is repeated.
+        """
+        name = behind.inspection.stream.name
+        if behind.fence is None:
+            return read_stream(behind.raw, "").last_seq
+        subject = fenced_subject(name, behind.fence.token)
+        for pause_s in _BARRIER_RETRY_DELAYS_S:
+            try:
+                return await self.deps.effects.barrier(name, subject)
+            except NobodyThere:
+                await asyncio.sleep(pause_s)
+        return await self.deps.effects.barrier(name, subject)
+
+    async def _delete(self, proven: Proven, held_lease: HeldLease) -> None:
+        """Delete the stream if the proof still holds. Raises LeaseExpired and NothingProven if it does not."""
+        name = proven.behind.inspection.stream.name
+        with span("delete"):
+            held_lease.check("deletion")
+            if why := silent_followers(proven.behind.raw, held_lease.monotonic() - proven.behind.asked_at):
+                raise NothingProven(why)
+            await reach_during(Point.DELETE_SENT, name, self.deps.effects.delete_stream(name))
+
+    async def unfence(self, behind: Fenced, held_lease: HeldLease, because: Inspection | None = None) -> Settlement:
+        """Remove the fence, restore what it took, and judge the stream without it.
+
+        `because` is the inspection behind the fence that keeps the stream. The config is read again first, so what
+        others changed behind the fence stays. Raises LeaseExpired.
+        """
+        inspection, fence, raw = behind.inspection, behind.fence, behind.raw
+        try:
+            with span("unfence"):
+                with suppress(LedgerError):  # no replica can take a lease now: our clock decides
+                    held_lease.check("unfence", held=await self.deps.ledger.leases.holds(held_lease.lease))
+                if fence is not None:
+                    raw = await self.deps.effects.stream_info(inspection.stream.name)
+                    if (raw["config"].get("metadata") or {}).get(FENCE_TOKEN_KEY) != fence.token:
+                        return inspection.settled(Outcome.WAITING, Reason.FENCED, "the fence is not ours any more")
+                    held_lease.check("unfence")
+                    raw = await self.deps.effects.update_stream(unfenced(raw["config"], fence))
+        except Refused as error:
+            if isinstance(error, NotFound):
+                raise
+            subjects = ", ".join(fence.subjects) if fence else ""
+            detail = f"stays fenced, since it cannot get {subjects} back: {error}; free them, then it is tried again"
+            return inspection.settled(Outcome.UNFIXABLE, Reason.REFUSED, detail)
+        inspection = because or inspection
+        sourced = inspection.snapshot.topology.sourced
+        stream = mark_if_sourced(read_stream(raw, inspection.stream.job_id), sourced)
+        stream = replace(stream, consumers=inspection.stream.consumers)
+        verdict = decide(stream, inspection.record, inspection.coverage, self.deps.policy)
+        if isinstance(verdict, Drain):
+            detail = "it changed meanwhile; it is inspected again later"
+            return inspection.settled(Outcome.WAITING, Reason.ACTIVE, detail)
+        return replace(inspection, raw=raw, stream=stream, verdict=verdict).by_verdict()
+
+    # Deletions that another process began and did not live to account for.
 
     async def account_for_begun(self, snapshot: Snapshot, settled: Collection[str]) -> None:
-        """Account for deletions that somebody began and did not live to account for, but for those just settled.
+        """Account for deletions that were begun and never concluded, except those `settled` just now.
 
-        Deletes nothing: what is a zombie still is for drain_stream. Raises LedgerError.
+        It deletes nothing: a stream that is still a zombie is left to drain_stream. Raises LedgerError.
         """
         for name, intent in (await self.deps.recorder.begun()).items():
-            held_lease = HeldLease.begin(name, self.lease_s, self.monotonic)
+            held_lease = HeldLease.begin(name, self.deps.lease_s, self.deps.monotonic)
             target = Target(name, intent.job_id)
             if name in settled or not await self.deps.ledger.leases.take(held_lease.lease):
                 continue
             try:
-                inspection = await self.judge.inspect(snapshot, target)
+                inspection = await inspect(self.deps, snapshot, target)
                 if not isinstance(inspection.verdict, Drain):
                     await self._leave(inspection, held_lease)
             except NotFound:
@@ -312,3 +418,41 @@ class Drainer:
                 log.debug("a deletion that was begun cannot be accounted for yet", stream=name, error=str(error))
             finally:
                 await self.deps.ledger.leases.release(held_lease.lease)
+
+    async def _gone(self, snapshot: Snapshot, target: Target) -> Settlement:
+        """Settle a stream that is gone, which is success. Account for a deletion that was begun."""
+        intent = (await self.deps.recorder.begun()).get(target.name)
+        settlement = empty_settlement(target, Outcome.ALREADY_GONE, Reason(intent.reason) if intent else Reason.GONE)
+        if intent:
+            await self.deps.companions.delete(snapshot.topology, target.job_id)
+            await self.deps.recorder.account(settlement)
+        return settlement
+
+
+async def finished(work: Coroutine[Any, Any, Result]) -> Result:
+    """Do the work to its end, even if this task is cancelled meanwhile. The next await then raises the cancellation."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if task.cancelled():
+            raise
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        if current := asyncio.current_task():
+            current.uncancel()
+            current.cancel()
+        return task.result()
+
+
+def _settlement_after(inspection: Inspection, error: BaseException) -> Settlement:
+    """Return the settlement of a stream that was unfenced because of this error. Raise any other error."""
+    match error:
+        case BackupFailed():
+            return inspection.settled(Outcome.UNFIXABLE, Reason.BACKUP_FAILED, f"{error}; so it was not deleted")
+        case NothingProven() | Unanswered():
+            detail = f"{error}; its fence was removed, and it is inspected again later"
+            return inspection.settled(Outcome.KEPT, Reason.UNKNOWN, detail)
+        case _:
+            raise error

@@ -1,8 +1,11 @@
-"""What the use cases of one process work with, handed to each as one value."""
+"""What the use cases of one process share, handed to each of them as one value."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from reactor.core.policy import Policy
+from reactor.deletion.backup import BackupWriter
 from reactor.deletion.companions import Companions
 from reactor.deletion.gates import PauseGate, Rights
 from reactor.deletion.recorder import Recorder
@@ -16,12 +19,13 @@ from reactor.store.ledger import Ledger
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """One account, one Redis, one process. Connections open at their first use."""
+    """One account, one Redis, one policy. Connections open at their first use."""
 
+    policy: Policy
     reads: JetStream
-    """May hold requests back over a short outage."""
+    """May delay requests over a short outage."""
     effects: JetStream
-    """Never does, so what was given up cannot happen later."""
+    """Never delays a request, so a request that was given up cannot happen later."""
     ledger: Ledger
     directory: Directory
     recorder: Recorder
@@ -31,5 +35,10 @@ class Resources:
     pause_gate: PauseGate
     throttle: Throttle
     stream_states: StreamStateUpdater
+    lease_s: float
+    """The time for one stream."""
     clock: Callable[[], int]
-    """The time (ns) for reports and the audit; no decision sees it."""
+    """The time (ns) for reports and the audit; no decision uses it."""
+    monotonic: Callable[[], float] = time.monotonic
+    backup_writer: BackupWriter | None = None
+    """None if no backups are wanted."""

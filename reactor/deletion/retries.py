@@ -1,6 +1,5 @@
 """What could not be settled is tried again: counted, and with growing pauses."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from reactor.core.backoff import backoff
@@ -13,12 +12,11 @@ from reactor.store.ledger import Ledger
 class Retries:
     """Failed attempts in a row, by job. Methods raise LedgerError.
 
-    After `max_attempts` in a row a job is left to the next full pass. `clock` (ns) is for the audit alone.
+    After `max_attempts` in a row a job is left to the next full pass.
     """
 
     ledger: Ledger
     recorder: Recorder
-    clock: Callable[[], int]
     max_attempts: int
 
     async def count(self, settlement: Settlement) -> Settlement:
@@ -30,5 +28,5 @@ class Retries:
     async def report(self, settlement: Settlement) -> Settlement:
         """Count one more attempt of something unfixable, and tell a person."""
         settlement = await self.count(settlement)
-        await self.recorder.failed(settlement, self.clock())
+        await self.recorder.failed(settlement)
         return settlement

@@ -13,8 +13,8 @@ import structlog
 
 from reactor.core.events import SubjectTemplate, read_event
 from reactor.core.model import UNREADABLE, Coverage, Event, Malformed, Record, StatusEvent, fold
-from reactor.core.observer import EventOutcome
 from reactor.core.policy import Policy, due_at
+from reactor.core.sinks import EventOutcome
 from reactor.jetstream.client import JetStream, StoredMessage
 from reactor.jetstream.coalesce import CoalescedRequest
 from reactor.jetstream.errors import NotFound, Unreachable

@@ -1,83 +1,110 @@
-"""What an operator may order from the page: the same as by command, with who asks and why."""
+"""What an operator orders, by command or on the page: pause, resume, protect, restore. Both call the same code."""
 
 from dataclasses import dataclass
 
 from reactor.backups.store import Backup
-from reactor.core.policy import Policy
-from reactor.deletion.inspection import Target
+from reactor.core.pause import Pause
+from reactor.deletion.gates import PauseGate
+from reactor.deletion.recorder import Recorder
 from reactor.deletion.resources import Resources
+from reactor.deletion.states import Target
 from reactor.jetstream.errors import NotFound
 from reactor.operate.deleted_streams import DeletedStreams
 from reactor.operate.overview import NoJobStream, NoSuchStream
-from reactor.operate.protect import Protector
+from reactor.operate.protect import Protection, protect
 from reactor.operate.restore import Restored, Restorer
-
-PATIENCE_S = 60.0
-"""How long a deletion under way is waited out while somebody looks at a page."""
+from reactor.store.scripts import LedgerError
 
 
-@dataclass(eq=False, repr=False)
-class Orders:
-    """Methods raise NoJobStream, NoSuchStream, ProvisionError, JetStreamError and LedgerError beside what is theirs.
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Who gives an order, and for what reason."""
 
-    `policy` knows job streams by their names.
+    name: str
+    reason: str = ""
+    on_page: bool = False
+
+    @property
+    def note(self) -> str:
+        """The reason, as the audit keeps it. The audit's own actor names the user of a command, but not of the page."""
+        if not self.on_page:
+            return self.reason
+        return (
+            f"{self.reason}, says {self.name} on the page" if self.reason else f"asked for by {self.name} on the page"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PauseOrder:
+    """What `pause` and `resume` did."""
+
+    pause: Pause | None
+    """The pause that is active now, or that was active until now."""
+    unrecorded: str | None = None
+    """Why the audit does not have the order; None if it has. NATS has it in any case."""
+
+
+async def pause(gate: PauseGate, recorder: Recorder, operator: Operator, span_ns: int | None = None) -> PauseOrder:
+    """Pause all deleting, for `span_ns` or until it is resumed. NATS keeps the pause, so Redis may be away.
+
+    Raises ProvisionError and JetStreamError: then nothing has changed.
     """
-
-    deps: Resources
-    policy: Policy
-    protector: Protector
-    restorer: Restorer
-    past: DeletedStreams
-
-    async def pause(self, who: str, why: str) -> None:
-        """Nobody deletes anything, until it is resumed."""
-        await self.deps.pause_gate.declare()
-        await self.deps.pause_gate.pause(who, why, None)
-        await self.deps.recorder.ordered("paused", why=_by(who, why))
-
-    async def resume(self, who: str, why: str) -> None:
-        """Deleting goes on."""
-        await self.deps.pause_gate.declare()
-        await self.deps.pause_gate.resume(who)
-        await self.deps.recorder.ordered("resumed", why=_by(who, why))
-
-    async def protect(self, name: str, who: str, why: str, *, protected: bool) -> None:
-        """Keep a stream, or judge it again. Raises NotProtected."""
-        target = Target(name, self._job_of(name))
-        try:
-            await self.protector.protect(target, PATIENCE_S, protected=protected, why=_by(who, why))
-        except NotFound as error:
-            raise NoSuchStream(await self.past.of(name, target.job_id)) from error
-
-    async def restore(self, name: str, who: str, why: str) -> Restored:
-        """Under its own name. Raises NotRestored and BackupCorrupt."""
-        job_id = self._job_of(name)
-        if (done := await bring_back(self.past, self.restorer, name, why=_by(who, why))) is None:
-            raise NoSuchStream(await self.past.of(name, job_id))
-        return done
-
-    def _job_of(self, name: str) -> str:
-        if (job_id := self.policy.job_id(name)) is None:
-            raise NoJobStream(name, self.policy)
-        return job_id
+    await gate.declare()
+    await gate.pause(operator.name, operator.reason, span_ns)
+    return PauseOrder(await gate.active_pause(), await _record(recorder, "paused", operator))
 
 
-async def bring_back(
-    past: DeletedStreams,
-    restorer: Restorer,
-    stream: str,
-    *,
-    name: str | None = None,
-    backup: Backup | None = None,
-    why: str = "",
-) -> Restored | None:
-    """From this backup, or the newest one here, or by what the audit remembers; None if there is neither."""
-    if (found := backup or await past.backup_of(stream)) is not None:
-        return await restorer.from_backup(found, name or stream, why)
-    if (recipe := await past.recipe_of(stream)) is not None:
-        return await restorer.from_recipe(recipe, name or stream, why)
+async def resume(gate: PauseGate, recorder: Recorder, operator: Operator) -> PauseOrder:
+    """End a pause. Raises ProvisionError and JetStreamError: then nothing has changed."""
+    await gate.declare()
+    if (active := await gate.active_pause()) is None:
+        return PauseOrder(None)
+    await gate.resume(operator.name)
+    return PauseOrder(active, await _record(recorder, "resumed", operator))
+
+
+async def _record(recorder: Recorder, what: str, operator: Operator) -> str | None:
+    try:
+        await recorder.ordered(what, why=operator.note)
+    except LedgerError as error:
+        return str(error)
     return None
 
 
-def _by(who: str, why: str) -> str:
-    return f"{why}, says {who} on the page" if why else f"asked for by {who} on the page"
+@dataclass(frozen=True, slots=True)
+class StreamActions:
+    """Orders about single streams.
+
+    Methods raise NoJobStream, NoSuchStream, JetStreamError and LedgerError, besides their own.
+    """
+
+    deps: Resources
+    deleted: DeletedStreams
+    restorer: Restorer
+
+    async def protect(self, name: str, timeout_s: float, operator: Operator, *, protected: bool) -> Protection:
+        """Protect a stream, or remove its protection. Raises NotProtected."""
+        target = Target(name, self._job_of(name))
+        try:
+            return await protect(self.deps, target, timeout_s, protected=protected, why=operator.note)
+        except NotFound as error:
+            raise NoSuchStream(await self.deleted.of(name, target.job_id)) from error
+
+    async def restore(
+        self, name: str, operator: Operator, *, new_name: str | None = None, backup: Backup | None = None
+    ) -> Restored:
+        """Restore a stream from this backup, the newest one, or without messages by what the audit remembers.
+
+        Raises NotRestored and BackupCorrupt.
+        """
+        job_id = self._job_of(name)
+        if (found := backup or await self.deleted.backup_of(name)) is not None:
+            return await self.restorer.from_backup(found, new_name or name, operator.note)
+        if (recipe := await self.deleted.recipe_of(name)) is not None:
+            return await self.restorer.from_recipe(recipe, new_name or name, operator.note)
+        raise NoSuchStream(await self.deleted.of(name, job_id))
+
+    def _job_of(self, name: str) -> str:
+        if (job_id := self.deps.policy.job_id(name)) is None:
+            raise NoJobStream(name, self.deps.policy)
+        return job_id

@@ -12,7 +12,6 @@ from reactor.core.model import AUDIT_ENTRIES, Outcome, StatusEvent, format_insta
 from reactor.core.schemas import Entry, Gone, Happened, Restorable
 from reactor.deletion.resources import Resources
 from reactor.operate.restore import Recipe
-from reactor.store.audit import Audit
 
 _DELETED = {Outcome.DRAINED.value, Outcome.ALREADY_GONE.value}
 
@@ -25,12 +24,11 @@ class DeletedStreams:
     """
 
     deps: Resources
-    audit: Audit
     backup_store: BackupStore
 
     async def of(self, name: str, job_id: str) -> Gone:
         """Return all that is known of a stream that is not there."""
-        trail = await self.audit.newest(AUDIT_ENTRIES)
+        trail = await self.deps.recorder.audit.newest(AUDIT_ENTRIES)
         entries = [entry for entry in trail if entry["stream"] == name]
         words = await self.deps.directory.words_on(job_id)
         deletion = next((entry for entry in entries if entry.get("outcome") in _DELETED), None)
@@ -78,8 +76,10 @@ class DeletedStreams:
         return next((item for item in backups if item.manifest.stream == name), None)
 
     async def recipe_of(self, name: str) -> Recipe | None:
-        """Return how to make it again without its messages, where the audit still knows."""
-        return _recipe([entry for entry in await self.audit.newest(AUDIT_ENTRIES) if entry["stream"] == name])
+        """Return how to create it again without its messages, if the audit still knows."""
+        return _recipe(
+            [entry for entry in await self.deps.recorder.audit.newest(AUDIT_ENTRIES) if entry["stream"] == name]
+        )
 
 
 def _recipe(entries: Sequence[Entry]) -> Recipe | None:

@@ -3,7 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import InitVar, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from reactor.core.explain import changes, sentence, would_be
@@ -24,15 +24,15 @@ from reactor.core.schemas import (
     Timeline,
 )
 from reactor.core.stream_info import Raw
-from reactor.deletion.inspection import Inspection, Inspector, Target, paused, with_source_name
+from reactor.deletion.inspection import inspect
 from reactor.deletion.resources import Resources
+from reactor.deletion.states import Inspection, Target, with_source_name
 from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import DEAD_LETTERS, Topology, topology_of
 from reactor.job_status.ledger_directory import Snapshot
 from reactor.operate.counts import StreamCounts
 from reactor.operate.deleted_streams import DeletedStreams
 from reactor.operate.history import DAY_CHARS, Trail
-from reactor.store.audit import Audit
 
 FRESH_S = 2.0
 """How long what was on its way at the look before may stay unread before it counts as a gap."""
@@ -60,19 +60,17 @@ class NoSuchStream(Exception):
 
 @dataclass(eq=False, repr=False)
 class Overview:
-    """All resources are handed in. Methods raise JetStreamError and LedgerError.
+    """Answers about streams, passes and the ledger. Methods raise JetStreamError and LedgerError.
 
-    `judge` explains single streams, `past` those that are not there.
+    `deleted` answers about streams that do not exist.
     """
 
     deps: Resources
-    judge: Inspector
-    audit: InitVar[Audit]
-    past: DeletedStreams
+    deleted: DeletedStreams
 
-    def __post_init__(self, audit: Audit) -> None:
-        self.trail = Trail(audit)
-        self._census = StreamCounts(self.deps.ledger.stream_states, self.judge.policy)
+    def __post_init__(self) -> None:
+        self.trail = Trail(self.deps.recorder.audit)
+        self._census = StreamCounts(self.deps.ledger.stream_states, self.deps.policy)
         self._started_at = self.deps.clock()
         self._points: deque[Point] = deque(maxlen=STEPS)
         self._last_seqs: deque[int] = deque(maxlen=2)
@@ -86,7 +84,7 @@ class Overview:
 
     async def pause(self) -> Pause | None:
         """Return the operator's pause that stands; in report mode there is nothing to pause."""
-        return await self.deps.pause_gate.active_pause() if self.judge.policy.deletes else None
+        return await self.deps.pause_gate.active_pause() if self.deps.policy.deletes else None
 
     def now(self) -> str:
         """By this process's clock, for whoever looks on."""
@@ -102,7 +100,7 @@ class Overview:
         return {
             "at": format_instant(self.deps.clock()),
             "error": last["error"] if last else None,
-            "streams": [describe(item, self.judge.policy) for item in rows],
+            "streams": [describe(item, self.deps.policy) for item in rows],
         }
 
     async def status(self) -> Status:
@@ -112,8 +110,8 @@ class Overview:
         last = measures["last_reconcile"]
         return {
             **measures,
-            "action": "delete" if self.judge.policy.deletes else "report",
-            "would_drain": None if self.judge.policy.deletes else await self.trail.report_mode_totals(),
+            "action": "delete" if self.deps.policy.deletes else "report",
+            "would_drain": None if self.deps.policy.deletes else await self.trail.report_mode_totals(),
             "drained_today": sum(entry["at"].startswith(today) for entry in drained),
             "bytes_reclaimed": sum(entry.get("size", 0) for entry in drained),
             "version": version("jetstream-reactor"),
@@ -195,26 +193,26 @@ class Overview:
 
     async def explain(self, name: str) -> Explanation:
         """Return the verdict on one stream now, with the evidence. Raises NoJobStream and NoSuchStream."""
-        job_id = self.judge.policy.job_id(name)
+        job_id = self.deps.policy.job_id(name)
         if job_id is None:
-            raise NoJobStream(name, self.judge.policy)
+            raise NoJobStream(name, self.deps.policy)
         snapshot = await self.deps.directory.take_snapshot()
         snapshot = replace(snapshot, topology=await self._topology(snapshot, name))
         try:
-            inspection = await self.judge.inspect(snapshot, Target(name, job_id))
+            inspection = await inspect(self.deps, snapshot, Target(name, job_id))
             consumers = await self.deps.reads.consumers(name)
         except NotFound as error:
-            raise NoSuchStream(await self.past.of(name, job_id)) from error
+            raise NoSuchStream(await self.deleted.of(name, job_id)) from error
         deliveries = await self.deps.ledger.tallies.deliveries(job_id)
-        guards = guards_of(inspection.stream, inspection.record, self.judge.policy)
+        guards = guards_of(inspection.stream, inspection.record, self.deps.policy)
         pause = await self.pause() if isinstance(inspection.verdict, Drain) else None
         found = (
-            paused(inspection, pause)
+            inspection.paused(pause)
             if pause
             else with_source_name(inspection.by_verdict(), await self._named(inspection, snapshot))
         )
         return {
-            **describe(found, self.judge.policy),
+            **describe(found, self.deps.policy),
             "at": format_instant(inspection.stream.observed_at),
             "sentence": (
                 would_be(inspection.stream, pause)
@@ -246,7 +244,7 @@ class Overview:
 
     def _evidence(self, inspection: Inspection, consumers: Sequence[Raw], deliveries: dict[str, int]) -> Evidence:
         coverage, record, event = inspection.coverage, inspection.record, inspection.event
-        disputed = record if record is not None and self.judge.policy.is_disputed(record) else None
+        disputed = record if record is not None and self.deps.policy.is_disputed(record) else None
         told = inspection.directory_status
         return {
             "directory": (

@@ -1,15 +1,16 @@
 """The full pass over all streams: certain where the event path is fast, and enough alone.
 
-It consumes what is pending, lists, judges all of it from one listing and the ledger, asks the consumers of the
-candidates only, lets the breaker look at the whole, and hands each candidate to `drain_stream`, which judges again.
+It is a pipeline of four values: Listing → Plan → results → Report. The listing judges every stream at once. The plan
+says what this process settles, what all replicas settle, and what the breaker or a pause keeps. A dry run previews the
+plan; a pass executes it: each stream goes to `drain_stream`, which judges it again.
 """
 
 import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import InitVar, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import structlog
 
@@ -17,24 +18,34 @@ from reactor.core.backoff import delay_until
 from reactor.core.model import Drain, Outcome, Reason, Settlement, Stream, Wait
 from reactor.core.pause import Pause
 from reactor.core.policy import Breaker
-from reactor.core.report import Report, settlement_of
+from reactor.core.report import Report
 from reactor.core.stream_info import instant
 from reactor.deletion.companions import orphaned
 from reactor.deletion.drain import Drainer
-from reactor.deletion.inspection import Inspector, Target, held_back, with_source_name
+from reactor.deletion.inspection import preview
 from reactor.deletion.resources import Resources
+from reactor.deletion.states import Target, held_back
 from reactor.jetstream.errors import JetStreamError
-from reactor.job_status.ledger_directory import Snapshot, describe_outage
+from reactor.job_status.ledger_directory import describe_outage
 from reactor.passes.handover import Handover
-from reactor.passes.review import Judged, PassAborted, Review, Reviewer
+from reactor.passes.listing import CatchUp, JudgedStream, Listing, PassAborted, list_and_judge
 from reactor.store.leases import Lease, LeaseLost
 from reactor.store.scripts import LedgerError
 
 log = structlog.get_logger(__name__)
 
 STATE_BATCH = 100
-"""Settlements that onlookers are told of at once."""
+"""Settlements that are published to status and page at once."""
 INTERRUPTED = "interrupted; what was begun is finished"
+HELD_BY_BREAKER = "held back by the breaker"
+
+Result = TypeVar("Result")
+Progress = Callable[[int, int], None]
+Settle = Callable[[JudgedStream], Awaitable[Settlement]]
+
+
+def ignore_progress(_done: int, _total: int) -> None:
+    """Ignore the progress of a pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,206 +55,196 @@ class PassOptions:
     dry_run: bool = False
     override_breaker: bool = False
     only: frozenset[str] = frozenset()
-    """Just these streams, by their exact names; empty for all."""
+    """Settle only these streams (exact names); empty for all."""
     under: Lease | None = None
-    """The lease of a periodic pass: once it is lost, nothing more is deleted."""
+    """The lease of a periodic pass. Once it is lost, nothing more is deleted."""
     handover: Handover | None = None
-    """Who settles terminal zombies, if it is not the pass itself: all replicas."""
+    """Lets all replicas settle the zombies of ended jobs; None if this process settles them."""
     stop: asyncio.Event | None = None
-    """Set from outside: what is begun is finished, and nothing more is begun."""
+    """Set from outside: what has begun is finished, and nothing more begins."""
 
     @property
     def is_stopped(self) -> bool:
-        """Whether nothing more is to be begun."""
+        """Whether nothing more may begin."""
         return self.stop is not None and self.stop.is_set()
 
 
-Progress = Callable[[int, int], None]
-Hold = Callable[[Judged], Settlement]
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a pass does with each stream of its listing."""
 
+    listing: Listing
+    breaker: str | None
+    """Why the breaker keeps all zombies; None if it does not."""
+    pause: Pause | None
+    """The operator's pause; None if deleting goes on."""
+    found: Sequence[Settlement]
+    """Every stream as the listing shows it."""
+    delegated: Sequence[Settlement] = field(default=())
+    """Zombies that all replicas settle through the due queue."""
 
-def ignore_progress(_done: int, _total: int) -> None:
-    """For a pass that nobody watches."""
+    def own(self) -> list[JudgedStream]:
+        """Return the streams that this process settles."""
+        others = {item.stream.name for item in self.delegated}
+        return [item for item in self.listing.judged if item.needs_settling and item.stream.name not in others]
 
 
 @dataclass(eq=False, repr=False)
 class Reconciler:
-    """One pass at a time.
-
-    `catch_up` consumes what the durable has pending.
-    """
+    """Runs full passes, one at a time."""
 
     deps: Resources
-    judge: Inspector
-    drainer: Drainer
     breaker: Breaker
-    catch_up: InitVar[Callable[[], Awaitable[object]]]
+    catch_up: CatchUp
 
-    def __post_init__(self, catch_up: Callable[[], Awaitable[object]]) -> None:
-        self._reviewer = Reviewer(self.deps, self.judge, catch_up)
+    def __post_init__(self) -> None:
+        self._drainer = Drainer(self.deps)
 
     async def run(self, options: PassOptions, progress: Progress = ignore_progress) -> Report:
-        """Run one pass and return its report; an outage is in the report's `error`, never an exception."""
+        """Run one pass and return its report. An outage is the report's `error`, never an exception."""
+        if options.dry_run:
+            return await self._report(options, self._preview, progress)
+        report = await self._report(options, self._execute, progress)
+        return report if options.only else await self._remember(report)
+
+    async def verdicts(self) -> list[Settlement]:
+        """Return every job stream with its verdict now. Raises JetStreamError, LedgerError and PassAborted."""
+        return (await list_and_judge(self.deps, self.catch_up, frozenset())).settlements()
+
+    async def _report(
+        self,
+        options: PassOptions,
+        results_of: Callable[[Plan, PassOptions, Progress], Awaitable[list[Settlement]]],
+        progress: Progress,
+    ) -> Report:
+        """List, plan, and report what `results_of` makes of the plan."""
         started_at, start = self.deps.clock(), time.monotonic()
-        report = Report((), self.judge.policy, options.dry_run, started_at, 0.0)
+        report = Report((), self.deps.policy, options.dry_run, started_at, 0.0)
         try:
-            review = await self._unless_stopped(options, self._review(options.only))
-            breaker = self._check_breaker(review.judged)
-            breaker = None if options.override_breaker else breaker
-            pause = await self.deps.pause_gate.active_pause() if self.judge.policy.deletes else None
-            hold = _hold(breaker, pause, options)
-            found = _found(review)
-            if not options.dry_run:
-                await self._schedule(review.judged)
-                await self._publish_states(found, review.began, options)
-            settlements = await self._settle_all(review, found, options, progress, hold)
-            if not options.dry_run:
-                await self._wrap_up(review, settlements, options, pause)
-            settlements += self._absent(options, review.judged)
-            paused = pause.describe() if pause else None
-            report = replace(report, settlements=settlements, breaker=breaker, paused=paused)
-            if options.is_stopped:
-                report = replace(report, error=INTERRUPTED)
+            listing = await _unless_stopped(options.stop, self._list(options.only))
+            plan = await self._plan(listing, options)
+            settlements = await results_of(plan, options, progress)
+            settlements += self._absent(options.only, listing)
+            paused = plan.pause.describe() if plan.pause else None
+            error = INTERRUPTED if options.is_stopped else None
+            report = replace(report, settlements=settlements, breaker=plan.breaker, paused=paused, error=error)
         except (JetStreamError, LedgerError) as error:
             report = replace(report, error=describe_outage(error), away=True)
         except (PassAborted, LeaseLost) as error:
             report = replace(report, error=str(error), away=not options.is_stopped)
-        return await self._remember(replace(report, duration_s=time.monotonic() - start), options)
+        return replace(report, duration_s=time.monotonic() - start)
 
-    async def inspect(self) -> list[Settlement]:
-        """Every job stream with its verdict now, and nothing more. Raises JetStreamError, LedgerError, PassAborted."""
-        return _found(await self._reviewer.review(frozenset()))
+    # Listing → Plan
 
-    async def _remember(self, report: Report, options: PassOptions) -> Report:
-        """For whoever looks on. A Redis that takes nothing is an outage, also if there was nothing to delete."""
-        if options.dry_run or options.only:
-            return report
-        try:
-            await self.deps.ledger.passes.remember(json.dumps(report.summary()))
-        except LedgerError as error:
-            return report if report.error else replace(report, error=describe_outage(error), away=True)
-        return report
-
-    async def _wrap_up(
-        self, review: Review, settlements: Sequence[Settlement], options: PassOptions, pause: Pause | None
-    ) -> None:
-        """What follows from the settlements: deletions that others began, companions, the journal."""
-        settled = {item.stream.name for item in review.judged if item.needs_settling}
-        await self.drainer.account_for_begun(review.snapshot, settled)
-        if not options.only and self.judge.policy.deletes and not pause:
-            await self._sweep_companions(review)
-        self.deps.recorder.judged(*settlements)
-
-    async def _unless_stopped(self, options: PassOptions, work: Coroutine[Any, Any, Review]) -> Review:
-        """Do the work, or break it off: nothing is fenced yet. Raises PassAborted."""
-        if options.stop is None:
-            return await work
-        judging, stopped = asyncio.create_task(work), asyncio.create_task(options.stop.wait())
-        try:
-            await asyncio.wait({judging, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if judging.done():
-                return judging.result()
-            raise PassAborted(INTERRUPTED)
-        finally:
-            stopped.cancel()
-            judging.cancel()
-
-    async def _review(self, only: frozenset[str]) -> Review:
-        review = await self._reviewer.review(only)
-        if self.judge.policy.deletes:
+    async def _list(self, only: frozenset[str]) -> Listing:
+        listing = await list_and_judge(self.deps, self.catch_up, only)
+        if self.deps.policy.deletes:
             await self.deps.rights.check()
-        return review
+        return listing
 
-    async def _sweep_companions(self, review: Review) -> None:
-        """Of streams that others have deleted. A page may have missed one, so their names are asked for once more."""
-        topology = review.snapshot.topology
-        if not (jobs := self.deps.companions.jobs(topology)):
-            return
-        jobs -= {item.stream.job_id for item in review.judged}
-        jobs -= {self.judge.policy.job_id(name) or "" for name in await self.deps.reads.stream_names()}
-        if not review.snapshot.has_events:
-            return
-        now = instant((await self.deps.reads.stream_info(review.snapshot.lifecycle.stream)).get("ts"))
-        coverage, records = await self.deps.directory.read_jobs(review.snapshot, sorted(jobs))
-        assessments = await self.deps.directory.assess_all(
-            {job: (records.get(job), now or 0) for job in jobs}, coverage
-        )
-        over = {job: by.record for job, by in assessments.items() if by.record is not None and by.coverage.intact}
-        for job_id in orphaned(coverage, over, self.judge.policy, now or 0):
-            left = await self.deps.companions.delete(topology, job_id)
-            log.info("companions deleted, their stream is gone", job_id=job_id, left=left)
+    async def _plan(self, listing: Listing, options: PassOptions) -> Plan:
+        missing = sum(item.verdict == Drain(Reason.MISSING) for item in listing.judged)
+        breaker = None if options.override_breaker else self.breaker.trips(missing, len(listing.judged))
+        pause = await self.deps.pause_gate.active_pause() if self.deps.policy.deletes else None
+        plan = Plan(listing, breaker, pause, listing.settlements())
+        if options.handover and self.deps.policy.deletes and not (breaker or pause):
+            return replace(plan, delegated=[item for item in plan.found if _is_terminal_zombie(item)])
+        return plan
 
-    def _check_breaker(self, judged: Sequence[Judged]) -> str | None:
-        missing = sum(item.verdict == Drain(Reason.MISSING) for item in judged)
-        return self.breaker.trips(missing, len(judged))
+    def _absent(self, only: frozenset[str], listing: Listing) -> list[Settlement]:
+        """Return the streams that were named and do not exist."""
+        gone = sorted(only - {item.stream.name for item in listing.judged})
+        streams = [Stream(name, self.deps.policy.job_id(name) or "", 0) for name in gone]
+        return [Settlement(Outcome.ALREADY_GONE, Reason.GONE, stream) for stream in streams]
 
-    async def _schedule(self, judged: Sequence[Judged]) -> None:
-        """What waits is looked at on time, by the sweeper."""
+    # Plan → results
+
+    async def _preview(self, plan: Plan, _options: PassOptions, progress: Progress) -> list[Settlement]:
+        """Return what the pass would do with each stream."""
+
+        async def settle(item: JudgedStream) -> Settlement:
+            if plan.breaker and isinstance(item.verdict, Drain):
+                return replace(item.as_listed(), outcome=Outcome.WOULD_DRAIN, detail=HELD_BY_BREAKER)
+            return _with_listed_stream(await preview(self.deps, plan.listing.snapshot, _target(item)), item)
+
+        settled = await self._settle_own(plan, settle, progress)
+        return [settled.get(item.stream.name, item) for item in plan.found]
+
+    async def _execute(self, plan: Plan, options: PassOptions, progress: Progress) -> list[Settlement]:
+        """Settle each stream and return what became of it."""
+        await self._schedule(plan.listing.judged)
+        await self._publish_states(plan, options)
+        states = _StateBatches(self.deps)
+        settled = await self._settle_own(plan, self._settler(plan, options, states), progress)
+        await states.flush()
+
+        delegated = {item.stream.name for item in plan.delegated}
+        rest = [settled.get(item.stream.name, item) for item in plan.found if item.stream.name not in delegated]
+        settled |= _by_name(await self._report_failures(rest))
+        if options.handover:
+            settled |= _by_name(await options.handover.settle(plan.delegated, plan.listing.began))
+        results = [settled.get(item.stream.name, item) for item in plan.found]
+
+        needed = {item.stream.name for item in plan.listing.judged if item.needs_settling}
+        await self._drainer.account_for_begun(plan.listing.snapshot, needed)
+        if not options.only and self.deps.policy.deletes and not plan.pause:
+            await self._sweep_companions(plan.listing)
+        self.deps.recorder.judged(*results)
+        return results
+
+    async def _settle_own(self, plan: Plan, settle: Settle, progress: Progress) -> dict[str, Settlement]:
+        """Settle the streams that are this process's; by name."""
+        own, done = plan.own(), 0
+
+        async def settle_one(item: JudgedStream) -> Settlement:
+            nonlocal done
+            settlement = await settle(item)
+            done += 1
+            progress(done, len(own))
+            return settlement
+
+        return _by_name(await self.deps.throttle.each(own, settle_one))
+
+    def _settler(self, plan: Plan, options: PassOptions, states: "_StateBatches") -> Settle:
+        """Return what settles one stream: held back by a pause or the breaker, or handed to drain_stream."""
+
+        async def settle(item: JudgedStream) -> Settlement:
+            if isinstance(item.verdict, Drain):  # a fence that has outlived its lease is removed all the same
+                if plan.pause:
+                    return held_back(item.as_listed(), plan.pause)
+                if plan.breaker:
+                    return replace(item.as_listed(), outcome=Outcome.KEPT, detail=HELD_BY_BREAKER)
+            settlement = await self._drain(plan.listing, item, options)
+            await states.add(settlement)
+            return settlement
+
+        return settle
+
+    async def _drain(self, listing: Listing, item: JudgedStream, options: PassOptions) -> Settlement:
+        try:
+            await self.deps.throttle.turn()
+            if options.is_stopped:
+                return replace(item.as_listed(), outcome=Outcome.KEPT, detail=INTERRUPTED)
+            settlement = await self._drainer.drain_stream(listing.snapshot, _target(item), options.under)
+        except LedgerError as error:
+            detail = f"Redis failed on the way: {error}"
+            return Settlement(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, item.stream, item.record, detail=detail)
+        return _with_listed_stream(settlement, item)
+
+    async def _schedule(self, judged: Sequence[JudgedStream]) -> None:
+        """Schedule the streams that wait for a guard, so that the sweeper inspects them on time."""
         waits = [(item.stream, item.verdict.until) for item in judged if isinstance(item.verdict, Wait)]
         await self.deps.ledger.due.schedule({s.job_id: delay_until(until, s.observed_at) for s, until in waits})
 
-    async def _publish_states(self, found: Sequence[Settlement], began: int, options: PassOptions) -> None:
-        """For whoever looks on, before zombies begin to fall: how every stream was found."""
-        await self.deps.stream_states.found(found, began)
+    async def _publish_states(self, plan: Plan, options: PassOptions) -> None:
+        """Publish the state of every stream before the first deletion."""
+        await self.deps.stream_states.found(plan.found, plan.listing.began)
         if not options.only:
-            await self.deps.ledger.stream_states.forget_older(began)
-            await self.deps.stream_states.passed(found, self.deps.reads.has_stream)
-
-    async def _settle_all(
-        self,
-        review: Review,
-        found: Sequence[Settlement],
-        options: PassOptions,
-        progress: Progress,
-        hold: Hold | None,
-    ) -> list[Settlement]:
-        """Return what becomes of each; of terminal zombies at the hands of all replicas, if they are handed over."""
-        delegates = options.handover and self.judge.policy.deletes and not hold
-        handed = [item for item in found if _is_terminal_zombie(item)] if delegates else []
-        others = {item.stream.name for item in handed}
-        hands = [item for item in review.judged if item.needs_settling and item.stream.name not in others]
-        settled = {item.stream.name: item for item in await self._settle_own(review, hands, options, progress, hold)}
-        if not options.dry_run:
-            rest = [settled.get(item.stream.name, item) for item in found if item.stream.name not in others]
-            settled |= {item.stream.name: item for item in await self._report_failures(rest)}
-        if options.handover:
-            settled |= {item.stream.name: item for item in await options.handover.settle(handed, review.began)}
-        return [settled.get(item.stream.name, item) for item in found]
-
-    async def _settle_own(
-        self,
-        review: Review,
-        hands: Sequence[Judged],
-        options: PassOptions,
-        progress: Progress,
-        hold: Hold | None,
-    ) -> list[Settlement]:
-        done, unpublished = 0, list[Settlement]()
-
-        async def tell() -> None:
-            some, unpublished[:] = unpublished[:], []
-            if not options.dry_run:
-                await self.deps.stream_states.found(some)
-
-        async def settle(item: Judged) -> Settlement:
-            nonlocal done
-            if hold and isinstance(item.verdict, Drain):  # a fence that stands too long goes
-                settlement = hold(item)
-            else:
-                settlement = await self._settle(review.snapshot, item, options)
-                unpublished.append(settlement)
-            if len(unpublished) >= STATE_BATCH:
-                await tell()
-            done += 1
-            progress(done, len(hands))
-            return settlement
-
-        settled = await self.deps.throttle.each(hands, settle)
-        await tell()
-        return settled
+            await self.deps.ledger.stream_states.forget_older(plan.listing.began)
+            await self.deps.stream_states.passed(plan.found, self.deps.reads.has_stream)
 
     async def _report_failures(self, settlements: Sequence[Settlement]) -> list[Settlement]:
-        """Unfixable ones, with their attempts, and the next one in the due queue. The others begin anew."""
+        """Count the attempts of unfixable streams, and schedule the next ones. The other jobs' counts start again."""
         failed = [item for item in settlements if item.outcome is Outcome.UNFIXABLE]
         await self.deps.ledger.tallies.forgive({item.stream.job_id for item in failed})
         reported = await self.deps.throttle.each(failed, self.deps.retries.report)
@@ -252,45 +253,85 @@ class Reconciler:
         )
         return reported
 
-    def _absent(self, options: PassOptions, judged: Sequence[Judged]) -> list[Settlement]:
-        """Return streams that were named and are not there."""
-        gone = sorted(options.only - {item.stream.name for item in judged})
-        streams = [Stream(name, self.judge.policy.job_id(name) or "", 0) for name in gone]
-        return [Settlement(Outcome.ALREADY_GONE, Reason.GONE, stream) for stream in streams]
+    async def _sweep_companions(self, listing: Listing) -> None:
+        """Delete the companions of ended jobs whose stream somebody else has deleted.
 
-    async def _settle(self, snapshot: Snapshot, item: Judged, options: PassOptions) -> Settlement:
-        target = Target(item.stream.name, item.stream.job_id, item.stream.created)
+        A page of the listing may have missed a stream, so all names are asked for once more.
+        """
+        topology = listing.snapshot.topology
+        if not (jobs := self.deps.companions.jobs(topology)):
+            return
+        jobs -= {item.stream.job_id for item in listing.judged}
+        jobs -= {self.deps.policy.job_id(name) or "" for name in await self.deps.reads.stream_names()}
+        if not listing.snapshot.has_events:
+            return
+        now = instant((await self.deps.reads.stream_info(listing.snapshot.lifecycle.stream)).get("ts")) or 0
+        coverage, records = await self.deps.directory.read_jobs(listing.snapshot, sorted(jobs))
+        assessments = await self.deps.directory.assess_all({job: (records.get(job), now) for job in jobs}, coverage)
+        over = {job: by.record for job, by in assessments.items() if by.record is not None and by.coverage.intact}
+        for job_id in orphaned(coverage, over, self.deps.policy, now):
+            left = await self.deps.companions.delete(topology, job_id)
+            log.info("companions deleted, their stream is gone", job_id=job_id, left=left)
+
+    # Results → Report
+
+    async def _remember(self, report: Report) -> Report:
+        """Store the report for status and page. A Redis that takes no write is an outage, even if nothing was due."""
         try:
-            if options.dry_run:
-                settlement = await self.judge.preview(snapshot, target)
-            else:
-                await self.deps.throttle.turn()
-                if options.is_stopped:
-                    return replace(_as_it_is(item), outcome=Outcome.KEPT, detail=INTERRUPTED)
-                settlement = await self.drainer.drain_stream(snapshot, target, options.under)
+            await self.deps.ledger.passes.remember(json.dumps(report.summary()))
         except LedgerError as error:
-            detail = f"Redis failed on the way: {error}"
-            return Settlement(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, item.stream, item.record, detail=detail)
-        return settlement if settlement.stream.observed_at else replace(settlement, stream=item.stream)
+            return report if report.error else replace(report, error=describe_outage(error), away=True)
+        return report
+
+
+@dataclass(eq=False, repr=False)
+class _StateBatches:
+    """Publishes settlements in batches as they come. Call `add` for each; the last batch waits for `flush`."""
+
+    deps: Resources
+
+    def __post_init__(self) -> None:
+        self._waiting = list[Settlement]()
+
+    async def add(self, settlement: Settlement) -> None:
+        """Add a settlement; publish the batch if it is full."""
+        self._waiting.append(settlement)
+        if len(self._waiting) >= STATE_BATCH:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Publish what waits."""
+        batch, self._waiting = self._waiting, []
+        await self.deps.stream_states.found(batch)
+
+
+async def _unless_stopped(stop: asyncio.Event | None, work: Coroutine[Any, Any, Result]) -> Result:
+    """Do the work, or cancel it if the pass is stopped: nothing is fenced yet. Raises PassAborted."""
+    if stop is None:
+        return await work
+    working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise PassAborted(INTERRUPTED)
+    finally:
+        stopped.cancel()
+        working.cancel()
 
 
 def _is_terminal_zombie(found: Settlement) -> bool:
     return (found.outcome, found.reason) == (Outcome.WOULD_DRAIN, Reason.TERMINAL)
 
 
-def _hold(breaker: str | None, pause: Pause | None, options: PassOptions) -> Hold | None:
-    """Return what becomes of the zombies of a pass that may not delete; None if it may."""
-    if pause and not options.dry_run:
-        return lambda item: held_back(_as_it_is(item), pause)
-    if breaker:
-        outcome = Outcome.WOULD_DRAIN if options.dry_run else Outcome.KEPT
-        return lambda item: replace(_as_it_is(item), outcome=outcome, detail="held back by the breaker")
-    return None
+def _target(item: JudgedStream) -> Target:
+    return Target(item.stream.name, item.stream.job_id, item.stream.created)
 
 
-def _found(review: Review) -> list[Settlement]:
-    return [with_source_name(_as_it_is(item), review.snapshot.topology) for item in review.judged]
+def _with_listed_stream(settlement: Settlement, item: JudgedStream) -> Settlement:
+    """Return the settlement; with the stream as listed if it could not be read again."""
+    return settlement if settlement.stream.observed_at else replace(settlement, stream=item.stream)
 
 
-def _as_it_is(item: Judged) -> Settlement:
-    return settlement_of(item.verdict, item.stream, item.record, item.coverage)
+def _by_name(settlements: Sequence[Settlement]) -> dict[str, Settlement]:
+    return {item.stream.name: item for item in settlements}

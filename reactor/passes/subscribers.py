@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import KW_ONLY, InitVar, dataclass
+from dataclasses import dataclass
 
 import nats.errors
 import structlog
@@ -17,17 +17,13 @@ from nats.aio.msg import Msg
 
 from reactor.core.foreign_json import read_json
 from reactor.core.model import SECOND, Event, Malformed, fold
-from reactor.core.observer import NULL_OBSERVER, Observer
-from reactor.core.policy import Policy
 from reactor.core.stream_info import ADVISORY, headers_size, instant
 from reactor.deletion.failpoints import Point, reach
 from reactor.deletion.resources import Resources
-from reactor.deletion.stream_states import StreamStateUpdater
 from reactor.jetstream.client import JetStream, read_delivery
 from reactor.jetstream.errors import JetStreamError, NotFound
 from reactor.jetstream.topology import DEAD_LETTER_SUBJECT, topology_of
-from reactor.job_status.ledger_directory import BatchResult, Directory
-from reactor.store.audit import Audit
+from reactor.job_status.ledger_directory import BatchResult
 from reactor.store.records import ForeignLedger
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.traces import Span, span
@@ -94,17 +90,13 @@ class LifecycleSubscriber:
     `reply` publishes over core NATS, to end deliveries; `wake` is called when a job became due.
     """
 
-    directory: Directory
+    deps: Resources
     dead_letters: DeadLetters
-    standing: StreamStateUpdater
     reply: Callable[[str, bytes], Awaitable[object]]
-    _: KW_ONLY
-    terminal_statuses: InitVar[frozenset[str]]
     wake: Callable[[], None]
-    observer: Observer = NULL_OBSERVER
 
-    def __post_init__(self, terminal_statuses: frozenset[str]) -> None:
-        self._known = KNOWN_LIVE | terminal_statuses
+    def __post_init__(self) -> None:
+        self._known = KNOWN_LIVE | self.deps.policy.terminal_statuses
         self._remarked: set[str] = set()
         self._identity: str | None = None
         """The lifecycle stream's, as far as it is known; it may be made anew under us."""
@@ -124,7 +116,7 @@ class LifecycleSubscriber:
         await reach(Point.EVENT_WRITTEN, messages[0].subject)
         traced.set(outcome=TAKEN)
         outcomes = taken.outcomes()
-        self.observer.heard(Counter(outcomes))
+        self.deps.recorder.heard(Counter(outcomes))
         malformed: list[tuple[Msg, Malformed]] = []
         for msg, read, (status, heard) in zip(messages, taken.read, outcomes, strict=True):
             with span("lifecycle event", job_id=read.job_id or "", status=status, outcome=heard.value):
@@ -136,14 +128,14 @@ class LifecycleSubscriber:
         if taken.applied.due:
             self.wake()
         with suppress(LedgerError):  # what onlookers miss, the next pass makes up for
-            await self.standing.as_dict(taken.read)
+            await self.deps.stream_states.as_dict(taken.read)
         await self._keep_malformed(malformed)
 
     async def _take(self, messages: Sequence[Msg]) -> BatchResult:
         if self._identity is None:
-            self._identity = (await self.directory.take_snapshot()).lifecycle.identity
+            self._identity = (await self.deps.directory.take_snapshot()).lifecycle.identity
         try:
-            return await self.directory.take(self._identity, [read_delivery(msg).message for msg in messages])
+            return await self.deps.directory.take(self._identity, [read_delivery(msg).message for msg in messages])
         except ForeignLedger:
             self._identity = None  # the next attempt knows it
             raise
@@ -188,7 +180,7 @@ class LifecycleSubscriber:
             return None
         # With the reason, for the server's MSG_TERMINATED advisory: nats-py's own `term` takes none.
         await self.reply(msg.reply, b"+TERM " + malformed.reason.encode("utf-8", "replace")[:200])
-        self.observer.dead_lettered()
+        self.deps.recorder.dead_lettered()
         return msg, malformed
 
 
@@ -200,8 +192,6 @@ class AdvisorySubscriber:
     """
 
     deps: Resources
-    audit: Audit
-    policy: Policy
 
     async def handle(self, msg: Msg) -> None:
         """Take a hint. If Redis or JetStream fails it is forgotten: the full pass makes up for it."""
@@ -217,7 +207,7 @@ class AdvisorySubscriber:
     async def _hint(self, msg: Msg) -> None:
         """`$JS.EVENT.ADVISORY.<STREAM|CONSUMER>.<action>.<stream>[.<consumer>]`."""
         _, action, stream, *_ = msg.subject.removeprefix(f"{ADVISORY}.").split(".")
-        job_id = self.policy.job_id(stream)
+        job_id = self.deps.policy.job_id(stream)
         if job_id is None:
             if action in {"CREATED", "UPDATED"}:
                 await self._learn_origins(stream)
@@ -225,7 +215,7 @@ class AdvisorySubscriber:
         match action:
             case "CREATED":
                 self.deps.recorder.forget_own(stream)
-                await self.deps.ledger.due.hint(job_id, self.policy.age_guard / SECOND)
+                await self.deps.ledger.due.hint(job_id, self.deps.policy.age_guard / SECOND)
                 await self.deps.stream_states.made(stream, job_id, _told_at(msg))
                 await self._learn_origins(stream)
             case "UPDATED":
@@ -250,10 +240,10 @@ class AdvisorySubscriber:
 
     async def _forget(self, stream: str, job_id: str) -> None:
         """There is nothing to look at any more; but a deletion of ours is still to be accounted for by a look."""
-        if await self.audit.is_open(stream):
+        if await self.deps.recorder.audit.is_open(stream):
             return
         record = (await self.deps.ledger.records.read("", [job_id])).records.get(job_id)
-        if record is not None and self.policy.is_terminal(record):
+        if record is not None and self.deps.policy.is_terminal(record):
             await self.deps.ledger.records.retire(job_id, record)
         await self.deps.ledger.due.forget(job_id)
 

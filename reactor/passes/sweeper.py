@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from reactor.core.backoff import delay_until
 from reactor.core.model import Outcome, Reason, Record, Settlement
 from reactor.deletion.drain import Drainer
-from reactor.deletion.inspection import Inspector, Target
 from reactor.deletion.resources import Resources
+from reactor.deletion.states import Target
 from reactor.jetstream.topology import Topology, topology_of
 from reactor.job_status.ledger_directory import Snapshot
 from reactor.store.due_queue import Claim
@@ -23,31 +23,26 @@ HINTS = 1_000
 
 @dataclass(eq=False, repr=False)
 class Sweeper:
-    """Settles due jobs.
-
-    Claimed jobs fall due again after `lease_s`; `want_pass` asks for a full pass soon.
-    """
+    """Settles due jobs. Claimed jobs fall due again after a lease's time; `want_pass` asks for a full pass soon."""
 
     deps: Resources
-    judge: Inspector
-    drainer: Drainer
-    lease_s: float
     want_pass: Callable[[], Awaitable[None]]
 
     def __post_init__(self) -> None:
+        self._drainer = Drainer(self.deps)
         self._here_since: int | None = None
-        """By Redis's clock (ms)."""
+        """When this process began to sweep (ms, Redis's clock)."""
 
     async def tick(self) -> float | None:
         """Settle one batch of due jobs, or of hints where none is due; seconds until the next one is, None for never.
 
         Raises JetStreamError and LedgerError: the claim then runs out, and its jobs fall due again.
         """
-        if self.judge.policy.deletes and await self.deps.pause_gate.active_pause():
+        if self.deps.policy.deletes and await self.deps.pause_gate.active_pause():
             return PAUSED_S
         if self._here_since is None:
             self._here_since = await self.deps.ledger.topology_cache.now()
-        claim = await self.deps.ledger.due.claim(self.deps.throttle.within(self.lease_s / 4), self.lease_s)
+        claim = await self.deps.ledger.due.claim(self.deps.throttle.within(self.deps.lease_s / 4), self.deps.lease_s)
         if claim.jobs:
             await self._sweep(claim)
         else:
@@ -56,11 +51,11 @@ class Sweeper:
 
     async def _take_hints(self) -> None:
         """Of streams that were made: whose job lives needs no look, whose is over is due, and absence wants a pass."""
-        claim = await self.deps.ledger.due.claim_hints(HINTS, self.lease_s)
+        claim = await self.deps.ledger.due.claim_hints(HINTS, self.deps.lease_s)
         if not claim.jobs:
             return
         records = (await self.deps.ledger.records.read("", claim.jobs)).records
-        over = {job_id for job_id, record in records.items() if self.judge.policy.is_terminal(record)}
+        over = {job_id for job_id, record in records.items() if self.deps.policy.is_terminal(record)}
         unheard = set(claim.jobs) - records.keys()
         if self.deps.directory.decides:
             over |= unheard
@@ -98,12 +93,12 @@ class Sweeper:
 
         Where the pattern leaves several names open, those that there are.
         """
-        names = {job_id: set(some) for job_id in jobs if (some := self.judge.policy.names_of(job_id)) is not None}
+        names = {job_id: set(some) for job_id in jobs if (some := self.deps.policy.names_of(job_id)) is not None}
         others = set(await self.deps.recorder.begun())
         if len(names) < len(jobs):
             others |= await self.deps.reads.stream_names()
         for name in others:
-            if (job_id := self.judge.policy.job_id(name)) is not None:
+            if (job_id := self.deps.policy.job_id(name)) is not None:
                 names.setdefault(job_id, set()).add(name)
         return names
 
@@ -115,9 +110,9 @@ class Sweeper:
             # Most jobs clean up after themselves: what is not there takes nobody's turn.
             if self.deps.throttle.is_limited and await self.deps.reads.has_stream(name):
                 await self.deps.throttle.turn()
-            settlements.append(await self.drainer.drain_stream(snapshot, Target(name, job_id)))
+            settlements.append(await self._drainer.drain_stream(snapshot, Target(name, job_id)))
         there = [item for item in settlements if item.reason is not Reason.GONE]
-        if record is not None and self.judge.policy.is_terminal(record) and not there:
+        if record is not None and self.deps.policy.is_terminal(record) and not there:
             await self.deps.ledger.records.retire(job_id, record)
         delays = [delay for item in settlements if (delay := await self._next_look(item)) is not None]
         await self.deps.ledger.due.settle(claim, job_id, min(delays, default=None))

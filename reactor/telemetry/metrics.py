@@ -22,8 +22,8 @@ from prometheus_client.exposition import choose_encoder
 
 from reactor.core.events import SubjectTemplate
 from reactor.core.model import SECOND, UNREADABLE, Outcome, Reason, Settlement, parse_instant
-from reactor.core.observer import EventOutcome, Observer
 from reactor.core.schemas import Measures, PassInShort
+from reactor.core.sinks import EventOutcome, Sink
 from reactor.core.stream_info import ADVISORY
 
 OTHER = "other"
@@ -40,7 +40,7 @@ ABORTED = (
 )
 
 
-class Metrics(Observer):
+class Metrics(Sink):
     """One worker's metrics."""
 
     def __init__(self, *, statuses: Collection[str], events: SubjectTemplate, interval_s: float) -> None:
@@ -130,7 +130,7 @@ class Metrics(Observer):
         """Count it."""
         self._would_drain.labels(settlement.reason.value).inc()
 
-    def unfixable(self, settlement: Settlement) -> None:
+    def unfixable(self, settlement: Settlement, failure: Mapping[str, Any]) -> None:  # noqa: ARG002  # counts only
         """Count the attempt."""
         self._unfixable.labels(settlement.reason.value).inc()
 

@@ -4,17 +4,19 @@ The token must come as a bearer, which no link and no form of another site can s
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.routing import Route
 
-from reactor.operate.actions import Orders
+from reactor.operate.actions import Operator, PauseOrder, StreamActions, pause, resume
 from reactor.web.responses import Declined, answering
 
 MOST_BYTES = 4_096
+TIMEOUT_S = 60.0
+"""How long to wait for a deletion under way while somebody looks at a page."""
 NAMED = ("protect", "unprotect", "restore")
 
 
@@ -30,16 +32,16 @@ class Order(BaseModel):
 class ActionRoutes:
     """The routes of orders.
 
-    `orders` gives None as long as none are taken; without a `token` none ever are.
+    `actions` returns None while no orders are accepted; without a `token` none ever are.
     """
 
-    orders: Callable[[], Orders | None]
+    actions: Callable[[], StreamActions | None]
     token: str | None
 
     @property
     def allowed(self) -> bool:
         """Whether the page should offer them."""
-        return self.token is not None and self.orders() is not None
+        return self.token is not None and self.actions() is not None
 
     def routes(self) -> Sequence[Route]:
         """Return a route for each kind of action."""
@@ -49,27 +51,35 @@ class ActionRoutes:
         return [*plain, *named]
 
     async def _take(self, request: Request) -> object:
-        orders = self.orders()
-        if orders is None or self.token is None:
+        actions = self.actions()
+        if actions is None or self.token is None:
             raise Declined(403, "orders are not taken here: REACTOR_HTTP_ORDERS, with a token, allows them")
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not secrets.compare_digest(given.encode(), self.token.encode()):
             raise Declined(401, "token refused: an order takes it as a bearer")
-        return {"done": await self._carry_out(orders, request, await _read(request))}
+        return {"done": await self._carry_out(actions, request, await _read(request))}
 
-    async def _carry_out(self, orders: Orders, request: Request, order: Order) -> str:
+    async def _carry_out(self, actions: StreamActions, request: Request, order: Order) -> str:
         """Return what was done, in words."""
         kind, name = request.url.path.split("/")[3], request.path_params.get("name", "")
-        simple: dict[str, Callable[[str, str], Awaitable[None]]] = {"pause": orders.pause, "resume": orders.resume}
-        if kind in simple:
-            await simple[kind](order.by, order.reason)
-            return "deleting is paused" if kind == "pause" else "deleting goes on"
-        if kind == "restore":
-            done = await orders.restore(name, order.by, order.reason)
-            lost = f"; {done.lost} it held are lost" if done.lost else ""
-            return f"{name} is back with {done.messages} messages, and protected{lost}"
-        await orders.protect(name, order.by, order.reason, protected=kind == "protect")
+        operator, deps = Operator(order.by, order.reason, on_page=True), actions.deps
+        match kind:
+            case "pause":
+                return _in_words("deleting is paused", await pause(deps.pause_gate, deps.recorder, operator))
+            case "resume":
+                return _in_words("deleting goes on", await resume(deps.pause_gate, deps.recorder, operator))
+            case "restore":
+                done = await actions.restore(name, operator)
+                lost = f"; {done.lost} it held are lost" if done.lost else ""
+                return f"{name} is back with {done.messages} messages, and protected{lost}"
+        await actions.protect(name, TIMEOUT_S, operator, protected=kind == "protect")
         return f"{name} is protected" if kind == "protect" else f"{name} is judged like any other"
+
+
+def _in_words(what: str, done: PauseOrder) -> str:
+    if done.unrecorded is None:
+        return what
+    return f"{what}, but the audit does not have it, since Redis could not be reached: {done.unrecorded}"
 
 
 async def _read(request: Request) -> Order:

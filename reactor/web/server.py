@@ -29,7 +29,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reactor.core.schemas import Explanation, History, Leaks, Status, Streams, Timeline
-from reactor.operate.actions import Orders
+from reactor.operate.actions import StreamActions
 from reactor.operate.overview import Overview
 from reactor.web.actions import ActionRoutes
 from reactor.web.feed import Feed
@@ -69,16 +69,16 @@ def application(
     token: str | None,
     hosts: Collection[str],
     stopping: asyncio.Event,
-    orders: Callable[[], Orders | None] = lambda: None,
+    actions: Callable[[], StreamActions | None] = lambda: None,
 ) -> Starlette:
     """Return the whole of it.
 
     `watched` gives None as long as the servers are waited for; `not_ready` the reasons, none if it is ready; a
     `token` guards `/api`, `/events` and `/metrics`; `contract` is the AsyncAPI document; `hosts` are the names that it
     answers for: else a page on the web could read it through a name of its own that leads here (DNS rebinding);
-    `stopping` ends what is told for as long as somebody listens; `orders` gives None where none are taken.
+    `stopping` ends what is told for as long as somebody listens; `actions` returns None if the page may give no orders.
     """
-    answers, orderly = _Answers(watched, not_ready, exposition, stopping), ActionRoutes(orders, token)
+    answers, orderly = _Answers(watched, not_ready, exposition, stopping), ActionRoutes(actions, token)
 
     async def status(request: Request) -> object:
         return {**await answers.status(request), "orders": orderly.allowed}

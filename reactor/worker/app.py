@@ -25,10 +25,10 @@ from reactor.core.events import SubjectTemplate
 from reactor.jetstream.errors import JetStreamError, TooOld
 from reactor.jetstream.pull_client import SubscriberConnection
 from reactor.job_status.ledger_directory import describe_outage
-from reactor.operate.actions import Orders
+from reactor.operate.actions import StreamActions
 from reactor.operate.overview import STEP_S, Overview
 from reactor.passes.handover import Handover
-from reactor.passes.subscribers import KNOWN_LIVE
+from reactor.passes.subscribers import KNOWN_LIVE, AdvisorySubscriber
 from reactor.store.due_queue import WakeUps
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.alerts import Kind
@@ -60,7 +60,7 @@ class Worker:
         self._due = asyncio.Event()
         self._overview: Overview | None = None
         self._watchdog: Watchdog | None = None
-        self._orders: Orders | None = None
+        self._actions: StreamActions | None = None
         self._metrics = Metrics(
             statuses=KNOWN_LIVE | set(settings.policy.terminal_statuses),
             events=SubjectTemplate(settings.events.subject),
@@ -110,7 +110,7 @@ class Worker:
             token=token,
             hosts=hosts,
             stopping=stopping,
-            orders=lambda: self._orders,
+            actions=lambda: self._actions,
         )
         endpoint = Endpoint(app, http.host, http.port, stopping)
         log.info("HTTP endpoint", address=endpoint.address)
@@ -150,10 +150,10 @@ class Worker:
         provisioned = await provision_safely(connected)
         source, durable = provisioned.events, self._settings.events.durable
         alerts = alerts_of(connected)
-        cases = UseCases(connected, provisioned, self._metrics, note_coverage=alerts.note_coverage)
+        cases = UseCases(connected, provisioned, (self._metrics,), note_coverage=alerts.note_coverage)
         lifecycle = await cases.lifecycle_subscriber(self._due.set)
         await self.broker.connect()
-        self.broker.hear(source, durable, lifecycle, cases.advisory_subscriber())
+        self.broker.hear(source, durable, lifecycle, AdvisorySubscriber(cases.resources))
         self.app.after_startup(_say_started)
 
         interval_s = self._settings.reconcile.interval.total_seconds()
@@ -183,11 +183,11 @@ class Worker:
             Loop("alerts", alerts.tell, WATCH_S, alerts.changed),
         ]
         if connected.jobs is not None and (listener := connected.jobs.listener()) is not None:
-            listening = Listening(listener, connected.ledger.due, cases.policy, periodic.want)
+            listening = Listening(listener, connected.ledger.due, cases.resources.policy, periodic.want)
             loops.append(Loop("listen", partial(self._listen, listening), RETRY_S))
         if self._settings.http.port:
             loops += self._loops_of_endpoint(cases.overview(), periodic.passed)
-            self._orders = cases.orders() if self._settings.http.orders else None
+            self._actions = cases.actions() if self._settings.http.orders else None
         rights.on_change = partial(alerts.note, Kind.DELETES_PAUSED)
         return loops
 

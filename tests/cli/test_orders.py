@@ -60,7 +60,7 @@ async def test_an_emptied_redis_does_not_forget_a_pause(world: World) -> None:
     await world.zombie(1)
     order = await world.reactor("pause", REACTOR_REDIS_URL="redis://127.0.0.1:1/0")
     assert order.code == 0
-    assert "the audit does not tell of it" in order.err
+    assert "the audit does not have this" in order.err
     async for key in world.redis.scan_iter(f"{world.namespace}:*"):
         await world.redis.delete(key)
     assert (await world.verdicts()) == {"job_1": ("waiting", "paused")}

@@ -16,7 +16,7 @@ from reactor.config.nats_options import nats_options
 from reactor.core.model import Outcome, Reason, Settlement
 from reactor.core.pause import pausing
 from reactor.core.stream_info import FENCE_TOKEN_KEY
-from reactor.deletion.inspection import Target
+from reactor.deletion.states import REPLACED, Target
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import Unanswered, Unreachable
 from reactor.jetstream.topology import PAUSE_SUBJECT
@@ -153,7 +153,10 @@ async def test_a_stream_made_anew_since_it_was_judged_is_judged_anew(world: Worl
     async with Bench(world) as bench:
         await world.zombie(1)
         settlement = await bench.drainer().drain_stream(bench.snapshot, Target("job_1", "1", created=1))
-        assert (settlement.outcome, settlement.detail) == (Outcome.KEPT, "made anew since it was judged")
+        assert (settlement.outcome, settlement.detail) == (
+            Outcome.KEPT,
+            REPLACED,
+        )
         await bench.whole()
 
 

@@ -10,7 +10,7 @@ from reactor.bootstrap.services import UseCases, provision_safely
 from reactor.core.model import Outcome, Reason, Settlement, Stream
 from reactor.operate.history import Trail
 from reactor.operate.overview import Overview
-from reactor.passes import review
+from reactor.passes import listing
 from reactor.store.audit import Audit
 from reactor.store.scripts import Scripts
 
@@ -18,7 +18,7 @@ from reactor.store.scripts import Scripts
 async def test_events_of_the_last_moment_are_no_gap(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under steady traffic some always are on their way; one that stays unread is a gap."""
     monkeypatch.setattr("reactor.operate.overview.FRESH_S", -1.0)
-    monkeypatch.setattr(review, "CATCH_UP_S", 0.1)
+    monkeypatch.setattr(listing, "CATCH_UP_S", 0.1)
     async with connections(world.load()) as connected:
         cases = UseCases(connected, await provision_safely(connected))
         overview = cases.overview()

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from reactor.core.model import SECOND, Outcome, Reason, format_instant
 from reactor.core.stream_info import PROTECT_KEY, UNFINISHED_KEY, instant
 from reactor.deletion.backup import BackupWriter
 from reactor.deletion.drain import Drainer
-from reactor.deletion.inspection import Inspector, Target
+from reactor.deletion.states import Target
 from reactor.operate.replay import NotReplayed, _headers, replay
 
 CHUNK = 1_000_000
@@ -153,11 +154,9 @@ async def test_a_job_that_lives_again_during_the_backup_keeps_its_stream(world: 
     async with Bench(world) as bench:
         await world.emit(1, "SUCCESS")
         await bench.take_snapshot()
-        resources = bench.resources()
-        judge = Inspector(resources, bench.policy, bench.clock)
         backup_writer = BackupWriter(bench.effects, BackupStore(tmp_path, 60, CHUNK, lambda: 0), "always", actor)
         bench.effects.before["STREAM.SNAPSHOT"] = lambda: world.emit(1, "STARTED")
-        drainer = Drainer(resources, judge, bench.lease_s, bench.clock, backup_writer)
+        drainer = Drainer(replace(bench.resources(), backup_writer=backup_writer))
         settlement = await drainer.drain_stream(bench.snapshot, Target("job_1", "1"))
         assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.RUNNING)
     assert ((await world.info("job_1")) or {})["config"]["subjects"] == ["job.1.tasks"]
@@ -176,11 +175,9 @@ async def test_a_protection_set_during_a_backup_counts(world: World, tmp_path: P
             metadata = config["metadata"] | {PROTECT_KEY: "true"}
             assert "error" not in await world.api("STREAM.UPDATE.job_1", config | {"metadata": metadata})
 
-        resources = bench.resources()
-        judge = Inspector(resources, bench.policy, bench.clock)
         backup_writer = BackupWriter(bench.effects, BackupStore(tmp_path, 60, CHUNK, lambda: 0), "always", actor)
         bench.effects.before["STREAM.SNAPSHOT"] = protect
-        drainer = Drainer(resources, judge, bench.lease_s, bench.clock, backup_writer)
+        drainer = Drainer(replace(bench.resources(), backup_writer=backup_writer))
         settlement = await drainer.drain_stream(bench.snapshot, Target("job_1", "1"))
         assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.PROTECTED)
         assert (await bench.whole())["config"]["metadata"][PROTECT_KEY] == "true"

@@ -512,7 +512,7 @@ async def test_a_lifecycle_stream_that_forgets_what_is_read_is_refused(world: Wo
 
 async def test_events_in_another_replicas_hands_prove_no_absence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are waited for a while, then absence is unknown."""
-    monkeypatch.setattr("reactor.passes.review.CATCH_UP_S", 0.2)
+    monkeypatch.setattr("reactor.passes.listing.CATCH_UP_S", 0.2)
     await world.declare()
     await world.emit(3, "STARTED")
     await world.reconcile(PassOptions(dry_run=True))

@@ -8,16 +8,17 @@ from reactor.bootstrap.services import policy_of, utc_now
 from reactor.config.nats_options import desired_streams, nats_options
 from reactor.core.actor import Actor
 from reactor.core.model import Settlement
-from reactor.core.observer import Observer
 from reactor.core.policy import Policy
+from reactor.core.sinks import Sink
 from reactor.core.stream_info import FENCE_TOKEN_KEY, Raw
 from reactor.deletion.companions import Companions
 from reactor.deletion.drain import Drainer
 from reactor.deletion.gates import PauseGate, Rights
-from reactor.deletion.inspection import Inspector, Target
+from reactor.deletion.inspection import preview
 from reactor.deletion.recorder import Recorder
 from reactor.deletion.resources import Resources
 from reactor.deletion.retries import Retries
+from reactor.deletion.states import Target
 from reactor.deletion.stream_states import StreamStateUpdater
 from reactor.deletion.throttle import Throttle
 from reactor.jetstream.client import JetStream
@@ -26,6 +27,7 @@ from reactor.job_status.ledger_directory import Directory, Snapshot
 from reactor.store.audit import Audit
 from reactor.store.ledger import Ledger
 from reactor.store.scripts import Scripts
+from reactor.telemetry.sinks import EventSink, LogSink
 from support.harness import World
 
 Act = Callable[[], Awaitable[object]]
@@ -56,7 +58,7 @@ class Interrupted(JetStream):
         return await super().barrier(stream, subject)
 
 
-class Ends(Observer):
+class Ends(Sink):
     """What came of deletions that were begun."""
 
     def __init__(self) -> None:
@@ -104,36 +106,38 @@ class Bench:
         self.snapshot = await self.directory.ensure()
 
     def resources(self, by: str = "bench") -> Resources:
-        recorder = Recorder(self.audit, self._announce, Actor("worker", by, 1, "nobody", "0"), utc_now, self.ends)
+        actor = Actor("worker", by, 1, "nobody", "0")
+        recorder = Recorder(self.audit, actor, utc_now, (self.ends, LogSink(actor.by), EventSink(self._announce)))
+
+        def monotonic() -> float:
+            return self.clock()  # a test may change the clock on the way
+
         return Resources(
+            policy=self.policy,
             reads=self.reads,
             effects=self.effects,
             ledger=self.ledger,
             directory=self.directory,
             recorder=recorder,
-            retries=Retries(self.ledger, recorder, utc_now, 8),
+            retries=Retries(self.ledger, recorder, 8),
             companions=Companions((), self.reads, self.effects),
             rights=Rights(self.effects),
             pause_gate=PauseGate(self.reads),
             throttle=Throttle(1),
             stream_states=StreamStateUpdater(self.ledger, self.policy, recorder),
+            lease_s=self.lease_s,
             clock=utc_now,
+            monotonic=monotonic,
         )
 
     def drainer(self, by: str = "bench", resources: Resources | None = None) -> Drainer:
-        resources = resources or self.resources(by)
-
-        def monotonic() -> float:
-            return self.clock()  # a test may change the clock on the way
-
-        return Drainer(resources, Inspector(resources, self.policy, monotonic), self.lease_s, monotonic)
+        return Drainer(resources or self.resources(by))
 
     async def drain(self, name: str = "job_1", *, by: str = "bench") -> Settlement:
         return await self.drainer(by).drain_stream(self.snapshot, Target(name, name.removeprefix("job_")))
 
     async def preview(self, name: str = "job_1") -> Settlement:
-        judge = Inspector(self.resources("onlooker"), self.policy)
-        return await judge.preview(self.snapshot, Target(name, name.removeprefix("job_")))
+        return await preview(self.resources("onlooker"), self.snapshot, Target(name, name.removeprefix("job_")))
 
     async def _announce(self, subject: str, data: bytes) -> None:
         await self.world.nc.publish(subject, data)

@@ -28,9 +28,7 @@ from reactor.core.pause import pausing
 from reactor.core.policy import Breaker, Policy
 from reactor.core.report import Report
 from reactor.deletion.companions import Companions
-from reactor.deletion.drain import Drainer
 from reactor.deletion.gates import PauseGate, Rights
-from reactor.deletion.inspection import Inspector
 from reactor.deletion.recorder import Recorder
 from reactor.deletion.resources import Resources
 from reactor.deletion.retries import Retries
@@ -467,34 +465,33 @@ class Replica:
             dispute_guard=GUARDS["dispute_guard"],
         )
         self.resources = self._resources(policy)
-        judge = Inspector(self.resources, policy, self.monotonic)
-        self.reconciler = Reconciler(self.resources, judge, self._drainer(judge), Breaker(20, 0.5), self.consume)
-        sweeping = Inspector(self.resources, replace(policy, absence_counts=False), self.monotonic)
-        self.sweeper = Sweeper(self.resources, sweeping, self._drainer(sweeping), LEASE_S, _at_once)
+        self.reconciler = Reconciler(self.resources, Breaker(20, 0.5), self.consume)
+        sweeping = replace(self.resources, policy=replace(policy, absence_counts=False))
+        self.sweeper = Sweeper(sweeping, _at_once)
 
     def monotonic(self) -> float:
         return self.server.now / SECOND
 
     def _resources(self, policy: Policy) -> Resources:
         source = Source(LIFECYCLE, (TEMPLATE.wildcard,))
-        recorder = Recorder(self.audit, _nobody_listens, Actor("worker", "replica", 1, "nobody", "0"), lambda: START)
+        recorder = Recorder(self.audit, Actor("worker", "replica", 1, "nobody", "0"), lambda: START)
         return Resources(
+            policy=policy,
             reads=self.js,
             effects=self.js,
             ledger=self.ledger,
             directory=Directory(self.js, self.ledger, policy, template=TEMPLATE, source=source, durable="reactor"),
             recorder=recorder,
-            retries=Retries(self.ledger, recorder, lambda: START, 8),
+            retries=Retries(self.ledger, recorder, 8),
             companions=Companions((), self.js, self.js),
             rights=Rights(self.js),
             pause_gate=PauseGate(self.js),
             throttle=Throttle(4),
             stream_states=StreamStateUpdater(self.ledger, policy, recorder),
+            lease_s=LEASE_S,
             clock=lambda: self.server.now,
+            monotonic=self.monotonic,
         )
-
-    def _drainer(self, judge: Inspector) -> Drainer:
-        return Drainer(self.resources, judge, LEASE_S, self.monotonic)
 
     async def consume(self) -> None:
         """Take what is pending, and ack it once Redis has it."""
@@ -507,10 +504,6 @@ class Replica:
     async def reconcile(self) -> Report:
         """A full pass."""
         return await self.reconciler.run(PassOptions())
-
-
-async def _nobody_listens(_subject: str, _data: bytes) -> None:
-    """Core NATS."""
 
 
 async def _at_once() -> None:

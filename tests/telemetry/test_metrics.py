@@ -21,8 +21,8 @@ from support.harness import ROOT, Served, World, acked, eventually, gone, own_wo
 from reactor.cli.embedded import free_port
 from reactor.core.events import SubjectTemplate
 from reactor.core.model import Outcome, Reason, Settlement, Stream
-from reactor.core.observer import EventOutcome
 from reactor.core.schemas import Measures
+from reactor.core.sinks import EventOutcome
 from reactor.operate.overview import Overview
 from reactor.passes.subscribers import KNOWN_LIVE
 from reactor.store.scripts import LedgerError

@@ -1,16 +1,19 @@
-"""What becomes of streams, in the log: a line for each drain with its evidence; at debug, one for each new verdict."""
+"""The recorder's sinks beside the metrics: the log, and the events that other systems subscribe to."""
 
+import json
 import logging
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from reactor.core.model import SECOND, Outcome, Reason, Settlement, format_instant
+from reactor.core.sinks import Sink
 
 REMEMBERED = 100_000
-"""Streams whose last verdict is known; of the longest unseen one it would be told once more."""
+"""Streams whose last verdict is remembered. A stream beyond that is logged once more."""
 _ENDS = {Outcome.DRAINED: "stream drained", Outcome.ALREADY_GONE: "stream already gone"}
 
 Found = tuple[str, str]
@@ -20,10 +23,10 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(eq=False, repr=False)
-class Journal:
-    """One process's journal, shared by all that settle streams.
+class LogSink(Sink):
+    """Logs a line for each drain with its evidence and, at debug level, one for each verdict that changed.
 
-    `by` names this process, as in the audit; `most` bounds the streams whose verdict is remembered.
+    `by` names this process as in the audit; `most` bounds the streams whose verdict is remembered.
     """
 
     by: str
@@ -33,21 +36,31 @@ class Journal:
         self._last: OrderedDict[str, Found] = OrderedDict()
 
     def ended(self, settlement: Settlement) -> None:
-        """A drain that was begun has come to its end, whatever that is."""
+        """Log how a drain ended."""
         if log.is_enabled_for(logging.INFO):  # the evidence of thousands takes its time
             log.info(_ENDS.get(settlement.outcome, "drain given up"), **_evidence(settlement), by=self.by)
 
     def reported(self, settlement: Settlement) -> None:
-        """In report mode: a stream that would have been deleted."""
+        """Log a stream that would have been deleted."""
         log.info("stream would be drained", **_evidence(settlement), by=self.by)
 
     def judged(self, *settlements: Settlement) -> None:
-        """What was found of streams; told where it differs from what was found before."""
+        """Log the verdicts that differ from those before."""
         tells = log.is_enabled_for(logging.DEBUG)  # asked once: there may be thousands
         for settlement in settlements:
             before = self._last.pop(settlement.stream.name, None)
             if settlement.outcome is not Outcome.DRAINED and settlement.reason is not Reason.GONE:  # their end was told
                 self._compare(settlement, before, tells=tells)
+
+    def unfixable(self, settlement: Settlement, failure: Mapping[str, Any]) -> None:  # noqa: ARG002  # the entry has all
+        """Log an attempt that failed."""
+        log.warning("unfixable", **failure)
+
+    def ordered(self, what: str, order: Mapping[str, Any]) -> None:
+        """Log an operator's order."""
+        actor = order["actor"]
+        by = f"{actor['user']}@{actor['host']}"
+        log.info(what, stream=order["stream"] or None, why=order["detail"] or None, by=by)
 
     def _compare(self, settlement: Settlement, before: Found | None, *, tells: bool) -> None:
         found = settlement.outcome.value, settlement.reason.value
@@ -59,6 +72,17 @@ class Journal:
         elif before != found and tells:
             was_outcome, was_reason = before or (None, None)
             log.debug("verdict changed", **_evidence(settlement), was_outcome=was_outcome, was_reason=was_reason)
+
+
+@dataclass(frozen=True, slots=True)
+class EventSink(Sink):
+    """Publishes `reactor.drained.<stream>` for each deleted stream. `announce` publishes and never fails."""
+
+    announce: Callable[[str, bytes], Awaitable[None]]
+
+    async def drained(self, event: Mapping[str, Any]) -> None:
+        """Publish the event."""
+        await self.announce(f"reactor.drained.{event['stream']}", json.dumps(event).encode())
 
 
 def _evidence(settlement: Settlement) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from support.harness import WorkerProcess, World, eventually, said, worker
 
 from reactor.core.model import SECOND, Outcome, Reason, Settlement, Stream
 from reactor.telemetry import logs
-from reactor.telemetry.journal import Journal
+from reactor.telemetry.sinks import LogSink
 
 STREAM = Stream("job_1", "1", observed_at=90 * SECOND, created=30 * SECOND, messages=3, size=99, last_seq=7)
 WAITING = Settlement(Outcome.WAITING, Reason.FRESH, STREAM, said(60 * SECOND, 5, "SUCCESS"))
@@ -33,7 +33,7 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 def test_a_drain_is_one_line_with_all_its_evidence(stream: io.StringIO) -> None:
     """Whoever is woken needs nothing else; the keys are what people's searches rest on."""
-    journal = Journal("host:1")
+    journal = LogSink("host:1")
     journal.ended(DRAINED)
     journal.judged(DRAINED)
     [line] = lines(stream)
@@ -67,8 +67,8 @@ def test_a_drain_that_deleted_nothing_is_told_by_another_name(
     stream: io.StringIO, outcome: Outcome, event: str
 ) -> None:
     """And has the same keys, also where nothing was seen of the stream."""
-    Journal("x").ended(DRAINED)
-    Journal("x").ended(Settlement(outcome, Reason.GONE, Stream("job_1", "1", 0)))
+    LogSink("x").ended(DRAINED)
+    LogSink("x").ended(Settlement(outcome, Reason.GONE, Stream("job_1", "1", 0)))
     drained, other = lines(stream)
     assert other["event"] == event
     assert list(other) == list(drained)
@@ -76,7 +76,7 @@ def test_a_drain_that_deleted_nothing_is_told_by_another_name(
 
 def test_a_verdict_is_told_when_it_changes(stream: io.StringIO) -> None:
     """Not each time it is found again."""
-    journal = Journal("x")
+    journal = LogSink("x")
     for found in (WAITING, WAITING, KEPT, KEPT, WAITING):
         journal.judged(found)
     assert [(line["was_reason"], line["reason"], line["level"]) for line in lines(stream)] == [
@@ -88,13 +88,13 @@ def test_a_verdict_is_told_when_it_changes(stream: io.StringIO) -> None:
 
 def test_a_stream_made_again_is_a_new_one(stream: io.StringIO) -> None:
     """A drain ends what was known of its name."""
-    Journal("x").judged(KEPT, DRAINED, replace(KEPT, stream=replace(STREAM, created=60 * SECOND)))
+    LogSink("x").judged(KEPT, DRAINED, replace(KEPT, stream=replace(STREAM, created=60 * SECOND)))
     assert [line["was_reason"] for line in lines(stream)] == [None, None]
 
 
 def test_endless_streams_take_bounded_memory(stream: io.StringIO) -> None:
     """The longest unseen one is forgotten, and told anew."""
-    journal = Journal("x", most=2)
+    journal = LogSink("x", most=2)
     for at, number in enumerate((1, 2, 3, 3, 1)):
         journal.judged(replace(KEPT, stream=replace(STREAM, name=f"job_{number}", observed_at=at)))
     assert [line["stream"] for line in lines(stream)] == ["job_1", "job_2", "job_3", "job_1"]

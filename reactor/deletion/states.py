@@ -1,0 +1,187 @@
+"""The states of a stream on its way to deletion: Target → Inspection → Fenced → Proven.
+
+`drain` moves a stream from one state to the next. Only a Proven stream may be deleted.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from reactor.core.model import (
+    SECOND,
+    Coverage,
+    DirectoryStatus,
+    Fence,
+    Outcome,
+    Reason,
+    Record,
+    Settlement,
+    StatusEvent,
+    Stream,
+    Verdict,
+    format_instant,
+)
+from reactor.core.pause import Pause
+from reactor.core.policy import Policy, guards_of
+from reactor.core.report import settlement_of
+from reactor.core.stream_info import Raw, read_stream
+from reactor.jetstream.errors import JetStreamError
+from reactor.jetstream.topology import Topology
+from reactor.job_status.ledger_directory import Snapshot
+from reactor.store.leases import Lease
+
+REPLACED = "another stream of this name has been created since it was judged"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A stream to settle, by its exact listed name; `created` if one incarnation of it was judged before."""
+
+    name: str
+    job_id: str
+    created: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What one inspection read about a stream, and the verdict."""
+
+    raw: Raw
+    """The server's STREAM.INFO."""
+    stream: Stream
+    record: Record | None
+    event: Record | None
+    """The job's last events, asked of the lifecycle stream's leader."""
+    coverage: Coverage
+    verdict: Verdict
+    snapshot: Snapshot
+    asked_at: float
+    """When STREAM.INFO was requested (s, this process's monotonic clock)."""
+    consumers: Sequence[Raw] = ()
+    """CONSUMER.INFO of each consumer, if the verdict needed them."""
+    directory_status: DirectoryStatus | None = None
+    """The status in the job system's own directory, if there is a directory."""
+
+    def is_incarnation_of(self, target: Target) -> bool:
+        """Return whether this is the stream that was judged, not a later one of the same name."""
+        return target.created is None or self.stream.created == target.created
+
+    def settled(self, outcome: Outcome, reason: Reason, detail: str | None = None) -> Settlement:
+        """Return a settlement of this stream with that outcome."""
+        return Settlement(outcome, reason, self.stream, self.record, detail=detail)
+
+    def by_verdict(self) -> Settlement:
+        """Return the settlement that the verdict alone gives."""
+        return settlement_of(self.verdict, self.stream, self.record, self.coverage)
+
+    def paused(self, pause: Pause) -> Settlement:
+        """Return the settlement of a zombie that an operator's pause keeps."""
+        return held_back(self.by_verdict(), pause)
+
+    def grounds(self, policy: Policy) -> dict[str, Any]:
+        """Return why the stream may be deleted, for the audit: the event, the directory's status, the guards."""
+        status, guards = self.directory_status, guards_of(self.stream, self.record, policy)
+        ended_at = format_instant(status.ended_at) if status and status.ended_at else None
+        return {
+            "event": _event_json(self.record.latest) if self.record else None,
+            "told": {"status": status.status, "ended_at": ended_at} if status else None,
+            "guards": [
+                {
+                    "guard": guard.name,
+                    "length_s": getattr(policy, guard.name) / SECOND,
+                    "passed_at": format_instant(guard.passes_at),
+                }
+                for guard in guards
+            ],
+        }
+
+
+def _event_json(event: StatusEvent) -> dict[str, Any]:
+    identity = {"status": event.status, "seq": event.seq, "source": event.source}
+    times = {"occurred_at": event.occurred_at, "published_at": event.published_at}
+    return identity | {name: format_instant(time) for name, time in times.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLease:
+    """The time for which this process may work on a stream: its lease, and the deadline by the monotonic clock (s)."""
+
+    lease: Lease
+    deadline: float
+    monotonic: Callable[[], float]
+
+    @classmethod
+    def begin(cls, stream: str, seconds: float, monotonic: Callable[[], float]) -> "HeldLease":
+        """Start the deadline. Call this before taking the lease, so that the deadline passes before the lease ends."""
+        return cls(Lease(f"stream:{stream}", seconds), monotonic() + seconds, monotonic)
+
+    def lasting(self, seconds: float) -> "HeldLease":
+        """Return this lease with a new length from now on. Renew it in Redis to that length afterwards."""
+        return replace(self, lease=replace(self.lease, seconds=seconds), deadline=self.monotonic() + seconds)
+
+    def check(self, effect: str, *, held: bool = True) -> None:
+        """Raise LeaseExpired if the time is over or Redis no longer holds the lease (`held`) for us."""
+        if not held or self.monotonic() >= self.deadline:
+            raise LeaseExpired(f"the lease ran out before the {effect}")
+
+
+class LeaseExpired(Exception):
+    """Our time for this stream is over, so another replica may work on it. Its next inspection continues."""
+
+
+class NothingProven(Exception):
+    """The barrier answered, but something since then has made its answer worthless. The message says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """A stream behind our fence. It leaves this state as Proven, or when the fence is removed."""
+
+    inspection: Inspection
+    raw: Raw
+    """The server's STREAM.INFO behind the fence."""
+    fence: Fence | None
+    """None for a sealed stream: it accepts no message and needs no fence."""
+    asked_at: float
+    """When `raw` was requested (s, this process's monotonic clock)."""
+
+    @classmethod
+    def as_found(cls, inspection: Inspection) -> "Fenced":
+        """Return the state of a stream whose inspection found a fence, or that is sealed."""
+        return cls(inspection, inspection.raw, inspection.stream.fence, inspection.asked_at)
+
+    def is_as_judged(self) -> bool:
+        """Return whether this is still the stream that was judged, and nobody has protected it since."""
+        judged, stream = self.inspection.stream, read_stream(self.raw, self.inspection.stream.job_id)
+        same = (stream.created, stream.sealed) == (judged.created, judged.sealed)
+        return same and not stream.protected
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A fenced stream whose end the barrier has proven: nothing came after the inspection. Only this may be deleted."""
+
+    behind: Fenced
+
+
+def empty_settlement(target: Target, outcome: Outcome, reason: Reason, detail: str | None = None) -> Settlement:
+    """Return a settlement of a stream that could not be read."""
+    return Settlement(outcome, reason, Stream(target.name, target.job_id, 0, created=target.created), detail=detail)
+
+
+def unreachable_settlement(target: Target, error: JetStreamError) -> Settlement:
+    """Return the settlement of a stream that did not answer: it is kept."""
+    return empty_settlement(target, Outcome.KEPT, Reason.UNKNOWN, f"could not be read: {error}")
+
+
+def held_back(found: Settlement, pause: Pause) -> Settlement:
+    """Return this settlement as an operator's pause changes it."""
+    return replace(found, outcome=Outcome.WAITING, reason=Reason.PAUSED, until=pause.until, detail=pause.describe())
+
+
+def with_source_name(found: Settlement, topology: Topology) -> Settlement:
+    """Add the name of the stream that mirrors or sources this one, if that is why it cannot be fenced."""
+    other = topology.sourced_by.get(found.stream.name)
+    if found.reason is not Reason.NOT_FENCEABLE or found.detail or other is None:
+        return found
+    return replace(found, detail=f"stream {other} mirrors or sources it")

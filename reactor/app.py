@@ -10,7 +10,7 @@ from reactor.worker.app import build
 
 
 def __getattr__(name: str) -> FastStream:
-    """Made when it is asked for: importing must not need settings."""
+    """Create the app when it is asked for: importing this module must not need settings."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -40,12 +40,12 @@ class BackupFailed(Exception):
 
 
 class BackupCorrupt(Exception):
-    """What stands there cannot be restored: says why."""
+    """This backup cannot be restored. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What is told of a backup beside the server's own description."""
+    """What is stored about a backup, besides the server's own description."""
 
     stream: str
     job_id: str
@@ -76,7 +76,7 @@ class Backup:
             raise BackupCorrupt(f"{self.folder / DESCRIPTION} cannot be read: {error}") from error
 
     async def check(self) -> None:
-        """Raises BackupCorrupt if the archive is not what was written."""
+        """Raise BackupCorrupt if the archive is not what was written."""
         digest, size = sha256(), 0
         async for chunk in self.chunks():
             digest.update(chunk)
@@ -105,7 +105,7 @@ class Draft:
         self._size = 0
 
     async def write(self, chunk: bytes) -> None:
-        """The next piece of the archive."""
+        """Append the next piece of the archive."""
         await asyncio.to_thread(self._write, chunk)
 
     def _write(self, chunk: bytes) -> None:
@@ -138,7 +138,7 @@ class Draft:
 class BackupStore:
     """The folder. It belongs to this machine: each replica has its own.
 
-    Older ones go, and the oldest where all together are larger; `clock` (ns) says what is old.
+    Backups older than `max_age_s` are removed, and the oldest if all together exceed `max_bytes`; `clock` is in ns.
     """
 
     folder: Path
@@ -151,7 +151,7 @@ class BackupStore:
 
     @asynccontextmanager
     async def draft(self) -> AsyncIterator[Draft]:
-        """Provide a draft to write; one that is not placed is removed. Raises BackupFailed."""
+        """Provide a draft to write, and remove it unless it is placed. Raises BackupFailed."""
         try:
             draft = await asyncio.to_thread(self._begin)
         except OSError as error:
@@ -171,7 +171,7 @@ class BackupStore:
         return Draft(folder)
 
     async def place(self, draft: Draft, manifest: Manifest, description: Mapping[str, Any]) -> Backup:
-        """Finish a draft; from here on it is a backup. Raises OSError."""
+        """Finish a draft: from now on it is a backup. Raises OSError."""
         return await asyncio.to_thread(self._place, draft, manifest, description)
 
     def _place(self, draft: Draft, manifest: Manifest, description: Mapping[str, Any]) -> Backup:
@@ -201,7 +201,7 @@ class BackupStore:
         return shutil.disk_usage(self.folder).free
 
     def settled(self, backup: Backup) -> None:
-        """What became of the deletion that relied on this backup is known: it may go when its time has come."""
+        """Allow this backup to be tidied when its time has come: the deletion that relied on it is over."""
         self._settled.add(backup.folder)
 
     def make_room(self, wanted: int) -> None:
@@ -239,7 +239,7 @@ class BackupStore:
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """A backup that is plainly reactor's own, by what stands on the disk and not by what it says of itself."""
+    """A backup that is plainly reactor's own, judged by what is on the disk, not by what its manifest claims."""
 
     folder: Path
     size: int
@@ -280,7 +280,7 @@ def _read_manifest(folder: Path) -> Manifest | None:
 
 
 def _manifest_of_another(folder: Path) -> Manifest:
-    """Raises OSError, ValueError, TypeError and KeyError."""
+    """Read a manifest that another tool wrote. Raises OSError, ValueError, TypeError and KeyError."""
     described = read_json((folder / DESCRIPTION).read_bytes())
     state, written = described["state"], (folder / ARCHIVE).stat()
     return Manifest(

@@ -1,4 +1,4 @@
-"""From settings to connections: the one place where credentials and addresses become open sockets, at first use."""
+"""From settings to connections: only here do credentials and addresses become sockets, at their first use."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -52,7 +52,7 @@ class Connections:
     """The job system's own word, if it is asked."""
 
     async def announce(self, subject: str, data: bytes) -> None:
-        """Tell who listens; what is told has happened, so nothing that fails here may look like its failure."""
+        """Publish to subscribers. The event has happened already, so a failure here must not look like its failure."""
         try:
             await (await self.reads.connect()).publish(subject, data)
         except (JetStreamError, nats.errors.Error) as error:
@@ -63,7 +63,7 @@ class Connections:
 async def connections(
     settings: Settings, on_error: Callable[[str], None] = lambda _: None, *, actor: Actor | None = None
 ) -> AsyncIterator[Connections]:
-    """The connections, closed at the end. `on_error` hears what the NATS server complains of; `actor` is a worker."""
+    """Provide the connections, and close them at the end. `on_error` receives the NATS server's complaints."""
     options, domain = nats_options(settings.nats), settings.nats.domain
     async with AsyncExitStack() as stack:
         reads = JetStream(options, domain=domain, on_error=on_error)
@@ -87,7 +87,7 @@ async def connections(
 
 @asynccontextmanager
 async def redis_of(address: RedisAddress, namespace: str) -> AsyncIterator[Redis]:
-    """The client of the Redis that holds the ledger, to be used like one of a single server; closed at the end."""
+    """Provide the client of the Redis that holds the ledger, and close it at the end."""
     timeouts = {"socket_timeout": REQUEST_TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S, "protocol": 2}
     options = {
         **timeouts,

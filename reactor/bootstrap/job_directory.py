@@ -1,4 +1,4 @@
-"""From settings to the job system's own directory. Its libraries are extras, imported where they are asked for."""
+"""From settings to the job system's own directory. Its libraries are extras, imported only when they are needed."""
 
 from reactor.config.settings import DirectorySettings
 from reactor.job_status.protocol import DirectoryConfigError, JobDirectory

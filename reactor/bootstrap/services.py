@@ -96,7 +96,7 @@ def utc_now() -> int:
 
 
 def doctor_of(connected: Connections) -> Doctor:
-    """Looks at what is there, provisioned or not."""
+    """Return the doctor. It needs no stream of reactor's own."""
     settings = connected.settings
     deps = DoctorContext(
         reads=connected.reads,
@@ -117,12 +117,12 @@ def doctor_of(connected: Connections) -> Doctor:
 
 
 def alerts_of(connected: Connections) -> Alerts:
-    """Tells of this process's alerts."""
+    """Return the alerts of this process."""
     return Alerts(connected.announce, connected.actor.by, utc_now)
 
 
 def backup_store_of(settings: Settings) -> BackupStore:
-    """Return where backups are, on this machine."""
+    """Return the backups on this machine."""
     rules = settings.backup
     return BackupStore(rules.dir, rules.max_age.total_seconds(), int(rules.max_bytes), utc_now)
 
@@ -150,7 +150,7 @@ def pause_gate_of(connected: Connections) -> PauseGate:
 class UseCases:
     """The use cases for one provisioned account. What they share is created once, in `resources`.
 
-    `sinks` are told what happens; `note_coverage` is told what the ledger lacks at each check. `assume_missing` is an
+    `sinks` receive what happens; `note_coverage` receives what the ledger lacks at each check. `assume_missing` is an
     operator's order for one full pass.
     """
 

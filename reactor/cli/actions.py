@@ -135,7 +135,10 @@ def restore(stream: str, source: Path | None, name: str | None) -> None:
     except (NotRestored, BackupCorrupt) as error:
         fail(Exit.UNFIXABLE, str(error))
     except EmbeddedError as error:
-        fail(Exit.UNFIXABLE, f"NATS takes this backup under its own name only; --as needs a server beside: {error}")
+        fail(
+            Exit.UNFIXABLE,
+            f"this NATS server restores a backup under its own name only, and --as needs a second server: {error}",
+        )
     _show_restored(done, policy)
 
 
@@ -157,13 +160,15 @@ def _show_restored(done: Restored, policy: Policy) -> None:
     if policy.job_id(done.stream) is None:
         typer.echo("by its name it is no job stream, so reactor leaves it alone: delete it when it has served")
         return
-    typer.echo(f"it is protected, and nothing in it expires: reactor unprotect {done.stream} lets it be judged again")
+    typer.echo(
+        f"it is protected, and nothing in it expires: to let it be judged again, reactor unprotect {done.stream}"
+    )
     if done.job_id:
-        typer.echo(f"its job is still said to be over: reactor emit {done.job_id} STARTED, where it lives")
+        typer.echo(f"by the events its job is still over: if it is live again, reactor emit {done.job_id} STARTED")
 
 
 def backups(*, as_json: bool) -> None:
-    """What is kept on this machine, newest first."""
+    """Print the backups on this machine, newest first."""
     backup_store = backup_store_of(settings_of_command())
     found = [asdict(item.manifest) | {"folder": str(item.folder)} for item in backup_store.backups()]
     print_answer({"folder": str(backup_store.folder), "backups": found}, as_json, show_backups)

@@ -46,7 +46,7 @@ LAST_JOBS_S = 12.0
 """No new jobs in the last seconds, so that the leaked streams are seen to fall."""
 SHOWN = 14
 
-# How a job ends and what its clean-up forgets: status (None: no event at all), does the clean-up run, in words.
+# How a job ends and what its clean-up forgets: status (None: no event at all), does the clean-up run, description.
 ENDINGS: tuple[tuple[str | None, bool, str], ...] = (
     ("SUCCESS", True, "cleaned up"),
     ("SUCCESS", True, "cleaned up"),
@@ -204,7 +204,7 @@ def _counts(system: JobSystem, now: float) -> str:
 
 
 async def _show(console: Console, system: JobSystem, ends: float) -> None:
-    """Until cancelled: a live table on a terminal, a line every few seconds elsewhere."""
+    """Show a live table on a terminal, or print a line every few seconds, until cancelled."""
     if not console.is_terminal:
         while True:
             await asyncio.sleep(5)
@@ -269,7 +269,7 @@ async def _worker(endpoints: Endpoints, log: Path) -> AsyncIterator[Worker]:
 
 
 async def run_demo(seconds: float) -> int:
-    """Show it, then sum up. 0, or 1 where a live stream was touched or the worker died, which must never happen."""
+    """Show the demo, then sum up. Return 0; or 1 if a live stream was touched or the worker died."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -283,7 +283,7 @@ async def run_demo(seconds: float) -> int:
 
 
 async def _play(console: Console, system: JobSystem, worker: Worker, stop: asyncio.Event, seconds: float) -> int:
-    """Until the time is over, Ctrl-C, or something ends that should not."""
+    """Play until the time is over, Ctrl-C, or an unexpected end."""
     ends = time.monotonic() + seconds
     console.print("A nats-server, a Valkey and a worker run; now a job system begins to leak.")
     console.print(f"Watch it in a browser: {worker.page}", soft_wrap=True)

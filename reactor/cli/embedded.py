@@ -27,7 +27,7 @@ HIGHEST_PORT = 65535
 PORTS = range(20_000, 32_000)
 """Below those that Linux, macOS and Windows give to outgoing connections."""
 _given = set[int]()
-"""Ports handed out already: whoever has one may not listen on it yet."""
+"""Ports handed out already: a server may not listen on its port yet."""
 
 
 class EmbeddedError(Exception):
@@ -79,7 +79,7 @@ class Server:
         return self
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        """In this thread, not another: a start that is cancelled must know its process, to stop it."""
+        """Start the process in this thread: a start that is cancelled must know its process, to stop it."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         held = (self._lock.fileno(),) if self._lock else ()
         with self.log.open("ab") as log:
@@ -91,13 +91,13 @@ class Server:
         return self._process
 
     async def stop(self) -> None:
-        """SIGTERM, and SIGKILL where that takes too long. No error where it is gone."""
+        """Send SIGTERM, then SIGKILL if that takes too long. No error if the process is gone."""
         self.signal(signal.SIGTERM)
         self.signal(signal.SIGCONT)
         await asyncio.to_thread(self._reap)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal; no error where the process is gone."""
+        """Send a signal. No error if the process is gone."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
@@ -209,7 +209,7 @@ def _locked(folder: Path) -> Iterator[IO[str]]:
 
 
 def _sign(lock: IO[str], name: str, pid: int) -> None:
-    """Leave word of who keeps the lock, for the message of whoever is refused."""
+    """Write down who holds the lock, for the error message of the next process."""
     lock.write(f"{name} {pid}\n")
     lock.flush()
 
@@ -240,7 +240,7 @@ async def embedded_servers(folder: Path, nats_port: int = 0, redis_port: int = 0
 
 @asynccontextmanager
 async def scratch_server() -> AsyncIterator[JetStream]:
-    """JetStream of a server for the time being, for nobody else. Raises EmbeddedError."""
+    """Provide JetStream on a temporary server of its own. Raises EmbeddedError."""
     password = secrets.token_urlsafe()
     with tempfile.TemporaryDirectory(prefix="reactor-") as folder:
         server = nats_server(Path(folder), free_port(), f'authorization {{ user: reactor, password: "{password}" }}\n')

@@ -6,7 +6,7 @@ from typing import NoReturn
 import typer
 
 SIGNALLED = 128
-"""The exit code of whoever was ended by a signal is this and its number."""
+"""A process that was ended by a signal exits with this plus the signal's number."""
 
 
 class Exit(IntEnum):

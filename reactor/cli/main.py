@@ -21,7 +21,7 @@ from reactor.core.model import AUDIT_ENTRIES, Reason
 
 
 def _examples(*lines: str) -> str:
-    """For the foot of a command's help."""
+    """Return the examples at the foot of a command's help."""
     return "\n\n".join(["[bold]Examples[/]", *lines])
 
 
@@ -67,7 +67,7 @@ def worker(
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Start a nats-server and a Valkey of its own, from the wheels.")
     ] = False,
-    data_dir: Annotated[Path, typer.Option("--data-dir", help="Where the embedded servers keep their data.")] = Path(
+    data_dir: Annotated[Path, typer.Option("--data-dir", help="The folder for the embedded servers' data.")] = Path(
         ".reactor"
     ),
 ) -> None:
@@ -88,10 +88,10 @@ def reconcile(
         bool,
         typer.Option(
             "--assume-missing",
-            help="On your word: a job that nobody can vouch for does not exist. Guards and breaker still hold.",
+            help="Treat jobs that no source knows as missing, on your responsibility. Guards and breaker still hold.",
         ),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Drain also where the breaker would refuse the pass.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Drain even if the breaker would refuse the pass.")] = False,
     age_guard: Annotated[
         str | None, typer.Option("--age-guard", metavar="DURATION", help="Instead of REACTOR_POLICY_AGE_GUARD.")
     ] = None,
@@ -205,7 +205,7 @@ def doctor(
 ) -> None:
     """Is everything in order? Changes nothing, and says each fix.
 
-    Looks at NATS, Redis, the ledger, and where backups are wanted at their folder.
+    Checks NATS, Redis, the ledger, the directory and the backups' folder.
 
     Exit code 1 where a check is an error, 3 where NATS or Redis is unreachable, and 0 else, also with warnings.
     """
@@ -219,7 +219,7 @@ def emit(
     job_id: Annotated[str, typer.Argument(metavar="JOB_ID")],
     status: Annotated[str, typer.Argument(help="SUCCESS, FAILURE, STARTED, …")],
     at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="When it happened (RFC 3339); now where left out.")
+        str | None, typer.Option("--at", metavar="TIME", help="When it happened (RFC 3339). The default is now.")
     ] = None,
 ) -> None:
     """Publish a lifecycle event, as a job system would."""
@@ -232,10 +232,11 @@ def emit(
 def pause(
     *,
     span: Annotated[
-        str | None, typer.Option("--for", metavar="DURATION", help="So long; until `reactor resume` where left out.")
+        str | None,
+        typer.Option("--for", metavar="DURATION", help="How long, such as 2h. The default is until `reactor resume`."),
     ] = None,
     reason: Annotated[
-        str, typer.Option("--reason", metavar="TEXT", help="Why: whoever looks is told.")
+        str, typer.Option("--reason", metavar="TEXT", help="Why. Commands and page show it.")
     ] = "no reason given",
 ) -> None:
     """Stop all deleting, everywhere, at once.
@@ -265,7 +266,7 @@ def protect(streams: StreamNames) -> None:
 
     By a word in their own metadata (reactor.protect). A deletion under way is waited out, or has its way.
 
-    Exit code 5 where there is no such stream.
+    Exit code 5 if there is no such stream.
     """
     from reactor.cli import actions
 
@@ -291,12 +292,15 @@ def restore(
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="Beside a stream that has taken its name.")
+        str | None,
+        typer.Option(
+            "--as", metavar="NAME", help="Restore under this name, if another stream has the stream's own name now."
+        ),
     ] = None,
 ) -> None:
     """Bring back a stream that was deleted, protected until told otherwise.
 
-    With messages, consumers and what was acknowledged where there is a backup (REACTOR_BACKUP_WHEN); else the empty
+    With messages, consumers and acknowledgements if there is a backup (REACTOR_BACKUP_WHEN); otherwise the empty
     stream with its consumers, as the audit remembers them. Exit code 5 where nothing is known of it.
     """
     from reactor.cli import actions
@@ -388,8 +392,8 @@ def demo(
 
 
 def main() -> None:
-    """The `reactor` command."""
-    if sys.stdout is None:  # closed by whoever started us
+    """Run the `reactor` command."""
+    if sys.stdout is None:  # closed by our parent
         sys.exit("reactor: standard output is closed")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -398,6 +402,6 @@ def main() -> None:
         sys.stdout = TextIOWrapper(BufferedWriter(raw), sys.stdout.encoding, "replace", line_buffering=True)
     try:
         app()
-    except BrokenPipeError:  # whoever read our output has had enough
+    except BrokenPipeError:  # the reader of our output has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(SIGNALLED + signal.SIGPIPE)

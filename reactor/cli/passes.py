@@ -32,7 +32,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def reconcile(options: PassOptions, *, as_json: bool, assume_missing: bool, age_guard: str | None) -> None:
-    """One full sweep and its report. Exits with a code."""
+    """Run one full pass and print its report. Exits with a code."""
     settings = settings_of_command()
     if age_guard is not None:
         settings = _with_age_guard(settings, age_guard)

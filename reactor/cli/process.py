@@ -1,4 +1,4 @@
-"""What runs until it is stopped: the worker, with servers of its own where it is asked to, and the demo."""
+"""What runs until it is stopped: the worker, with embedded servers if wanted, and the demo."""
 
 import os
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ from reactor.worker.watchdog import SubscriberDied
 
 
 def worker(*, embedded: bool, data_dir: Path) -> None:
-    """Until it is stopped. A loop or subscriber that dies ends it, with a line that says why."""
+    """Run the worker until it is stopped. If a loop or subscriber dies, exit with a line that says why."""
     settings = read_settings()
     logs.configure(settings.log.level, settings.log.format)
 
@@ -41,7 +41,7 @@ def worker(*, embedded: bool, data_dir: Path) -> None:
 
 
 def demo(duration: str) -> None:
-    """For so long, or until Ctrl-C. Exits with a code."""
+    """Run the demo for this long, or until Ctrl-C. Exits with a code."""
     seconds = duration_of("--duration", duration).total_seconds()
     try:
         code = run(lambda: run_demo(seconds))
@@ -66,7 +66,7 @@ def _make_usable(data_dir: Path) -> None:
 
 @asynccontextmanager
 async def _servers(settings: Settings, data_dir: Path | None) -> AsyncIterator[Settings]:
-    """Provide the settings as they are, or with servers of our own behind their URLs."""
+    """Provide the settings as they are, or with embedded servers behind their URLs."""
     if data_dir is None:
         yield settings
         return

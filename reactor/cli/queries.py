@@ -34,7 +34,7 @@ Answer = TypeVar("Answer")
 
 
 def explain(stream: str, *, as_json: bool) -> None:
-    """The verdict on one stream now."""
+    """Print the verdict on one stream now."""
     try:
         print_answer(_ask(lambda overview: overview.explain(stream)), as_json, show_explanation)
     except NoSuchStream as error:
@@ -43,7 +43,7 @@ def explain(stream: str, *, as_json: bool) -> None:
 
 
 def status(*, as_json: bool) -> None:
-    """Counts, ledger, queue, the last full pass."""
+    """Print counts, ledger, due queue and the last full pass."""
     print_answer(_ask(lambda overview: overview.status()), as_json, show_status)
 
 
@@ -70,7 +70,7 @@ class HistoryFilter:
 
 
 def history(chosen: HistoryFilter, *, limit: int, as_json: bool) -> None:
-    """The audit trail, newest first."""
+    """Print the audit trail, newest first."""
     earliest = utc_now() - nanoseconds(duration_of("--since", chosen.since)) if chosen.since else 0
     trail = _ask(lambda overview: overview.trail.history(AUDIT_ENTRIES))
     entries = [entry for entry in trail["entries"] if chosen.matches(entry, earliest)]
@@ -78,7 +78,7 @@ def history(chosen: HistoryFilter, *, limit: int, as_json: bool) -> None:
 
 
 def would_drain(*, limit: int, as_json: bool) -> None:
-    """What report mode would have deleted, and what has become of it."""
+    """Print what report mode would have deleted, and what became of it."""
     print_answer(_ask(lambda overview: overview.trail.would_drain(limit)), as_json, show_would_drain)
 
 
@@ -98,7 +98,7 @@ def _ask(question: Callable[[Overview], Awaitable[Answer]]) -> Answer:
 
 
 def doctor(*, as_json: bool) -> None:
-    """Is everything in order? Exits with a code."""
+    """Print the doctor's checks. Exits with a code."""
     settings = settings_of_command()
     diagnosis = run(lambda: _examine(settings))
     print_answer(diagnosis.as_dict(), as_json, lambda _, __: show_diagnosis(console(), diagnosis))
@@ -129,7 +129,7 @@ def prepare(job_id: str, timeout: str) -> None:
     except NotPrepared as error:
         fail(Exit.UNFIXABLE, str(error))
     stream = f"{done.stream} is empty ({done.purged} messages taken out)" if done.stream else "it has no stream"
-    typer.echo(f"job {job_id} lives, {stream}: publishing is safe")
+    typer.echo(f"job {job_id} is live, {stream}: publishing is safe")
 
 
 def emit(job_id: str, status: str, at: str | None) -> None:

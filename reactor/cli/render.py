@@ -1,4 +1,4 @@
-"""What a person sees on a terminal; plain text where there is none."""
+"""What a person sees on a terminal; plain text in a pipe."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +40,7 @@ def visible(text: str) -> str:
 
 
 def show_report(console: Console, report: Report) -> None:
-    """What was found by verdict, each stream by name; what needs a person, and one line that sums up."""
+    """Print the streams by verdict, those that need a person in full, and one line that sums up."""
     for outcome in Outcome:
         for (found, reason), count in sorted(report.reasons.items()):
             if found is outcome:
@@ -73,7 +73,7 @@ def _summary(report: Report) -> str:
 
 
 def show_explanation(console: Console, explanation: Explanation) -> None:
-    """The sentence, what would change it, the guards and the evidence."""
+    """Print the sentence, what would change the verdict, the guards and the evidence."""
     console.print(f"[bold]{visible(explanation['sentence'])}[/]", soft_wrap=True)
     console.print(f"[dim]What would change it:[/] {visible(explanation['changes'])}", soft_wrap=True)
     table = Table("", "", "", "", show_header=False, box=None)
@@ -86,7 +86,7 @@ def show_explanation(console: Console, explanation: Explanation) -> None:
 
 
 def _show_evidence(console: Console, name: str, part: object, now: str) -> None:
-    """A block for each thing looked at; each of several of a kind has its own."""
+    """Print a block for each kind of evidence; each of several consumers has its own."""
     if isinstance(part, list) and part:
         for item in part:
             _show_evidence(console, name.removesuffix("s"), item, now)
@@ -123,7 +123,7 @@ def _plain(instant: str) -> str:
 
 
 def show_status(console: Console, status: Status) -> None:
-    """One line a fact."""
+    """Print one line for each fact."""
     verdicts = ", ".join(f"{count} {word}" for word, count in status["verdicts"].items())
     coverage, due_s, oldest = status["coverage"], status["next_due_s"], status["oldest_zombie_s"]
     rows = {
@@ -162,7 +162,7 @@ def _last_pass(last: PassInShort | None, now: str) -> str:
 
 
 def show_history(console: Console, history: History) -> None:
-    """A line an entry, and below it why; attempts of one stream that came to the same are told once."""
+    """Print a line for each entry, and below it why. Equal attempts on one stream are printed once."""
     if not history["entries"]:
         console.print("nothing yet")
         return
@@ -175,7 +175,7 @@ def show_history(console: Console, history: History) -> None:
 
 
 def _told_once(entries: Sequence[Entry]) -> list[tuple[Entry, int, str]]:
-    """Return entries newest first, each with how many attempts it stands for and when the first was."""
+    """Return entries newest first, each with its number of attempts and the time of the first."""
     told = dict[tuple[str, ...], tuple[Entry, int, str]]()
     for number, entry in enumerate(entries):
         is_attempt = entry["phase"] == "unfixable"
@@ -186,12 +186,12 @@ def _told_once(entries: Sequence[Entry]) -> list[tuple[Entry, int, str]]:
 
 
 def _short(instant: str) -> str:
-    """To the second; the column says which zone."""
+    """Return the time to the second; the column's title names the zone."""
     return _INSTANT.sub(r"\1 \2", instant)
 
 
 def show_gone(console: Console, gone: Gone) -> None:
-    """The sentence, how it can be brought back, and what happened to it."""
+    """Print the sentence, how the stream can be restored, and what happened to it."""
     console.print(f"[bold]{visible(gone['sentence'])}[/]", soft_wrap=True)
     if (back := gone["restorable"]) is not None:
         if not (back["lost"] or back["messages"]):
@@ -209,7 +209,7 @@ def show_gone(console: Console, gone: Gone) -> None:
 
 
 def show_streams(console: Console, found: Listed, *, wide: bool) -> None:
-    """A line a stream."""
+    """Print one line for each stream."""
     if not found["streams"]:
         console.print("no job streams")
         return
@@ -238,7 +238,7 @@ def span_to(instant: str, now: str) -> str:
 
 
 def show_backups(console: Console, found: Mapping[str, Any]) -> None:
-    """A line a backup, newest first."""
+    """Print one line for each backup, newest first."""
     if not found["backups"]:
         console.print(f"no backups in {visible(found['folder'])}")
         return
@@ -250,9 +250,9 @@ def show_backups(console: Console, found: Mapping[str, Any]) -> None:
 
 
 def show_would_drain(console: Console, found: WouldDrains) -> None:
-    """A line a stream, and one that sums up."""
+    """Print one line for each stream, and one that sums up."""
     if not found["entries"]:
-        console.print("nothing yet: with REACTOR_POLICY_ACTION=report a worker tells here what it would have deleted")
+        console.print("nothing yet: with REACTOR_POLICY_ACTION=report a worker lists here what it would have deleted")
         return
     table = Table("at", "stream", "reason", "status", "messages", "afterwards", box=BOX)
     for entry in found["entries"]:
@@ -265,7 +265,7 @@ def show_would_drain(console: Console, found: WouldDrains) -> None:
 
 
 def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
-    """The checks by group, each fix on a line of its own, and one line that sums up."""
+    """Print the checks by group, each fix on its own line, and one line that sums up."""
     table = Table(box=None, show_header=False, pad_edge=False)
     group = ""
     for check in diagnosis.checks:

@@ -1,4 +1,4 @@
-"""`reactor settings`: every variable, what it is where it is not set, and what it is now."""
+"""`reactor settings`: every variable, its default, and its value now."""
 
 import sys
 
@@ -11,7 +11,7 @@ from reactor.config.catalogue import describe, present
 
 
 def show_settings() -> None:
-    """A table for people. Secrets are masked; what is wrong with the settings is told instead, as by every command."""
+    """Print the settings. Secrets are masked; invalid settings are reported as by every command."""
     now = present(read_settings())
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("variable", "default", "now", ""):

@@ -28,18 +28,18 @@ Answer = TypeVar("Answer")
 COLLECTED_AFTER = 50_000
 """Objects made until Python looks for unused cycles among them: with its own 700, a seventh of a pass goes there."""
 PIPED_WIDTH = 200
-"""Columns where nobody says how many there are: enough not to cut a name."""
+"""Columns if the width is unknown: enough not to cut a name."""
 
 
 def settings_of_command() -> Settings:
-    """Return the settings, checked; what goes wrong is told by the command, so the log is quiet."""
+    """Return the settings, checked. The command reports errors itself, so the log is quiet."""
     settings = read_settings()
     logs.configure("ERROR", settings.log.format)
     return settings
 
 
 def duration_of(flag: str, text: str) -> timedelta:
-    """Return what a flag says. Exits where it says no duration."""
+    """Return a flag's duration. Exits if it is none."""
     try:
         return parse_duration(text)
     except ValueError as error:
@@ -82,7 +82,7 @@ def run(work: Callable[[], Awaitable[Result]], domain: str | None = None) -> Res
 
 
 def _on_sigterm(terminated: threading.Event) -> None:
-    """Cancel this task, and leave word of it; whoever handles the signal in another way replaces this."""
+    """Cancel this task and note the signal. A command that handles signals itself replaces this."""
     task = asyncio.current_task()
 
     def heard() -> None:
@@ -95,7 +95,7 @@ def _on_sigterm(terminated: threading.Event) -> None:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, which takes a fifth off a drain, if it is to be had."""
+    """Return uvloop's event loop, which saves a fifth of a drain's time, if it is installed."""
     try:
         import uvloop  # noqa: PLC0415  # not made for every platform
     except ImportError:
@@ -104,7 +104,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def print_answer(answer: Answer, as_json: bool, show: Callable[[Console, Answer], None]) -> None:  # noqa: FBT001  # a flag of theirs
-    """As one JSON object on standard output, or for people."""
+    """Print an answer as one JSON object, or for people."""
     if as_json:
         sys.stdout.write(json.dumps(answer) + "\n")
     else:
@@ -112,5 +112,5 @@ def print_answer(answer: Answer, as_json: bool, show: Callable[[Console, Answer]
 
 
 def console() -> Console:
-    """Standard output, wide enough where nobody says how wide it is."""
+    """Return standard output, wide enough if its width is unknown."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)

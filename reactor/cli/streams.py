@@ -53,7 +53,7 @@ Kind = TypeVar("Kind", bound=StrEnum)
 
 
 def streams(verdicts: Collection[str], sort: str, output: str, *, watch: bool) -> None:
-    """Once, or again and again until Ctrl-C."""
+    """Print the streams once, or again and again until Ctrl-C."""
     order, form = _one_of(Sort, "--sort", sort), _one_of(Output, "--output", output)
     settings = settings_of_command()
     wanted = {ZOMBIE.get(verdict, verdict) for verdict in verdicts}
@@ -115,6 +115,6 @@ def _print(found: Listed, output: Output, *, again: bool) -> None:
 
 
 def _clear(screen: Console) -> None:
-    """On a terminal; piped, one listing follows the other."""
+    """Clear a terminal; in a pipe, one listing follows the other."""
     if screen.is_terminal:
         screen.clear()

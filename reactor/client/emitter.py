@@ -1,4 +1,4 @@
-"""One connection a process, kept in an event loop of its own thread: made at the first event, and anew after a fork.
+"""One connection for each process, in an event loop of its own thread: opened at the first event, again after a fork.
 
 Every event is sent: no question is asked before, and no answer to one can keep a status back. While NATS is away events
 wait in memory, callers wait for nothing, and what waits is sent in its order once NATS is back.

@@ -23,7 +23,7 @@ def prepare(job_id: JobId, *, timeout: float = TIMEOUT_S) -> Prepared:
 
 
 async def aprepare(job_id: JobId, *, timeout: float = TIMEOUT_S) -> Prepared:  # noqa: ASYNC109  # as prepare's
-    """As `prepare`, without holding up the event loop."""
+    """Prepare as `prepare` does, without blocking the event loop."""
     return await _prepare(str(job_id), timeout)
 
 

@@ -1,4 +1,4 @@
-"""Kinds of settings: how the text of a variable is read, and what is said where it cannot be.
+"""Kinds of settings: how the text of a variable is read, and the error if it cannot be.
 
 No message holds the value of a secret.
 """
@@ -37,7 +37,7 @@ _ESCAPED = "odd characters in its password are written as %40 for @, and so on"
 
 
 def parse_duration(text: str) -> timedelta:
-    """`90s`, `15m`, `1h30m`, `250ms`, `2d`, a bare number of seconds, or ISO 8601 (`PT15M`). Raises ValueError."""
+    """Read `90s`, `15m`, `1h30m`, `250ms`, `2d`, a bare number of seconds, or ISO 8601 (`PT15M`). Raises ValueError."""
     text = text.strip()
     parts = _DURATION.findall(text)
     try:

@@ -1,4 +1,4 @@
-"""Contexts of the nats CLI: where a server is and who one is there, by a name.
+"""Contexts of the nats CLI: a server's address and credentials, by a name.
 
 Files as `nats context save` writes them: https://github.com/nats-io/jsm.go/blob/main/natscontext/context.go
 """

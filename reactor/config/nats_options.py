@@ -9,7 +9,7 @@ from reactor.core.model import nanoseconds
 
 
 def desired_streams(events: EventsSettings) -> DesiredStreams:
-    """Return how the streams should be where reactor declares them."""
+    """Return how the streams should be when reactor declares them."""
     return DesiredStreams(
         events_stream=events.stream,
         events_subject=SubjectTemplate(events.subject),
@@ -23,7 +23,7 @@ def desired_streams(events: EventsSettings) -> DesiredStreams:
 
 
 def nats_options(nats_settings: NatsSettings) -> dict[str, Any]:
-    """nats-py's options for `connect`."""
+    """Return nats-py's options for `connect`."""
     options: dict[str, Any] = {"servers": servers_of(nats_settings), "name": "reactor", "connect_timeout": 5}
     if nats_settings.creds:
         options["user_credentials"] = str(nats_settings.creds)
@@ -46,7 +46,7 @@ def servers_of(nats_settings: NatsSettings) -> list[str]:
 
 
 def tls_context(nats_settings: NatsSettings) -> ssl.SSLContext | None:
-    """For a private authority or a client certificate; None leaves it to the URL."""
+    """Return the TLS context for a private authority or a client certificate; None leaves TLS to the URL."""
     if not (nats_settings.tls_ca or nats_settings.tls_cert):
         return None
     context = ssl.create_default_context(cafile=nats_settings.tls_ca and str(nats_settings.tls_ca))

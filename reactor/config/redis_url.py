@@ -36,7 +36,7 @@ class RedisAddress:
 
 
 def parse_redis_url(url: str) -> RedisAddress:
-    """Raises ValueError, and TypeError for a parameter that redis-py does not know."""
+    """Read a Redis URL. Raises ValueError, and TypeError for a parameter that redis-py does not know."""
     parts = urlsplit(url)
     tls, _, kind = parts.scheme.partition("+")
     if not kind:
@@ -70,7 +70,7 @@ def _options(url: str) -> dict[str, Any]:
 
 
 def _split_query(query: str) -> tuple[str, dict[str, Any]]:
-    """Without what is the sentinels' own, and that."""
+    """Split the query into what is for Redis and what is for its sentinels."""
     from redis.asyncio.connection import parse_url  # noqa: PLC0415  # as above
 
     words = [word for word in query.split("&") if word]

@@ -59,7 +59,7 @@ def _group(name: str) -> SettingsConfigDict:
     return SettingsConfigDict(
         env_prefix=f"{PREFIX}{name}_",
         env_file=ENV_FILE,
-        extra="ignore",  # names that are no setting are told from the environment itself, with a suggestion
+        extra="ignore",  # unknown names are reported from the environment itself, with a suggestion
         frozen=True,
         hide_input_in_errors=True,
         populate_by_name=True,
@@ -68,12 +68,12 @@ def _group(name: str) -> SettingsConfigDict:
 
 
 class NatsSettings(BaseSettings):
-    """Where NATS is, and who we are there."""
+    """The NATS server's address, and our credentials."""
 
     model_config = _group("NATS")
 
     url: fields.NatsUrl = SecretStr("nats://127.0.0.1:4222")
-    """Servers, comma-separated; NATS_URL where it is not set. May hold a password."""
+    """Servers, comma-separated. The default is NATS_URL. May contain a password."""
     creds: fields.CredentialsFile = None
     """Path of a credentials file."""
     user: fields.OptionalText = None
@@ -123,7 +123,7 @@ class RedisSettings(BaseSettings):
     model_config = _group("REDIS")
 
     url: fields.RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
-    """Redis or Valkey; REDIS_URL where it is not set. Also redis+sentinel://host:port,host:port/service/db and
+    """Redis or Valkey. The default is REDIS_URL. Also redis+sentinel://host:port,host:port/service/db and
     redis+cluster://host:port,host:port, both with rediss for TLS. May hold a password."""
     namespace: Annotated[str, Field(min_length=1)] = "reactor"
     """Prefix of every key, for several reactors in one Redis."""
@@ -135,12 +135,12 @@ class RedisSettings(BaseSettings):
 
 
 class EventsSettings(BaseSettings):
-    """Where lifecycle events are heard."""
+    """The lifecycle events: their stream, subject and durable."""
 
     model_config = _group("EVENTS")
 
     stream: fields.Name = "JOBS"
-    """The lifecycle stream that is declared where nobody captures the subject."""
+    """The lifecycle stream that is declared if no stream captures the subject."""
     subject: fields.Subject = "jobs.lifecycle.{job_id}"
     """Subject of a job's events; {job_id} is one whole token."""
     durable: fields.Name = "reactor"
@@ -148,9 +148,9 @@ class EventsSettings(BaseSettings):
     replicas: Annotated[int, Field(ge=1, le=5)] = 1
     """Copies of each stream that reactor declares."""
     max_age: fields.Span = timedelta(days=30)
-    """How long the lifecycle stream keeps events, where reactor declares it."""
+    """How long the lifecycle stream keeps events, if reactor declares it."""
     max_bytes: fields.Bytes | None = None
-    """Room reserved for the lifecycle stream where reactor declares it, such as 1GiB. If the account demands a size,
+    """Storage reserved for the lifecycle stream if reactor declares it, such as 1GiB. If the account demands a size,
     1 GiB or what is free. A million jobs of eight events each take about 2 GB."""
     dead_letters_max_msgs: Annotated[int, Field(ge=1)] = 100_000
     """Events that could not be read, at most; the oldest go first."""
@@ -166,7 +166,7 @@ class PolicySettings(BaseSettings):
     stream_pattern: fields.Pattern = r"^job_(?P<job_id>0|[1-9][0-9]*)$"
     """Job streams: the whole name must match; group job_id is the job.
 
-    Where a job could have streams of several names, each sweep lists the names of all streams."""
+    If a job could have streams of several names, each sweep lists the names of all streams."""
     age_guard: fields.Duration = timedelta(hours=1)
     """Minimum age of a stream, by the server's own times."""
     terminal_grace: fields.Duration = timedelta(minutes=5)
@@ -273,7 +273,7 @@ class DirectorySettings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _fall_back(cls, data: Any) -> Any:  # noqa: ANN401  # as pydantic hands it over
-        """DATABASE_URL, as most frameworks write it, with a driver that is async."""
+        """Use DATABASE_URL, as most frameworks write it, with an async driver."""
         if not isinstance(data, dict) or data.get("kind") != "sql":
             return data
         plain = _plain_url(data, "DATABASE_URL")
@@ -299,7 +299,7 @@ class BackupSettings(BaseSettings):
     model_config = _group("BACKUP")
 
     when: Literal["never", "pending", "always"] = "never"
-    """never; pending: where work is left that nobody has acknowledged; always. Without it nothing is deleted."""
+    """never; pending (if unacknowledged work is left); always. Without its backup such a stream is kept."""
     dir: Path = Path(".reactor/backups")
     """The folder of this machine's backups."""
     max_age: fields.Span = timedelta(days=7)
@@ -332,7 +332,7 @@ class HttpSettings(BaseSettings):
     @model_validator(mode="after")
     def _is_guarded(self) -> "HttpSettings":
         if self.orders and not self.token:
-            raise ValueError("orders on the page need REACTOR_HTTP_TOKEN: whoever has it may pause and restore")
+            raise ValueError("orders on the page need REACTOR_HTTP_TOKEN: everybody who has it may pause and restore")
         if self.port and self.host not in LOOPBACK and not (self.token or self.open):
             raise ValueError(
                 f"host {self.host} can be reached by others: set REACTOR_HTTP_TOKEN, or REACTOR_HTTP_OPEN=true"
@@ -382,7 +382,7 @@ def variables() -> Iterator[tuple[str, FieldInfo]]:
 
 
 def load_settings() -> Settings:
-    """From the environment and `.env`. Raises SettingsError with every problem there is."""
+    """Read the settings from the environment and `.env`. Raises SettingsError with every problem."""
     try:
         _env_file()
     except (OSError, UnicodeDecodeError) as error:
@@ -419,7 +419,7 @@ def _unknown_variables() -> Iterator[str]:
 
 
 def _describe(group: type[BaseSettings], error: dict[str, Any]) -> str:
-    """`REACTOR_…: what is wrong`, without the value, which may be a secret; a duration names its own."""
+    """Return `REACTOR_…: what is wrong` without the value, which may be a secret; a duration names its own."""
     if not error["loc"]:  # about a group as a whole
         return f"{group.model_config['env_prefix'].rstrip('_')}: {error['msg'].removeprefix('Value error, ')}"
     field = str(error["loc"][0])

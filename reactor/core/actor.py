@@ -25,9 +25,9 @@ class Actor:
 
     @property
     def person(self) -> str:
-        """Who stands behind a command."""
+        """The person who gave a command."""
         return f"{self.user}@{self.host}"
 
     def as_dict(self) -> dict[str, Any]:
-        """As the audit keeps it."""
+        """Return the audit's JSON object."""
         return asdict(self) | {"overrides": list(self.overrides)}

@@ -59,7 +59,7 @@ class Diagnosis:
         return cls(tuple(ordered), unreachable)
 
     def count(self, level: Level) -> int:
-        """Checks that came out like that."""
+        """Return the number of checks of this level."""
         return sum(check.level is level for check in self.checks)
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,17 +70,17 @@ class Diagnosis:
 
 
 def ok(name: str, found: str) -> Check:
-    """As it should be."""
+    """Return a check that is in order."""
     return Check(name, Level.OK, found)
 
 
 def warning(name: str, found: str, fix: str) -> Check:
-    """For a person to know."""
+    """Return a check that a person should know about."""
     return Check(name, Level.WARNING, found, fix)
 
 
 def error(name: str, found: str, fix: str) -> Check:
-    """Keeps reactor from its work, or endangers a live stream."""
+    """Return a check that keeps reactor from its work, or endangers a live stream."""
     return Check(name, Level.ERROR, found, fix)
 
 
@@ -97,5 +97,5 @@ def some(names: Collection[str]) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """`no streams`, `1 stream`, `2 streams`."""
+    """Return `no streams`, `1 stream`, `2 streams`."""
     return f"{number or 'no'} {what}{'' if number == 1 else 's'}"

@@ -57,7 +57,7 @@ class SubjectTemplate:
 
 @dataclass(frozen=True, slots=True)
 class DesiredStreams:
-    """How the streams should be where reactor declares them. `max_age` in nanoseconds."""
+    """How the streams should be when reactor declares them. `max_age` in nanoseconds."""
 
     events_stream: str
     events_subject: SubjectTemplate
@@ -98,7 +98,7 @@ def read_event(
 
 
 def _parse(data: bytes) -> tuple[Payload, str | None, object]:
-    """Return the payload, who says so, and when, as it stands there."""
+    """Return the payload, the emitter and the time, as written."""
     if len(data) > MAX_BYTES:
         raise ValueError(f"{len(data)} bytes, more than the {MAX_BYTES} allowed")
     document = read_json(data)
@@ -110,7 +110,7 @@ def _parse(data: bytes) -> tuple[Payload, str | None, object]:
 
 
 def _instant_of(time: object, published_at: int) -> tuple[int, str | None]:
-    """When it happened, and what is odd about how the emitter says so."""
+    """Return when it happened, and what is odd about the emitter's own time."""
     if time is None or time == "":
         return published_at, None
     try:

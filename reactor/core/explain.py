@@ -1,4 +1,4 @@
-"""Verdicts in sentences, for whoever is woken. Pure."""
+"""Verdicts in sentences, for the person on call. Pure."""
 
 from reactor.core.model import (
     SECOND,
@@ -28,40 +28,40 @@ _WHY = {
     Reason.PROTECTED: "it is protected, by its metadata (reactor.protect) or by REACTOR_POLICY_PROTECT",
     Reason.UNREPORTED: "the server could not report it whole: a node or a quorum is away",
     Reason.FENCED: "a replica is deleting it: its subjects are taken away until its lease runs out",
-    Reason.FENCE_UNREADABLE: "it carries a fence that cannot be read, so nobody knows its own subjects",
+    Reason.FENCE_UNREADABLE: "it carries a fence that cannot be read, so its own subjects are unknown",
     Reason.CREATED_UNREADABLE: "the server gives no readable creation time for it",
-    Reason.RUNNING: "its job lives",
-    Reason.DISPUTED: "its job's last words disagree, and one of them says that it lives",
+    Reason.RUNNING: "its job is live",
+    Reason.DISPUTED: "its job's last events disagree, and one of them is live",
     Reason.FRESH: "it is younger than the age guard",
     Reason.GRACE: "its job has ended less than the terminal grace ago",
     Reason.ACTIVE: "it was used within the idle guard, or, its job merely unheard of, within the missing guard",
     Reason.TERMINAL: "its job has ended and all guards have passed",
     Reason.MISSING: "its job does not exist and all guards have passed",
-    Reason.UNKNOWN: "nobody can vouch that its job does not exist",
+    Reason.UNKNOWN: "no source confirms that its job does not exist",
     Reason.BACKUP_FAILED: "no backup of it could be written",
     Reason.PAUSED: "it would be drained, and deleting is paused",
     Reason.NOT_FENCEABLE: "it would be drained, but cannot be fenced: it is a mirror, or another stream sources it",
 }
 _CHANGES = {
     Reason.PROTECTED: "Nothing but an operator who takes the protection away: {unprotect}.",
-    Reason.UNREPORTED: "The node or quorum coming back; then it is judged anew.",
+    Reason.UNREPORTED: "The node or quorum coming back; then it is judged again.",
     Reason.FENCED: "The end of the lease: then it is taken over, or gets its subjects back.",
     Reason.FENCE_UNREADABLE: "An operator who restores its subjects and removes reactor.fence.* from its metadata.",
     Reason.CREATED_UNREADABLE: "A server that tells its creation time.",
-    Reason.RUNNING: "A terminal word on the job; where it is over and nobody said so: reactor emit {job_id} FAILURE.",
-    Reason.DISPUTED: "The right word, emitted once more (reactor emit {job_id} STATUS); or the dispute guard, without "
-    "any use of the stream.",
+    Reason.RUNNING: "A terminal event of the job; if it is over and no event said so: reactor emit {job_id} FAILURE.",
+    Reason.DISPUTED: "The right status, published once more (reactor emit {job_id} STATUS); or the dispute guard, "
+    "without any use of the stream.",
     Reason.FRESH: "Time; {keep}.",
     Reason.GRACE: "Time; {keep}.",
     Reason.ACTIVE: "Time without use; {keep}.",
     Reason.TERMINAL: "{Keep}, before it is drained.",
     Reason.MISSING: "{Keep}, before it is drained by a full pass.",
     Reason.PAUSED: "An operator who lets deleting go on: reactor resume.",
-    Reason.UNKNOWN: "A word on the job: reactor emit {job_id} STATUS; or an operator's word that it does not exist: "
+    Reason.UNKNOWN: "An event of the job: reactor emit {job_id} STATUS. If the job does not exist: "
     "reactor reconcile --assume-missing --stream {stream}.",
     Reason.NOT_FENCEABLE: "Removing the mirror or source that refers to it, or deleting it by hand.",
 }
-_KEEP = "to keep it: reactor protect {stream}, or, where its job lives, reactor emit {job_id} STARTED"
+_KEEP = "to keep it: reactor protect {stream}, or, if its job is live, reactor emit {job_id} STARTED"
 
 
 def sentence(name: str, verdict: Verdict, record: Record | None, coverage: Coverage) -> str:
@@ -75,9 +75,9 @@ def sentence(name: str, verdict: Verdict, record: Record | None, coverage: Cover
             fate = "is drained at the next look"
         case Unfixable(reason):
             fate = "needs a person"
-    last = f"; the last word on its job is {record.status} at {_to_the_second(record.occurred_at)}" if record else ""
+    last = f"; its job's last event is {record.status} at {_to_the_second(record.occurred_at)}" if record else ""
     if record and record.status == UNREADABLE:
-        last = f"; the last word on its job (event {record.latest.seq}) could not be read: see REACTOR_DEAD_LETTERS"
+        last = f"; its job's last event ({record.latest.seq}) could not be read: see REACTOR_DEAD_LETTERS"
     if record and reason is Reason.DISPUTED:
         last = f": {both_words(record)}"
     gap = f" ({coverage.gap})" if reason is Reason.UNKNOWN and coverage.gap else ""
@@ -85,7 +85,7 @@ def sentence(name: str, verdict: Verdict, record: Record | None, coverage: Cover
 
 
 def both_words(record: Record) -> str:
-    """Return the two last words on a job that disagree."""
+    """Return a sentence about a job's two last events that disagree."""
     latest, last = record.latest, record.last
     return (
         f"by time {latest.status} ({_to_the_second(latest.occurred_at)}, event {latest.seq}), "
@@ -94,7 +94,7 @@ def both_words(record: Record) -> str:
 
 
 def deletion_of(entry: Entry | None, oldest: str | None) -> str:
-    """What the audit says of a stream that is not there, by its last deletion; `oldest` is when the trail begins."""
+    """Return what the audit says about a deleted stream; `oldest` is when the trail begins."""
     if entry is None:
         begins = f", which begins at {_to_the_second(parse_instant(oldest))}," if oldest else ""
         return f"the audit trail{begins} has no deletion of it by reactor"
@@ -141,7 +141,7 @@ def said(job_id: str, word: StatusEvent) -> str:
 
 
 def why(entry: Entry) -> str:
-    """Return one entry of the audit beside its outcome: for what reason, with what proof, and by whom."""
+    """Return the details of an audit entry: its reason, proof and actor."""
     detail, parts = entry.get("detail") or "", list[str]()
     if entry["phase"] in ORDERS:
         actor = entry["actor"]

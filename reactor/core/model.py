@@ -35,7 +35,7 @@ def parse_instant(text: str) -> int:
 
 @lru_cache(maxsize=1024)
 def _seconds(text: str) -> int:
-    """Since 1970. A listing has the same ones in thousands of entries."""
+    """Return the seconds since 1970. A listing has the same text in thousands of entries, so it is cached."""
     whole = datetime.fromisoformat(text) - _EPOCH
     return whole.days * 86_400 + whole.seconds
 
@@ -58,7 +58,7 @@ UNREADABLE = "?"
 
 @lru_cache(maxsize=1024)
 def fold(status: str) -> str:
-    """A status as it is compared: ASCII letters in upper case, and only those, so that no other word becomes one."""
+    """Return a status as it is compared: ASCII letters in upper case, and only those."""
     return status.encode("utf-8", "surrogatepass").upper().decode("utf-8", "surrogatepass")
 
 
@@ -67,7 +67,7 @@ class StatusEvent:
     """What one lifecycle event says of its job. Words compare by `occurred_at`, then by the event's stream sequence."""
 
     occurred_at: int
-    """By the emitter's clock, clamped to `published_at`; `published_at` itself where the emitter left it out."""
+    """By the emitter's clock, clamped to `published_at`; `published_at` itself if the emitter left it out."""
     seq: int
     status: str = field(compare=False)
     published_at: int = field(compare=False)
@@ -87,7 +87,7 @@ class Record:
 
     @classmethod
     def of(cls, *words: StatusEvent) -> "Record":
-        """The record that these words make, in whatever order they come. Raises ValueError if there are none."""
+        """Return the record of these events, in whatever order they come. Raises ValueError if there are none."""
         return cls(max(words), max(words, key=lambda word: word.seq))
 
     def merged(self, other: "Record | None") -> "Record":
@@ -198,7 +198,7 @@ class Coverage:
     since: int | None = None
     """None: it can vouch for nothing."""
     gap: str | None = None
-    """Why it cannot vouch, and what to do, in words for a report."""
+    """Why it cannot vouch, and what to do, as text for a report."""
 
     def vouches_for(self, created: int) -> bool:
         """Return whether a job that the ledger does not know, with a stream of that age, does not exist."""
@@ -286,8 +286,8 @@ class Settlement:
     attempts: int = 0
     """How many in a row came to nothing, this one included."""
     retry_s: float | None = None
-    """Seconds until the next attempt; None where none is planned before the next full pass."""
+    """Seconds until the next attempt; None if none is planned before the next full pass."""
     backup: str | None = None
-    """Of a drained stream: the machine and the folder where it can be restored from."""
+    """Of a drained stream: the machine and the folder of its backup."""
     late_s: float | None = None
     """Of a drained stream: seconds from when it fell due to when it was gone."""

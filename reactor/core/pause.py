@@ -9,7 +9,7 @@ from reactor.core.schemas import PauseJson
 
 LONGEST_PAUSE = 10 * 366 * 86_400 * SECOND
 """Nanoseconds. A message that claims more is not an operator's."""
-UNREADABLE = "the message that says so cannot be read, so nobody knows: reactor resume, or reactor pause again"
+UNREADABLE = "the message that paused it cannot be read: reactor resume, or reactor pause again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class Pause:
         return self.until is None or now < self.until
 
     def describe(self) -> str:
-        """For a report."""
+        """Return the pause as a sentence for reports."""
         until = f" until {format_instant(self.until)}" if self.until else ""
         return f"deleting is paused by {self.by} since {format_instant(self.since)}{until}: {self.reason}"
 
     def as_dict(self) -> PauseJson:
-        """As JSON tells of it."""
+        """Return the pause's JSON object."""
         until = None if self.until is None else format_instant(self.until)
         return {"by": self.by, "reason": self.reason, "since": format_instant(self.since), "until": until}
 

@@ -49,7 +49,7 @@ class Policy:
     terminal_grace: int
     idle_guard: int
     missing_guard: int
-    """Of a job that only the ledger calls missing, instead of the idle guard where it is longer: one lost event, and a
+    """Replaces the idle guard, if it is longer, for a job that only the ledger calls missing: one lost event, and a
     live job looks just so."""
     dispute_guard: int
     terminal_statuses: frozenset[str]
@@ -59,9 +59,9 @@ class Policy:
     own_streams: frozenset[str] = frozenset()
     """Reactor's own: never job streams, whatever the pattern says."""
     absence_counts: bool = True
-    """False where streams are judged one by one: only a full pass, with its breaker, may call a job missing."""
+    """False if streams are judged one by one: only a full pass, with its breaker, may call a job missing."""
     deletes: bool = True
-    """False in report mode: zombies are told of, and left alone."""
+    """False in report mode: zombies are reported and kept."""
     assume_missing: bool = False
     """An operator's word that a job nobody vouches for does not exist. The guards still hold."""
 
@@ -71,7 +71,7 @@ class Policy:
         return None if match is None or stream_name in self.own_streams else match["job_id"]
 
     def names_of(self, job_id: str) -> frozenset[str] | None:
-        """The names that a stream of this job can have, one or none; None if the pattern leaves several open."""
+        """Return the names that a stream of this job can have, one or none; None if the pattern allows several."""
         ends = _ends_of(self.pattern.pattern)
         if ends is None:
             return None
@@ -80,11 +80,11 @@ class Policy:
         return frozenset({name} if possible else ())
 
     def is_protected(self, stream: Stream) -> bool:
-        """By its own metadata or by a glob in the settings."""
+        """Return whether its own metadata or a glob in the settings protects it."""
         return stream.protected or self.is_protected_by_name(stream.name)
 
     def is_protected_by_name(self, name: str) -> bool:
-        """By a glob in the settings."""
+        """Return whether a glob in the settings protects it."""
         return any(fnmatchcase(name, glob) for glob in self.protect)
 
     def ends(self, word: StatusEvent) -> bool:
@@ -102,7 +102,7 @@ class Policy:
 
 @cache
 def _ends_of(pattern: str) -> tuple[str, str] | None:
-    """Return what stands before the job's id and after it, where the pattern says so to the letter."""
+    """Return the texts before and after the job's id, if the pattern has them literally."""
     before, group, rest = pattern.partition("(?P<job_id>")
     depth, end = 1, 0
     for part in re.finditer(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[()]", rest):
@@ -177,7 +177,7 @@ class Guard:
 
 
 def guards_of(stream: Stream, record: Record | None, policy: Policy) -> list[Guard]:
-    """The guards before the end of a stream, in the order in which they count; none for a live job, which is kept."""
+    """Return the guards of a stream, in the order in which they count; none if its job is live."""
     if record is None:
         return _passing(stream, _of_missing_job(stream, policy))
     if not policy.ends(record.last):
@@ -199,15 +199,15 @@ def _passing(stream: Stream, begins: Begins) -> list[Guard]:
 
 
 def _dispute_of(stream: Stream, record: Record, policy: Policy) -> Guard:
-    """How long the two orders may disagree: since the last of the two words, and since anybody used the stream."""
+    """Return how long the two orders may disagree: since the later event, and since the stream was last used."""
     since = max(record.heard_at, stream.last_publish or 0, _consumed_at(stream) or 0)
     return _passing(stream, [("dispute_guard", Reason.DISPUTED, since, policy.dispute_guard)])[0]
 
 
 def _of_terminal_job(stream: Stream, record: Record, policy: Policy) -> Begins:
-    """What was published while the job still ran is no sign of a new life; nor is work that goes on after a failure.
+    """Return the guards of an ended job's stream. Messages from before its end are no sign of a new run.
 
-    But a job that is done has no work left: where some goes on, somebody spoke too early.
+    But a job that is done has no work left: if work goes on, its end was published too early.
     """
     published, consumed = stream.last_publish, _consumed_at(stream)
     done = any(fold(word.status) in DONE for word in (record.latest, record.last))
@@ -250,7 +250,7 @@ def _consumed_at(stream: Stream) -> int | None:
 
 
 def due_at(word: StatusEvent, policy: Policy) -> int | None:
-    """When to look at the stream of a job with this word first; None for a live one."""
+    """Return when to inspect the stream of a job with this event first; None for a live job."""
     return word.occurred_at + policy.terminal_grace if policy.ends(word) else None
 
 
@@ -260,7 +260,7 @@ def is_over(record: Record, policy: Policy, now: int) -> bool:
 
 
 def fell_due(stream: Stream, record: Record | None, policy: Policy) -> int | None:
-    """Since when a zombie is one: when its last guard passed. None if no guard tells."""
+    """Return when a zombie fell due: when its last guard passed. None if no guard has a time."""
     ends = [] if stream.created is None else [guard.passes_at for guard in guards_of(stream, record, policy)]
     return max(ends, default=None)
 
@@ -273,7 +273,7 @@ class Breaker:
     max_ratio: float
 
     def trips(self, missing: int, checked: int) -> str | None:
-        """Return the reason to refuse, in words, or None. Both limits must be exceeded."""
+        """Return the reason to refuse, or None. Both limits must be exceeded."""
         if missing <= self.max_missing or missing <= self.max_ratio * checked:
             return None
         return (

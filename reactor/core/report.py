@@ -35,7 +35,7 @@ class Report:
     duration_s: float
     breaker: str | None = None
     paused: str | None = None
-    """By whom deleting is paused, since when and why; None if it is not."""
+    """The pause, as a sentence; None if deleting is not paused."""
     error: str | None = None
     away: bool = False
     """Whether the error is an outage: NATS or Redis is away or takes nothing, or a listing cannot be trusted."""

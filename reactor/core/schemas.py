@@ -60,13 +60,13 @@ class CoverageTold(TypedDict):
 
 
 class CoverageOfAll(CoverageTold):
-    """Where `complete`, absence from the ledger means something."""
+    """If `complete`, absence from the ledger means something."""
 
     complete: bool
 
 
 class CoverageOfOne(CoverageTold):
-    """Where not `intact`, history was lost."""
+    """If not `intact`, history was lost."""
 
     intact: bool
 
@@ -100,7 +100,7 @@ class Measures(Counts):
     coverage: CoverageOfAll
     lag: int
     pause: PauseJson | None
-    """None where deleting is not paused."""
+    """None if deleting is not paused."""
     last_reconcile: PassInShort | None
 
 
@@ -185,7 +185,7 @@ class Happened(TypedDict):
 class Restorable(TypedDict):
     """How a stream can be brought back: with so many messages, or without those that are lost.
 
-    A backup on another machine is told as `host:folder`: bring it here, and use --from.
+    A backup on another machine is shown as `host:folder`: copy it here, and use --from.
     """
 
     command: str
@@ -200,7 +200,7 @@ class Gone(TypedDict):
     stream: str
     job_id: str
     verdict: str
-    """`already_gone` where reactor has deleted it, else `no_stream`."""
+    """`already_gone` if reactor has deleted it, else `no_stream`."""
     known: str
     """`deleted`, `heard_of` (it or its job), or `never_heard_of`."""
     at: str
@@ -250,7 +250,7 @@ class LeakRow(TypedDict):
 
 
 class Leaks(TypedDict):
-    """Where zombies come from."""
+    """Which statuses leave zombies behind, and when."""
 
     total: int
     statuses: list[LeakRow]
@@ -291,7 +291,7 @@ class StatusEventJson(TypedDict):
 
 
 class Dispute(TypedDict):
-    """The last events by either order, where they disagree."""
+    """The last events by either order, if they disagree."""
 
     by_time: StatusEventJson
     by_sequence: StatusEventJson

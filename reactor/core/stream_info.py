@@ -26,9 +26,9 @@ FENCE_SUBJECTS_KEY = "reactor.fence.subjects"
 FENCE_LIFTED_KEY = "reactor.fence.lifted"
 FENCE_KEYS = frozenset({FENCE_TOKEN_KEY, FENCE_UNTIL_KEY, FENCE_SUBJECTS_KEY, FENCE_LIFTED_KEY})
 ADVISORY = "$JS.EVENT.ADVISORY"
-"""Where JetStream tells what happens to streams and consumers."""
+"""The subjects of JetStream's advisories about streams and consumers."""
 FENCES = "reactor.fence.>"
-"""Where fenced streams are, and the barrier is published: reactor's alone."""
+"""The subjects of fenced streams, to which the barrier is published. They belong to reactor alone."""
 IMPOSSIBLE_SEQUENCE: Final = 2**63
 """One more than a stream's last sequence can be."""
 LEADER_HEARD_S: Final = 3.5
@@ -66,7 +66,7 @@ def read_stream(raw: Raw, job_id: str, *, reported: bool = True) -> Stream:
 
 
 def mark_if_sourced(stream: Stream, sourced: Collection[str]) -> Stream:
-    """Return the same stream, where these are mirrored or sourced by others."""
+    """Return the stream, marked if others mirror or source it."""
     return replace(stream, fenceable=False) if stream.name in sourced else stream
 
 
@@ -81,7 +81,7 @@ def read_consumers(raws: Iterable[Raw], first_seen: int | None) -> Consumers:
     """Return what a stream's consumers show together.
 
     `last_active` is absent before any activity and also after a server restart. If a consumer has delivered
-    something and shows no time, `first_seen`, the caller's own first sighting of these figures, stands for it.
+    something and shows no time, `first_seen`, the caller's own first sighting of these figures, counts instead.
     """
     raws = list(raws)
     times = [instant(mark.get("last_active")) or first_seen for raw in raws for mark in _marks(raw)]
@@ -92,7 +92,7 @@ def read_consumers(raws: Iterable[Raw], first_seen: int | None) -> Consumers:
 
 
 def figures_of(raws: Iterable[Raw]) -> str:
-    """Return a fingerprint of consumers: it differs where one came or went, was altered, delivered or acked."""
+    """Return a fingerprint of consumers. It changes when one comes, goes, is altered, delivers or is acked."""
     rows = [
         [raw["name"], raw.get("created"), raw.get("config"), [mark.get("consumer_seq") for mark in _marks(raw)]]
         for raw in raws
@@ -120,7 +120,7 @@ def instant(text: object) -> int | None:
 
 
 def fenced_subject(name: str, token: str) -> str:
-    """The only subject of a stream behind the fence of that token: an answer from there proves whose fence stands."""
+    """Return the only subject of a stream behind the fence of that token: its answer proves whose fence it is."""
     return f"reactor.fence.{name}.{token}"
 
 
@@ -191,7 +191,7 @@ def fenced(config: Raw, fence: Fence) -> Raw:
 
 
 def unfenced(config: Raw, fence: Fence) -> Raw:
-    """Return the config as it stands now, with what this fence has taken given back.
+    """Return the config as it is now, with what this fence has taken restored.
 
     What others have changed behind the fence stays: a protection, a limit, subjects of their own.
     """
@@ -231,14 +231,14 @@ def _silence_s(follower: Raw, elapsed_s: float) -> float:
 
 
 def has_work_left(messages: int, consumers: Sequence[Raw]) -> bool:
-    """Whether a stream holds messages that some consumer has not acknowledged, or that there is no consumer for."""
+    """Return whether a stream holds messages that some consumer has not acknowledged, or no consumer can."""
     if not consumers:
         return messages > 0
     return any(raw.get("num_pending") or raw.get("num_ack_pending") for raw in consumers)
 
 
 def recipe_of(raw: Raw, fence: Fence | None, consumers: Sequence[Raw]) -> Raw:
-    """What it takes to make a stream again, but for its messages: its own config, and each consumer with its floors."""
+    """Return what it takes to create a stream again without its messages: config, and consumers with their floors."""
     config = raw["config"]
     kept = ("name", "config", "delivered", "ack_floor", "num_pending", "num_ack_pending")
     return {

@@ -15,7 +15,7 @@ from reactor.jetstream.snapshots import snapshot
 from reactor.telemetry.traces import span
 
 When = Literal["pending", "always"]
-"""`pending`: where work is left that nobody has acknowledged."""
+"""`pending`: only if unacknowledged work is left."""
 AT_ONCE = 4
 """Backups that one process writes: each may be large."""
 SLOWEST = 8 * 1024 * 1024
@@ -30,7 +30,7 @@ MARGIN_S = 60.0
 class BackupWriter:
     """One process's.
 
-    `when` says which streams get one; `actor` is told of in each.
+    `when` says which streams get one; each names the `actor`.
     """
 
     js: JetStream
@@ -46,7 +46,7 @@ class BackupWriter:
         return self.when == "always" or has_work_left(inspection.stream.messages, inspection.consumers)
 
     def time_for(self, inspection: Inspection, lease_s: float) -> float:
-        """Return seconds for fence, backup and deletion, where the lease alone would not do."""
+        """Return seconds for fence, backup and deletion, if the lease alone is too short."""
         longest = LONGEST_LEASE / SECOND - MARGIN_S
         return max(lease_s, min(lease_s + BESIDE_S + inspection.stream.size / SLOWEST, longest))
 

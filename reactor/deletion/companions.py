@@ -1,6 +1,6 @@
 """Companions: consumers that exist for a job outside its stream, such as one for its dead letters on a shared stream.
 
-They are untidy where they stay, no more: whatever fails here is said, and stops nothing.
+A companion that stays behind is untidy, no more: a failure here is reported and stops nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

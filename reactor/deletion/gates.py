@@ -21,16 +21,16 @@ from reactor.jetstream.topology import CONTROL, PAUSE_SUBJECT, ProvisionError, d
 from reactor.store.scripts import LedgerError
 from reactor.store.topology_cache import TopologyCache
 
-GONE = f"stream {CONTROL} is gone, and with it the word whether deleting is paused: reactor resume makes it again"
+GONE = f"stream {CONTROL} is gone, so it is unknown whether deleting is paused: reactor resume creates it again"
 NOTE_S = 60.0
-"""How often Redis is told that the stream exists: it may have been emptied."""
+"""How often to note in Redis that the stream exists: Redis may have been emptied."""
 
 
 @dataclass(eq=False, repr=False)
 class PauseGate:
     """One process's. Methods raise JetStreamError.
 
-    `topology_cache` remembers that the stream was there, and is told so if the gate `notes`.
+    `topology_cache` remembers that the stream existed; the gate writes that there if it `notes`.
 
     `replicas` is for the stream if it must be made.
     """
@@ -48,7 +48,7 @@ class PauseGate:
         self._noted_at = float("-inf")
 
     async def active_pause(self) -> Pause | None:
-        """Return the pause that stands, by an answer that is not older than the question; None if there is none."""
+        """Return the pause that is active, by an answer that is not older than the question; None if there is none."""
         return await self._together()
 
     async def _ask(self) -> Pause | None:
@@ -91,16 +91,16 @@ class PauseGate:
             await declare_control(self.reads, self.replicas)
         except Refused as error:
             raise ProvisionError(
-                f"the word cannot be kept, so nothing has changed: there is no room for stream {CONTROL} ({error}); "
+                f"nothing has changed, since NATS has no room for stream {CONTROL} ({error}); "
                 "to stop all deleting now, stop the workers"
             ) from error
 
     async def pause(self, by: str, reason: str, span_ns: int | None) -> None:
-        """From now on nobody deletes anything."""
+        """Publish a pause: from now on nobody deletes anything."""
         await self.reads.publish(PAUSE_SUBJECT, pausing(by, reason, span_ns))
 
     async def resume(self, by: str) -> None:
-        """Deleting goes on."""
+        """Publish the end of a pause."""
         await self.reads.publish(PAUSE_SUBJECT, resuming(by))
 
 
@@ -134,6 +134,6 @@ class Rights:
         self.pause(f"no permission to publish to {', '.join(barred)}" if barred else None)
 
     async def recheck(self) -> None:
-        """The same where deleting is paused: nothing else may be due that would ask. Raises JetStreamError."""
+        """Check again if deleting is paused: nothing else may be due that would notice. Raises JetStreamError."""
         if self._paused is not None:
             await self.check()

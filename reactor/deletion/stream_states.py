@@ -1,4 +1,4 @@
-"""What is known of each job stream between two full passes, kept for whoever looks on: no verdict is acted on here.
+"""The last known state of each job stream, for status and page. No decision uses it.
 
 A listing costs the server time for every stream there is. So passes and sweeps leave behind what they have found, an
 advisory adds what was made, and an event says what has become of the job since.
@@ -24,9 +24,9 @@ _WHOLE = Coverage(intact=True)
 class StreamStateUpdater:
     """Methods raise LedgerError, and what they are given to ask with raises.
 
-    `policy` says how a stream stands with its job; `recorder` tells what becomes of what was only reported.
+    `policy` judges a stream again when its job changes; `recorder` records what became of reported streams.
 
-    Where events do not decide, they say nothing of streams: a look does.
+    If a directory decides (`events_decide` is false), events change no state: only an inspection does.
     """
 
     ledger: Ledger
@@ -36,7 +36,7 @@ class StreamStateUpdater:
     events_decide: bool = True
 
     async def found(self, settlements: Iterable[Settlement], began: int | None = None) -> None:
-        """By a look just now, or by a listing that `began` then (ms, Redis's clock)."""
+        """Store states from an inspection just now, or from a listing that `began` then (ms, Redis's clock)."""
         found = {
             item.stream.name: None if item.outcome in _GONE else item
             for item in settlements
@@ -45,22 +45,22 @@ class StreamStateUpdater:
         await self.ledger.stream_states.put(found, began)
 
     async def made(self, stream: str, job_id: str, created: int | None) -> None:
-        """Its config and state are not known yet; its job may be."""
+        """Store a created stream. Its config and state are not known yet; its job may be."""
         made = Stream(stream, job_id, created or 0, created)
-        await self.found([self._as_of(made, None)])  # first: whoever hears of the job from here on finds it there
+        await self.found([self._as_of(made, None)])  # first: an event that arrives from now on finds it
         if not self.events_decide:
             return
         if record := (await self.ledger.records.read("", [job_id])).records.get(job_id):
             await self.found([self._as_of(made, record)])
 
     async def deleted(self, stream: str) -> None:
-        """By whomever."""
+        """Store that a stream was deleted, by anybody."""
         await self.ledger.stream_states.put({stream: None})
         if not self.policy.deletes:
             await self.recorder.afterwards(stream, DELETED)
 
     async def passed(self, found: Iterable[Settlement], is_there: Callable[[str], Awaitable[bool]]) -> None:
-        """A full pass has found these. Others are asked for: a listing may be older, or have missed them."""
+        """Compare what report mode would have deleted with what a full pass found; ask for streams it did not find."""
         if self.policy.deletes:
             return
         there = {item.stream.name: item for item in found}
@@ -72,7 +72,7 @@ class StreamStateUpdater:
                 await self.recorder.afterwards(stream, DELETED)
 
     async def as_dict(self, events: Sequence[Event | Malformed]) -> None:
-        """What the lifecycle events of jobs change for their streams, as far as those are known."""
+        """Store what the lifecycle events of jobs change for their streams, if those are known."""
         if not self.events_decide:
             return
         words = {event.job_id: Record.of(event.word) for event in events if event.job_id is not None}
@@ -89,7 +89,7 @@ class StreamStateUpdater:
 
 
 def as_of_now(found: Settlement, policy: Policy) -> Settlement:
-    """With what the time since has changed: what waited for a guard that has passed is a zombie."""
+    """Return a state as of now: a stream whose last guard has passed since is a zombie."""
     if found.outcome is not Outcome.WAITING or found.record is None:
         return found
     return replace(_judged(found.stream, found.record, policy), detail=found.detail)

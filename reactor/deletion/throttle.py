@@ -56,7 +56,7 @@ class Throttle:
         return min(most, max(1, int(self.max_rate * seconds))) if self.max_rate else most
 
     async def each(self, items: Iterable[Item], work: Callable[[Item], Awaitable[Result]]) -> list[Result]:
-        """Results in the order of the items. If one fails the others are still finished, then it is raised."""
+        """Return the results in the order of the items. If one fails, finish the others, then raise."""
 
         async def handle(item: Item) -> Result:
             async with self._room.taken():
@@ -98,7 +98,7 @@ class Room:
                 self._freed.notify_all()
 
     def _adapted(self) -> int:
-        """Return the limit, looked at anew for every so many answers."""
+        """Return the limit, adapted after every so many answers."""
         if self.pace.answers - self._seen >= WINDOW // 2:
             self._seen = self.pace.answers
             before = self._limit
@@ -111,7 +111,7 @@ class Room:
 
 
 async def each(items: Iterable[Item], work: Callable[[Item], Awaitable[Result]], at_once: int) -> list[Result]:
-    """Results in the order of the items. If one fails the others are still finished, then the failure is raised."""
+    """Return the results in the order of the items. If one fails, finish the others, then raise."""
     slots = asyncio.Semaphore(at_once)
 
     async def handle(item: Item) -> Result:

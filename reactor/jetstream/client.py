@@ -60,7 +60,7 @@ class Listing:
         return {subject: name for name, raw in self.streams.items() for subject in raw["config"].get("subjects") or ()}
 
     def configs(self) -> Iterator[Raw]:
-        """Of every stream that the pages showed."""
+        """Return the config of every stream that the pages showed."""
         return (raw["config"] for raw in self.streams.values())
 
 
@@ -98,7 +98,7 @@ class JetStream(Connection):
     async def _pages(self, verb: str, request: Raw | None = None) -> AsyncIterator[Raw]:
         """Yield every page of a listing, the next one on its way while one is read.
 
-        A page stands for `limit` names, also if some of them did not report.
+        A page covers `limit` names, even if some of them did not report.
         """
         offset, total, coming = 0, 1, asyncio.create_task(self.call(verb, (request or {}) | {"offset": 0}))
         try:
@@ -137,7 +137,7 @@ class JetStream(Connection):
         return {name async for page in self._pages("STREAM.NAMES", request) for name in page.get("streams") or ()}
 
     async def stream_info(self, name: str) -> Raw:
-        """Return the leader's word on one stream. Raises NotFound."""
+        """Return STREAM.INFO from the stream's leader. Raises NotFound."""
         return await self.call(f"STREAM.INFO.{name}")
 
     async def has_stream(self, name: str) -> bool:
@@ -149,7 +149,7 @@ class JetStream(Connection):
         return True
 
     async def create_stream(self, config: Raw) -> Raw:
-        """Create a stream; no error where it exists with this very config."""
+        """Create a stream. No error if it exists with this very config."""
         return await self.call(f"STREAM.CREATE.{config['name']}", config)
 
     async def update_stream(self, config: Raw) -> Raw:
@@ -165,7 +165,7 @@ class JetStream(Connection):
         await self.call(f"STREAM.DELETE.{name}")
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
-        """The last message on a subject, from the stream's leader (a direct get may come from a stale replica)."""
+        """Return the last message on a subject, from the stream's leader (a replica may answer a direct get late)."""
         return await self._message(stream, {"last_by_subj": subject})
 
     async def next_message(self, stream: str, subject: str, seq: int) -> StoredMessage | None:
@@ -192,7 +192,7 @@ class JetStream(Connection):
         return {name async for page in pages for name in page.get("consumers") or ()}
 
     async def replay(self, stream: str, subject: str, batch: int = 512) -> AsyncIterator[list[StoredMessage]]:
-        """All messages on a subject (wildcards allowed), oldest first, in batches; none are acked or taken away."""
+        """Yield all messages on a subject (wildcards allowed), oldest first, in batches. It acknowledges none."""
         try:
             subscription = await self._reader(stream, subject)
             info = await subscription.consumer_info()
@@ -209,7 +209,7 @@ class JetStream(Connection):
             raise Unreachable(f"reading stream {stream} broke off: {str(error) or type(error).__name__}") from error
 
     async def largest_batch(self, stream: str, consumer: str, wanted: int) -> int:
-        """How many messages may be asked for at once: a server may limit it, and answers more with nothing (409)."""
+        """Return how many messages to ask for at once. A server may limit it, and answers more with nothing (409)."""
         limit = (await self.consumer_info(stream, consumer))["config"].get("max_batch", 0)
         return min(wanted, limit) if limit > 0 else wanted
 
@@ -226,16 +226,16 @@ class JetStream(Connection):
             return await context.pull_subscribe(subject, stream=stream, config=config)
 
     async def consumer_info(self, stream: str, consumer: str) -> Raw:
-        """Raises NotFound."""
+        """Return CONSUMER.INFO. Raises NotFound."""
         return await self.call(f"CONSUMER.INFO.{stream}.{consumer}")
 
     async def create_consumer(self, stream: str, config: Raw) -> Raw:
-        """Create a durable consumer; no error where it exists with this very config."""
+        """Create a durable consumer. No error if it exists with this very config."""
         request = {"stream_name": stream, "config": config}
         return await self.call(f"CONSUMER.DURABLE.CREATE.{stream}.{config['durable_name']}", request)
 
     async def delete_consumer(self, stream: str, consumer: str) -> None:
-        """Delete a consumer; no error where it is gone."""
+        """Delete a consumer. No error if it is gone."""
         with suppress(NotFound):
             await self.call(f"CONSUMER.DELETE.{stream}.{consumer}")
 

@@ -15,7 +15,7 @@ UNDER_WAY = 4
 class CoalescedRequest(Generic[Answer]):
     """Asks again only if somebody wants to know, and never gives anybody an answer older than the question.
 
-    Whoever asks after a request was sent shares the next one: what happened just before the question may not be in the
+    A question that comes after a request was sent shares the next one: what happened just before it may not be in the
     answer to an earlier one. A few may be under way, so that over a distance nobody waits for a whole one of others'.
 
     `ask` makes the request; its errors are raised to all who share it.

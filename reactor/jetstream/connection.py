@@ -37,7 +37,7 @@ REQUEST_TIMEOUT_S = 10.0
 """A degraded cluster gathers a listing for 4 s before it answers; the client's own half second would cut that off."""
 CONNECT_TIMEOUT_S = 5.0
 PING_INTERVAL_S = 20
-"""Two of them unanswered, and the connection is made anew: also where only its reader has died."""
+"""After two unanswered ones the connection is replaced, even if only its reader has died."""
 OLDEST_SERVER = (2, 10)
 """The first with stream metadata, which carries the fence, and with the server's own time in each answer."""
 
@@ -104,14 +104,14 @@ class Connection:
         self._failed: dict[asyncio.Task[Any], JetStreamError] = {}
 
     async def connect(self) -> Client:
-        """Return the connection, opened where there is none. Raises Unreachable."""
+        """Return the connection; open it if there is none. Raises Unreachable."""
         async with self._connecting:
             if self._client is None or self._client.is_closed:
                 self._client = await self._open()
             return self._client
 
     async def close(self) -> None:
-        """Close the connection; no error where there is none, or it is broken."""
+        """Close the connection. No error if there is none, or if it is broken."""
         if self._client is not None:
             with suppress(OSError, RuntimeError, nats.errors.Error):  # see TolerantClient
                 await self._client.close()
@@ -141,7 +141,7 @@ class Connection:
         return client
 
     def make_client(self) -> Client:
-        """nats-py's client, not connected yet."""
+        """Return nats-py's client, not connected yet."""
         return TolerantClient()
 
     def _lifetime(self) -> Raw:
@@ -151,14 +151,14 @@ class Connection:
         return heard | {"allow_reconnect": False, "pending_size": 0}
 
     async def _heard(self, error: Exception) -> None:
-        """The server's asynchronous errors. A missing permission shows only here; the request itself just hangs."""
+        """Handle the server's asynchronous errors: a missing permission shows only here; its request hangs."""
         self._last_error = str(error) or type(error).__name__
         self.on_error(self._last_error)
         if self._opening is not None and "authorization" in self._last_error.lower():
             self._refusal = self._last_error  # the server then hangs up, which is no news
             self._opening.reschedule(0)
         elif self._opening is not None and self._client is None and isinstance(error, OSError):
-            self._refused += 1  # where there never was a connection, trying each server once will do
+            self._refused += 1  # before the first connection, trying each server once is enough
             if self._refused >= len(self.options["servers"]):
                 self._opening.reschedule(0)
         if violation := _VIOLATION.search(self._last_error):
@@ -171,11 +171,11 @@ class Connection:
             self._fail_all(f"{NO_INBOX} {violation[1]}, so no answer can arrive to")
 
     async def _broken(self) -> None:
-        """The connection is gone."""
+        """Handle a lost connection."""
         self._fail_all("the connection broke before an answer to")
 
     def _fail_all(self, why: str) -> None:
-        """No answer will come any more to what is under way."""
+        """Fail every request under way: no answer will come any more."""
         for subject in list(self._asking):
             self._fail(subject, Unanswered, why)
 
@@ -258,7 +258,7 @@ class Connection:
         except TimeoutError as error:  # nats-py's own is one, too
             raise Unanswered(f"no answer to {subject} in {self.timeout:g} s") from error
         except nats.errors.NoRespondersError as error:
-            message = "nobody answers: JetStream is off for this account, or the domain is wrong"
+            message = "no answer: JetStream is off for this account, or the domain is wrong"
             raise NobodyThere(message) from error
         except nats.errors.Error as error:
             raise Unreachable(str(error)) from error
@@ -269,7 +269,7 @@ class Connection:
                 self._asking.pop(key, None)
 
     async def context(self) -> JetStreamContext:
-        """nats-py's own view of this connection, for publishing and consuming. Raises Unreachable."""
+        """Return nats-py's view of this connection, for publishing and consuming. Raises Unreachable."""
         return (await self.connect()).jetstream(prefix=self._prefix, timeout=self.timeout)
 
 

@@ -1,4 +1,4 @@
-"""How quickly an API answers of late, against how quickly it can: what is far away is not slow. Pure."""
+"""How quickly an API answers now, compared with how quickly it can: a distant server is not slow. Pure."""
 
 from collections import deque
 
@@ -21,7 +21,7 @@ class Pace:
         """How many there were, ever."""
 
     def note(self, seconds: float) -> None:
-        """An answer took so long; one that did not come, as long as it was waited for."""
+        """Note how long an answer took; if none came, how long it was waited for."""
         self._last.append(seconds)
         self._quickest_s = min(self._quickest_s * _FORGETTING, seconds)
         self.answers += 1
@@ -33,5 +33,5 @@ class Pace:
 
     @property
     def is_slow(self) -> bool:
-        """Whether whoever asks should leave room for others."""
+        """Whether the caller should leave room for others."""
         return self.p95_s > BOUND_S + self._quickest_s

@@ -28,7 +28,7 @@ class Right:
 
     @property
     def subject(self) -> str:
-        """One that it stands for."""
+        """One subject that it matches."""
         return self.allow.replace("*", PROBE).replace(">", PROBE)
 
     @property
@@ -51,14 +51,14 @@ class Needs:
 
 
 def for_deleting(js: JetStream) -> Iterator[Right]:
-    """To fence, to prove the end of a stream, and to delete."""
+    """Return what is needed to fence, to prove the end of a stream, and to delete."""
     yield Right(js.api("STREAM.UPDATE.*"))
     yield Right(FENCES, headers={"Nats-Expected-Stream": PROBE})
     yield Right(js.api("STREAM.DELETE.*"))
 
 
 def for_the_rest(js: JetStream, needs: Needs) -> Iterator[Right]:
-    """To declare what is missing, to read, and to rebuild."""
+    """Return what is needed to declare streams, to read, and to rebuild."""
     events, durable = needs.events, needs.durable
     requests = [
         *(f"STREAM.CREATE.{stream}" for stream in needs.streams),

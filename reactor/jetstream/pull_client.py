@@ -65,7 +65,7 @@ class EagerPull:
     `BatchPullStreamSubscriber._consume_pull`, whose second fetch asks for the rest of a batch:
     https://github.com/ag2ai/faststream/blob/main/faststream/nats/subscriber/usecases/stream_pull_subscriber.py
 
-    `hearing` is told when messages are asked for, and when the consumer is lost.
+    `connection` is told when messages are requested, and when the consumer is lost.
     """
 
     subscription: JetStreamContext.PullSubscription
@@ -104,7 +104,7 @@ class EagerPull:
         return limit
 
     async def unsubscribe(self) -> None:
-        """Stop receiving; no error where the connection is gone."""
+        """Stop receiving. No error if the connection is gone."""
         try:
             await self.subscription.unsubscribe()
         except nats.errors.Error as error:

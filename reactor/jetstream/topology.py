@@ -56,7 +56,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Provision:
-    """Where reactor reads."""
+    """A stream and subjects that reactor reads from."""
 
     events: Source
     lacking: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ NO_LIFECYCLE = Lifecycle("", "none", None, 0, 0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """How streams hang together. What is not known is in `unseen`, in words."""
+    """How streams depend on each other. `unseen` describes what could not be read."""
 
     sourced: frozenset[str] = frozenset()
     """Streams that another one mirrors or sources."""
@@ -99,7 +99,7 @@ class Topology:
     advisory_streams: Sequence[str] = ()
     """Streams that capture advisories: companions may be on them."""
     consumer_locations: Mapping[str, Sequence[str]] | None = None
-    """The streams that each consumer there is on, by its name; None where only the streams are known."""
+    """The streams that each consumer there is on, by its name; None if only the streams are known."""
     unseen: tuple[str, ...] = ()
 
 
@@ -142,7 +142,7 @@ def _control_config(replicas: int) -> Raw:
 
 
 async def _affordable(js: JetStream, desired: DesiredStreams, wanted: int, share: int) -> int:
-    """Bytes to reserve: as wanted, and no more than this part of the account's, which is for the jobs' own streams."""
+    """Return the bytes to reserve: as wanted, but only a part of what the account has left for the jobs' streams."""
     try:
         account = await js.call("INFO")
     except PermissionDenied:
@@ -169,7 +169,7 @@ class Survey:
         self._captors = set[str]()
 
     def add(self, config: Raw) -> None:
-        """Of one stream."""
+        """Add one stream's config."""
         origins = (config.get("mirror"), *(config.get("sources") or ()))
         self._sourced.update((origin["name"], config["name"]) for origin in origins if origin)
         if any(subject[:1] in _WIDE and overlaps(subject, f"{ADVISORY}.>") for subject in config.get("subjects") or ()):
@@ -190,12 +190,12 @@ def topology_of(configs: Iterable[Raw]) -> Topology:
 
 
 async def streams_of_advisories(js: JetStream) -> list[str]:
-    """Return whichever streams capture advisories now: where companions are."""
+    """Return the streams that capture advisories now: companions are on them."""
     return sorted(await js.stream_names(f"{ADVISORY}.>"))
 
 
 def wrong_account(owner: str, desired: DesiredStreams) -> str:
-    """Return what to say where Redis holds the ledger of a lifecycle stream, and the account has none."""
+    """Return the error if Redis holds a lifecycle stream's ledger and the account has no such stream."""
     return (
         f"Redis holds the ledger of lifecycle stream {owner}, and this account has no stream on "
         f"{desired.events_subject.wildcard}: wrong account, domain or Redis? "
@@ -204,7 +204,7 @@ def wrong_account(owner: str, desired: DesiredStreams) -> str:
 
 
 async def find_lifecycle_stream(js: JetStream, desired: DesiredStreams) -> str | None:
-    """The stream that captures every job's lifecycle events, or None. Raises ProvisionError if only a part is."""
+    """Return the stream that captures every job's lifecycle events, or None. Raises ProvisionError if it has a part."""
     wanted = desired.events_subject.wildcard
     found = sorted(await js.stream_names(wanted))
     if not found:
@@ -212,8 +212,8 @@ async def find_lifecycle_stream(js: JetStream, desired: DesiredStreams) -> str |
     config = (await js.stream_info(found[0]))["config"]
     if config.get("retention") != "limits":
         raise ProvisionError(
-            f"stream {found[0]} captures {wanted} and forgets events once they are read, so a job's last word "
-            "cannot be looked at again: let a stream with limits retention capture that subject"
+            f"stream {found[0]} captures {wanted} and forgets events once they are read, so a job's last event "
+            "cannot be read again: let a stream with limits retention capture that subject"
         )
     if len(found) == 1 and any(covers(subject, wanted) for subject in config.get("subjects") or ()):
         return found[0]
@@ -223,14 +223,14 @@ async def find_lifecycle_stream(js: JetStream, desired: DesiredStreams) -> str |
 
 
 async def lifecycle_stream(js: JetStream, desired: DesiredStreams) -> str:
-    """Return the lifecycle stream's name; declared where there is none. Raises ProvisionError and JetStreamError."""
+    """Return the lifecycle stream's name; declare it if there is none. Raises ProvisionError and JetStreamError."""
     stream = await find_lifecycle_stream(js, desired)
     if stream is None:
         stream = desired.events_stream
         config = _config(stream, [desired.events_subject.wildcard], desired.max_age, desired.replicas)
         reserved = {} if desired.events_max_bytes is None else {"max_bytes": desired.events_max_bytes}
         demanded = await _affordable(js, desired, DEMANDED_FOR_EVENTS, EVENTS_SHARE)
-        # A compacted table: the last words on each job, more than one since a late publisher's may come last.
+        # A compacted table: the last events of each job, more than one since a late publisher's may come last.
         await _declare(js, config | {"max_msgs_per_subject": 8} | reserved, demanded)
     return stream
 
@@ -305,7 +305,7 @@ async def is_declared(js: JetStream, name: str, subjects: Sequence[str]) -> bool
 
 
 async def _with_durable(js: JetStream, durable: str, stream: str, subjects: tuple[str, ...]) -> Source:
-    """Return the source with its durable consumer, made where it is missing, left as it is where it differs."""
+    """Return the source with its durable consumer. A missing one is created; one that differs is left alone."""
     source = await find_durable(js, durable, stream, subjects)
     if source is None:
         await _create_durable(js, stream, _durable_config(durable, subjects))
@@ -313,7 +313,7 @@ async def _with_durable(js: JetStream, durable: str, stream: str, subjects: tupl
 
 
 async def find_durable(js: JetStream, durable: str, stream: str, subjects: tuple[str, ...]) -> Source | None:
-    """The source where its durable consumer is there, with how that differs; else None. Raises ProvisionError."""
+    """Return the source if its durable exists, with its differences; else None. Raises ProvisionError."""
     try:
         there = (await js.consumer_info(stream, durable))["config"]
     except NotFound:
@@ -354,7 +354,7 @@ async def _create_durable(js: JetStream, stream: str, config: Raw) -> None:
 
 
 async def read_lifecycle(js: JetStream, source: Source, durable: str) -> Lifecycle:
-    """If the lifecycle stream and its durable stand now. Raises JetStreamError, NotFound if either is gone."""
+    """Return where the lifecycle stream and its durable are now. Raises JetStreamError, NotFound if one is gone."""
     stream = await js.stream_info(source.stream)
     consumer = await js.consumer_info(source.stream, durable)
     state = stream["state"]
@@ -371,12 +371,12 @@ async def read_lifecycle(js: JetStream, source: Source, durable: str) -> Lifecyc
 
 
 def identity_of(raw: Raw) -> str:
-    """Of a lifecycle stream: its name and creation time. One that was deleted and made again is another one."""
+    """Return a lifecycle stream's name and creation time. A stream that was created again has another identity."""
     return f"{raw['config']['name']}@{raw['created']}"
 
 
 def covers(pattern: str, subject: str) -> bool:
-    """Return whether every subject that `subject` stands for (wildcards allowed) is one that `pattern` captures."""
+    """Return whether `pattern` captures every subject that `subject` matches (wildcards allowed)."""
     wants, has = pattern.split("."), subject.split(".")
     for index, want in enumerate(wants):
         if want == ">":

@@ -24,18 +24,18 @@ class ExternalDirectory(Directory):
     decides = True
 
     async def take_snapshot(self, caught_up_to: int | None = None) -> Snapshot:
-        """As of the events; without a lifecycle stream, for which there may be no room, the directory is enough."""
+        """Take the snapshot of the events; without a lifecycle stream (no room for it), the directory is enough."""
         try:
             return await super().take_snapshot(caught_up_to)
         except NotFound:
             return Snapshot(NO_LIFECYCLE, lost=False, behind=0)
 
     async def last_event(self, snapshot: Snapshot, job_id: str) -> Record | None:
-        """As of the events, if there are any."""
+        """Return the job's last event, if there is a lifecycle stream."""
         return await super().last_event(snapshot, job_id) if snapshot.has_events else None
 
     async def last_event_since(self, snapshot: Snapshot, job_id: str, before: Record | None) -> Record | None:
-        """As of the events, if there are any."""
+        """Return the job's last event, if there is a lifecycle stream."""
         return await super().last_event_since(snapshot, job_id, before) if snapshot.has_events else before
 
     def _coverage(self, snapshot: Snapshot, reading: Reading) -> Coverage:
@@ -62,7 +62,7 @@ class ExternalDirectory(Directory):
         return dict(zip(jobs, settled, strict=True))
 
     async def _since(self, job_id: str, told: DirectoryStatus | None, now: int) -> int:
-        """Since when the job has this status: as the directory says, or from the first sight of it."""
+        """Return since when the job has this status: as the directory says, or from the first sight of it."""
         if told is None:
             return now
         if told.ended_at is not None:

@@ -91,10 +91,10 @@ class HttpDirectory:
             return response.status_code, body
 
     async def check(self) -> None:
-        """Nothing can be known before it is asked for a job."""
+        """Check nothing: an API tells nothing before it is asked for a job."""
 
     def listener(self) -> None:
-        """Nobody."""
+        """Return None: an API tells nobody about changes."""
 
     async def close(self) -> None:
         """Close all connections."""

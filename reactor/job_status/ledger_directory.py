@@ -51,7 +51,7 @@ class BatchResult:
     applied: Applied
 
     def outcomes(self) -> list[tuple[str, EventOutcome]]:
-        """Of each message its status (upper case; a malformed one has none) and what became of it."""
+        """Return the status (upper case) and the outcome of each message."""
         named = [position for position, item in enumerate(self.read) if item.job_id is not None]
         stale = {named[position] for position in self.applied.stale}
         return [_heard(item, stale=position in stale) for position, item in enumerate(self.read)]
@@ -86,7 +86,7 @@ class Directory:
 
     `source` is the lifecycle stream; `durable` the consumer whose acks count as "written down".
 
-    `note` is told at each `ensure` whether the ledger is whole: what it lacks, or None.
+    `note` receives at each `ensure` what the ledger lacks, or None.
     """
 
     decides = False
@@ -106,7 +106,7 @@ class Directory:
         self._end = CoalescedRequest(self._ask_end)
 
     async def take_snapshot(self, caught_up_to: int | None = None) -> Snapshot:
-        """Return where the lifecycle stream stands, and whether the ledger is whole.
+        """Return the state of the lifecycle stream, and whether the ledger is whole.
 
         Events after `caught_up_to` need not be read yet: under steady traffic some always are on their way.
         """
@@ -132,7 +132,7 @@ class Directory:
         return None if reading is None else (self._coverage(snapshot, reading), reading.records)
 
     async def last_event(self, snapshot: Snapshot, job_id: str) -> Record | None:
-        """The last words on a job in the lifecycle stream itself, asked of its leader; None if there are none.
+        """Return the job's last events from the lifecycle stream's leader; None if there are none.
 
         The message that came last need not be the latest: an event that comes late may stand behind a newer one that
         the ledger has not read yet. So what is not known to be in the ledger is read, too.
@@ -163,9 +163,9 @@ class Directory:
         return words
 
     async def last_event_since(self, snapshot: Snapshot, job_id: str, before: Record | None) -> Record | None:
-        """Return the last words on a job, where `before` are those that were read after the snapshot.
+        """Return the job's last events; `before` are those that were read after the snapshot.
 
-        The lifecycle stream's leader is asked if it ends, once for all who want to know at that time: where that has
+        The lifecycle stream's leader is asked for its last sequence, once for all callers at that time: if that has
         not moved since the snapshot, nobody has said anything of any job.
         """
         end = await self._end()
@@ -181,7 +181,7 @@ class Directory:
         return identity_of(raw), raw["state"]["last_seq"]
 
     async def _unread(self, snapshot: Snapshot, subject: str, end: int) -> list[StoredMessage]:
-        """Messages on a subject before `end` that were not acked at the snapshot. Mostly none, for no request."""
+        """Return messages on a subject before `end` that were not acknowledged at the snapshot."""
         unread: list[StoredMessage] = []
         seq = snapshot.lifecycle.ack_floor + 1
         while seq < end:
@@ -193,20 +193,20 @@ class Directory:
         return unread
 
     async def assess(self, job_id: str, record: Record | None, now: int, coverage: Coverage) -> JobAssessment:
-        """By what one job is judged; `now` is the server's time at the look."""
+        """Return what one job is judged by; `now` is the server's time of the inspection."""
         return (await self.assess_all({job_id: (record, now)}, coverage))[job_id]
 
     async def assess_all(
         self, jobs: Mapping[str, tuple[Record | None, int]], coverage: Coverage
     ) -> Mapping[str, JobAssessment]:
-        """By what these jobs are judged, each with its record: by that."""
+        """Return what these jobs are judged by: each one's record."""
         return {job_id: JobAssessment(record, coverage) for job_id, (record, _) in jobs.items()}
 
     async def take(self, identity: str, messages: Sequence[StoredMessage]) -> BatchResult:
         """Read messages of the lifecycle stream and write them into its ledger, all in one round trip.
 
         A malformed message still proves that its job exists, and that its last word cannot be read. Raises
-        ForeignLedger where the ledger is not that of the lifecycle stream with this identity.
+        ForeignLedger if the ledger is not that of the lifecycle stream with this identity.
         """
         read = tuple(self._read(message) for message in messages)
         entries = [(e.job_id, e.word, due_at(e.word, self.policy)) for e in read if e.job_id is not None]
@@ -215,7 +215,7 @@ class Directory:
         return BatchResult(read, await self.ledger.records.apply(identity, entries, readable=readable, grace=grace))
 
     async def ensure(self) -> Snapshot:
-        """Look around, and rebuild the ledger where it has lost history. It may stay lost: try again later."""
+        """Take a snapshot, and rebuild the ledger if it has lost history. It may stay lost: try again later."""
         if garbage := await self.ledger.records.tidy():
             log.warning("Redis held what reactor did not write; it was taken away", keys=garbage)
         snapshot = await self.take_snapshot()
@@ -248,7 +248,7 @@ class Directory:
         )
 
     async def _has_missed(self, lifecycle: Lifecycle, reading: Reading) -> bool:
-        """Whether an event never reached this ledger: dropped before it was read, or acked and Redis rolled back."""
+        """Return whether an event never reached this ledger: dropped unread, or lost when Redis rolled back."""
         if lifecycle.first_seq > reading.applied + 1:
             return True
         if reading.applied >= lifecycle.ack_floor:

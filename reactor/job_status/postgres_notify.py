@@ -76,7 +76,7 @@ class Notifications:
         return {job for job in heard if job is not None}
 
     async def close(self) -> None:
-        """Listen no more; no error where the connection is gone."""
+        """Stop listening. No error if the connection is gone."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(*_Away):

@@ -1,4 +1,4 @@
-"""What is known of a job, from whoever is asked: the lifecycle events alone, or the job system's own directory.
+"""What is known of a job: from the lifecycle events alone, or from the job system's own directory.
 
 A directory of the job system's own decides; an event only says *look*, and that a job has been alive a moment ago.
 """
@@ -27,16 +27,16 @@ class Answer:
 
     found: Mapping[str, DirectoryStatus] = field(default_factory=dict)
     unknown: Mapping[str, str] = field(default_factory=dict)
-    """Why, in words."""
+    """The reason for each."""
 
     @classmethod
     def nothing(cls, job_ids: Sequence[str], why: str) -> "Answer":
-        """It could not tell anything."""
+        """Return an answer that knows nothing."""
         return cls(unknown=dict.fromkeys(job_ids, why))
 
 
 def time_told(value: object) -> int | None:
-    """A time with its offset; None for any other, which may be hours off: then the first sight of the status counts."""
+    """Return a time that has an offset; None for any other, which may be hours off."""
     try:
         return parse_instant(value) if isinstance(value, str) else None
     except ValueError:
@@ -65,10 +65,10 @@ class JobDirectory(Protocol):
     """The job system's own word, by whatever means."""
 
     async def ask(self, job_ids: Sequence[str]) -> Answer:
-        """Of all of these, now. Never raises: what fails is unknown, with the reason."""
+        """Ask about all of these jobs now. Never raises: a job that cannot be answered is unknown, with the reason."""
 
     async def check(self) -> None:
-        """Raises DirectoryConfigError if asking cannot work. An outage is none."""
+        """Raise DirectoryConfigError if asking cannot work. An outage does not count."""
 
     def listener(self) -> Listener | None:
         """Return who tells of changes, if there is somebody."""

@@ -70,7 +70,7 @@ class SqlDirectory:
         return self._listener
 
     async def ask(self, job_ids: Sequence[str]) -> Answer:
-        """In chunks; one that fails is unknown."""
+        """Ask in chunks. The jobs of a chunk that fails are unknown."""
         answers = [await self._ask_chunk(job_ids[first : first + CHUNK]) for first in range(0, len(job_ids), CHUNK)]
         found = {job: told for answer in answers for job, told in answer.found.items()}
         unknown = {job: why for answer in answers for job, why in answer.unknown.items()}
@@ -137,7 +137,7 @@ class SqlDirectory:
             return set(result.keys()), result.all()
 
     async def _bound(self, connection: AsyncConnection) -> None:
-        """Reads only, and the server itself gives up in time."""
+        """Make the session read-only, and let the server itself give up in time."""
         match connection.dialect.name:
             case "postgresql":
                 await connection.execute(text("SET TRANSACTION READ ONLY"))
@@ -151,7 +151,7 @@ class SqlDirectory:
                 pass
 
     async def check(self) -> None:
-        """The columns, and the right to read them. Raises DirectoryConfigError; an outage is none."""
+        """Check the columns and the right to read them. Raises DirectoryConfigError; an outage does not count."""
         try:
             keys, _ = await self._rows(["0"])
         except (TimeoutError, OSError, InterfaceError, OperationalError) as error:
@@ -184,14 +184,14 @@ def _read(rows: Sequence[Row[Any]]) -> Iterator[tuple[str, DirectoryStatus | Non
 
 
 def _instant(value: object) -> int | None:
-    """A time with its offset; None for any other, which may be hours off: then the first sight of the status counts."""
+    """Return a time that has an offset; None for any other, which may be hours off."""
     if isinstance(value, datetime):
         value = value.astimezone(UTC).isoformat() if value.tzinfo else None
     return time_told(value.replace(" ", "T", 1) if isinstance(value, str) else None)
 
 
 def _is_about_the_query(error: Exception) -> bool:
-    """SQLite says of a missing table or column what others say of an outage."""
+    """Return whether the error is about the query. SQLite reports a missing table as others report an outage."""
     return "no such" in str(error) or "syntax error" in str(error)
 
 
@@ -200,6 +200,6 @@ def _refused(error: Exception) -> str:
 
 
 def _in_short(error: Exception) -> str:
-    """Without the query and its parameters, and never with the URL."""
+    """Return the error without the query and its parameters, and never with the URL."""
     origin = getattr(error, "orig", None) or error
     return str(origin).splitlines()[0][:200] if str(origin) else type(origin).__name__

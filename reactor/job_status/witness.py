@@ -74,7 +74,7 @@ class WitnessedDirectory:
         return faults
 
     async def check(self) -> None:
-        """Raises DirectoryConfigError if asking cannot work."""
+        """Raise DirectoryConfigError if asking cannot work."""
         await self.jobs.check()
 
     def listener(self) -> Listener | None:

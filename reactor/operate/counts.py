@@ -71,7 +71,7 @@ class StreamCounts:
             return self._counts
 
     async def _count(self) -> Counts:
-        """Without keeping the rows: there may be many."""
+        """Count without keeping the rows: there may be many."""
         began = time.monotonic()
         verdicts, reasons = Counter[str](dict.fromkeys(_VERDICTS.values(), 0)), Counter[str]()
         oldest_s, soonest_s = None, float("inf")

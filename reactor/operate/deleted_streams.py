@@ -56,11 +56,11 @@ class DeletedStreams:
         if deletion:
             return f"{found}."
         if not words:
-            return f"{found}, and nobody has ever said anything of job {job_id}: is the name right?"
-        return f"{found}. {said(job_id, words[-1])}; so the stream was deleted by somebody else, or never made."
+            return f"{found}, and no event of job {job_id}: is the name right?"
+        return f"{found}. {said(job_id, words[-1])}; so somebody else deleted the stream, or it never existed."
 
     async def _restorable(self, name: str, entries: Sequence[Entry]) -> Restorable | None:
-        """By the newest backup on this machine, or one that is elsewhere, or without its messages."""
+        """Return how to restore it: from the newest backup here, one elsewhere, or without its messages."""
         command = f"reactor restore {name}"
         if (backup := await self.backup_of(name)) is not None:
             manifest = backup.manifest
@@ -83,7 +83,7 @@ class DeletedStreams:
 
 
 def _recipe(entries: Sequence[Entry]) -> Recipe | None:
-    """By the newest intent."""
+    """Return the recipe of the newest intent."""
     for entry in entries:
         if made_of := entry.get("made_of"):
             told: dict[str, Any] = json.loads(made_of)

@@ -54,7 +54,7 @@ class Trail:
         return {"total": found["total"], "afterwards": found["afterwards"]}
 
     async def entries_since(self, key: str) -> tuple[str, list[Entry]]:
-        """History since an entry's key, oldest first, and the key to ask with next; an empty one stands for now."""
+        """Return the history after an entry's key, oldest first, and the next key; an empty key means now."""
         if not key:
             newest = await self.audit.newest(1)
             return (newest[0]["key"] if newest else "0"), []
@@ -103,5 +103,5 @@ def _would_drain(entry: Entry) -> WouldDrain:
 
 
 def _public(entry: Entry) -> Entry:
-    """Without the token, which is between replicas, and what it takes to make the stream again."""
+    """Return the entry without the replicas' token and without the recipe of the stream."""
     return cast("Entry", {name: value for name, value in entry.items() if name not in {"token", "made_of"}})

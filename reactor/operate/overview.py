@@ -83,15 +83,15 @@ class Overview:
         return self.deps.rights.paused
 
     async def pause(self) -> Pause | None:
-        """Return the operator's pause that stands; in report mode there is nothing to pause."""
+        """Return the operator's active pause; in report mode there is nothing to pause."""
         return await self.deps.pause_gate.active_pause() if self.deps.policy.deletes else None
 
     def now(self) -> str:
-        """By this process's clock, for whoever looks on."""
+        """Return the time by this process's clock, for people."""
         return format_instant(self.deps.clock())
 
     async def reach(self) -> None:
-        """Raises where NATS or Redis is away, or the lifecycle stream or its durable is gone."""
+        """Raise if NATS or Redis is away, or if the lifecycle stream or its durable is gone."""
         await self.deps.directory.take_snapshot()
 
     async def streams(self) -> Streams:
@@ -162,12 +162,12 @@ class Overview:
         return self._points[-1] if self._points else None
 
     async def timeline(self) -> Timeline:
-        """Counts over time, a day at most: what this process remembers, and how it is now."""
+        """Return counts over time, a day at most: what this process remembers, and how it is now."""
         now: Point = {**await self._point(), "live": True}
         return {"step_s": STEP_S, "points": [*self._points, now]}
 
     async def _point(self) -> Point:
-        """How it is now, with what was drained since the point before; all of the last day where there is none."""
+        """Return how it is now, with what was drained since the last point, or in the last day if there is none."""
         last = self.last_point
         since = last["at"] if last else format_instant(self.deps.clock() - int(STEPS * STEP_S) * SECOND)
         drained = Counter(entry["reason"] for entry in await self.trail.drains() if entry["at"] > since)
@@ -183,7 +183,7 @@ class Overview:
         return STEP_S
 
     async def _points_of_the_past(self) -> list[Point]:
-        """Of the last day, as the audit tells it: drains, and nothing of verdicts."""
+        """Return the points of the last day from the audit: what was drained, without verdicts."""
         first = format_instant(self.deps.clock() - int(STEPS * STEP_S) * SECOND)
         minutes = dict[str, Counter[str]]()
         for entry in await self.trail.drains():
@@ -228,13 +228,13 @@ class Overview:
         }
 
     async def _named(self, inspection: Inspection, snapshot: Snapshot) -> Topology:
-        """With the names of those who source it, if that is what matters."""
+        """Return the topology with the names of streams that source this one, if that is what matters."""
         if inspection.verdict.reason is not Reason.NOT_FENCEABLE:
             return snapshot.topology
         return topology_of((await self.deps.reads.list_streams()).configs())
 
     async def _topology(self, snapshot: Snapshot, name: str) -> Topology:
-        """As the last full pass has shown it, or by a listing where there was none of late."""
+        """Return the topology of the last full pass, or of a listing if no pass ran lately."""
         known = await self.deps.ledger.topology_cache.among(snapshot.lifecycle.identity, [name], 0)
         return (
             Topology(known[0], advisory_streams=known[1])

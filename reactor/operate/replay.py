@@ -1,4 +1,4 @@
-"""A backup brought back message by message, where the server takes its archive under no other name.
+"""A backup restored message by message, for servers that take its archive under its own name only.
 
 Up to nats-server 2.12 an archive belongs to its stream's name. So another server, for the time being, takes it under
 that name, and what it then holds is published into a new stream: on a subject of its own, which the stream itself turns
@@ -47,7 +47,7 @@ async def replay(
     if config.get("sources"):
         raise NotReplayed("it has sources, whose messages it would take in once more")
     if config.get("allow_msg_counter"):
-        raise NotReplayed("it counts: its messages are sums, and publishing them anew would add them up")
+        raise NotReplayed("it is a counter: its messages are sums, and publishing them again would add them up")
     own = {key: value for key, value in description["config"].items() if key not in _ELSEWHERE} | _PLAIN
     await restore(scratch, own, description["state"], archive)
     consumers = await scratch.consumers(own["name"])
@@ -78,12 +78,12 @@ async def _begin(js: JetStream, config: Raw) -> None:
 
 
 def own_subject(name: str) -> str:
-    """Return the subject of a restored stream where others have its own."""
+    """Return the subject of a restored stream whose own subject belongs to another stream now."""
     return f"reactor.restored.{name}"
 
 
 async def make_consumers(js: JetStream, stream: str, consumers: Iterable[Raw]) -> None:
-    """The durable ones: others went with their clients."""
+    """Create the durable consumers: the others went with their clients."""
     for item in consumers:
         if item["config"].get("durable_name"):
             await js.create_consumer(stream, item["config"])

@@ -60,7 +60,7 @@ class Restorer:
     scratch: Scratch | None = None
 
     async def from_backup(self, backup: Backup, name: str, why: str = "") -> Restored:
-        """With messages, consumers and what they have acknowledged."""
+        """Restore messages, consumers and what they have acknowledged."""
         manifest, description = backup.manifest, backup.description()
         config, lacking = await self._free(description["config"], name)
         await backup.check()
@@ -114,7 +114,7 @@ class Restorer:
             if (lacking := lacks(there["config"])) is None:
                 messages = f"{there['state']['messages']} messages"
                 raise NotRestored(
-                    f"stream {name} exists, with {messages}, and was not touched: --as NAME restores beside it"
+                    f"stream {name} exists, with {messages}, and was not touched: --as NAME restores under another name"
                 )
         renamed, taken = name != config["name"], dict[str, list[str]]()
         for subject in config.get("subjects") or []:
@@ -122,7 +122,9 @@ class Restorer:
                 taken[subject] = sorted(others)
         if taken and not renamed:
             subject, owners = next(iter(taken.items()))
-            raise NotRestored(f"{subject} belongs to stream {', '.join(owners)} now: --as NAME restores beside it")
+            raise NotRestored(
+                f"{subject} belongs to stream {', '.join(owners)} now: --as NAME restores under another name"
+            )
         own = {"subjects": [own_subject(name)]} if taken else {}
         return restored_config(config) | {"name": name} | own, lacking
 

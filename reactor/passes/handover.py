@@ -1,6 +1,6 @@
 """A worker's full pass hands its terminal zombies to all replicas, through the due queue, and waits for what they do.
 
-So none of them is idle while there is work. What comes of the streams is read where everybody leaves it: in the audit,
+So none of them is idle while there is work. What became of the streams is read from the audit,
 and for what was never begun in the standings.
 """
 
@@ -56,7 +56,7 @@ class Handover:
         return [settled[item.stream.name] for item in zombies]
 
     async def _news(self, left: Mapping[str, Settlement]) -> dict[str, Settlement]:
-        """What came of some of these. A deletion is heard of before it is accounted for: so absence counts twice."""
+        """Return what became of some of these. Absence must be seen twice: the outcome comes after the deletion."""
         asked = list(left)[:ASKED]
         standing = await self.deps.ledger.stream_states.of(asked)
         self._key, ended = await self.deps.recorder.ended_since(self._key)

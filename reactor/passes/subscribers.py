@@ -55,7 +55,7 @@ class DeadLetters:
     max_payload: int
 
     async def keep(self, msg: Msg, malformed: Malformed) -> None:
-        """Publish the message with its subject, sequence and the reason; in parts where it would not fit.
+        """Publish the message with its subject, sequence and the reason; in parts if it does not fit.
 
         The message id makes a second delivery of the same message no second letter.
         """
@@ -69,7 +69,7 @@ class DeadLetters:
             await self.publish(DEAD_LETTER_SUBJECT, part, headers | numbered)
 
     def _headers(self, msg: Msg, malformed: Malformed) -> dict[str, str]:
-        """Cut where they would leave no room for what they are about. Odd bytes are escaped."""
+        """Return the headers, cut if they would leave no room for the message. Odd bytes are escaped."""
         subject = _readable(msg.subject)
         reason = malformed.reason.encode("ascii", "backslashreplace").decode().replace("\n", " ")
         headers = {"Reactor-Subject": subject, "Reactor-Sequence": str(malformed.word.seq), "Reactor-Reason": reason}
@@ -99,7 +99,7 @@ class LifecycleSubscriber:
         self._known = KNOWN_LIVE | self.deps.policy.terminal_statuses
         self._remarked: set[str] = set()
         self._identity: str | None = None
-        """The lifecycle stream's, as far as it is known; it may be made anew under us."""
+        """The lifecycle stream's, if it is known; the stream may be replaced at any time."""
 
     async def handle(self, messages: Sequence[Msg]) -> None:
         """Settle every message of a batch: acked, kept as a dead letter, or given back."""
@@ -141,7 +141,7 @@ class LifecycleSubscriber:
             raise
 
     def _remark(self, event: Event) -> None:
-        """What is odd about an event that counts all the same: said once a word, and once a source."""
+        """Log what is odd about an event that counts all the same: once for each status and each source."""
         word = fold(event.word.status)
         if word not in self._known and self._is_new(f"status {word}"):
             log.warning("unknown status, taken for a live one", status=event.word.status)
@@ -205,7 +205,7 @@ class AdvisorySubscriber:
                 traced.set(outcome=TAKEN)
 
     async def _hint(self, msg: Msg) -> None:
-        """`$JS.EVENT.ADVISORY.<STREAM|CONSUMER>.<action>.<stream>[.<consumer>]`."""
+        """Take `$JS.EVENT.ADVISORY.<STREAM|CONSUMER>.<action>.<stream>[.<consumer>]`."""
         _, action, stream, *_ = msg.subject.removeprefix(f"{ADVISORY}.").split(".")
         job_id = self.deps.policy.job_id(stream)
         if job_id is None:
@@ -239,7 +239,7 @@ class AdvisorySubscriber:
                 await self.deps.ledger.topology_cache.add(sorted(topology.sourced), topology.advisory_streams)
 
     async def _forget(self, stream: str, job_id: str) -> None:
-        """There is nothing to look at any more; but a deletion of ours is still to be accounted for by a look."""
+        """Forget a deleted stream's job, unless a deletion of ours is still to be accounted for."""
         if await self.deps.recorder.audit.is_open(stream):
             return
         record = (await self.deps.ledger.records.read("", [job_id])).records.get(job_id)
@@ -249,7 +249,7 @@ class AdvisorySubscriber:
 
 
 def _told_at(advisory: Msg) -> int | None:
-    """By the server's own clock."""
+    """Return when the advisory was made, by the server's own clock."""
     with suppress(ValueError):
         told = read_json(advisory.data)
         return instant(told.get("timestamp")) if isinstance(told, dict) else None
@@ -257,7 +257,7 @@ def _told_at(advisory: Msg) -> int | None:
 
 
 def _readable(subject: str) -> str:
-    """With the bytes that were no UTF-8 on the wire escaped."""
+    """Return the subject with bytes escaped that were not UTF-8."""
     return subject.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

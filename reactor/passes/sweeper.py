@@ -1,4 +1,4 @@
-"""The sweeper: takes jobs that are due and settles their streams. Fast where the reconciler is certain.
+"""The sweeper: takes jobs that are due and settles their streams. It is fast; the reconciler is certain.
 
 It judges one job at a time, so it never acts on absence: a job that nobody has heard of is left to the full pass.
 """
@@ -34,7 +34,7 @@ class Sweeper:
         """When this process began to sweep (ms, Redis's clock)."""
 
     async def tick(self) -> float | None:
-        """Settle one batch of due jobs, or of hints where none is due; seconds until the next one is, None for never.
+        """Settle a batch of due jobs, or of hints if none is due. Return seconds until the next one; None for never.
 
         Raises JetStreamError and LedgerError: the claim then runs out, and its jobs fall due again.
         """
@@ -50,7 +50,7 @@ class Sweeper:
         return await self.deps.ledger.due.next_due()
 
     async def _take_hints(self) -> None:
-        """Of streams that were made: whose job lives needs no look, whose is over is due, and absence wants a pass."""
+        """Handle created streams: a live job needs nothing, an ended one is due, an unknown one wants a full pass."""
         claim = await self.deps.ledger.due.claim_hints(HINTS, self.deps.lease_s)
         if not claim.jobs:
             return
@@ -79,7 +79,7 @@ class Sweeper:
         await self.deps.stream_states.found(item for some in settled for item in some)
 
     async def _topology(self, snapshot: Snapshot, names: Sequence[str]) -> Topology:
-        """As a listing of our time has shown it, and advisories since: before, nobody may have heard them."""
+        """Return the topology of a listing, with the advisories since; but only of one from this process's time."""
         topology_cache, identity = self.deps.ledger.topology_cache, snapshot.lifecycle.identity
         if known := await topology_cache.among(identity, names, self._here_since or 0):
             return Topology(known[0], advisory_streams=known[1])
@@ -89,9 +89,9 @@ class Sweeper:
         return topology
 
     async def _names_by_job(self, jobs: Sequence[str]) -> Mapping[str, Collection[str]]:
-        """The names that the jobs' streams can have, and streams whose deletion was begun and never accounted for.
+        """Return the names that the jobs' streams can have, and those of deletions that were never accounted for.
 
-        Where the pattern leaves several names open, those that there are.
+        If the pattern allows several names, these are the ones that exist.
         """
         names = {job_id: set(some) for job_id in jobs if (some := self.deps.policy.names_of(job_id)) is not None}
         others = set(await self.deps.recorder.begun())

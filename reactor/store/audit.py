@@ -87,7 +87,7 @@ class Intent:
     event: dict[str, Any] | None = None
     """The word that condemned its job: status, times, sequence in the lifecycle stream, source."""
     told: dict[str, Any] | None = None
-    """What the job system's own directory said, where that decides."""
+    """What the job system's own directory said, if it decides."""
     guards: list[dict[str, Any]] | None = None
     """Each with its length and when it passed."""
 
@@ -95,7 +95,7 @@ class Intent:
     """What an outcome event tells."""
 
     def fields(self) -> dict[str, Any]:
-        """As the trail keeps them."""
+        """Return the fields of the audit's entry."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
@@ -114,7 +114,7 @@ class Failure:
     at: str
 
     def fields(self) -> dict[str, Any]:
-        """As the trail keeps them."""
+        """Return the fields of the audit's entry."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
@@ -131,7 +131,7 @@ class Order:
     reason: str = "operator"
 
     def fields(self) -> dict[str, Any]:
-        """As the trail keeps them."""
+        """Return the fields of the audit's entry."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
@@ -171,7 +171,7 @@ class Audit:
     ) -> bool:
         """Write down what came of a stream's open intent.
 
-        False if that was done already, or if the intent is another's; None for a token stands for anybody's.
+        False if that was done already, or if the intent is another's; a token of None matches any intent.
         """
         args: list[str | int] = [stream, token or "", AUDIT_ENTRIES, outcome, detail, proof, backup]
         return bool(await self._outcome(keys=[self._trail, self._intents], args=args))
@@ -219,12 +219,12 @@ class Audit:
         return {stream: intent for stream, intent in read.items() if intent is not None}
 
     async def newest(self, limit: int) -> list[Entry]:
-        """The last entries, newest first: phase, the intent's fields, and of an outcome `outcome` and `detail`."""
+        """Return the last entries, newest first: phase, the intent's fields, and an outcome's own."""
         entries = cast("list[_Raw]", await self.redis.xrevrange(self._trail, count=limit))
         return list(_readable(entries))
 
     async def since(self, key: str, limit: int) -> tuple[list[Entry], str]:
-        """Entries after that key (`0` for all), oldest first, each with its own `key`; and the key to go on from."""
+        """Return entries after that key (`0` for all), oldest first, each with its `key`; and the key to go on from."""
         entries = cast("list[_Raw]", await self.redis.xrange(self._trail, min=f"({key}", count=limit))
         return list(_readable(entries)), entries[-1][0] if entries else key
 
@@ -234,7 +234,7 @@ class Audit:
 
 
 def _readable(entries: Iterable[_Raw]) -> Iterator[Entry]:
-    """Without what was not written here."""
+    """Yield the entries that were written by reactor."""
     for key, fields in entries:
         with suppress(KeyError, ValueError, TypeError):
             entry = {"key": key, **fields, **json.loads(fields["evidence"])}

@@ -92,27 +92,27 @@ class DueQueue:
         return Claim(score, tuple(jobs))
 
     async def drop_hints(self, claim: Claim) -> None:
-        """Claimed hints are seen to, but for those that have come anew."""
+        """Drop claimed hints, except those that have come again since."""
         await self._drop(keys=[self._hints], args=[claim.score, *claim.jobs])
 
     async def next_due(self) -> float | None:
-        """Return seconds until the next job or hint falls due (negative: overdue); None where none will."""
+        """Return seconds until the next job or hint falls due (negative: overdue); None if none will."""
         delay = await self._next_due(keys=[self._due, self._hints], args=[])
         return None if delay is None else delay / 1000
 
     async def settle(self, claim: Claim, job_id: str, delay_s: float | None) -> None:
-        """Give a claimed job back: due again after `delay_s`, or never. No effect where somebody has moved it."""
+        """Give a claimed job back: due again after `delay_s`, or never. No effect if somebody has moved it."""
         delay = "" if delay_s is None else int(delay_s * 1000) + 1
         await self._settle(keys=[self._due], args=[job_id, claim.score, delay])
 
     async def schedule(self, delays_s: Mapping[str, float]) -> None:
-        """Look at the streams of each job after its delay, or earlier where it is due earlier already."""
+        """Make each job due after its delay; a job that is due earlier stays so."""
         args: list[str | int] = [part for job, delay in delays_s.items() for part in (job, int(delay * 1000) + 1)]
         if args:
             await self._schedule(keys=[self._due], args=[self._wake, *args])
 
     async def hint(self, job_id: str, delay_s: float) -> None:
-        """A stream of the job was made: ask after the delay whether it is anybody's."""
+        """Add a hint: a stream of the job was created, so ask after the delay whether its job is known."""
         await self._schedule(keys=[self._hints], args=[self._wake, job_id, int(delay_s * 1000) + 1])
 
     async def forget(self, job_id: str) -> None:
@@ -127,7 +127,7 @@ class DueQueue:
 
 @dataclass(eq=False, repr=False)
 class WakeUps:
-    """Hears on the channel `wake` that something falls due earlier than what was first before, whoever has said so.
+    """Listens on the channel `wake`: something, scheduled by any process, falls due earlier than the queue's head.
 
     Nothing is heard before `wait`.
     """
@@ -155,7 +155,7 @@ class WakeUps:
             raise
 
     async def close(self) -> None:
-        """Listen no more; no error where the connection is gone."""
+        """Stop listening. No error if the connection is gone."""
         listening, self._listening = self._listening, None
         if listening is not None:
             with suppress(LedgerError, OSError):

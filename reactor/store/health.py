@@ -50,7 +50,7 @@ class RedisHealth:
         return int(seconds) * 1_000_000_000 + int(micros) * 1_000
 
     async def save_rules(self) -> str | None:
-        """When it writes snapshots (`3600 1 300 100`, empty for never); None if it does not let us ask."""
+        """Return when it writes snapshots (`3600 1 300 100`, empty for never); None if we may not ask."""
         try:
             return cast("str", (await self.redis.config_get("save")).get("save"))
         except RedisError as refused:

@@ -1,6 +1,6 @@
 """Leases: the right to work on something alone, for so long; and the turns of periodic passes.
 
-Keys: `lease:<what>`, the token of whoever works on it; `pass`, `passed`, `last_pass`.
+Keys: `lease:<what>`, the token of its holder; `pass`, `passed`, `last_pass`.
 
 `pass` is the highest number of a periodic pass (its lease's token); `passed` says that one was done, and expires when
 the next one is due; `wanted` that one was asked for since the last one began; `last_pass` is the report of the last
@@ -122,7 +122,7 @@ class Passes:
         return key_of(self.namespace, *parts)
 
     async def begin(self, seconds: float) -> tuple[Lease | None, float]:
-        """The lease of a periodic pass, its token a number that only ever grows; or None, and when to ask again (s).
+        """Return the lease of a periodic pass, with a token that only ever grows; or None, and when to ask again (s).
 
         One pass at a time, and one an interval, among all replicas.
         """
@@ -131,7 +131,7 @@ class Passes:
         return (Lease(RECONCILE, seconds, number) if number else None), left / 1000
 
     async def end(self, lease: Lease, rest_s: float | None) -> None:
-        """Give the lease of a pass back; the next one is due after `rest_s`, or at once where it is None.
+        """Release the lease of a pass; the next one is due after `rest_s`, or at once if it is None.
 
         At once, too, if one was wanted while this one was under way: it may have listed before.
         """
@@ -175,6 +175,6 @@ class Turns:
         self._take = Script(scripts, _TAKE_TURN)
 
     async def take(self, max_rate: float) -> float:
-        """0 if it is our turn now; else nothing is taken, and it is seconds until it is worth asking again."""
+        """Return 0 if it is our turn now; otherwise the seconds until it is worth asking again."""
         wait_us = await self._take(keys=[self._key], args=[round(1_000_000 / max_rate)])
         return cast("int", wait_us) / 1_000_000

@@ -5,7 +5,7 @@ Keys, each under the namespace:
     job:<job_id>        string  the record: its latest word, and the last one if that is another
     ledger              hash    whose ledger it is and what it covers (see `records`)
     due                 zset    jobs by when to look at their streams (ms, Redis's own clock)
-    lease:<what>        string  the token of whoever works on something; expires
+    lease:<what>        string  the token of its holder; expires
     pass                string  the highest number of a periodic pass (its lease's token)
     last_pass           string  the report of the last full pass, without its streams (JSON)
     passed              string  a periodic pass was done; expires when the next one is due
@@ -15,7 +15,7 @@ Keys, each under the namespace:
     deliveries:<job_id> hash    advisories counted on the job; expires
     hints               zset    jobs whose streams were made, by when it may be asked whether they are anybody's
     sourced, captors    zset    how streams hang together (see `surroundings`)
-    turn                string  when the next drain may begin, where their rate is limited; expires
+    turn                string  when the next drain may begin, if their rate is limited; expires
     found, found_at, found_state  how streams stand, for onlookers (see `standings`)
     lacking             string  streams of reactor's own that a worker had no room for (JSON); expires
     control             string  there is, or was, a stream for operators' words
@@ -54,7 +54,7 @@ class Ledger:
 
     @classmethod
     def of(cls, redis: Redis, scripts: Scripts, namespace: str, ttl_s: float) -> "Ledger":
-        """`ttl_s`: how long what is known of a job is kept after its stream is gone."""
+        """Create the ledger; `ttl_s` is how long a job is remembered after its stream is gone."""
         return cls(
             Records(redis, scripts, namespace, ttl_s),
             DueQueue(redis, scripts, namespace),

@@ -1,8 +1,8 @@
-"""Records: the last words on each job, and whose ledger they make up. Keys (see `ledger`): `job:…`, `ledger`.
+"""Records: the last events of each job, and whose ledger they make up. Keys (see `ledger`): `job:…`, `ledger`.
 
 A live record never expires: its loss would look like a job that does not exist. A word is three numbers of 16
 hexadecimal digits (occurred_at, sequence, published_at; ns), three digits with the length of the status in bytes, and
-the status: so age is a comparison of strings, exact where a double would round nanoseconds.
+the status: so age is a comparison of strings, exact, whereas a double would round nanoseconds.
 
 Whatever stands under these keys and was not written here (another type, no number, no record) is taken away where it
 is met, and the ledger then counts as lost: it is said, and rebuilt.
@@ -242,7 +242,7 @@ class Records:
         return Applied(newer, due_count, tuple(stale))
 
     async def read(self, identity: str, job_ids: Sequence[str] = ()) -> Reading:
-        """What is known of these jobs, and whether the ledger of that lifecycle stream is whole, in one moment."""
+        """Read these jobs, and whether the ledger of that lifecycle stream is whole, in one moment."""
         answer = await self._read(keys=[self._key("ledger")], args=[self._key("job", ""), *job_ids])
         return self._reading(answer, identity, job_ids)
 
@@ -275,7 +275,7 @@ class Records:
         )
 
     async def all(self) -> dict[str, Record]:
-        """Return every record, by job. Takes a while where there are many, and may miss what is written meanwhile."""
+        """Return every record, by job. Takes a while if there are many, and may miss what is written meanwhile."""
         prefix, found = self._key("job", ""), dict[str, Record]()
         keys = [key async for key in self.redis.scan_iter(match=self._all_records, count=1000)]
         for first in range(0, len(keys), 1000):
@@ -299,7 +299,7 @@ class Records:
         return cast("str | None", await cast("Any", self.redis.hget(self._key("ledger"), "stream")))
 
     async def retire(self, job_id: str, record: Record | None, lease: Lease | None = None) -> None:
-        """A job's stream is gone: forget failed drains, let its record expire unless it was heard of since.
+        """Forget a job whose stream is gone: its failed drains, and its record unless it was heard of since.
 
         The lease, if one is held, is given back in the same round trip.
         """

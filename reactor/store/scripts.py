@@ -30,7 +30,7 @@ local function wake(channel, key, before)
   if head_of(key) < before then redis.call('PUBLISH', channel, '') end
 end
 """
-"""To let whoever rests until a queue's head know that there is an earlier one."""
+"""Wakes those who wait for a queue's head: there is an earlier one."""
 
 Argument = str | int | bytes
 
@@ -65,7 +65,7 @@ class Scripts:
 
     async def _send(self) -> None:
         while self._waiting:
-            await asyncio.sleep(0)  # whoever else is about to call comes along
+            await asyncio.sleep(0)  # other callers join this batch
             calls, self._waiting = self._waiting, []
             try:
                 answers = await self._pipelined(calls)
@@ -73,7 +73,7 @@ class Scripts:
                     await self._answer(call, answer)
             except BaseException as error:
                 for call in calls:
-                    _fail(call, error)  # whatever it is: nobody may wait for ever
+                    _fail(call, error)  # whatever it is: no caller may wait without end
                 if not isinstance(error, Exception):
                     raise
 
@@ -116,7 +116,7 @@ class Script:
         self.sha = sha1(self.lua.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, keys: Sequence[str], args: Sequence[Argument]) -> Any:  # noqa: ANN401  # as above
-        """Raises RedisError."""
+        """Run the script. Raises RedisError."""
         return await self.scripts.call(self, keys, args)
 
 

@@ -1,4 +1,4 @@
-"""StreamStateStore: what passes, sweeps and advisories have last found of each job stream, for whoever looks on.
+"""The last state of each job stream, as passes, sweeps and advisories found it, for status and page.
 
 Nothing is decided by them: a deletion begins with a look of its own. Keys: `found`, a hash of settlements (JSON, with
 when they were found: ms, Redis's clock) by stream; `found_at`, a sorted set of streams by that time, also of those that
@@ -73,7 +73,7 @@ class StreamStateStore:
         self._state = Script(scripts, _STATE)
 
     async def put(self, found: Mapping[str, Settlement | None], began: int | None = None) -> None:
-        """How these streams were found, now or when a listing `began` (ms, Redis's clock); None: gone.
+        """Store how these streams were found, now or when a listing `began` (ms, Redis's clock); None means gone.
 
         What somebody else has found later stays.
         """
@@ -85,17 +85,17 @@ class StreamStateStore:
             await self._put(keys=self._keys, args=args)
 
     async def forget_older(self, began: int) -> None:
-        """A full pass that `began` then has put all it has found."""
+        """Forget what a full pass that `began` then has not found."""
         await self._forget_older(keys=self._keys, args=[uuid4().hex, began])
 
     async def state(self) -> tuple[str, int | None]:
-        """A word that changes with each change; how long ago the last full pass was (ms), None if there was none."""
+        """Return a token that changes with each change; and how long ago the last full pass was (ms), None if never."""
         word, now = cast("tuple[str, int]", await self._state(keys=self._keys[2:], args=[]))
         since = word.partition(" ")[2]
         return word, now - int(since) if since.isdecimal() else None
 
     async def of(self, names: Iterable[str]) -> dict[str, Settlement]:
-        """Those of these streams that there are, as if looked at now; what cannot be read is left out."""
+        """Return those of these streams that exist, as of now; unreadable ones are left out."""
         if not (wanted := list(names)):
             return {}
         _, now = cast("tuple[str, int]", await self._state(keys=self._keys[2:], args=[]))
@@ -115,7 +115,7 @@ class StreamStateStore:
 
 
 def _read(values: Iterable[tuple[str, str]], now: int) -> Iterable[tuple[str, Settlement]]:
-    """With the time that has gone by since added to the server's own."""
+    """Read a state, with the time that has passed since added to the server's own."""
     for name, value in values:
         at, _, text = value.partition(" ")
         with suppress(ValidationError, ValueError):

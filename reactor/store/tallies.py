@@ -61,7 +61,7 @@ class Tallies:
             await cast("Any", self.redis.hdel(self._key("attempts"), *fixed))
 
     async def first_sighting(self, stream: str, figures: str, now: int) -> int:
-        """When these very figures of a stream were seen first: `now`, or an instant that was kept."""
+        """Return when these very figures were seen first: `now`, or an instant that was kept."""
         args: list[str | int] = [figures, f"{now:020d}", self._ttl_ms]
         return int(await self._sight(keys=[self._key("sighting", stream)], args=args))
 

@@ -41,7 +41,7 @@ _NOW = f"{NOW} return now"
 
 
 LACKING_MS = 3_600_000
-"""How long a worker's word on what it has no room for is believed."""
+"""How long a worker's note about streams without room is believed."""
 
 
 class TopologyCache:
@@ -81,19 +81,19 @@ class TopologyCache:
         return [str(item) for item in noted] if isinstance(noted, list) else []
 
     async def now(self) -> int:
-        """Redis's clock (ms)."""
+        """Return Redis's clock (ms)."""
         return cast("int", await self._now(keys=self._keys[2:], args=[]))
 
     async def remember(
         self, identity: str, began: int, sourced: Iterable[str], advisory_streams: Iterable[str]
     ) -> None:
-        """What a full listing has shown that was `began` then (`now`), of the account with that lifecycle stream."""
+        """Store what a full listing that `began` then has shown, in the account with that lifecycle stream."""
         origins = list(sourced)
         args: list[str | int] = [identity, began, len(origins), *origins, *advisory_streams]
         await self._remember(keys=self._keys, args=args)
 
     async def add(self, sourced: Sequence[str] = (), advisory_streams: Sequence[str] = ()) -> None:
-        """What was made since."""
+        """Add what was created since the listing."""
         for key, names in zip(self._keys, (sourced, advisory_streams), strict=False):
             if names:
                 await self._add(keys=[key], args=list(names))

@@ -1,1 +1,1 @@
-"""Logs, traces, metrics and alerts: what is told to people. Nothing here decides or changes anything."""
+"""Logs, traces, metrics and alerts, for people. Nothing here decides or changes anything."""

@@ -14,14 +14,14 @@ from enum import StrEnum
 from reactor.core.model import format_instant
 
 MANY = 100
-"""Changes kept until they are told: a server that takes nothing must not fill the memory."""
+"""Changes kept until they are published: a server that takes nothing must not fill the memory."""
 
 
 class Kind(StrEnum):
     """What needs a person; the last token of the subject."""
 
     BREAKER_TRIPPED = "breaker_tripped"
-    """The breaker held back the last full pass, whoever ran it."""
+    """The breaker held back the last full pass, of any replica."""
     DELETES_PAUSED = "deletes_paused"
     """A right is missing, so this worker deletes nothing."""
     PAUSED = "paused"
@@ -32,7 +32,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One change, as it is told. The message of a resolved one is the one it began with."""
+    """One change, as it is published. A resolved alert keeps the message it began with."""
 
     kind: Kind
     message: str
@@ -60,7 +60,7 @@ class Alerts:
         """There is something to tell."""
 
     def note(self, kind: Kind, message: str | None) -> None:
-        """How it is now: why it is so, or None if it is not. Only a change counts, not another wording."""
+        """Note why an alert holds, or None if it does not. Only a change counts, not another wording."""
         if (message is not None) == (kind in self._open):
             return
         if message is None:
@@ -70,7 +70,7 @@ class Alerts:
             self._change(kind, message, resolved=False)
 
     def note_coverage(self, gap: str | None) -> None:
-        """What the ledger lacks, or None. Only what was there can be lost: a new worker may find it not built yet."""
+        """Note what the ledger lacks, or None. Only a ledger that was whole can be lost; a new one is not."""
         self._covered = self._covered or gap is None
         if self._covered:
             self.note(Kind.COVERAGE_LOST, gap)

@@ -57,7 +57,7 @@ def configure(level: str, fmt: str | None, stream: TextIO | None = None) -> None
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """For whom a record that a processor has dropped is no error."""
+    """Accepts that a processor drops a record."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, or not."""
@@ -67,7 +67,7 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 @dataclass(eq=False, repr=False)
 class Repeats:
-    """A processor. Of lines that are alike the first is told at once, then one a minute at most with how many more.
+    """A processor. Of equal lines the first is logged at once, then one a minute at most, with how many more.
 
     Only an outage repeats itself: what is told at info, a drain above all, is told each time.
 
@@ -81,7 +81,7 @@ class Repeats:
         self._recent: OrderedDict[int, tuple[float, int]] = OrderedDict()
 
     def __call__(self, _logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-        """Return the event, with `repeated` where others went before it unsaid. Raises DropEvent."""
+        """Return the event, with `repeated` if equal ones were dropped before it. Raises DropEvent."""
         if event["level"] == "info":
             return event
         varying = _VARYING | _INTERNAL
@@ -134,7 +134,7 @@ def _masked(value: Any, depth: int = 0) -> Any:  # noqa: ANN401  # a log call ta
 
 
 def _text(value: object) -> str:
-    """Of anything: a value that cannot be shown must not break the call that logs it."""
+    """Return any value as text: a value that cannot be shown must not break the call that logs it."""
     try:
         return str(value) if isinstance(value, str | BaseException) else repr(value)
     except Exception:  # noqa: BLE001  # its __repr__ is somebody else's code
@@ -147,7 +147,7 @@ def _escape(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
 
 
 def _line(key: str, value: object) -> object:
-    """Only a traceback has lines; an event's or a value's would forge a line of the log."""
+    """Escape line breaks: in an event or a value they would forge a line of the log. A traceback keeps them."""
     if key in _MULTILINE:
         return _visible(str(value), keep="\n")
     return _visible(value) if isinstance(value, str) else value

@@ -56,13 +56,11 @@ class Metrics(Sink):
         self._gauge(interval_s)
 
     def _count(self) -> None:
-        """Counters, at nought for every label value that is known: the first step of one must not go unseen."""
+        """Create the counters at zero for every known label value: the first increment must not go unseen."""
         self._drained = self._one_counter("streams_drained", "Zombie streams deleted.", "reason")
         self._unfixable = self._one_counter("streams_unfixable", "Attempts that came to nothing.", "reason")
         self._would_drain = self._one_counter("streams_would_drain", "Zombies told of in report mode.", "reason")
-        self._aborted = self._one_counter(
-            "drain_aborted", "Deletions begun that left the stream where it was.", "reason"
-        )
+        self._aborted = self._one_counter("drain_aborted", "Deletions that were begun and kept the stream.", "reason")
         self._events = self._one_counter("events", "Lifecycle messages taken in.", "status", "outcome")
         self._dead_letters = self._one_counter("dead_letters", "Lifecycle messages kept as dead letters.")
         self._reclaimed = self._one_counter("bytes_reclaimed", "Bytes that drained streams held.")
@@ -82,16 +80,17 @@ class Metrics(Sink):
 
     def _gauge(self, interval_s: float) -> None:
         self._streams = self._one_gauge("streams", "Job streams by verdict.", "verdict")
-        self._disputed = self._one_gauge("streams_disputed", "Job streams whose job's last words disagree.")
+        self._disputed = self._one_gauge("streams_disputed", "Job streams whose job's last events disagree.")
         self._oldest = self._one_gauge("oldest_zombie_seconds", "How long the oldest zombie has been one; 0 for none.")
         self._lag = self._one_gauge("ledger_lag_messages", "Lifecycle messages that the ledger has not got yet.")
         self._covered = self._one_gauge(
-            "coverage_complete", "1 where the ledger vouches for absence; 0 where it does not, or cannot be asked."
+            "coverage_complete",
+            "1 if the ledger is complete, so that absence counts; 0 if it is not, or cannot be read.",
         )
         self._judged = self._one_gauge("streams_judged_timestamp_seconds", "When the streams were last judged.")
         self._paused = self._one_gauge("deletes_paused", "1 while this worker deletes nothing for want of a right.")
         self._pause = self._one_gauge("paused", "1 while an operator has paused all deleting.")
-        self._breaker = self._one_gauge("breaker_tripped", "1 where the breaker has held back the last full pass.")
+        self._breaker = self._one_gauge("breaker_tripped", "1 if the breaker has held back the last full pass.")
         self._took = self._one_gauge("reconcile_duration_seconds", "How long the last full pass took.")
         self._succeeded = self._one_gauge(
             "reconcile_last_success_timestamp_seconds", "When a full pass last came to its end; 0 for never."
@@ -114,7 +113,7 @@ class Metrics(Sink):
         self._dead_letters.inc()
 
     def ended(self, settlement: Settlement) -> None:
-        """Drained, with how late and how much; or aborted. Already gone is neither."""
+        """Count a drained stream, with how late and how large; or an aborted drain. Already gone is neither."""
         match settlement.outcome:
             case Outcome.DRAINED:
                 self._drained.labels(settlement.reason.value).inc()
@@ -135,11 +134,11 @@ class Metrics(Sink):
         self._unfixable.labels(settlement.reason.value).inc()
 
     def watch(self, paused: Callable[[], str | None]) -> None:
-        """From now on each scrape says whether deletes are paused."""
+        """Let each scrape say whether deletes are paused."""
         self._paused.set_function(lambda: paused() is not None)
 
     def measured(self, measures: Measures) -> None:
-        """What streams, ledger and passes look like now. If a listing failed its streams stay as last seen."""
+        """Set the gauges of streams, ledger and passes. After a failed listing its streams stay as last seen."""
         if measures["error"] is None and measures["verdicts"]:
             for verdict, count in measures["verdicts"].items():
                 self._streams.labels(verdict).set(count)
@@ -159,7 +158,7 @@ class Metrics(Sink):
             self._succeeded.set(_seconds(report["started_at"]) + report["duration_s"])
 
     def unmeasured(self) -> None:
-        """The servers could not be asked: nobody vouches for anything."""
+        """Mark that the servers could not be asked: nothing is known now."""
         self._covered.set(0)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
@@ -168,7 +167,7 @@ class Metrics(Sink):
         return encode(self._registry), content_type
 
     def middleware(self) -> PrometheusMiddleware[Any, Any]:
-        """FastStream's own metrics, with subjects that are bounded."""
+        """Return FastStream's own metrics, with bounded subjects."""
         return PrometheusMiddleware(
             settings_provider_factory=lambda _: self._bounded, registry=self._registry, app_name="reactor"
         )

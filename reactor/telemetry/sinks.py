@@ -68,7 +68,7 @@ class LogSink(Sink):
         if len(self._last) > self.most:
             self._last.popitem(last=False)
         if before != found and settlement.reason is Reason.DISPUTED:
-            log.warning("a job's last words disagree, so it lives", **_evidence(settlement))
+            log.warning("a job's last events disagree, so it counts as live", **_evidence(settlement))
         elif before != found and tells:
             was_outcome, was_reason = before or (None, None)
             log.debug("verdict changed", **_evidence(settlement), was_outcome=was_outcome, was_reason=was_reason)

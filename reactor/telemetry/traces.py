@@ -64,7 +64,7 @@ _OFF = _Off()
 
 
 def span(name: str, **attributes: Value) -> AbstractContextManager[Span]:
-    """A step, inside the one that is under way in this task. An exception that leaves it is recorded and passed on."""
+    """Begin a step inside the one under way in this task. An exception that leaves it is recorded and raised."""
     return _OFF if _tracer is None else _begun(_tracer, name, attributes)
 
 
@@ -118,7 +118,7 @@ def _wanted(environ: Mapping[str, str]) -> str | None:
 
 
 def _exporter(wanted: str) -> "SpanExporter | None":
-    """None, with a word in the log, if it cannot be had."""
+    """Return the exporter, or None with a warning in the log if it cannot be had."""
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415  # as above
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415  # as above

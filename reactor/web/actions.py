@@ -60,7 +60,7 @@ class ActionRoutes:
         return {"done": await self._carry_out(actions, request, await _read(request))}
 
     async def _carry_out(self, actions: StreamActions, request: Request, order: Order) -> str:
-        """Return what was done, in words."""
+        """Return what was done, as a sentence."""
         kind, name = request.url.path.split("/")[3], request.path_params.get("name", "")
         operator, deps = Operator(order.by, order.reason, on_page=True), actions.deps
         match kind:

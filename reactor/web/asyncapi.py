@@ -51,7 +51,7 @@ def document(events: SubjectTemplate, version: str) -> Json:
         "channels": {
             "lifecycle": {
                 "address": events.template,
-                "description": "JetStream. The job id stands in the subject and in the payload, which must agree. "
+                "description": "JetStream. The job id is in the subject and in the payload; both must agree. "
                 "A CloudEvents 1.0 structured envelope with this payload as its data is taken, too.",
                 "parameters": _JOB_ID,
                 "messages": {"event": heard},
@@ -86,14 +86,14 @@ def _operation(action: str, channel: str, summary: str) -> Json:
 
 
 def _outcome_schema() -> Json:
-    """Of what is public of an intent that was carried out."""
+    """Return the schema of the public part of an intent that was carried out."""
     schema = TypeAdapter(Intent).json_schema()
     public = {name: rule for name, rule in schema["properties"].items() if name in Intent.TOLD_TO_ALL}
     return schema | {"title": "Drained", "properties": public, "required": list(public)}
 
 
 def _alert_schema() -> Json:
-    """With the kinds in place: a reference would not lead there from inside the document."""
+    """Return the schema with the kinds in place: a reference would not resolve inside the document."""
     schema = TypeAdapter(Alert).json_schema()
     kinds = schema.pop("$defs")["Kind"]
     return schema | {"properties": schema["properties"] | {"kind": {"title": "Kind"} | kinds}}

@@ -13,7 +13,7 @@ from reactor.store.scripts import LedgerError
 
 TELL_S = 2.0
 MOST = 1_000
-"""Events that may wait for a page; one that reads more slowly is let go, and connects anew."""
+"""Events that may wait for a page. A page that reads more slowly is disconnected, and reconnects."""
 
 
 @dataclass(eq=False, repr=False)

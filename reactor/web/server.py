@@ -76,7 +76,7 @@ def application(
     `watched` gives None as long as the servers are waited for; `not_ready` the reasons, none if it is ready; a
     `token` guards `/api`, `/events` and `/metrics`; `contract` is the AsyncAPI document; `hosts` are the names that it
     answers for: else a page on the web could read it through a name of its own that leads here (DNS rebinding);
-    `stopping` ends what is told for as long as somebody listens; `actions` returns None if the page may give no orders.
+    `stopping` ends the event stream; `actions` returns None if the page may give no orders.
     """
     answers, orderly = _Answers(watched, not_ready, exposition, stopping), ActionRoutes(actions, token)
 
@@ -191,12 +191,12 @@ class _Guard:
     def _chosen(self, request: Request) -> ASGIApp:
         host = _name_of(request.headers.get("host", ""))
         if request.url.path not in PROBES and host not in self._hosts and not self._is_address(host):
-            message = f"not answered for the name {host[:100]!r}: add it to REACTOR_HTTP_HOSTS where it is this host's"
+            message = f"not answered for the name {host[:100]!r}: if it is this host's, add it to REACTOR_HTTP_HOSTS"
             return declined(MISDIRECTED, message)
         return self.app if self._may(request) else declined(401, "token refused")
 
     def _is_address(self, host: str) -> bool:
-        """Whether it is one of the addresses that we listen on, if that is all of them: no name leads there."""
+        """Return whether the host is an address that we listen on."""
         with suppress(ValueError):
             return bool(ip_address(host)) and not self._hosts.isdisjoint(EVERYWHERE)
         return False
@@ -209,7 +209,7 @@ class _Guard:
 
 
 def _name_of(host: str) -> str:
-    """Of a Host header, without the port."""
+    """Return the name in a Host header, without the port."""
     with suppress(ValueError):
         return urlsplit(f"//{host}").hostname or ""
     return ""
@@ -242,7 +242,7 @@ class Endpoint:
         self._server = _Server(config)
 
     async def serve(self) -> None:
-        """Until `stop`."""
+        """Serve until `stop`."""
         await self._server.serve(sockets=[self._socket])
 
     def stop(self) -> None:

@@ -192,7 +192,7 @@ class Worker:
         return loops
 
     async def _wake(self, wake_ups: WakeUps) -> None:
-        """Let the sweeper look at once where any replica, command or rebuild has made something due."""
+        """Wake the sweeper at once if any replica, command or rebuild has made something due."""
         if await self._or_stop(wake_ups.wait(POLL_S)):
             self._due.set()
 
@@ -207,7 +207,7 @@ class Worker:
         return Loop("sample", overview.sample, STEP_S), Loop("measure", gauges.tick, STEP_S, passed)
 
     async def _as_long_as(self, serving: asyncio.Task[None]) -> None:
-        """An endpoint that dies takes the process down with it."""
+        """Watch the endpoint: if it dies, end the process."""
         stop = asyncio.create_task(self._stop.wait())
         await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()

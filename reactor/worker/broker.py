@@ -88,7 +88,7 @@ class Broker(NatsBroker):
                 await subscriber.stop()
 
     async def resubscribe(self) -> None:
-        """Start the subscribers where they were stopped. Raises JetStreamError if NATS is away."""
+        """Start the subscribers if they were stopped. Raises JetStreamError if NATS is away."""
         if not self._unsubscribed:
             return
         await self.stop_hearing()

@@ -29,7 +29,7 @@ class Loop:
 
 
 async def run(loop: Loop, stop: asyncio.Event) -> None:
-    """Tick until the worker is to stop. A loop that dies stops the others: cancelling them is not enough.
+    """Tick until the worker stops. A loop that dies stops the others: cancelling them is not enough.
 
     Python 3.11's `wait_for` swallows a cancellation that arrives together with its answer.
     """
@@ -40,7 +40,7 @@ async def run(loop: Loop, stop: asyncio.Event) -> None:
 
 
 async def _tick_on(loop: Loop, stop: asyncio.Event) -> None:
-    """Tick, rest, again. An outage is said, and when it is over; anything else ends the process."""
+    """Tick, rest, repeat. Log an outage, and when it is over; any other error ends the process."""
     failures = 0
     while not stop.is_set():
         loop.wake.clear()
@@ -58,7 +58,7 @@ async def _tick_on(loop: Loop, stop: asyncio.Event) -> None:
 
 
 async def rest(seconds: float, *ends: asyncio.Event) -> None:
-    """Until the time is over, or one of the events is set."""
+    """Rest until the time is over, or one of the events is set."""
     waits = [asyncio.ensure_future(event.wait()) for event in set(ends)]
     try:
         await asyncio.wait(waits, timeout=max(seconds, 0.0), return_when=asyncio.FIRST_COMPLETED)

@@ -51,7 +51,7 @@ class PeriodicPass:
         self.wanted.set()
 
     async def tick(self) -> float | None:
-        """A pass, if it is due and nobody else is at it; seconds until the next one is. Raises LedgerError."""
+        """Run a pass if it is due and nobody else runs one; return seconds until the next. Raises LedgerError."""
         if self._is_first:  # settings may be new
             await self.ledger.passes.hasten()
         lease, wait_s = await self.ledger.passes.begin(PASS_LEASE_S)

@@ -1,4 +1,4 @@
-"""The watchdog: what was deleted is made again, what is deaf connects anew, what has lost history is rebuilt."""
+"""The watchdog: recreates deleted streams, replaces a connection that hears nothing, rebuilds a lost ledger."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ WATCH_S = 5.0
 SILENT_S = 120.0
 """A subscriber that has not asked for messages for so long is dead."""
 STALLED_S = 30.0
-"""Events that wait for so long while none is acked: whoever should hear them is asked to connect anew."""
+"""How long events may wait while none is acknowledged, before the subscribers must reconnect."""
 
 log = structlog.get_logger(__name__)
 
@@ -37,10 +37,10 @@ class Flow:
         self._floor = -1
         self._moved_at = self._mended_at = time.monotonic()
         self.stalled: str | None = None
-        """What is wrong, in words; None where all is well."""
+        """What is wrong; None if all is well."""
 
     def note(self, consumer: Mapping[str, Any]) -> None:
-        """An answer of CONSUMER.INFO."""
+        """Note an answer of CONSUMER.INFO."""
         floor, waiting = consumer["ack_floor"]["stream_seq"], consumer["num_pending"] + consumer["num_ack_pending"]
         if floor != self._floor or not waiting:
             self._floor, self._moved_at = floor, time.monotonic()
@@ -50,7 +50,7 @@ class Flow:
         )
 
     def wants_connection(self) -> bool:
-        """Return whether to connect anew now: while it is stalled, once in a while."""
+        """Return whether to reconnect now: once in a while as long as it is stalled."""
         wants = self.stalled is not None and time.monotonic() - self._mended_at > STALLED_S
         if wants:
             self._mended_at = time.monotonic()
@@ -114,12 +114,12 @@ class Watchdog:
         if is_missing:
             await self.make_what_is_missing()
         if self._flow.wants_connection():
-            log.warning("connecting anew", why=self._flow.stalled)
+            log.warning("reconnecting", why=self._flow.stalled)
             await self.broker.connect_anew()
         await self.broker.resubscribe()
 
     async def make_what_is_missing(self) -> None:
-        """Make streams and durables, as far as there is room. What there is none for is told once."""
+        """Create streams and durables, as far as there is room. A lack of room is logged once."""
         lacking = (await self.provision()).lacking
         if lacking and lacking != self._lacking:
             log.error("there is no room for streams of reactor's own", streams=lacking)
@@ -128,6 +128,6 @@ class Watchdog:
         self._lacking = lacking
 
     def _note_breaker(self, report: PassInShort | None) -> None:
-        """Whichever replica or command ran the last full pass. One that broke off says nothing of the breaker."""
+        """Note the breaker of the last full pass, by any replica. A pass that broke off says nothing of it."""
         if report and report["error"] is None:
             self.alerts.note(Kind.BREAKER_TRIPPED, report["breaker"])

@@ -97,7 +97,7 @@ async def test_what_is_gone_is_explained(world: World) -> None:
     assert ["was said to be SUCCESS" in whats[0], "began to drain it" in whats[1], "barrier" in whats[2]] == [True] * 3
     other = json.loads((await world.reactor("explain", "job_2", "--json")).out)
     assert (other["known"], other["restorable"]) == ("heard_of", None)
-    assert "deleted by somebody else, or never made" in other["sentence"]
+    assert "somebody else deleted the stream, or it never existed" in other["sentence"]
     never = json.loads((await world.reactor("explain", "job_3", "--json")).out)
     assert (never["known"], never["timeline"]) == ("never_heard_of", [])
     assert "is the name right?" in never["sentence"]

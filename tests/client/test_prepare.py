@@ -106,7 +106,7 @@ async def test_the_command_says_it(told: World) -> None:
     done = await told.reactor("prepare", "1")
     assert (done.code, done.out) == (
         0,
-        "job 1 lives, job_1 is empty (1 messages taken out): publishing is safe\n",
+        "job 1 is live, job_1 is empty (1 messages taken out): publishing is safe\n",
     )
     assert (await told.reactor("prepare", "a.b")).code == 2
     assert "no stream can belong" in (await told.reactor("prepare", "x1")).err

@@ -132,7 +132,7 @@ async def test_who_does_not_hear_any_more_connects_anew(world: World) -> None:
         await world.zombie(1)
         _, told = await eventually(lambda: _not_ready(at), 20)
         assert "none was acked" in told["reasons"][0]
-        await eventually(lambda: process.said("connecting anew"), 20)
+        await eventually(lambda: process.said("reconnecting"), 20)
         await eventually(lambda: gone(world, "job_1"), 20)
 
 

@@ -23,12 +23,12 @@ from reactor.core.model import fold
 TERMINAL = ("SUCCESS", "FAILURE", "REVOKED", "DELETED")
 """As REACTOR_POLICY_TERMINAL_STATUSES of the worker."""
 ROUNDS = 5
-"""How often a row is told that changes faster than it can be told."""
+"""How often a row is published that changes faster than it can be published."""
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """A model whose rows are jobs, and where it keeps what."""
+    """A model whose rows are jobs, and its columns."""
 
     model: type[models.Model]
     status: str

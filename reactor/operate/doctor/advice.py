@@ -28,13 +28,13 @@ def broken_off(name: str, failure: Failure, domain: str | None) -> Check:
 
 
 def mend_of(failure: JetStreamError | LedgerError, domain: str | None) -> str:
-    """Return what to do about an outage. `domain` is as above."""
+    """Return what to do about an outage. `domain` is the JetStream domain that was asked for."""
     return _mend_redis(failure) if isinstance(failure, LedgerError) else _mend_nats(failure, domain)
 
 
 def _mend_redis(failure: LedgerError) -> str:
     if is_away(failure):
-        return "start Redis or Valkey, or set REACTOR_REDIS_URL and its password to where it is"
+        return "start Redis or Valkey, or set REACTOR_REDIS_URL (and its password) to a reachable server"
     return "give reactor's Redis user the commands and keys of docs/permissions.md: the ledger cannot be read without"
 
 
@@ -45,9 +45,9 @@ def _mend_nats(failure: JetStreamError, domain: str | None) -> str:
         case NobodyThere() if domain:
             return f"set REACTOR_NATS_DOMAIN to the domain that has the streams, not {domain}, or leave it out"
         case NobodyThere():
-            return "switch JetStream on, or set REACTOR_NATS_DOMAIN where it is behind a leaf node"
+            return "switch JetStream on, or set REACTOR_NATS_DOMAIN if it is behind a leaf node"
         case Unreachable():
-            return "start nats-server, or set REACTOR_NATS_URL and the credentials to where and who it is"
+            return "start nats-server, or set REACTOR_NATS_URL (and the credentials) to a reachable server"
         case PermissionDenied():
             return "allow it to reactor's user (docs/permissions.md); until then this cannot be found out"
         case Refused() if failure.err_code == JETSTREAM_OFF:

@@ -1,4 +1,4 @@
-"""What the doctor looks at where backups are wanted: without them nothing is deleted."""
+"""The doctor's check of the backups' folder: without a backup that is wanted, nothing is deleted."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ class BackupSection:
     backup_store: BackupStore | None
 
     def examinations(self) -> CheckFunctions:
-        """One, or none."""
+        """Return the checks: one, or none."""
         return {"backups.folder": partial(_folder, self.backup_store)} if self.backup_store else {}
 
 

@@ -18,7 +18,7 @@ from reactor.store.ledger import Ledger
 
 CheckFunction = Callable[[], AsyncIterator[Check]]
 CheckFunctions = Mapping[str, CheckFunction]
-"""By the name of the check that tells where it broke off."""
+"""By the name of the check that reports a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class DoctorContext:
     """The job system's own directory, if one decides."""
     directory_kind: str
     backup_store: BackupStore | None
-    """Where backups are, if they are wanted."""
+    """The backups, if they are wanted."""
     interval_s: float
     """The periodic pass's."""
     clock: Callable[[], int]

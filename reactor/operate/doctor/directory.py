@@ -49,5 +49,5 @@ class DirectorySection:
                 "directory.canary", "an API that answers 404 for everything looks like one without jobs", SET_CANARY
             )
         else:
-            found = "no canary is set, so an absence counts only after the missing guard and beside another job"
+            found = "no canary is set, so an absence counts only after the missing guard, and if another job is found"
             yield warning("directory.canary", found, SET_CANARY)

@@ -15,9 +15,9 @@ Raw = Mapping[str, Any]
 NEARLY = 0.8
 """The share of a limit from which on it is worth a word."""
 OFFSET_S = 5.0
-"""Clocks further apart than that mislead whoever compares logs, or stamps events."""
+"""Clocks further apart than that mislead people who compare logs, and emitters that stamp events."""
 FULL = 0.8
-"""The share of a limit from which on it is told."""
+"""The share of a limit from which on it is reported."""
 LAG_S = 60.0
 """An event that nobody has read for so long waits for a worker that is not there."""
 OLD_S = 7 * 86_400.0
@@ -72,7 +72,7 @@ def judge_deleting(lacking: Sequence[str], *, deletes: bool) -> Check:
 
 
 def judge_lifecycle(info: Raw, wished_max_age: int) -> Check:
-    """Judge the lifecycle stream's limits, which decide how long the last word on a job is kept. Nanoseconds."""
+    """Judge the lifecycle stream's limits, which decide how long the last event of a job is kept. Nanoseconds."""
     config, name = info["config"], info["config"]["name"]
     refusing = config.get("max_msgs", -1) > 0 or config.get("max_bytes", -1) > 0
     if config.get("discard") == "new" and (refusing or config.get("discard_new_per_subject")):
@@ -80,12 +80,12 @@ def judge_lifecycle(info: Raw, wished_max_age: int) -> Check:
         return warning("streams.limits", f"stream {name} refuses new lifecycle events once it is full", fix)
     if 0 < config.get("max_age", 0) < wished_max_age:
         kept, wish = span(config["max_age"] / SECOND), span(wished_max_age / SECOND)
-        fix = "raise its max_age, or set REACTOR_EVENTS_MAX_AGE to it where no job takes longer"
+        fix = "raise its max_age, or set REACTOR_EVENTS_MAX_AGE to it if no job takes longer"
         return warning("streams.limits", f"stream {name} forgets events after {kept}, not {wish}", fix)
     if config.get("max_msgs_per_subject", -1) == 1:
         fix = "let it keep some more for each subject (reactor's own keeps 8)"
         return warning("streams.limits", f"stream {name} keeps one event a job: a late older one displaces it", fix)
-    return ok("streams.limits", f"stream {name} keeps the last word on each job as long as wished")
+    return ok("streams.limits", f"stream {name} keeps the last event of each job as long as wished")
 
 
 def judge_replicas(info: Raw) -> Check:
@@ -103,17 +103,17 @@ def judge_replicas(info: Raw) -> Check:
 
 
 def judge_durable(check: str, stream: str, info: Raw, difference: str | None) -> Check:
-    """Reactor's durable consumer on a stream that it reads."""
+    """Judge reactor's durable consumer on a stream that it reads."""
     name, config, waiting = info["name"], info["config"], info.get("num_ack_pending", 0)
     if info.get("paused"):
         found = f"durable {name} on stream {stream} is paused until {config.get('pause_until', 'somebody resumes it')}"
         return error(check, found, f"nats consumer resume {stream} {name}")
     if 0 < config.get("max_ack_pending", -1) <= waiting:
-        found = f"durable {name} on stream {stream} has {waiting} messages out that nobody acks, and gets no more"
+        found = f"durable {name} on stream {stream} has {waiting} unacknowledged messages, and gets no more"
         return error(check, found, "look at the worker's log for why it cannot ack: Redis, or a right")
     if difference:
         found = f"durable {name} on stream {stream} differs from the wished one: {difference}"
-        fix = f"nats consumer rm {stream} {name}; the worker makes it anew and reads all events again, harmlessly"
+        fix = f"nats consumer rm {stream} {name}; the worker creates it again and reads all events again, harmlessly"
         return warning(check, found, fix)
     return ok(check, f"durable {name} on stream {stream} is as wished")
 
@@ -127,7 +127,7 @@ def judge_lag(behind: int, oldest_s: float | None, waiting: int) -> Check:
         return ok("streams.lag", found)
     if waiting:
         return warning("streams.lag", found, "look at the worker's log: it asks for events and does not ack them")
-    return warning("streams.lag", f"{found}, and nobody asks for them", "start reactor worker")
+    return warning("streams.lag", f"{found}, and no client requests them", "start reactor worker")
 
 
 def judge_room(lacking: Sequence[str]) -> Check:
@@ -139,7 +139,7 @@ def judge_room(lacking: Sequence[str]) -> Check:
 
 
 def judge_lifecycle_room(info: Raw) -> Check:
-    """Judge how near the lifecycle stream is to a limit beyond which it drops words on jobs."""
+    """Judge how near the lifecycle stream is to a limit beyond which it drops events."""
     config, state = info["config"], info["state"]
     limits = {"max_bytes": state.get("bytes", 0), "max_msgs": state.get("messages", 0)}
     full = [
@@ -149,9 +149,9 @@ def judge_lifecycle_room(info: Raw) -> Check:
     ]
     name = config["name"]
     if full:
-        fix = f"nats stream edit {name} with a higher limit, before the oldest words on jobs are dropped"
+        fix = f"nats stream edit {name} with a higher limit, before the oldest events are dropped"
         return warning("streams.lifecycle_room", f"stream {name} is nearly full: {', '.join(full)}", fix)
-    return ok("streams.lifecycle_room", f"stream {name} drops no word on a job for want of room")
+    return ok("streams.lifecycle_room", f"stream {name} has room: it drops no event")
 
 
 def judge_dead_letters(number: int, stream: str) -> Check:
@@ -166,7 +166,7 @@ def judge_pause(pause: Pause | None) -> Check:
     """Judge whether an operator has paused deleting."""
     if pause:
         return warning("streams.control", pause.describe(), "reactor resume lets it go on")
-    return ok("streams.control", "nobody has paused deleting")
+    return ok("streams.control", "deleting is not paused")
 
 
 def judge_dead_letter_limits(config: Raw) -> Check:
@@ -181,7 +181,7 @@ def judge_dead_letter_limits(config: Raw) -> Check:
 
 
 def judge_advisories(advisory_streams: Sequence[str], unheard: Sequence[str]) -> Check:
-    """Judge where the advisories go, and whether reactor may hear them."""
+    """Judge which streams keep the advisories, and whether reactor may subscribe to them."""
     if unheard:
         fix = f"allow reactor's user to subscribe to {', '.join(unheard)} (docs/permissions.md): a pass is slower"
         return warning("streams.advisories", f"no permission to subscribe to {', '.join(unheard)}", fix)
@@ -193,13 +193,13 @@ def judge_disputes(known: Sequence[tuple[Stream, Record]], policy: Policy) -> Ch
     """Judge jobs whose last words disagree, and how far apart the clocks of those who spoke may be."""
     disputed = [(stream.name, record) for stream, record in known if policy.is_disputed(record)]
     if not disputed:
-        return ok("ledger.disputes", "no job's last words disagree")
+        return ok("ledger.disputes", "no job's last events disagree")
     rows = [f"{name} ({_said(record)})" for name, record in disputed]
     fix = (
-        "set the clocks of the hosts that emit right (NTP), or leave occurred_at out; the right word, emitted once "
+        "set the clocks of the emitting hosts right (NTP), or leave occurred_at out; the right status, published once "
         "more, settles it at once"
     )
-    return warning("ledger.disputes", f"the last words on {counted(len(rows), 'job')} disagree: {some(rows)}", fix)
+    return warning("ledger.disputes", f"the last events of {counted(len(rows), 'job')} disagree: {some(rows)}", fix)
 
 
 def _said(record: Record) -> str:
@@ -223,7 +223,7 @@ def judge_pattern(matching: Collection[str], others: Collection[str], pattern: s
     """Judge whether the pattern knows the job system's streams."""
     found = f"the pattern {pattern} matches {len(matching)} of {len(matching) + len(others)} streams"
     if others and not matching:
-        fix = "set REACTOR_POLICY_STREAM_PATTERN, with a group (?P<job_id>…), where some of these are job streams"
+        fix = "set REACTOR_POLICY_STREAM_PATTERN, with a group (?P<job_id>…), if some of these are job streams"
         return warning("streams.pattern", f"{found}; there are {some(others)}", fix)
     return ok("streams.pattern", found)
 
@@ -313,8 +313,8 @@ def judge_owner(owner: str | None, identity: str) -> Check | None:
     if owner is None or owner == identity:
         return None
     fix = (
-        "where another reactor uses this namespace, give each a REACTOR_REDIS_NAMESPACE of its own; "
-        "where the stream was made anew, a worker rebuilds the ledger by itself"
+        "if another reactor uses this namespace, give each its own REACTOR_REDIS_NAMESPACE; "
+        "if the stream was created again, a worker rebuilds the ledger by itself"
     )
     return warning("ledger.owner", f"Redis holds the ledger of {owner}, and this account's is {identity}", fix)
 
@@ -329,7 +329,7 @@ def judge_coverage(coverage: Coverage, *, heard: bool) -> Check:
 
 
 def judge_oldest(known: int, live: Mapping[str, Record], streams: Mapping[str, str], now: int) -> Check:
-    """Of the live jobs among those known, the one heard of longest ago; of those with a stream, where any has one."""
+    """Judge the live job that was heard of longest ago, among those with a stream if any has one."""
     if not live:
         return ok("ledger.oldest_live", f"{counted(known, 'job')} known, none alive")
     job_id, record = min(((job, live[job]) for job in live.keys() & streams or live), key=lambda pair: pair[1].latest)
@@ -340,21 +340,23 @@ def judge_oldest(known: int, live: Mapping[str, Record], streams: Mapping[str, s
     found = f"{counted(known, 'job')} known, {len(live)} alive; {oldest}"
     if stream and age_s > OLD_S:
         fix = (
-            f"is job {job_id} really still running? Its stream is kept for as long as nobody says it ended; "
-            f"where it has, publish that (reactor emit {quote(job_id)} DELETED)"
+            f"is job {job_id} really still running? Its stream is kept until an event says that it ended; "
+            f"if it has, publish that (reactor emit {quote(job_id)} DELETED)"
         )
         return warning("ledger.oldest_live", found, fix)
     return ok("ledger.oldest_live", found)
 
 
 def judge_emitter(streams: Sequence[Stream], known: Collection[str], last_event: int | None, subject: str) -> Check:
-    """Whether the job system speaks of the jobs that it makes streams for. `last_event` is the server's own time."""
+    """Judge whether the job system publishes events about the jobs it creates streams for."""
     silent = [
         item for item in streams if item.created is not None and item.job_id not in known and _age_s(item) > SETTLED_S
     ]
     recent = [item.created or 0 for item in silent if _age_s(item) <= RECENT_S]
     heard = "no event ever came" if last_event is None else f"the last event came at {format_instant(last_event)}"
-    found = f"nobody has spoken of the jobs of {counted(len(silent), 'stream')}: {some([item.name for item in silent])}"
+    found = (
+        f"no event has come for the jobs of {counted(len(silent), 'stream')}: {some([item.name for item in silent])}"
+    )
     if recent and (last_event is None or last_event < max(recent) - SETTLED_S * SECOND):
         fix = f"emitter silent or mis-wired: does the job system publish on {subject}, in this account?"
         return error("ledger.emitter", f"{found}; {len(recent)} of them new, and {heard}", fix)
@@ -374,12 +376,12 @@ def judge_pass(last: Raw | None, age_s: float | None, interval_s: float) -> Chec
         return warning("ledger.last_pass", "there was no full pass yet", "start reactor worker, or reactor reconcile")
     found = f"the last full pass was {span(age_s)} ago"
     if last.get("breaker"):
-        fix = "look with reactor reconcile --dry-run; where it is right, reactor reconcile --yes"
+        fix = "check with reactor reconcile --dry-run; if it is right, reactor reconcile --yes"
         return error("ledger.last_pass", f"{found}, and the breaker tripped: {last['breaker']}", fix)
     if last.get("error"):
-        return error("ledger.last_pass", f"{found}, and broke off: {last['error']}", "fix what it names")
+        return error("ledger.last_pass", f"{found}, and broke off: {last['error']}", "fix what the error names")
     if age_s > PASSES * interval_s:
-        fix = "no worker runs? Start reactor worker; where reactor reconcile runs by a timer, set its interval"
+        fix = "no worker runs? Start reactor worker; if a timer runs reactor reconcile, set its interval"
         return warning("ledger.last_pass", f"{found}, with an interval of {span(interval_s)}", fix)
     if last.get("unfixable"):
         fix = "reactor history says which, and why; reactor explain STREAM says what would change it"

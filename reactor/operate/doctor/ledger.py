@@ -28,7 +28,7 @@ class LedgerSection:
     found: Findings
 
     def examinations(self, *, with_nats: bool) -> CheckFunctions:
-        """In their order; `with_nats` those, too, that ask NATS."""
+        """Return the checks in their order; `with_nats` adds those that ask NATS."""
         both = {"ledger.coverage": self._coverage, "ledger.oldest_live": self._jobs} if with_nats else {}
         return both | {"ledger.last_pass": self._last_pass, "streams.room": self._room}
 

@@ -40,7 +40,7 @@ class NatsSection:
     found: Findings
 
     def examinations(self) -> CheckFunctions:
-        """In their order: later ones build on what earlier ones have found."""
+        """Return the checks in their order: later ones use what earlier ones have found."""
         return {
             "nats.limits": self._limits,
             "streams.reported": self._list,
@@ -57,12 +57,12 @@ class NatsSection:
         }
 
     async def server(self) -> AsyncIterator[Check]:
-        """Without it there is nothing else to look at."""
+        """Check the server. Without it there is nothing else to check."""
         await self.deps.reads.connect()
         yield ok("nats.server", f"nats-server {self.deps.reads.server_version}")
 
     async def jetstream(self) -> AsyncIterator[Check]:
-        """As above."""
+        """Check JetStream. Without it there is nothing else to check."""
         try:
             names = await self.deps.reads.stream_names()
         except PermissionDenied:  # to ask, which leaves other questions; or to hear the answer, which leaves none
@@ -96,7 +96,7 @@ class NatsSection:
         yield judges.judge_lifecycle_room(info)
 
     async def _no_lifecycle_stream(self, subject: str) -> Check:
-        """Fine for an account that is new to reactor; not where Redis remembers one. Raises ProvisionError."""
+        """Judge a missing lifecycle stream: fine unless Redis remembers one. Raises ProvisionError."""
         self.found.missing_streams.append(self.deps.desired.events_stream)
         await is_declared(self.deps.reads, self.deps.desired.events_stream, [subject])
         with suppress(LedgerError):  # Redis has checks of its own

@@ -18,7 +18,7 @@ class RedisSection:
     deps: DoctorContext
 
     def examinations(self) -> CheckFunctions:
-        """In their order."""
+        """Return the checks in their order."""
         return {
             "redis.server": self._redis_info,
             "redis.writes": self._redis_writes,

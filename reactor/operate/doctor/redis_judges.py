@@ -20,7 +20,7 @@ def judge_info(info: Info, save_rules: str | None, *, as_cluster: bool = False) 
 
 
 def judge_version(info: Info, *, as_cluster: bool = False) -> Check:
-    """Redis 6.2 or later, or Valkey; a cluster only if it is spoken to as one."""
+    """Judge the version: Redis 6.2 or later, or Valkey; a cluster only if it is addressed as one."""
     version = str(info.get("redis_version", "unknown"))
     name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
     if not as_cluster and (info.get("cluster_enabled") or info.get("redis_mode") == "cluster"):
@@ -36,7 +36,7 @@ def judge_role(info: Info) -> Check:
     """Judge a replica takes no writes, and lags behind."""
     if (role := info.get("role", "unknown")) != "master":
         fix = "point REACTOR_REDIS_URL at the primary"
-        return error("redis.role", f"this Redis is a {role}: what it knows may be old, and it takes no writes", fix)
+        return error("redis.role", f"this Redis is a {role}: its data may be old, and it accepts no writes", fix)
     return ok("redis.role", "it is the primary")
 
 

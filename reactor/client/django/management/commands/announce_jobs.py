@@ -1,4 +1,4 @@
-"""Tell reactor of all jobs that are not over, and of those that ended of late."""
+"""Publish the status of all jobs that are not over, and of those that ended recently."""
 
 from datetime import timedelta
 from typing import Any
@@ -14,14 +14,16 @@ from reactor.config.fields import parse_duration
 class Command(BaseCommand):
     """Backfill before the first event, and repair after lost ones."""
 
-    help = "Tell reactor of all jobs that are not over, and of those that ended of late (models given to track())."
+    help = (
+        "Publish the status of all jobs that are not over, and of those that ended recently (models given to track())."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """How far back."""
+        """Declare how far back to look."""
         parser.add_argument("--since", default="7d", help="Ended jobs no older than this, such as 12h (default: 7d).")
 
     def handle(self, *_: object, since: str, **__: object) -> None:
-        """Raises CommandError if some could not be told."""
+        """Publish the ends. Raises CommandError if some could not be published."""
         try:
             back = parse_duration(since)
         except ValueError as error:
@@ -46,5 +48,5 @@ def _wanted(item: Tracked, back: timedelta) -> Any:  # noqa: ANN401  # Django's
 
 
 def _spellings(item: Tracked) -> set[str]:
-    """Terminal words as the table spells them; statuses compare without case."""
+    """Return the terminal statuses as the table spells them; statuses compare without case."""
     return {word for status in item.terminal for word in (status, status.lower(), status.capitalize())}

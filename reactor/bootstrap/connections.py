@@ -1,8 +1,12 @@
 """From settings to connections: only here do credentials and addresses become sockets, at their first use."""
 
+import getpass
+import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, cast
 
 import nats.errors
@@ -12,15 +16,14 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from reactor.bootstrap.actor import actor_of
-from reactor.bootstrap.job_directory import job_directory
 from reactor.config.nats_options import nats_options
 from reactor.config.redis_url import RedisAddress, parse_redis_url
-from reactor.config.settings import Settings
+from reactor.config.settings import DirectorySettings, Settings
 from reactor.core.actor import Actor
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.connection import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S
 from reactor.jetstream.errors import JetStreamError
+from reactor.job_status.protocol import DirectoryConfigError, JobDirectory
 from reactor.job_status.witness import WitnessedDirectory
 from reactor.store.audit import Audit
 from reactor.store.cluster import Cluster
@@ -113,3 +116,47 @@ async def redis_of(address: RedisAddress, namespace: str) -> AsyncIterator[Redis
             redis = Redis.from_pool(ConnectionPool(retry=retry, **options))
         stack.push_async_callback(redis.aclose)
         yield redis
+
+
+def job_directory(settings: DirectorySettings) -> WitnessedDirectory | None:
+    """Return the directory, or None if the lifecycle events decide. Raises DirectoryConfigError."""
+    jobs = _job_directory(settings)
+    return WitnessedDirectory(jobs, settings.canary) if jobs else None
+
+
+def _job_directory(settings: DirectorySettings) -> JobDirectory | None:
+    if settings.kind == "events" or settings.url is None:
+        return None
+    url, timeout_s = settings.url.get_secret_value(), settings.timeout.total_seconds()
+    try:
+        if settings.kind == "sql":
+            from reactor.job_status.sql import SqlDirectory  # noqa: PLC0415  # an extra
+
+            return SqlDirectory(url, settings.query or "", timeout_s=timeout_s, channel=settings.channel)
+        from reactor.job_status.http import HttpDirectory  # noqa: PLC0415  # an extra
+    except ImportError as error:
+        raise DirectoryConfigError(
+            f"REACTOR_DIRECTORY_KIND={settings.kind} needs an extra ({error})",
+            f"pip install 'jetstream-reactor[{settings.kind}]'",
+        ) from error
+    return HttpDirectory(
+        url,
+        status=settings.status,
+        ended_at=settings.ended_at,
+        authorization=settings.authorization,
+        timeout_s=timeout_s,
+        at_once=settings.concurrency,
+    )
+
+
+def actor_of(role: str, *overrides: str) -> Actor:
+    """Return this process in that role; `overrides` are flags that replace a setting, a guard or the breaker."""
+    return Actor(role, socket.gethostname(), os.getpid(), _user(), version("jetstream-reactor"), overrides)
+
+
+def _user() -> str:
+    """Return the operating system's user; in a container this may be a number only."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

@@ -28,7 +28,6 @@ from reactor.deletion.throttle import Throttle
 from reactor.jetstream.topology import (
     OWN_STREAMS,
     Provision,
-    ProvisionError,
     find_lifecycle_stream,
     provision,
     wrong_account,
@@ -61,7 +60,7 @@ async def provision_safely(connected: Connections) -> Provision:
         await connected.jobs.check()
     theirs = await find_lifecycle_stream(connected.reads, desired)
     if theirs is None and (owner := await connected.ledger.records.owner()):
-        raise ProvisionError(wrong_account(owner, desired))
+        raise wrong_account(owner, desired)
     return await provision_missing(connected)
 
 

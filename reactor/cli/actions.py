@@ -8,8 +8,7 @@ from pathlib import Path
 import typer
 
 from reactor.backups.store import ARCHIVE, Backup, BackupCorrupt, read_backup
-from reactor.bootstrap.actor import actor_of
-from reactor.bootstrap.connections import connections
+from reactor.bootstrap.connections import actor_of, connections
 from reactor.bootstrap.services import (
     UseCases,
     backup_store_of,

@@ -11,17 +11,16 @@ from functools import partial
 import typer
 from rich.console import Console
 
-from reactor.bootstrap.actor import actor_of
-from reactor.bootstrap.connections import connections
+from reactor.bootstrap.connections import actor_of, connections
 from reactor.bootstrap.services import UseCases, policy_of, provision_safely, utc_now
 from reactor.cli.exits import SIGNALLED, Exit, fail
 from reactor.cli.render import progress_bar, show_report
 from reactor.cli.shell import duration_of, run, settings_of_command
 from reactor.config.settings import Settings
 from reactor.core.actor import Actor
+from reactor.core.checks import Misconfigured
 from reactor.core.report import Report
 from reactor.jetstream.errors import JetStreamError
-from reactor.jetstream.topology import ProvisionError
 from reactor.job_status.ledger_directory import describe_outage
 from reactor.passes.reconciler import PassOptions, ignore_progress
 from reactor.passes.reconciler import Progress as OnProgress
@@ -101,7 +100,7 @@ async def one_pass(
             reconciler = cases.reconciler(await cases.lifecycle_subscriber())
         except (JetStreamError, LedgerError) as error:
             return _broken_off(settings, options, describe_outage(error), away=True)
-        except ProvisionError as error:
+        except Misconfigured as error:
             return _broken_off(settings, options, str(error), away=False)
         return await reconciler.run(options, progress)
 

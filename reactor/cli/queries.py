@@ -8,8 +8,7 @@ from typing import TypeVar
 import typer
 from pydantic import ValidationError
 
-from reactor.bootstrap.actor import actor_of
-from reactor.bootstrap.connections import connections
+from reactor.bootstrap.connections import actor_of, connections
 from reactor.bootstrap.services import UseCases, doctor_of, provision_safely, utc_now
 from reactor.cli.exits import Exit, fail
 from reactor.cli.render import (

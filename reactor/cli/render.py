@@ -78,8 +78,8 @@ def show_explanation(console: Console, explanation: Explanation) -> None:
     console.print(f"[dim]What would change it:[/] {visible(explanation['changes'])}", soft_wrap=True)
     table = Table("", "", "", "", show_header=False, box=None)
     for guard in explanation["guards"]:
-        sign, word = ("[green]✓[/]", "passed") if guard["passed"] else ("[cyan]…[/]", "passes")
-        table.add_row(sign, guard["guard"].replace("_", " "), word, _moment(guard["passes_at"], explanation["at"]))
+        sign, text = ("[green]✓[/]", "passed") if guard["passed"] else ("[cyan]…[/]", "passes")
+        table.add_row(sign, guard["guard"].replace("_", " "), text, _moment(guard["passes_at"], explanation["at"]))
     console.print(table)
     for name, part in explanation["evidence"].items():
         _show_evidence(console, name, part, explanation["at"])
@@ -124,7 +124,7 @@ def _plain(instant: str) -> str:
 
 def show_status(console: Console, status: Status) -> None:
     """Print one line for each fact."""
-    verdicts = ", ".join(f"{count} {word}" for word, count in status["verdicts"].items())
+    verdicts = ", ".join(f"{count} {text}" for text, count in status["verdicts"].items())
     coverage, due_s, oldest = status["coverage"], status["next_due_s"], status["oldest_zombie_s"]
     rows = {
         "job streams": f"{status['job_streams']} ({verdicts})" if verdicts else "not known before the first full pass",
@@ -157,7 +157,7 @@ def _last_pass(last: PassInShort | None, now: str) -> str:
     if last is None:
         return "none yet"
     of = dict(last)
-    counts = ", ".join(f"{word} {of[word]}" for word in ("checked", "fixed", "unfixable", "kept", "waiting"))
+    counts = ", ".join(f"{text} {of[text]}" for text in ("checked", "fixed", "unfixable", "kept", "waiting"))
     return f"{_moment(last['started_at'], now)}: {counts}"
 
 
@@ -176,13 +176,13 @@ def show_history(console: Console, history: History) -> None:
 
 def _told_once(entries: Sequence[Entry]) -> list[tuple[Entry, int, str]]:
     """Return entries newest first, each with its number of attempts and the time of the first."""
-    told = dict[tuple[str, ...], tuple[Entry, int, str]]()
+    groups = dict[tuple[str, ...], tuple[Entry, int, str]]()
     for number, entry in enumerate(entries):
         is_attempt = entry["phase"] == "unfixable"
         key = (entry["stream"], entry["reason"]) if is_attempt else (str(number),)
-        newest, count, _ = told.get(key, (entry, 0, ""))
-        told[key] = (newest, count + 1, entry["at"])
-    return list(told.values())
+        newest, count, _ = groups.get(key, (entry, 0, ""))
+        groups[key] = (newest, count + 1, entry["at"])
+    return list(groups.values())
 
 
 def _short(instant: str) -> str:
@@ -276,10 +276,10 @@ def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
         if check.fix:
             table.add_row("", "", f"[cyan]fix:[/] {visible(check.fix)}")
     console.print(table)
-    counts = [(diagnosis.count(level), word) for level, word in ((Level.ERROR, "error"), (Level.WARNING, "warning"))]
-    words = [counted(number, word) for number, word in counts]
+    counts = [(diagnosis.count(level), noun) for level, noun in ((Level.ERROR, "error"), (Level.WARNING, "warning"))]
+    nouns = [counted(number, noun) for number, noun in counts]
     away = "; a server is away, so not everything could be checked" if diagnosis.unreachable else ""
-    console.print(f"{', '.join(words)} in {counted(len(diagnosis.checks), 'check')}{away}", soft_wrap=True)
+    console.print(f"{', '.join(nouns)} in {counted(len(diagnosis.checks), 'check')}{away}", soft_wrap=True)
 
 
 @contextmanager

@@ -16,10 +16,10 @@ from rich.console import Console
 from reactor.cli.exits import SIGNALLED, Exit, fail
 from reactor.config.fields import parse_duration
 from reactor.config.settings import Settings, SettingsError, load_settings
+from reactor.core.checks import Misconfigured
 from reactor.jetstream.errors import JetStreamError
-from reactor.jetstream.topology import ProvisionError
 from reactor.job_status.ledger_directory import describe_outage
-from reactor.operate.doctor.advice import mend_of
+from reactor.operate.doctor.advice import fix_for
 from reactor.store.scripts import LedgerError
 from reactor.telemetry import logs
 
@@ -70,8 +70,8 @@ def run(work: Callable[[], Awaitable[Result]], domain: str | None = None) -> Res
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(main())
     except (JetStreamError, LedgerError) as error:
-        fail(Exit.UNREACHABLE, f"{describe_outage(error)}; {mend_of(error, domain)}")
-    except ProvisionError as error:
+        fail(Exit.UNREACHABLE, f"{describe_outage(error)}; {fix_for(error, domain)}")
+    except Misconfigured as error:
         fail(Exit.UNFIXABLE, str(error))
     except KeyboardInterrupt:
         raise typer.Exit(SIGNALLED + signal.SIGINT) from None

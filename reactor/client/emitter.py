@@ -18,6 +18,7 @@ from typing import NamedTuple
 from reactor.config.nats_options import desired_streams, nats_options
 from reactor.config.settings import EventsSettings, NatsSettings
 from reactor.core.backoff import backoff
+from reactor.core.checks import Misconfigured
 from reactor.core.events import DesiredStreams
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.connection import NO_INBOX
@@ -175,7 +176,7 @@ class Process:
                 log.warning("NATS takes no lifecycle events (%s); they wait in memory, and are sent once it does", why)
                 self._sending = asyncio.create_task(self._send_waiting(), name="waiting events")
             return answer
-        except (JetStreamError, ProvisionError) as error:
+        except (JetStreamError, Misconfigured) as error:
             return Emitted(job, status, error=str(error))
 
     def _kept(self, event: Event, why: str) -> Emitted:
@@ -197,7 +198,7 @@ class Process:
                     failures += 1
                     if len(self._waiting) < MAX_WAITING:  # else it is the oldest of too many
                         self._waiting.appendleft(event)
-                except (JetStreamError, ProvisionError) as error:  # waiting longer changes nothing
+                except (JetStreamError, Misconfigured) as error:  # waiting longer changes nothing
                     log.warning("lifecycle event of job %s was not stored: %s", event.job_id, error)
         finally:
             self._sending = None
@@ -215,7 +216,7 @@ class Process:
                 await lifecycle_stream(js, desired)
             except (PermissionDenied, Refused) as error:
                 raise ProvisionError(
-                    f"no stream takes {event.subject} yet, and this user cannot make it ({error}): start a worker"
+                    f"no stream takes {event.subject} yet, and this user cannot create it ({error})", "start a worker"
                 ) from error
             return await self._stored(js, event)
 

@@ -2,8 +2,7 @@
 
 import asyncio
 
-from reactor.bootstrap.actor import actor_of
-from reactor.bootstrap.connections import connections
+from reactor.bootstrap.connections import actor_of, connections
 from reactor.bootstrap.services import UseCases, provision_safely
 from reactor.client.emitter import JobId, Process
 from reactor.config.settings import load_settings

@@ -73,9 +73,9 @@ def _split_query(query: str) -> tuple[str, dict[str, Any]]:
     """Split the query into what is for Redis and what is for its sentinels."""
     from redis.asyncio.connection import parse_url  # noqa: PLC0415  # as above
 
-    words = [word for word in query.split("&") if word]
-    own = [word for word in words if word.partition("=")[0] in _SENTINELS_OWN]
-    rest = "&".join(word for word in words if word not in own)
+    parts = [part for part in query.split("&") if part]
+    own = [part for part in parts if part.partition("=")[0] in _SENTINELS_OWN]
+    rest = "&".join(part for part in parts if part not in own)
     parsed = parse_url(f"redis://host?{'&'.join(own)}")
     return f"?{rest}" if rest else "", {
         name.removeprefix("sentinel_"): value for name, value in parsed.items() if name in _SENTINELS_OWN

@@ -8,7 +8,7 @@ Laws of a check:
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -39,9 +39,14 @@ class Check:
         """The first part of the name."""
         return self.name.split(".")[0]
 
-    def as_dict(self) -> dict[str, str | None]:
-        """Return the contract's object."""
-        return {"name": self.name, "level": self.level.value, "found": self.found, "fix": self.fix}
+
+class Misconfigured(Exception):
+    """What exists does not fit the settings, and only a person can change it. Trying again does not help."""
+
+    def __init__(self, found: str, fix: str) -> None:
+        """`found` says what is wrong, and with which stream or setting; `fix` says what to do."""
+        super().__init__(f"{found}: {fix}")
+        self.found, self.fix = found, fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ class Diagnosis:
     def as_dict(self) -> dict[str, Any]:
         """Return the contract's object. `ok` is that there is no error."""
         errors, warnings = self.count(Level.ERROR), self.count(Level.WARNING)
-        checks = [check.as_dict() for check in self.checks]
+        checks = [asdict(check) for check in self.checks]
         return {"ok": not errors, "errors": errors, "warnings": warnings, "checks": checks}
 
 

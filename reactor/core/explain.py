@@ -118,7 +118,7 @@ def _condemned(entry: Entry) -> str:
     if not entry.get("status"):
         return "no job known"
     event, which = entry.get("event"), ""
-    if entry.get("told"):
+    if entry.get("directory"):
         which = " (by the job directory)"
     elif event:
         which = f" (event {event['seq']}{' by ' + event['source'] if event['source'] else ''})"
@@ -129,15 +129,15 @@ def _messages(entry: Entry) -> str:
     return f"{entry.get('messages', 0)} messages"
 
 
-def said(job_id: str, word: StatusEvent) -> str:
+def said(job_id: str, event: StatusEvent) -> str:
     """Return one lifecycle event, as a line of a timeline."""
-    if word.status == UNREADABLE:
+    if event.status == UNREADABLE:
         return (
-            f"what was said of job {job_id} (event {word.seq}) could not be read, so it counts as alive: "
+            f"what was said of job {job_id} (event {event.seq}) could not be read, so it counts as alive: "
             f"nats stream view REACTOR_DEAD_LETTERS has it whole"
         )
-    when = "" if word.occurred_at == word.published_at else f", since {_to_the_second(word.occurred_at)}"
-    return f"job {job_id} was said to be {word.status} (event {word.seq}{when})"
+    when = "" if event.occurred_at == event.published_at else f", since {_to_the_second(event.occurred_at)}"
+    return f"job {job_id} was said to be {event.status} (event {event.seq}{when})"
 
 
 def why(entry: Entry) -> str:
@@ -197,9 +197,9 @@ def span(seconds: float) -> str:
         return f"{seconds * 1000:.{0 if seconds == 0 or seconds >= SHORT_S else 1}f} ms"
     if whole < MINUTE_S:
         return f"{seconds:.1f}".removesuffix(".0") + " s"
-    size, word, smaller, small_word = next(unit for unit in _UNITS if whole >= unit[0])
+    size, name, smaller, small_name = next(unit for unit in _UNITS if whole >= unit[0])
     rest = whole % size // smaller
-    return f"{whole // size} {word}" + (f" {rest} {small_word}" if rest else "")
+    return f"{whole // size} {name}" + (f" {rest} {small_name}" if rest else "")
 
 
 def changes(reason: Reason, stream: Stream) -> str:

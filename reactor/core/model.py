@@ -86,9 +86,9 @@ class Record:
     """The last one by stream sequence."""
 
     @classmethod
-    def of(cls, *words: StatusEvent) -> "Record":
+    def of(cls, *events: StatusEvent) -> "Record":
         """Return the record of these events, in whatever order they come. Raises ValueError if there are none."""
-        return cls(max(words), max(words, key=lambda word: word.seq))
+        return cls(max(events), max(events, key=lambda event: event.seq))
 
     def merged(self, other: "Record | None") -> "Record":
         """Return what both know together."""
@@ -115,7 +115,7 @@ class Event:
     """A lifecycle event that was read: the job and what it says of it."""
 
     job_id: str
-    word: StatusEvent
+    status_event: StatusEvent
     remark: str | None = None
     """What is odd about it, though it counts."""
 
@@ -125,7 +125,7 @@ class Malformed:
     """A lifecycle message that could not be read. `job_id` is None if its subject names no job."""
 
     job_id: str | None
-    word: StatusEvent
+    status_event: StatusEvent
     reason: str
 
 

@@ -87,9 +87,9 @@ class Policy:
         """Return whether a glob in the settings protects it."""
         return any(fnmatchcase(name, glob) for glob in self.protect)
 
-    def ends(self, word: StatusEvent) -> bool:
+    def ends(self, event: StatusEvent) -> bool:
         """Return whether by this word the job system does no more work for the job. Unknown words are live."""
-        return fold(word.status) in self.terminal_statuses
+        return fold(event.status) in self.terminal_statuses
 
     def is_terminal(self, record: Record) -> bool:
         """Return whether its last word is terminal, in whichever order one reads them."""
@@ -138,7 +138,7 @@ def decide(stream: Stream, record: Record | None, coverage: Coverage, policy: Po
 
 
 def by_directory(
-    record: Record | None, told: DirectoryStatus | None, since: int, now: int, policy: Policy
+    record: Record | None, current: DirectoryStatus | None, since: int, now: int, policy: Policy
 ) -> Record | None:
     """Return the record by which a job is judged that has a directory of its own: the directory's word, `since` then.
 
@@ -147,9 +147,9 @@ def by_directory(
     """
     if record is not None and not policy.is_terminal(record) and now - record.heard_at < policy.idle_guard:
         return record
-    if told is None:
+    if current is None:
         return None
-    return Record.of(StatusEvent(since, record.last.seq if record else 0, told.status, since))
+    return Record.of(StatusEvent(since, record.last.seq if record else 0, current.status, since))
 
 
 def _by_job(stream: Stream, created: int, record: Record | None, coverage: Coverage, policy: Policy) -> Verdict:
@@ -210,7 +210,7 @@ def _of_terminal_job(stream: Stream, record: Record, policy: Policy) -> Begins:
     But a job that is done has no work left: if work goes on, its end was published too early.
     """
     published, consumed = stream.last_publish, _consumed_at(stream)
-    done = any(fold(word.status) in DONE for word in (record.latest, record.last))
+    done = any(fold(event.status) in DONE for event in (record.latest, record.last))
     return [
         ("age_guard", Reason.FRESH, stream.created, policy.age_guard),
         ("terminal_grace", Reason.GRACE, record.occurred_at, policy.terminal_grace),
@@ -249,9 +249,9 @@ def _consumed_at(stream: Stream) -> int | None:
     return stream.consumers.last_active if stream.consumers else None
 
 
-def due_at(word: StatusEvent, policy: Policy) -> int | None:
+def due_at(event: StatusEvent, policy: Policy) -> int | None:
     """Return when to inspect the stream of a job with this event first; None for a live job."""
-    return word.occurred_at + policy.terminal_grace if policy.ends(word) else None
+    return event.occurred_at + policy.terminal_grace if policy.ends(event) else None
 
 
 def is_over(record: Record, policy: Policy, now: int) -> bool:

@@ -141,7 +141,7 @@ class Entry(TypedDict):
     detail: NotRequired[str]
     actor: NotRequired[dict[str, Any]]
     event: NotRequired[dict[str, Any] | None]
-    told: NotRequired[dict[str, Any] | None]
+    directory: NotRequired[dict[str, Any] | None]
     guards: NotRequired[list[dict[str, Any]] | None]
     proof: NotRequired[str]
     backup: NotRequired[str]

@@ -15,9 +15,9 @@ from reactor.core.pause import Pause, pausing, read_pause, resuming
 from reactor.core.stream_info import instant
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.coalesce import CoalescedRequest
-from reactor.jetstream.errors import NotFound, Refused, Unreachable
+from reactor.jetstream.errors import NotFound, Unreachable
 from reactor.jetstream.permissions import for_deleting
-from reactor.jetstream.topology import CONTROL, PAUSE_SUBJECT, ProvisionError, declare_control
+from reactor.jetstream.topology import CONTROL, PAUSE_SUBJECT, declare_control
 from reactor.store.scripts import LedgerError
 from reactor.store.topology_cache import TopologyCache
 
@@ -86,14 +86,8 @@ class PauseGate:
                 self._noted_at = time.monotonic()
 
     async def declare(self) -> None:
-        """Make the stream of the word if it is not there: before an order. Raises ProvisionError."""
-        try:
-            await declare_control(self.reads, self.replicas)
-        except Refused as error:
-            raise ProvisionError(
-                f"nothing has changed, since NATS has no room for stream {CONTROL} ({error}); "
-                "to stop all deleting now, stop the workers"
-            ) from error
+        """Create the control stream if it is missing: call this before an order. Raises ProvisionError."""
+        await declare_control(self.reads, self.replicas)
 
     async def pause(self, by: str, reason: str, span_ns: int | None) -> None:
         """Publish a pause: from now on nobody deletes anything."""

@@ -4,7 +4,7 @@ There is one method for each thing that happens, so that no part of its record c
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from reactor.core.actor import Actor
@@ -112,7 +112,7 @@ class Recorder:
             at=self._now(),
         )
         for sink in self.sinks:
-            sink.unfixable(settlement, failure.fields())
+            sink.unfixable(settlement, asdict(failure))
         await self.audit.fail(failure)
 
     async def report(self, settlement: Settlement) -> None:
@@ -134,7 +134,7 @@ class Recorder:
         order = Order(stream, job_id, why, self.actor.by, self._now(), self._actor_json)
         await self.audit.ordered(what, order)
         for sink in self.sinks:
-            sink.ordered(what, order.fields())
+            sink.ordered(what, asdict(order))
 
     def is_own_deletion(self, stream: str) -> bool:
         """Return whether this process deletes or has deleted the stream, and does all that follows."""

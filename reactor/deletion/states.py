@@ -84,7 +84,7 @@ class Inspection:
         ended_at = format_instant(status.ended_at) if status and status.ended_at else None
         return {
             "event": _event_json(self.record.latest) if self.record else None,
-            "told": {"status": status.status, "ended_at": ended_at} if status else None,
+            "directory": {"status": status.status, "ended_at": ended_at} if status else None,
             "guards": [
                 {
                     "guard": guard.name,

@@ -75,7 +75,7 @@ class StreamStateUpdater:
         """Store what the lifecycle events of jobs change for their streams, if those are known."""
         if not self.events_decide:
             return
-        words = {event.job_id: Record.of(event.word) for event in events if event.job_id is not None}
+        words = {event.job_id: Record.of(event.status_event) for event in events if event.job_id is not None}
         names = [name for job_id in words for name in self.policy.names_of(job_id) or ()]
         known = await self.ledger.stream_states.of(names)
         now = [self._as_of(item.stream, words[item.stream.job_id].merged(item.record)) for item in known.values()]

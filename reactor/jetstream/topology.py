@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from reactor.core.checks import Misconfigured
 from reactor.core.events import DesiredStreams
 from reactor.core.stream_info import ADVISORY, Raw, instant
 from reactor.jetstream.client import JetStream
@@ -41,8 +42,8 @@ LETTERS_SHARE, EVENTS_SHARE = 50, 4
 one in four."""
 
 
-class ProvisionError(Exception):
-    """What is there cannot be used, and altering it is not reactor's to do: says which stream, and the fix."""
+class ProvisionError(Misconfigured):
+    """A stream or durable exists that reactor cannot use, and must not alter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,14 @@ async def provision(
 
 
 async def declare_control(js: JetStream, replicas: int) -> None:
-    """Make the stream of operators' words if it is missing. Raises ProvisionError and JetStreamError."""
-    await _declare(js, _control_config(replicas))
+    """Create the stream that keeps a pause, if it is missing. Raises ProvisionError and JetStreamError."""
+    try:
+        await _declare(js, _control_config(replicas))
+    except Refused as error:
+        raise ProvisionError(
+            f"nothing has changed, since NATS refuses stream {CONTROL} ({error})",
+            "to stop all deleting now, stop the workers",
+        ) from error
 
 
 def _control_config(replicas: int) -> Raw:
@@ -194,12 +201,12 @@ async def streams_of_advisories(js: JetStream) -> list[str]:
     return sorted(await js.stream_names(f"{ADVISORY}.>"))
 
 
-def wrong_account(owner: str, desired: DesiredStreams) -> str:
+def wrong_account(owner: str, desired: DesiredStreams) -> ProvisionError:
     """Return the error if Redis holds a lifecycle stream's ledger and the account has no such stream."""
-    return (
+    return ProvisionError(
         f"Redis holds the ledger of lifecycle stream {owner}, and this account has no stream on "
-        f"{desired.events_subject.wildcard}: wrong account, domain or Redis? "
-        "If that stream was deleted on purpose, set a new REACTOR_REDIS_NAMESPACE"
+        f"{desired.events_subject.wildcard}",
+        "wrong account, domain or Redis? If that stream was deleted on purpose, set a new REACTOR_REDIS_NAMESPACE",
     )
 
 
@@ -213,12 +220,13 @@ async def find_lifecycle_stream(js: JetStream, desired: DesiredStreams) -> str |
     if config.get("retention") != "limits":
         raise ProvisionError(
             f"stream {found[0]} captures {wanted} and forgets events once they are read, so a job's last event "
-            "cannot be read again: let a stream with limits retention capture that subject"
+            "cannot be read again",
+            "let a stream with limits retention capture that subject",
         )
     if len(found) == 1 and any(covers(subject, wanted) for subject in config.get("subjects") or ()):
         return found[0]
     raise ProvisionError(
-        f"stream {', '.join(found)} captures a part of {wanted} only: let one stream capture all of it"
+        f"stream {', '.join(found)} captures a part of {wanted} only", "let one stream capture all of it"
     )
 
 
@@ -298,8 +306,8 @@ async def is_declared(js: JetStream, name: str, subjects: Sequence[str]) -> bool
         return False
     if lacking := [subject for subject in subjects if not any(covers(have, subject) for have in there)]:
         raise ProvisionError(
-            f"stream {name} exists and does not capture {', '.join(lacking)}: "
-            "add the subject to it, or give reactor another stream name"
+            f"stream {name} exists and does not capture {', '.join(lacking)}",
+            "add the subject to it, or give reactor another stream name",
         )
     return True
 
@@ -320,7 +328,7 @@ async def find_durable(js: JetStream, durable: str, stream: str, subjects: tuple
         return None
     if there.get("deliver_subject"):
         raise ProvisionError(
-            f"durable {durable} on stream {stream} is a push consumer: name another with REACTOR_EVENTS_DURABLE"
+            f"durable {durable} on stream {stream} is a push consumer", "name another with REACTOR_EVENTS_DURABLE"
         )
     config = _durable_config(durable, subjects)
     differing = [f"{key} is {there.get(key)}, not {wish}" for key, wish in config.items() if there.get(key) != wish]
@@ -350,7 +358,9 @@ async def _create_durable(js: JetStream, stream: str, config: Raw) -> None:
                 raise
             await js.create_consumer(stream, config | {"max_ack_pending": int(limit[1])})
     except Refused as error:
-        raise ProvisionError(f"stream {stream} takes no durable {config['durable_name']}: {error}") from error
+        raise ProvisionError(
+            f"stream {stream} refuses durable {config['durable_name']} ({error})", "raise the limit that it names"
+        ) from error
 
 
 async def read_lifecycle(js: JetStream, source: Source, durable: str) -> Lifecycle:

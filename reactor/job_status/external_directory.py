@@ -52,19 +52,19 @@ class ExternalDirectory(Directory):
             if why := answer.unknown.get(job_id):
                 gap = f"the job directory cannot tell: {why}"
                 return JobAssessment(record, Coverage(intact=False, gap=gap))
-            told = answer.found.get(job_id)
+            current = answer.found.get(job_id)
             vouched = Coverage(intact=coverage.intact, since=0, gap=None if coverage.intact else coverage.gap)
             async with slots:
-                since = await self._since(job_id, told, now)
-            return JobAssessment(by_directory(record, told, since, now, self.policy), vouched, told)
+                since = await self._since(job_id, current, now)
+            return JobAssessment(by_directory(record, current, since, now, self.policy), vouched, current)
 
         settled = await asyncio.gather(*(settle(job_id, *rest) for job_id, rest in jobs.items()))
         return dict(zip(jobs, settled, strict=True))
 
-    async def _since(self, job_id: str, told: DirectoryStatus | None, now: int) -> int:
+    async def _since(self, job_id: str, current: DirectoryStatus | None, now: int) -> int:
         """Return since when the job has this status: as the directory says, or from the first sight of it."""
-        if told is None:
+        if current is None:
             return now
-        if told.ended_at is not None:
-            return min(told.ended_at, now)
-        return await self.ledger.tallies.first_sighting(f"job:{job_id}", told.status, now)
+        if current.ended_at is not None:
+            return min(current.ended_at, now)
+        return await self.ledger.tallies.first_sighting(f"job:{job_id}", current.status, now)

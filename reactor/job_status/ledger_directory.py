@@ -60,7 +60,7 @@ class BatchResult:
 def _heard(item: Event | Malformed, *, stale: bool) -> tuple[str, EventOutcome]:
     if isinstance(item, Malformed):
         return UNREADABLE, EventOutcome.MALFORMED
-    return fold(item.word.status), EventOutcome.STALE if stale else EventOutcome.APPLIED
+    return fold(item.status_event.status), EventOutcome.STALE if stale else EventOutcome.APPLIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class Directory:
             unread = [] if message is None else await self._unread(snapshot, subject, message.seq)
         except NotFound as error:
             raise Unreachable(self._gone) from error
-        return Record.of(*(self._read(item).word for item in (*unread, message))) if message else None
+        return Record.of(*(self._read(item).status_event for item in (*unread, message))) if message else None
 
     def subject_of(self, job_id: str) -> str:
         """Return the subject of a job's events. Raises ValueError if no message can have it."""
@@ -158,7 +158,7 @@ class Directory:
         with suppress(ValueError):  # no message can ever have had its subject
             subject = self.template.of(job_id)
             while len(words) < WORDS and (message := await self.js.next_message(self.source.stream, subject, seq)):
-                words.append(self._read(message).word)
+                words.append(self._read(message).status_event)
                 seq = message.seq + 1
         return words
 
@@ -209,7 +209,9 @@ class Directory:
         ForeignLedger if the ledger is not that of the lifecycle stream with this identity.
         """
         read = tuple(self._read(message) for message in messages)
-        entries = [(e.job_id, e.word, due_at(e.word, self.policy)) for e in read if e.job_id is not None]
+        entries = [
+            (e.job_id, e.status_event, due_at(e.status_event, self.policy)) for e in read if e.job_id is not None
+        ]
         readable = sum(isinstance(event, Event) for event in read)
         grace = self.policy.terminal_grace
         return BatchResult(read, await self.ledger.records.apply(identity, entries, readable=readable, grace=grace))

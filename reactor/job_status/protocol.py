@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from reactor.core.checks import Misconfigured
 from reactor.core.model import Coverage, DirectoryStatus, Record, parse_instant
-from reactor.jetstream.topology import ProvisionError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ def time_told(value: object) -> int | None:
         return None
 
 
-class DirectoryConfigError(ProvisionError):
-    """The settings do not fit what is there: says what, and the fix. Trying again would not help."""
+class DirectoryConfigError(Misconfigured):
+    """The directory cannot work with these settings."""
 
 
 class ListenError(Exception):

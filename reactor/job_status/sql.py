@@ -50,7 +50,8 @@ class SqlDirectory:
             )
         except (SQLAlchemyError, NoSuchModuleError, ImportError, ValueError, TypeError) as error:
             raise DirectoryConfigError(
-                f"REACTOR_DIRECTORY_URL names no async driver that is installed: {type(error).__name__}: {error}"
+                f"REACTOR_DIRECTORY_URL names no async driver that is installed ({type(error).__name__}: {error})",
+                "install the driver, or name another, such as postgresql+asyncpg://",
             ) from error
         self._listener = self._listening_on(channel) if channel else None
         self._query = text(query).bindparams(bindparam("ids", expanding=True))
@@ -59,8 +60,9 @@ class SqlDirectory:
 
     def _listening_on(self, channel: str) -> Listener:
         if self._engine.dialect.driver != "asyncpg":
-            message = "REACTOR_DIRECTORY_CHANNEL needs a PostgreSQL, by a URL such as postgresql+asyncpg://…"
-            raise DirectoryConfigError(message)
+            raise DirectoryConfigError(
+                "REACTOR_DIRECTORY_CHANNEL needs PostgreSQL", "set a URL such as postgresql+asyncpg://…"
+            )
         from reactor.job_status.postgres_notify import Notifications  # noqa: PLC0415  # asyncpg, which others need not have
 
         return Notifications(self._engine, channel)
@@ -72,7 +74,7 @@ class SqlDirectory:
     async def ask(self, job_ids: Sequence[str]) -> Answer:
         """Ask in chunks. The jobs of a chunk that fails are unknown."""
         answers = [await self._ask_chunk(job_ids[first : first + CHUNK]) for first in range(0, len(job_ids), CHUNK)]
-        found = {job: told for answer in answers for job, told in answer.found.items()}
+        found = {job: current for answer in answers for job, current in answer.found.items()}
         unknown = {job: why for answer in answers for job, why in answer.unknown.items()}
         return Answer(found, unknown)
 
@@ -96,12 +98,12 @@ class SqlDirectory:
 
     def _answer(self, job_ids: Sequence[str], rows: Sequence[Row[Any]]) -> Answer:
         asked, found, unknown = set(job_ids), dict[str, DirectoryStatus](), dict[str, str]()
-        for job_id, told in _read(rows):
+        for job_id, current in _read(rows):
             if job_id not in asked:
                 return Answer.nothing(job_ids, "the query gave a job that was not asked for: it must select by :ids")
-            if told is None or found.get(job_id, told) != told:
+            if current is None or found.get(job_id, current) != current:
                 unknown[job_id] = _UNREADABLE
-            found[job_id] = told or DirectoryStatus("")
+            found[job_id] = current or DirectoryStatus("")
         return Answer({job: found[job] for job in job_ids if job in found and job not in unknown}, unknown)
 
     async def _rows(self, ids: Sequence[str]) -> tuple[set[str], Sequence[Row[Any]]]:
@@ -156,12 +158,15 @@ class SqlDirectory:
             keys, _ = await self._rows(["0"])
         except (TimeoutError, OSError, InterfaceError, OperationalError) as error:
             if _is_about_the_query(error):
-                raise DirectoryConfigError(_refused(error)) from error
+                raise _refused(error) from error
             return
         except SQLAlchemyError as error:
-            raise DirectoryConfigError(_refused(error)) from error
+            raise _refused(error) from error
         if missing := COLUMNS - keys:
-            raise DirectoryConfigError(f"REACTOR_DIRECTORY_QUERY gives no column {', '.join(sorted(missing))}")
+            raise DirectoryConfigError(
+                f"REACTOR_DIRECTORY_QUERY gives no column {', '.join(sorted(missing))}",
+                "select the columns id and status (and ended_at, if there is one)",
+            )
 
     async def close(self) -> None:
         """Give all connections back."""
@@ -195,8 +200,11 @@ def _is_about_the_query(error: Exception) -> bool:
     return "no such" in str(error) or "syntax error" in str(error)
 
 
-def _refused(error: Exception) -> str:
-    return f"the database refuses REACTOR_DIRECTORY_QUERY: {_in_short(error)}"
+def _refused(error: Exception) -> DirectoryConfigError:
+    return DirectoryConfigError(
+        f"the database refuses REACTOR_DIRECTORY_QUERY ({_in_short(error)})",
+        "correct the query, or give its user the right to read the table",
+    )
 
 
 def _in_short(error: Exception) -> str:

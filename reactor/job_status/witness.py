@@ -43,7 +43,7 @@ class WitnessedDirectory:
             self._witness = found or self._witness
         witnessed = [await self._witnessed(*item) for item in zip(chunks, answers, strict=True)]
         return Answer(
-            {job: told for answer in witnessed for job, told in answer.found.items()},
+            {job: current for answer in witnessed for job, current in answer.found.items()},
             {job: why for answer in witnessed for job, why in answer.unknown.items()},
         )
 
@@ -54,7 +54,7 @@ class WitnessedDirectory:
         if self._witness is None:
             return Answer(answer.found, {**answer.unknown, **dict.fromkeys(absent, _unwitnessed(absent))})
         again = await self.jobs.ask([*absent, self._witness])
-        found = {job: told for job, told in again.found.items() if job in asked}
+        found = {job: current for job, current in again.found.items() if job in asked}
         unknown = {job: why for job, why in again.unknown.items() if job in asked}
         if self._witness not in again.found:
             why = again.unknown.get(self._witness) or _without(self._witness, is_canary=self.canary is not None)

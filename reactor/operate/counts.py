@@ -48,7 +48,7 @@ class StreamCounts:
     def __post_init__(self) -> None:
         self._counting = asyncio.Lock()
         self._counts = _UNCOUNTED
-        self._word = ""
+        self._version = ""
         self._counted_at = float("-inf")
         self._took_s = 0.0
         self._next_due_s = float("inf")
@@ -64,10 +64,10 @@ class StreamCounts:
         async with self._counting:
             age_s = time.monotonic() - self._counted_at
             if age_s > max(FRESH_S, SHARE * self._took_s):
-                word, since = await self.stream_states.state()
-                if word != self._word or age_s > min(RECOUNT_S, self._next_due_s):
+                version, since = await self.stream_states.state()
+                if version != self._version or age_s > min(RECOUNT_S, self._next_due_s):
                     self._counts = _UNCOUNTED if since is None else await self._count()
-                    self._word = word
+                    self._version = version
             return self._counts
 
     async def _count(self) -> Counts:

@@ -86,7 +86,7 @@ def _recipe(entries: Sequence[Entry]) -> Recipe | None:
     """Return the recipe of the newest intent."""
     for entry in entries:
         if made_of := entry.get("made_of"):
-            told: dict[str, Any] = json.loads(made_of)
-            rest = {"config": told["config"], "consumers": told["consumers"], "last_seq": told["last_seq"]}
+            recipe: dict[str, Any] = json.loads(made_of)
+            rest = {"config": recipe["config"], "consumers": recipe["consumers"], "last_seq": recipe["last_seq"]}
             return Recipe(job_id=entry["job_id"], messages=entry.get("messages", 0), **rest)
     return None

@@ -69,7 +69,7 @@ class Trail:
             hour = int(entry["at"][DAY_CHARS + 1 : DAY_CHARS + 3])
             statuses.setdefault(entry["status"] or entry["reason"], [0] * 24)[hour] += 1
         rows: list[LeakRow] = [
-            {"status": word, "drained": sum(hours), "hours": hours} for word, hours in statuses.items()
+            {"status": status, "drained": sum(hours), "hours": hours} for status, hours in statuses.items()
         ]
         return {"total": len(drained), "statuses": sorted(rows, key=lambda row: -sum(row["hours"]))}
 

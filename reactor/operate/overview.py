@@ -245,17 +245,22 @@ class Overview:
     def _evidence(self, inspection: Inspection, consumers: Sequence[Raw], deliveries: dict[str, int]) -> Evidence:
         coverage, record, event = inspection.coverage, inspection.record, inspection.event
         disputed = record if record is not None and self.deps.policy.is_disputed(record) else None
-        told = inspection.directory_status
+        status = inspection.directory_status
         return {
             "directory": (
-                {"status": told.status, "ended_at": None if told.ended_at is None else format_instant(told.ended_at)}
-                if told
+                {
+                    "status": status.status,
+                    "ended_at": None if status.ended_at is None else format_instant(status.ended_at),
+                }
+                if status
                 else None
             ),
-            "record": _word(record.latest) if record else None,
-            "last_event": _word(event.last) if event else None,
+            "record": _event_json(record.latest) if record else None,
+            "last_event": _event_json(event.last) if event else None,
             "disputed": (
-                {"by_time": _word(disputed.latest), "by_sequence": _word(disputed.last)} if disputed else None
+                {"by_time": _event_json(disputed.latest), "by_sequence": _event_json(disputed.last)}
+                if disputed
+                else None
             ),
             "coverage": {
                 "intact": coverage.intact,
@@ -277,12 +282,12 @@ class Overview:
         }
 
 
-def _word(word: StatusEvent) -> StatusEventJson:
+def _event_json(event: StatusEvent) -> StatusEventJson:
     return {
-        "status": word.status,
-        "occurred_at": format_instant(word.occurred_at),
-        "published_at": format_instant(word.published_at),
-        "seq": word.seq,
+        "status": event.status,
+        "occurred_at": format_instant(event.occurred_at),
+        "published_at": format_instant(event.published_at),
+        "seq": event.seq,
     }
 
 

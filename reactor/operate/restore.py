@@ -44,7 +44,7 @@ class Restored:
     consumers: Sequence[str]
 
 
-def _told(how: str, why: str) -> str:
+def _how_and_why(how: str, why: str) -> str:
     return f"{how}; {why}" if why else how
 
 
@@ -78,7 +78,7 @@ class Restorer:
             await self._replay(backup, config)
             how = f"{how}, message by message"
         await make_consumers(self.js, name, await self._lacking(name, manifest.consumers))
-        return await self._done(config, manifest.job_id, 0, _told(how, why))
+        return await self._done(config, manifest.job_id, 0, _how_and_why(how, why))
 
     async def _replay(self, backup: Backup, config: Raw) -> None:
         name, was = config["name"], backup.manifest.stream
@@ -100,7 +100,7 @@ class Restorer:
         if lacking is None:
             await self.js.create_stream(unfinished(config, CONSUMERS) | {"first_seq": recipe.last_seq + 1})
         await make_consumers(self.js, name, await self._lacking(name, recipe.consumers))
-        how = _told(f"without its {recipe.messages} messages", why)
+        how = _how_and_why(f"without its {recipe.messages} messages", why)
         return await self._done(config, recipe.job_id, recipe.messages, how)
 
     async def _free(self, config: Raw, name: str) -> tuple[Raw, str | None]:

@@ -64,7 +64,7 @@ class DeadLetters:
         for number, part in enumerate(parts, 1):
             numbered = {
                 "Reactor-Part": f"{number}/{len(parts)}",
-                "Nats-Msg-Id": f"{malformed.word.seq}:{malformed.word.published_at}:{number}",
+                "Nats-Msg-Id": f"{malformed.status_event.seq}:{malformed.status_event.published_at}:{number}",
             }
             await self.publish(DEAD_LETTER_SUBJECT, part, headers | numbered)
 
@@ -72,7 +72,11 @@ class DeadLetters:
         """Return the headers, cut if they would leave no room for the message. Odd bytes are escaped."""
         subject = _readable(msg.subject)
         reason = malformed.reason.encode("ascii", "backslashreplace").decode().replace("\n", " ")
-        headers = {"Reactor-Subject": subject, "Reactor-Sequence": str(malformed.word.seq), "Reactor-Reason": reason}
+        headers = {
+            "Reactor-Subject": subject,
+            "Reactor-Sequence": str(malformed.status_event.seq),
+            "Reactor-Reason": reason,
+        }
         if headers_size(headers) <= self.max_payload // 2:
             return headers
         return {name: value[: min(MAX_HEADER_CHARS, self.max_payload // 8)] for name, value in headers.items()}
@@ -142,13 +146,13 @@ class LifecycleSubscriber:
 
     def _remark(self, event: Event) -> None:
         """Log what is odd about an event that counts all the same: once for each status and each source."""
-        word = fold(event.word.status)
-        if word not in self._known and self._is_new(f"status {word}"):
-            log.warning("unknown status, taken for a live one", status=event.word.status)
-        if event.remark and self._is_new(f"source {event.word.source}"):
+        status = fold(event.status_event.status)
+        if status not in self._known and self._is_new(f"status {status}"):
+            log.warning("unknown status, taken for a live one", status=event.status_event.status)
+        if event.remark and self._is_new(f"source {event.status_event.source}"):
             log.warning(
                 "an emitter's time cannot be read, so the server's counts",
-                source=event.word.source,
+                source=event.status_event.source,
                 job_id=event.job_id,
                 reason=event.remark,
             )
@@ -168,7 +172,7 @@ class LifecycleSubscriber:
                 "lifecycle events malformed, kept in the dead letters",
                 messages=len(kept),
                 subject=_readable(first[0].subject),
-                sequence=first[1].word.seq,
+                sequence=first[1].status_event.seq,
                 reason=first[1].reason,
             )
 
@@ -251,8 +255,8 @@ class AdvisorySubscriber:
 def _told_at(advisory: Msg) -> int | None:
     """Return when the advisory was made, by the server's own clock."""
     with suppress(ValueError):
-        told = read_json(advisory.data)
-        return instant(told.get("timestamp")) if isinstance(told, dict) else None
+        content = read_json(advisory.data)
+        return instant(content.get("timestamp")) if isinstance(content, dict) else None
     return None
 
 

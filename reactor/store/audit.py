@@ -86,17 +86,13 @@ class Intent:
     """The process and the person (see `core/actor`)."""
     event: dict[str, Any] | None = None
     """The word that condemned its job: status, times, sequence in the lifecycle stream, source."""
-    told: dict[str, Any] | None = None
+    directory: dict[str, Any] | None = None
     """What the job system's own directory said, if it decides."""
     guards: list[dict[str, Any]] | None = None
     """Each with its length and when it passed."""
 
     TOLD_TO_ALL: ClassVar = ("stream", "job_id", "reason", "created", "status", "messages", "by", "at")
     """What an outcome event tells."""
-
-    def fields(self) -> dict[str, Any]:
-        """Return the fields of the audit's entry."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +109,6 @@ class Failure:
     by: str
     at: str
 
-    def fields(self) -> dict[str, Any]:
-        """Return the fields of the audit's entry."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -129,10 +121,6 @@ class Order:
     at: str
     actor: dict[str, Any]
     reason: str = "operator"
-
-    def fields(self) -> dict[str, Any]:
-        """Return the fields of the audit's entry."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(eq=False, repr=False)
@@ -161,7 +149,7 @@ class Audit:
 
         `made_of` is what it takes to make the stream again.
         """
-        evidence, recipe = to_json(intent.fields()), to_json(made_of)
+        evidence, recipe = to_json(intent), to_json(made_of)
         args: list[str | int | bytes] = [intent.stream, evidence, AUDIT_ENTRIES, intent.token, recipe]
         keys = [self._trail, self._intents, f"{self._lease_of}{intent.stream}"]
         return bool(await self._intent(keys=keys, args=args))
@@ -178,11 +166,11 @@ class Audit:
 
     async def fail(self, failure: Failure) -> None:
         """Write down an attempt that came to nothing."""
-        await self._add("unfixable", failure.fields())
+        await self._add("unfixable", failure)
 
     async def report(self, intent: Intent) -> bool:
         """Write down what would have been deleted; False if that stream was told of already."""
-        args: list[str | int] = [intent.stream, json.dumps(intent.fields()), AUDIT_ENTRIES, intent.created]
+        args: list[str | int | bytes] = [intent.stream, to_json(intent), AUDIT_ENTRIES, intent.created]
         return bool(await self._report(keys=[self._trail, self._reported], args=args))
 
     async def afterwards(self, stream: str, what: str, at: str) -> bool:
@@ -192,14 +180,14 @@ class Audit:
 
     async def prepared(self, intent: Intent) -> None:
         """Write down that a stream was emptied for a job that is started again."""
-        await self._add("prepared", intent.fields())
+        await self._add("prepared", intent)
 
     async def ordered(self, phase: str, order: Order) -> None:
         """Write down what an operator has ordered."""
-        await self._add(phase, order.fields())
+        await self._add(phase, order)
 
-    async def _add(self, phase: str, fields: dict[str, Any]) -> None:
-        entry = {"phase": phase, "evidence": json.dumps(fields)}
+    async def _add(self, phase: str, evidence: Intent | Failure | Order) -> None:
+        entry = {"phase": phase, "evidence": to_json(evidence)}
         await self.redis.xadd(self._trail, cast("Any", entry), maxlen=AUDIT_ENTRIES, approximate=True)
 
     async def reported(self) -> set[str]:
@@ -246,7 +234,7 @@ def _readable(entries: Iterable[_Raw]) -> Iterator[Entry]:
 def _read_intent(text: str) -> Intent | None:
     """Read an intent; one of another release may hold more."""
     with suppress(ValueError, TypeError, AttributeError):
-        told = json.loads(text)
-        intent = Intent(**{name: told[name] for name in Intent.__slots__ if name in told})
+        directory = json.loads(text)
+        intent = Intent(**{name: directory[name] for name in Intent.__slots__ if name in directory})
         return intent if intent.reason in set(Reason) else None
     return None

@@ -66,7 +66,7 @@ class RedisHealth:
         except RedisError as refused:
             if is_away(refused):
                 raise
-            return error("redis.writes", f"Redis refuses to write: {refused}", _mend_of(refused))
+            return error("redis.writes", f"Redis refuses to write: {refused}", _fix_for(refused))
         return ok("redis.writes", "a key could be written and deleted")
 
 
@@ -75,7 +75,7 @@ def is_away(failure: RedisError) -> bool:
     return isinstance(failure, NotConnected | NoAnswer)
 
 
-def _mend_of(refused: RedisError) -> str:
+def _fix_for(refused: RedisError) -> str:
     match refused:
         case NoPermissionError():
             return "give reactor's Redis user the commands and keys that docs/permissions.md lists"

@@ -224,7 +224,7 @@ class Records:
         `identity` is the lifecycle stream's, `readable` how many of the batch were well-formed. No look is put
         further off than `grace` (ns) from now, however Redis's clock stands. Raises ForeignLedger.
         """
-        highest = max((word.seq for _, word, _ in events), default=0)
+        highest = max((event.seq for _, event, _ in events), default=0)
         args: list[str | int] = [
             self._key("job", ""),
             identity,
@@ -233,8 +233,8 @@ class Records:
             readable,
             self._key("wake"),
         ]
-        for job_id, word, due in events:
-            args += [job_id, _pack_word(word), "" if due is None else -(-due // 1_000_000)]
+        for job_id, event, due in events:
+            args += [job_id, _pack_event(event), "" if due is None else -(-due // 1_000_000)]
         newer, due_count, stale = await self._apply(keys=[self._key("due"), self._key("ledger")], args=args)
         if newer < 0:
             message = "the ledger in Redis belongs to another lifecycle stream; it is rebuilt at the next check"
@@ -326,13 +326,13 @@ class Records:
 
 
 def _pack(record: Record) -> str:
-    latest, last = _pack_word(record.latest), _pack_word(record.last)
+    latest, last = _pack_event(record.latest), _pack_event(record.last)
     return latest if latest == last else latest + last
 
 
-def _pack_word(word: StatusEvent) -> str:
-    length = len(word.status.encode("utf-8", "surrogateescape"))
-    return f"{word.occurred_at:016x}{word.seq:016x}{word.published_at:016x}{length:03x}{word.status}"
+def _pack_event(event: StatusEvent) -> str:
+    length = len(event.status.encode("utf-8", "surrogateescape"))
+    return f"{event.occurred_at:016x}{event.seq:016x}{event.published_at:016x}{length:03x}{event.status}"
 
 
 def _unpack(value: str) -> Record:

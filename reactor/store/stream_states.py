@@ -90,9 +90,9 @@ class StreamStateStore:
 
     async def state(self) -> tuple[str, int | None]:
         """Return a token that changes with each change; and how long ago the last full pass was (ms), None if never."""
-        word, now = cast("tuple[str, int]", await self._state(keys=self._keys[2:], args=[]))
-        since = word.partition(" ")[2]
-        return word, now - int(since) if since.isdecimal() else None
+        version, now = cast("tuple[str, int]", await self._state(keys=self._keys[2:], args=[]))
+        since = version.partition(" ")[2]
+        return version, now - int(since) if since.isdecimal() else None
 
     async def of(self, names: Iterable[str]) -> dict[str, Settlement]:
         """Return those of these streams that exist, as of now; unreadable ones are left out."""

@@ -6,8 +6,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from reactor.backups.store import BackupCorrupt
+from reactor.core.checks import Misconfigured
 from reactor.jetstream.errors import JetStreamError
-from reactor.jetstream.topology import ProvisionError
 from reactor.job_status.ledger_directory import describe_outage
 from reactor.operate.overview import NoJobStream, NoSuchStream
 from reactor.operate.protect import NotProtected
@@ -41,7 +41,7 @@ def answering(ask: Callable[[Request], Awaitable[object]]) -> Callable[[Request]
             return JSONResponse({"error": str(error), **error.gone}, status_code=404)
         except NoJobStream as error:
             return declined(404, str(error))
-        except (NotProtected, NotRestored, BackupCorrupt, ProvisionError) as error:
+        except (NotProtected, NotRestored, BackupCorrupt, Misconfigured) as error:
             return declined(409, str(error))
         except (JetStreamError, LedgerError) as error:
             return declined(503, describe_outage(error))

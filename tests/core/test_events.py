@@ -46,7 +46,10 @@ def test_a_cloudevents_envelope_is_opened() -> None:
     envelope = {"specversion": "1.0", "type": "t", "source": "s", "id": "1", "time": format_instant(PUBLISHED - 9)}
     read_one = read(envelope | {"data": {"job_id": 42, "status": "SUCCESS"}})
     assert isinstance(read_one, Event)
-    assert (read_one, read_one.word.source) == (Event("42", StatusEvent(PUBLISHED - 9, 7, "SUCCESS", PUBLISHED)), "s")
+    assert (read_one, read_one.status_event.source) == (
+        Event("42", StatusEvent(PUBLISHED - 9, 7, "SUCCESS", PUBLISHED)),
+        "s",
+    )
 
 
 @pytest.mark.parametrize("time", ["yesterday", "2026-01-01T00:00:00", 5])
@@ -54,7 +57,7 @@ def test_a_time_that_cannot_be_read_is_the_servers(time: Any) -> None:
     """The event still counts: else such an emitter would leave every job running for ever."""
     odd = read({"job_id": 42, "status": "SUCCESS", "occurred_at": time, "source": "worker-1"})
     assert isinstance(odd, Event)
-    assert (odd.word, odd.word.source) == (StatusEvent(PUBLISHED, 7, "SUCCESS", PUBLISHED), "worker-1")
+    assert (odd.status_event, odd.status_event.source) == (StatusEvent(PUBLISHED, 7, "SUCCESS", PUBLISHED), "worker-1")
     assert odd.remark
     assert str(time) in odd.remark
 
@@ -94,8 +97,8 @@ def test_the_unreadable_is_said_and_proves_that_the_job_exists(payload: Any, rea
     malformed = read(payload)
     assert isinstance(malformed, Malformed)
     assert reason in malformed.reason
-    assert (malformed.job_id, malformed.word) == ("42", StatusEvent(PUBLISHED, 7, UNREADABLE, PUBLISHED))
-    assert malformed.word.status == UNREADABLE
+    assert (malformed.job_id, malformed.status_event) == ("42", StatusEvent(PUBLISHED, 7, UNREADABLE, PUBLISHED))
+    assert malformed.status_event.status == UNREADABLE
 
 
 @given(st.binary(max_size=200))

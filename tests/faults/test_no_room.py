@@ -83,7 +83,7 @@ async def test_a_worker_says_what_it_has_no_room_for(tmp_path: Path, api: Api) -
             assert (check["level"], "REACTOR_CONTROL" in check["found"]) == ("error", True)
             done = await world.reactor("pause", **env)
             assert done.code != 0
-            assert "cannot be kept, so nothing has changed" in done.err
+            assert "nothing has changed, since NATS refuses" in done.err
             api.jobs["2"] = "SUCCESS"
             await eventually(lambda: gone(world, "job_2"), 30)
 

@@ -37,7 +37,7 @@ from reactor.operate.doctor.judges import (
     judge_oldest,
     judge_pass,
 )
-from reactor.operate.doctor.redis_judges import judge_eviction, judge_memory, judge_persistence, judge_version
+from reactor.operate.doctor.redis import judge_eviction, judge_memory, judge_persistence, judge_version
 from reactor.store.health import RedisHealth
 
 DAY = 86_400 * SECOND

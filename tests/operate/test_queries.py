@@ -57,7 +57,7 @@ async def test_nobody_who_looks_makes_the_server_list_anything(world: World) -> 
         assert (await overview.status())["verdicts"] == {"kept": 1, "waiting": 1, "zombie": 0, "unfixable": 0}
         await eventually(lambda: _falls_due(overview))
         overview._census._counted_at = float("-inf")
-        overview._census._word = ""
+        overview._census._version = ""
         status = await overview.status()
         assert status["zombies"] == 1
         assert (status["oldest_zombie_s"] or 0) > 0

@@ -1,14 +1,13 @@
 """A check that could not be made: what it ran into, and what to do about that."""
 
-from reactor.core.checks import Check, error
+from reactor.core.checks import Check, Misconfigured, error
 from reactor.jetstream.errors import JetStreamError, NobodyThere, PermissionDenied, Refused, TooOld, Unreachable
-from reactor.jetstream.topology import ProvisionError
 from reactor.store.health import is_away
 from reactor.store.scripts import LedgerError
 
 NATS, REDIS = "NATS", "Redis"
 JETSTREAM_OFF = 10039
-Failure = JetStreamError | LedgerError | ProvisionError
+Failure = JetStreamError | LedgerError | Misconfigured
 
 
 def away_by(failure: Failure) -> set[str]:
@@ -20,25 +19,24 @@ def away_by(failure: Failure) -> set[str]:
 
 def broken_off(name: str, failure: Failure, domain: str | None) -> Check:
     """Return the error that a check ended in. `domain` is the JetStream domain that was asked for."""
-    if isinstance(failure, ProvisionError):  # it says its own fix
-        found, _, fix = str(failure).rpartition(": ")
-        return error(name, found, fix)
+    if isinstance(failure, Misconfigured):
+        return error(name, failure.found, failure.fix)
     server = REDIS if isinstance(failure, LedgerError) else NATS
-    return error(name, f"{server}: {str(failure) or type(failure).__name__}", mend_of(failure, domain))
+    return error(name, f"{server}: {str(failure) or type(failure).__name__}", fix_for(failure, domain))
 
 
-def mend_of(failure: JetStreamError | LedgerError, domain: str | None) -> str:
+def fix_for(failure: JetStreamError | LedgerError, domain: str | None) -> str:
     """Return what to do about an outage. `domain` is the JetStream domain that was asked for."""
-    return _mend_redis(failure) if isinstance(failure, LedgerError) else _mend_nats(failure, domain)
+    return _fix_for_redis(failure) if isinstance(failure, LedgerError) else _fix_for_nats(failure, domain)
 
 
-def _mend_redis(failure: LedgerError) -> str:
+def _fix_for_redis(failure: LedgerError) -> str:
     if is_away(failure):
         return "start Redis or Valkey, or set REACTOR_REDIS_URL (and its password) to a reachable server"
     return "give reactor's Redis user the commands and keys of docs/permissions.md: the ledger cannot be read without"
 
 
-def _mend_nats(failure: JetStreamError, domain: str | None) -> str:
+def _fix_for_nats(failure: JetStreamError, domain: str | None) -> str:
     match failure:
         case TooOld():
             return "upgrade nats-server to 2.10 or later"

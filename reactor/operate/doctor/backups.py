@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from functools import partial
 
 from reactor.backups.store import BackupFailed, BackupStore
@@ -10,18 +9,9 @@ from reactor.core.checks import Check, counted, error, ok, size, warning
 from reactor.operate.doctor.context import CheckFunctions
 
 
-@dataclass(eq=False, repr=False)
-class BackupSection:
-    """This machine's folder.
-
-    None if no backups are wanted.
-    """
-
-    backup_store: BackupStore | None
-
-    def examinations(self) -> CheckFunctions:
-        """Return the checks: one, or none."""
-        return {"backups.folder": partial(_folder, self.backup_store)} if self.backup_store else {}
+def backup_checks(backup_store: BackupStore | None) -> CheckFunctions:
+    """Return the check of this machine's folder; none if no backups are wanted."""
+    return {"backups.folder": partial(_folder, backup_store)} if backup_store else {}
 
 
 async def _folder(backup_store: BackupStore) -> AsyncIterator[Check]:
@@ -34,9 +24,11 @@ async def _folder(backup_store: BackupStore) -> AsyncIterator[Check]:
         return
     there = await asyncio.to_thread(backup_store.backups)
     held, free = sum(item.manifest.size for item in there), backup_store.free()
-    found = f"{backup_store.folder} has {counted(len(there), 'backup')} of {size(held)}, and room for {size(free)} more"
+    finding = (
+        f"{backup_store.folder} has {counted(len(there), 'backup')} of {size(held)}, and room for {size(free)} more"
+    )
     if free + held < backup_store.max_bytes:
         fix = f"give it {size(backup_store.max_bytes)}, or set REACTOR_BACKUP_MAX_BYTES to what there is"
-        yield warning(name, found, fix)
+        yield warning(name, finding, fix)
         return
-    yield ok(name, found)
+    yield ok(name, finding)

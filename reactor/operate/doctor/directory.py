@@ -1,53 +1,44 @@
-"""What the doctor makes of the job system's own directory: it is asked, and its answers are judged."""
+"""What the doctor checks in the job system's own directory."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from functools import partial
 
 from reactor.core.checks import Check, error, ok, warning
-from reactor.job_status.witness import NO_JOB
+from reactor.job_status.witness import NO_JOB, WitnessedDirectory
 from reactor.operate.doctor.context import CheckFunctions, DoctorContext
 
 SET_CANARY = "set REACTOR_DIRECTORY_CANARY to a job that always exists"
 
 
-@dataclass(eq=False, repr=False)
-class DirectorySection:
-    """The table or the API, if one decides.
+def directory_checks(deps: DoctorContext) -> CheckFunctions:
+    """Return the checks; none if the lifecycle events decide."""
+    if deps.jobs is None:
+        return {}
+    return {
+        "directory.answers": partial(_answers, deps.jobs, deps.directory_kind),
+        "directory.canary": partial(_canary, deps.jobs, deps.directory_kind),
+    }
 
-    Nothing is asked yet.
-    """
 
-    deps: DoctorContext
+async def _answers(jobs: WitnessedDirectory, kind: str) -> AsyncIterator[Check]:
+    """Make the check of a worker's start, then ask for the canary and for a job that cannot exist."""
+    await jobs.check()
+    faults = await jobs.faults()
+    for fault in faults:
+        fix = "see that REACTOR_DIRECTORY_URL, its query and its credentials reach the jobs, and only them"
+        yield error("directory.answers", f"the job directory ({kind}): {fault}", fix)
+    if not faults:
+        yield ok("directory.answers", f"the job directory ({kind}) answers, and does not find job {NO_JOB}")
 
-    def examinations(self) -> CheckFunctions:
-        """Return the checks; none if the lifecycle events decide."""
-        if self.deps.jobs is None:
-            return {}
-        return {"directory.answers": self._answers, "directory.canary": self._canary}
 
-    async def _answers(self) -> AsyncIterator[Check]:
-        """Ask for the canary, and for a job that cannot exist. Raises DirectoryConfigError."""
-        if self.deps.jobs is None:
-            return
-        await self.deps.jobs.check()
-        faults = await self.deps.jobs.faults()
-        for fault in faults:
-            fix = "see that REACTOR_DIRECTORY_URL, its query and its credentials reach the jobs, and only them"
-            yield error("directory.answers", f"the job directory ({self.deps.directory_kind}): {fault}", fix)
-        if not faults:
-            yield ok(
-                "directory.answers",
-                f"the job directory ({self.deps.directory_kind}) answers, and does not find job {NO_JOB}",
-            )
-
-    async def _canary(self) -> AsyncIterator[Check]:
-        """Judge whether a canary is set: it shows a gateway that answers 404 for all, and an emptied table."""
-        if self.deps.jobs is None or self.deps.jobs.has_canary:
-            yield ok("directory.canary", "a job that must be found vouches for every absence")
-        elif self.deps.directory_kind == "http":
-            yield error(
-                "directory.canary", "an API that answers 404 for everything looks like one without jobs", SET_CANARY
-            )
-        else:
-            found = "no canary is set, so an absence counts only after the missing guard, and if another job is found"
-            yield warning("directory.canary", found, SET_CANARY)
+async def _canary(jobs: WitnessedDirectory, kind: str) -> AsyncIterator[Check]:
+    """Judge whether a canary is set: it shows a gateway that answers 404 for all, and an emptied table."""
+    if jobs.has_canary:
+        yield ok("directory.canary", "an absence counts only if the canary is found")
+    elif kind == "http":
+        yield error(
+            "directory.canary", "an API that answers 404 for everything looks like one without jobs", SET_CANARY
+        )
+    else:
+        finding = "no canary is set, so an absence counts only after the missing guard, and if another job is found"
+        yield warning("directory.canary", finding, SET_CANARY)

@@ -8,16 +8,15 @@ be made is a check, too: it says why, and the others go on.
 import asyncio
 from dataclasses import dataclass
 
-from reactor.core.checks import Check, Diagnosis, Level, error
+from reactor.core.checks import Check, Diagnosis, Level, Misconfigured, error
 from reactor.jetstream.errors import JetStreamError, Unanswered
-from reactor.jetstream.topology import ProvisionError
 from reactor.operate.doctor.advice import NATS, REDIS, away_by, broken_off
-from reactor.operate.doctor.backups import BackupSection
+from reactor.operate.doctor.backups import backup_checks
 from reactor.operate.doctor.context import CheckFunction, CheckFunctions, DoctorContext, Findings
-from reactor.operate.doctor.directory import DirectorySection
+from reactor.operate.doctor.directory import directory_checks
 from reactor.operate.doctor.ledger import LedgerSection
 from reactor.operate.doctor.nats import NatsSection
-from reactor.operate.doctor.redis import RedisSection
+from reactor.operate.doctor.redis import redis_checks
 from reactor.store.scripts import LedgerError
 
 PATIENCE = 2
@@ -26,10 +25,7 @@ PATIENCE = 2
 
 @dataclass(eq=False, repr=False)
 class Doctor:
-    """One examination.
-
-    Nothing is known of the deps yet.
-    """
+    """One examination of everything that reactor needs."""
 
     deps: DoctorContext
 
@@ -40,12 +36,10 @@ class Doctor:
 
     async def examine(self) -> Diagnosis:
         """Make every check that can be made."""
-        nats, redis = await asyncio.gather(
-            self._examine_nats(), self._try_all(REDIS, RedisSection(self.deps).examinations())
-        )
+        nats, redis = await asyncio.gather(self._examine_nats(), self._try_all(REDIS, redis_checks(self.deps)))
         ledger = [] if REDIS in self._away else await self._examine_ledger()
-        backups = await self._try_all("", BackupSection(self.deps.backup_store).examinations())
-        directory = await self._try_all("", DirectorySection(self.deps).examinations())
+        backups = await self._try_all("", backup_checks(self.deps.backup_store))
+        directory = await self._try_all("", directory_checks(self.deps))
         return Diagnosis.of([*nats, *redis, *directory, *backups, *ledger], unreachable=bool(self._away))
 
     async def _examine_nats(self) -> list[Check]:
@@ -77,7 +71,7 @@ class Doctor:
         try:
             async for check in examination():
                 checks.append(check)  # noqa: PERF401  # what was found before it broke off counts
-        except (JetStreamError, LedgerError, ProvisionError) as failure:
+        except (JetStreamError, LedgerError, Misconfigured) as failure:
             checks.append(broken_off(name, failure, self.deps.domain))
             self._unanswered += isinstance(failure, Unanswered)
             self._away |= away_by(failure) | ({NATS} if self._unanswered >= PATIENCE else set())

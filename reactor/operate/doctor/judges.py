@@ -93,28 +93,30 @@ def judge_replicas(info: Raw) -> Check:
     name, copies = info["config"]["name"], info["config"].get("num_replicas", 1)
     cluster = (info.get("cluster") or {}).get("name")
     if copies == 1 and cluster:
-        found = (
+        finding = (
             f"stream {name} has one copy in cluster {cluster}: with its node away, no event is heard and none drained"
         )
         fix = f"nats stream edit {name} --replicas 3; and REACTOR_EVENTS_REPLICAS=3 for those that reactor declares"
-        return warning("streams.replicas", found, fix)
-    found = f"stream {name} has {copies} copies in cluster {cluster}" if cluster else "there is no cluster to copy to"
-    return ok("streams.replicas", found)
+        return warning("streams.replicas", finding, fix)
+    finding = f"stream {name} has {copies} copies in cluster {cluster}" if cluster else "there is no cluster to copy to"
+    return ok("streams.replicas", finding)
 
 
 def judge_durable(check: str, stream: str, info: Raw, difference: str | None) -> Check:
     """Judge reactor's durable consumer on a stream that it reads."""
     name, config, waiting = info["name"], info["config"], info.get("num_ack_pending", 0)
     if info.get("paused"):
-        found = f"durable {name} on stream {stream} is paused until {config.get('pause_until', 'somebody resumes it')}"
-        return error(check, found, f"nats consumer resume {stream} {name}")
+        finding = (
+            f"durable {name} on stream {stream} is paused until {config.get('pause_until', 'somebody resumes it')}"
+        )
+        return error(check, finding, f"nats consumer resume {stream} {name}")
     if 0 < config.get("max_ack_pending", -1) <= waiting:
-        found = f"durable {name} on stream {stream} has {waiting} unacknowledged messages, and gets no more"
-        return error(check, found, "look at the worker's log for why it cannot ack: Redis, or a right")
+        finding = f"durable {name} on stream {stream} has {waiting} unacknowledged messages, and gets no more"
+        return error(check, finding, "look at the worker's log for why it cannot ack: Redis, or a right")
     if difference:
-        found = f"durable {name} on stream {stream} differs from the wished one: {difference}"
+        finding = f"durable {name} on stream {stream} differs from the wished one: {difference}"
         fix = f"nats consumer rm {stream} {name}; the worker creates it again and reads all events again, harmlessly"
-        return warning(check, found, fix)
+        return warning(check, finding, fix)
     return ok(check, f"durable {name} on stream {stream} is as wished")
 
 
@@ -122,19 +124,19 @@ def judge_lag(behind: int, oldest_s: float | None, waiting: int) -> Check:
     """Judge events that are not acked yet, the age of the oldest, and how many requests for them are open."""
     if not behind or oldest_s is None:
         return ok("streams.lag", "every lifecycle event is read")
-    found = f"{counted(behind, 'lifecycle event')} not read yet, the oldest for {span(oldest_s)}"
+    finding = f"{counted(behind, 'lifecycle event')} not read yet, the oldest for {span(oldest_s)}"
     if oldest_s < LAG_S:
-        return ok("streams.lag", found)
+        return ok("streams.lag", finding)
     if waiting:
-        return warning("streams.lag", found, "look at the worker's log: it asks for events and does not ack them")
-    return warning("streams.lag", f"{found}, and no client requests them", "start reactor worker")
+        return warning("streams.lag", finding, "look at the worker's log: it asks for events and does not ack them")
+    return warning("streams.lag", f"{finding}, and no client requests them", "start reactor worker")
 
 
 def judge_room(lacking: Sequence[str]) -> Check:
     """Judge streams of reactor's own that a worker could not make."""
     if lacking:
-        found = f"there is no room for {'; '.join(lacking)}; what has zombies is drained all the same"
-        return error("streams.room", found, "raise the limit, or wait until the zombies are gone: it is tried again")
+        finding = f"there is no room for {'; '.join(lacking)}; what has zombies is drained all the same"
+        return error("streams.room", finding, "raise the limit, or wait until the zombies are gone: it is tried again")
     return ok("streams.room", "there is room for reactor's own streams")
 
 
@@ -221,11 +223,11 @@ def judge_early(names: Sequence[str]) -> Check:
 
 def judge_pattern(matching: Collection[str], others: Collection[str], pattern: str) -> Check:
     """Judge whether the pattern knows the job system's streams."""
-    found = f"the pattern {pattern} matches {len(matching)} of {len(matching) + len(others)} streams"
+    finding = f"the pattern {pattern} matches {len(matching)} of {len(matching) + len(others)} streams"
     if others and not matching:
         fix = "set REACTOR_POLICY_STREAM_PATTERN, with a group (?P<job_id>…), if some of these are job streams"
-        return warning("streams.pattern", f"{found}; there are {some(others)}", fix)
-    return ok("streams.pattern", found)
+        return warning("streams.pattern", f"{finding}; there are {some(others)}", fix)
+    return ok("streams.pattern", finding)
 
 
 def judge_fences(streams: Sequence[Stream], advisory_streams: Mapping[str, str]) -> Check:
@@ -248,9 +250,9 @@ def judge_fences(streams: Sequence[Stream], advisory_streams: Mapping[str, str])
         if s in advisory_streams
     }
     if taken:
-        found = "; ".join(f"{name} cannot get its subject back from {other}" for name, other in sorted(taken.items()))
+        finding = "; ".join(f"{name} cannot get its subject back from {other}" for name, other in sorted(taken.items()))
         return error(
-            "streams.fenced", found, "take that subject from the other stream; then it is given back by itself"
+            "streams.fenced", finding, "take that subject from the other stream; then it is given back by itself"
         )
     if expired:
         late = span(max(expired.values()) / SECOND)
@@ -271,41 +273,41 @@ def judge_fenceable(streams: Sequence[Stream]) -> Check:
     """Judge job streams that cannot be fenced, and so are never drained."""
     if names := [item.name for item in streams if item.reported and not item.fenceable and not item.fence]:
         fix = "remove the mirrors and sources that refer to them, or delete them by hand when their jobs have ended"
-        found = (
+        finding = (
             f"{counted(len(names), 'job stream')} cannot be fenced, so never drained (mirrors, sources): {some(names)}"
         )
-        return warning("streams.fenceable", found, fix)
+        return warning("streams.fenceable", finding, fix)
     return ok("streams.fenceable", "every job stream can be fenced")
 
 
 def judge_overlap(advisory_streams: Mapping[str, Collection[str]], read: Collection[str]) -> Check:
     """Judge streams that capture subjects of reactor's own, by subject; and job streams that it reads from."""
     if taken := {subject: names for subject, names in advisory_streams.items() if names}:
-        found = "; ".join(f"{some(names)} captures {subject}" for subject, names in sorted(taken.items()))
+        finding = "; ".join(f"{some(names)} captures {subject}" for subject, names in sorted(taken.items()))
         fix = (
             "take these subjects from it: two streams cannot share one (10065), so nothing can be fenced or kept there"
         )
-        return error("streams.overlap", found, fix)
+        return error("streams.overlap", finding, fix)
     if read:
         fix = "give that stream a name that REACTOR_POLICY_STREAM_PATTERN does not match"
-        found = f"reactor reads from {some(read)}, which would else be a job stream: it is never judged"
-        return warning("streams.overlap", found, fix)
+        finding = f"reactor reads from {some(read)}, which would else be a job stream: it is never judged"
+        return warning("streams.overlap", finding, fix)
     return ok("streams.overlap", "no stream captures a subject of reactor's own")
 
 
 def judge_clock(name: str, whose: str, offset_s: float, uncertainty_s: float) -> Check:
     """Judge a server's clock against this machine's; the uncertainty is half the round trip."""
     ahead = "ahead of" if offset_s > 0 else "behind"
-    found = f"{whose} clock is {span(abs(offset_s))} {ahead} this machine's (± {span(uncertainty_s)})"
+    finding = f"{whose} clock is {span(abs(offset_s))} {ahead} this machine's (± {span(uncertainty_s)})"
     if abs(offset_s) <= uncertainty_s:
-        found = f"{whose} clock agrees with this machine's (± {span(uncertainty_s)})"
+        finding = f"{whose} clock agrees with this machine's (± {span(uncertainty_s)})"
     if abs(offset_s) - uncertainty_s > OFFSET_S:
         fix = (
             "set the clocks right (NTP): no verdict depends on this machine's, but occurred_at of events that are "
             "stamped here, and the times that people read, do"
         )
-        return warning(name, found, fix)
-    return ok(name, found)
+        return warning(name, finding, fix)
+    return ok(name, finding)
 
 
 def judge_owner(owner: str | None, identity: str) -> Check | None:
@@ -337,14 +339,14 @@ def judge_oldest(known: int, live: Mapping[str, Record], streams: Mapping[str, s
     stream = streams.get(job_id)
     has = f"its stream is {stream}" if stream else "it has no stream"
     oldest = f"job {job_id} has been {record.status} for {span(age_s)}, {has}"
-    found = f"{counted(known, 'job')} known, {len(live)} alive; {oldest}"
+    finding = f"{counted(known, 'job')} known, {len(live)} alive; {oldest}"
     if stream and age_s > OLD_S:
         fix = (
             f"is job {job_id} really still running? Its stream is kept until an event says that it ended; "
             f"if it has, publish that (reactor emit {quote(job_id)} DELETED)"
         )
-        return warning("ledger.oldest_live", found, fix)
-    return ok("ledger.oldest_live", found)
+        return warning("ledger.oldest_live", finding, fix)
+    return ok("ledger.oldest_live", finding)
 
 
 def judge_emitter(streams: Sequence[Stream], known: Collection[str], last_event: int | None, subject: str) -> Check:
@@ -354,15 +356,15 @@ def judge_emitter(streams: Sequence[Stream], known: Collection[str], last_event:
     ]
     recent = [item.created or 0 for item in silent if _age_s(item) <= RECENT_S]
     heard = "no event ever came" if last_event is None else f"the last event came at {format_instant(last_event)}"
-    found = (
+    finding = (
         f"no event has come for the jobs of {counted(len(silent), 'stream')}: {some([item.name for item in silent])}"
     )
     if recent and (last_event is None or last_event < max(recent) - SETTLED_S * SECOND):
         fix = f"emitter silent or mis-wired: does the job system publish on {subject}, in this account?"
-        return error("ledger.emitter", f"{found}; {len(recent)} of them new, and {heard}", fix)
+        return error("ledger.emitter", f"{finding}; {len(recent)} of them new, and {heard}", fix)
     if silent:
         fix = "reactor explain STREAM says what becomes of one; reactor reconcile --assume-missing is for leftovers"
-        return warning("ledger.emitter", f"{found}; {heard}", fix)
+        return warning("ledger.emitter", f"{finding}; {heard}", fix)
     return ok("ledger.emitter", f"every job with a stream was spoken of; {heard}" if streams else heard)
 
 
@@ -374,16 +376,16 @@ def judge_pass(last: Raw | None, age_s: float | None, interval_s: float) -> Chec
     """Judge the last full pass, by whichever replica: how long ago, and what it could not do."""
     if last is None or age_s is None:
         return warning("ledger.last_pass", "there was no full pass yet", "start reactor worker, or reactor reconcile")
-    found = f"the last full pass was {span(age_s)} ago"
+    finding = f"the last full pass was {span(age_s)} ago"
     if last.get("breaker"):
         fix = "check with reactor reconcile --dry-run; if it is right, reactor reconcile --yes"
-        return error("ledger.last_pass", f"{found}, and the breaker tripped: {last['breaker']}", fix)
+        return error("ledger.last_pass", f"{finding}, and the breaker tripped: {last['breaker']}", fix)
     if last.get("error"):
-        return error("ledger.last_pass", f"{found}, and broke off: {last['error']}", "fix what the error names")
+        return error("ledger.last_pass", f"{finding}, and broke off: {last['error']}", "fix what the error names")
     if age_s > PASSES * interval_s:
         fix = "no worker runs? Start reactor worker; if a timer runs reactor reconcile, set its interval"
-        return warning("ledger.last_pass", f"{found}, with an interval of {span(interval_s)}", fix)
+        return warning("ledger.last_pass", f"{finding}, with an interval of {span(interval_s)}", fix)
     if last.get("unfixable"):
         fix = "reactor history says which, and why; reactor explain STREAM says what would change it"
-        return warning("ledger.last_pass", f"{found}, with {counted(last['unfixable'], 'stream')} unfixable", fix)
-    return ok("ledger.last_pass", f"{found}, with {counted(last['checked'], 'job stream')}")
+        return warning("ledger.last_pass", f"{finding}, with {counted(last['unfixable'], 'stream')} unfixable", fix)
+    return ok("ledger.last_pass", f"{finding}, with {counted(last['checked'], 'job stream')}")

@@ -15,7 +15,6 @@ from reactor.jetstream.topology import (
     CONTROL_SUBJECTS,
     DEAD_LETTER_SUBJECT,
     DEAD_LETTERS,
-    ProvisionError,
     find_durable,
     find_lifecycle_stream,
     is_declared,
@@ -101,7 +100,7 @@ class NatsSection:
         await is_declared(self.deps.reads, self.deps.desired.events_stream, [subject])
         with suppress(LedgerError):  # Redis has checks of its own
             if owner := await self.deps.ledger.records.owner():
-                raise ProvisionError(wrong_account(owner, self.deps.desired))
+                raise wrong_account(owner, self.deps.desired)
         return warning("streams.lifecycle", f"no stream captures {subject} yet", WORKER_DECLARES)
 
     async def _durable(self) -> AsyncIterator[Check]:

@@ -32,11 +32,11 @@ class Command(BaseCommand):
             raise CommandError("no model is tracked: call reactor.client.django.track() in AppConfig.ready()")
         for item in tracked:
             keys = _wanted(item, back).values_list("pk", flat=True).iterator()
-            told = [answer for key in keys if (answer := item.tell_current(key)) is not None]
-            failed = [answer for answer in told if not answer]
+            answers = [answer for key in keys if (answer := item.tell_current(key)) is not None]
+            failed = [answer for answer in answers if not answer]
             if failed:
-                raise CommandError(f"{len(failed)} of {len(told)} jobs could not be told: {failed[0].error}")
-            self.stdout.write(f"{item.model._meta.label}: {len(told)} jobs told")  # noqa: SLF001  # Django's documented name
+                raise CommandError(f"{len(failed)} of {len(answers)} jobs could not be told: {failed[0].error}")
+            self.stdout.write(f"{item.model._meta.label}: {len(answers)} jobs told")  # noqa: SLF001  # Django's documented name
 
 
 def _wanted(item: Tracked, back: timedelta) -> Any:  # noqa: ANN401  # Django's
@@ -49,4 +49,4 @@ def _wanted(item: Tracked, back: timedelta) -> Any:  # noqa: ANN401  # Django's
 
 def _spellings(item: Tracked) -> set[str]:
     """Return the terminal statuses as the table spells them; statuses compare without case."""
-    return {word for status in item.terminal for word in (status, status.lower(), status.capitalize())}
+    return {spelling for status in item.terminal for spelling in (status, status.lower(), status.capitalize())}

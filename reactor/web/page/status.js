@@ -1,0 +1,140 @@
+// Status: banners, tiles and facts.
+
+import { charts } from "./charts.js";
+import { clock, learnClock, now } from "./clock.js";
+import { connection } from "./connection.js";
+import { showOrders } from "./orders.js";
+import { showCount, table } from "./streams.js";
+import { $, bytes, count, el, known, many, mark, plain, span, toned, write } from "./text.js";
+
+export let status = null;
+
+export function showStatus(answer) {
+  status = answer;
+  setTrouble(null);
+  showOrders(answer.orders);
+  learnClock(answer.at);
+  write($("version"), answer.version ?? "");
+  showBanners();
+  showTiles();
+  showFacts();
+  charts.verdicts.update();
+  const zombies = answer.zombies ?? 0;
+  document.title = zombies > 0 ? `${zombies} ${zombies === 1 ? "zombie" : "zombies"} · Reactor` : "Reactor";
+}
+
+let bannersShown = "";
+export let trouble = null;
+
+/** What is away, since when; null where all answers. What was read before stays, and is marked as stale. */
+export function setTrouble(words, since = null) {
+  trouble = words === null ? null : { words, since: since ?? trouble?.since ?? new Date(now()).toISOString() };
+  mark(document.body, "data-trouble", trouble !== null);
+  showBanners();
+  if (table.read) showCount(table.rows.size);
+}
+
+/** Who paused deleting and why, in a line. */
+function pausedBy({ by, since, until, reason }) {
+  return `By ${by} since ${clock(since)}${known(until) ? `, until ${clock(until)}` : ""}: ${reason}. reactor resume lets it go on.`;
+}
+
+function reported({ total, afterwards }) {
+  const ends = Object.entries(afterwards).map(([what, number]) => `${count(number)} ${what}`).join(", ");
+  return `${many(total, "stream", "streams")} would have been${ends ? `: ${ends}` : ""}. reactor history --would-drain lists them.`;
+}
+
+export function showBanners() {
+  const pass = status?.last_reconcile ?? {};
+  const coverage = status?.coverage ?? {};
+  const banners = [];
+  if (connection.state === "refused") banners.push(["bad", "The token was refused.", "Open this page with ?token=… in its address."]);
+  if (trouble !== null) banners.push(["bad", `Not everything can be read since ${clock(trouble.since)}; what is shown may be older.`, trouble.words]);
+  if (known(status?.pause)) banners.push(["warn", "Deleting is paused.", pausedBy(status.pause)]);
+  if (status?.action === "report") banners.push(["warn", "Report mode: nothing is deleted.", known(status.would_drain) ? reported(status.would_drain) : ""]);
+  if (known(status?.deletes_paused)) banners.push(["bad", "A right is missing, so nothing is deleted.", status.deletes_paused]);
+  const breaker = status?.breaker ?? pass.breaker;
+  if (known(breaker)) banners.push(["bad", "The breaker tripped; nothing was deleted.", breaker]);
+  if (known(pass.error)) banners.push(["bad", "The last full pass failed.", pass.error]);
+  if (coverage.complete === false) {
+    banners.push(["warn", "The ledger does not cover everything, so absence proves nothing.", coverage.gap ?? ""]);
+  }
+  const shown = JSON.stringify(banners);
+  if (shown === bannersShown) return;
+  bannersShown = shown;
+  $("banners").replaceChildren(...banners.map(([level, title, words]) => (
+    el("p", { class: "banner", "data-level": level }, el("strong", {}, title), " ", el("span", { class: "data" }, words))
+  )));
+}
+
+const TILES = ["job streams", "live", "waiting", "zombies now", "drained today", "given back", "oldest zombie", "deletes"];
+const tiles = new Map();
+
+export function buildTiles() {
+  for (const title of TILES) {
+    const figure = el("span", { class: "figure" }, "–");
+    const under = el("span", { class: "under" }, " ");
+    const tile = el("div", { class: "tile" }, el("dt", {}, title), el("dd", {}, figure, under));
+    tiles.set(title, { tile, figure, under });
+    $("tiles").append(tile);
+  }
+}
+
+function setTile(title, tone, value, unit, words = "", wordsTone = null) {
+  const { tile, figure, under } = tiles.get(title);
+  mark(tile, "data-tone", tone);
+  const text = `${value} ${unit}`;
+  if (figure.shown !== text) {
+    figure.shown = text;
+    figure.replaceChildren(plain(value), ...(unit ? [el("span", { class: "unit" }, unit)] : []));
+  }
+  write(under, words);
+  mark(under, "data-tone", wordsTone);
+}
+
+function showTiles() {
+  const { verdicts = {}, reasons = {} } = status;
+  const paused = known(status.deletes_paused) || known(status.pause);
+  const counted = known(status.job_streams);
+  const { unfixable } = verdicts;
+  const oldest = known(status.oldest_zombie_s);
+  setTile("job streams", null, count(status.job_streams), "", counted ? `${count(verdicts.kept)} kept` : "no full pass yet");
+  setTile("live", toned(status.live, "live"), count(status.live), "", counted ? `${count(reasons.running ?? 0)} running` : "");
+  setTile("waiting", toned(status.waiting, "wait"), count(status.waiting), "", "guards not passed");
+  setTile("zombies now", toned(status.zombies, "zombie"), count(status.zombies), "",
+    unfixable > 0 ? `${count(unfixable)} unfixable: look` : counted ? "none unfixable" : "", unfixable > 0 ? "bad" : null);
+  setTile("drained today", toned(status.drained_today, null), count(status.drained_today), "", "since 00:00 UTC");
+  setTile("given back", toned(status.bytes_reclaimed, null), ...bytes(status.bytes_reclaimed), "of storage");
+  setTile("oldest zombie", oldest ? "zombie" : "none", oldest ? span(status.oldest_zombie_s) : counted ? "none" : "–", "", oldest ? "since it fell due" : "");
+  const reports = status.action === "report";
+  setTile("deletes", paused ? "bad" : null, paused ? "paused" : reports ? "off" : "on", "", paused || reports ? "see above" : "nothing holds them");
+}
+
+const facts = new Map();
+
+function setFact(name, text, tone = null) {
+  if (!facts.has(name)) {
+    const value = el("dd", { class: "data" });
+    facts.set(name, value);
+    $("facts").append(el("div", {}, el("dt", {}, name), value));
+  }
+  mark(write(facts.get(name), text), "data-tone", tone);
+}
+
+function showFacts() {
+  const { coverage = {}, last_reconcile: pass } = status;
+  const due = status.due > 0 && known(status.next_due_s) ? `, next in ${span(status.next_due_s)}` : "";
+  setFact("due", `${count(status.due)}${due}`);
+  setFact("lag", many(status.lag, "event", "events"), status.lag > 1000 ? "zombie" : null);
+  setFact("dead letters", count(status.dead_letters), status.dead_letters > 0 ? "zombie" : null);
+  const since = known(coverage.since) ? `since ${clock(coverage.since)}` : "nothing";
+  setFact("ledger covers", since, coverage.complete === false ? "zombie" : null);
+  setFact("last full pass", pass ? passText(pass) : "none yet", pass?.error || pass?.breaker ? "bad" : null);
+  setFact("up since", clock(status.started_at));
+}
+
+function passText(pass) {
+  const took = Number.isFinite(pass.duration_s) ? ` in ${span(pass.duration_s)}` : "";
+  const found = `${count(pass.checked)} checked, ${count(pass.fixed)} fixed, ${count(pass.unfixable)} unfixable`;
+  return `${clock(pass.started_at)}${took}: ${found}${known(pass.error) ? "; failed" : ""}`;
+}

@@ -79,7 +79,7 @@ async def _until_stopped(
 
 def _with_age_guard(settings: Settings, text: str) -> Settings:
     guard = duration_of("--age-guard", text)
-    return settings.model_copy(update={"policy": settings.policy.model_copy(update={"age_guard": guard})})
+    return replace(settings, policy=settings.policy.model_copy(update={"age_guard": guard}))
 
 
 def _check_streams(settings: Settings, names: list[str]) -> None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -76,6 +77,6 @@ async def _servers(settings: Settings, data_dir: Path | None) -> AsyncIterator[S
         async with embedded_servers(data_dir, *ports) as endpoints:
             nats = settings.nats.model_copy(update={"url": SecretStr(endpoints.nats_url)})
             redis = settings.redis.model_copy(update={"url": SecretStr(endpoints.redis_url)})
-            yield settings.model_copy(update={"nats": nats, "redis": redis})
+            yield replace(settings, nats=nats, redis=redis)
     except EmbeddedError as error:
         fail(Exit.UNREACHABLE, str(error))

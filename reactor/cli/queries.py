@@ -6,7 +6,6 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 
 import typer
-from pydantic import ValidationError
 
 from reactor.bootstrap.connections import actor_of, connections
 from reactor.bootstrap.services import UseCases, doctor_of, provision_safely, utc_now
@@ -20,13 +19,11 @@ from reactor.cli.render import (
     show_would_drain,
 )
 from reactor.cli.shell import console, duration_of, print_answer, run, settings_of_command
-from reactor.config.nats_options import desired_streams
 from reactor.config.settings import Settings
 from reactor.core.checks import Diagnosis, Level
 from reactor.core.model import AUDIT_ENTRIES, Reason, nanoseconds, parse_instant
 from reactor.core.schemas import Entry, History
 from reactor.deletion.prepare import NotPrepared, Prepared
-from reactor.operate.emit import emit as emit_event
 from reactor.operate.overview import NoJobStream, NoSuchStream, Overview
 
 Answer = TypeVar("Answer")
@@ -129,20 +126,3 @@ def prepare(job_id: str, timeout: str) -> None:
         fail(Exit.UNFIXABLE, str(error))
     stream = f"{done.stream} is empty ({done.purged} messages taken out)" if done.stream else "it has no stream"
     typer.echo(f"job {job_id} is live, {stream}: publishing is safe")
-
-
-def emit(job_id: str, status: str, at: str | None) -> None:
-    """Publish a lifecycle event."""
-    settings = settings_of_command()
-
-    async def publish() -> tuple[str, int]:
-        async with connections(settings) as connected:
-            return await emit_event(connected.reads, desired_streams(settings.events), job_id, status, at)
-
-    try:
-        taken_by, sequence = run(publish, settings.nats.domain)
-    except ValidationError as error:
-        fail(Exit.USAGE, "; ".join(f"{part['loc'][0]}: {part['msg']}" for part in error.errors()))
-    except ValueError as error:
-        fail(Exit.USAGE, str(error))
-    typer.echo(f"job {job_id} {status}: {taken_by}:{sequence}")

@@ -1,7 +1,6 @@
 """What every command does: read the settings, run to the end, and turn what went wrong into a line and an exit code."""
 
 import asyncio
-import gc
 import json
 import signal
 import sys
@@ -18,15 +17,10 @@ from reactor.config.fields import parse_duration
 from reactor.config.settings import Settings, SettingsError, load_settings
 from reactor.core.checks import Misconfigured
 from reactor.jetstream.errors import JetStreamError
-from reactor.job_status.ledger_directory import describe_outage
-from reactor.operate.doctor.advice import fix_for
-from reactor.store.scripts import LedgerError
 from reactor.telemetry import logs
 
 Result = TypeVar("Result")
 Answer = TypeVar("Answer")
-COLLECTED_AFTER = 50_000
-"""Objects made until Python looks for unused cycles among them: with its own 700, a seventh of a pass goes there."""
 PIPED_WIDTH = 200
 """Columns if the width is unknown: enough not to cut a name."""
 
@@ -65,12 +59,9 @@ def run(work: Callable[[], Awaitable[Result]], domain: str | None = None) -> Res
         _on_sigterm(terminated)
         return await work()
 
-    gc.set_threshold(COLLECTED_AFTER)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(main())
-    except (JetStreamError, LedgerError) as error:
-        fail(Exit.UNREACHABLE, f"{describe_outage(error)}; {fix_for(error, domain)}")
     except Misconfigured as error:
         fail(Exit.UNFIXABLE, str(error))
     except KeyboardInterrupt:
@@ -79,6 +70,21 @@ def run(work: Callable[[], Awaitable[Result]], domain: str | None = None) -> Res
         if not terminated.is_set():
             raise
         raise typer.Exit(SIGNALLED + signal.SIGTERM) from None
+    except Exception as error:
+        _fail_if_outage(error, domain)
+        raise
+
+
+def _fail_if_outage(error: Exception, domain: str | None) -> None:
+    """Exit with a line that says what is away, and what to do. Redis is imported only by commands that need it."""
+    if not isinstance(error, JetStreamError) and "redis" not in sys.modules:
+        return
+    from reactor.job_status.ledger_directory import describe_outage  # noqa: PLC0415  # it imports Redis
+    from reactor.operate.doctor.advice import fix_for  # noqa: PLC0415  # as above
+    from reactor.store.scripts import LedgerError  # noqa: PLC0415  # as above
+
+    if isinstance(error, JetStreamError | LedgerError):
+        fail(Exit.UNREACHABLE, f"{describe_outage(error)}; {fix_for(error, domain)}")
 
 
 def _on_sigterm(terminated: threading.Event) -> None:

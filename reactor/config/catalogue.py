@@ -1,10 +1,16 @@
 """The settings, listed: for `reactor settings`, and for docs/settings.md (`python -m reactor.config.catalogue`)."""
 
+import ast
+import inspect
 import re
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
+from itertools import pairwise
+from typing import cast
 
 from pydantic import ByteSize, SecretStr
+from pydantic_settings import BaseSettings
 
 from reactor.config import fields
 from reactor.config.settings import Settings, groups, variables
@@ -12,7 +18,18 @@ from reactor.config.settings import Settings, groups, variables
 
 def describe() -> list[tuple[str, str, str]]:
     """Return (variable, default, help) of every setting."""
-    return [(name, _shown(field.default), field.description or "") for name, field in variables()]
+    texts = {name: text for group in groups().values() for name, text in _attribute_docstrings(group)}
+    return [(name, _shown(field.default), texts.get(name, "")) for name, field in variables()]
+
+
+def _attribute_docstrings(group: type[BaseSettings]) -> Iterator[tuple[str, str]]:
+    """Yield the variable and the docstring of each field. Pydantic can read them too, but at every start."""
+    [definition] = ast.parse(inspect.getsource(group)).body
+    body = cast("ast.ClassDef", definition).body
+    for field, text in pairwise(body):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(docstring))):
+                yield f"{group.model_config['env_prefix']}{name}".upper(), inspect.cleandoc(docstring)
 
 
 def table() -> str:

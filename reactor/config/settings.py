@@ -9,15 +9,15 @@ import os
 import re
 import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
 from dotenv import dotenv_values
 from pydantic import (
-    BaseModel,
     ByteSize,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -63,7 +63,6 @@ def _group(name: str) -> SettingsConfigDict:
         frozen=True,
         hide_input_in_errors=True,
         populate_by_name=True,
-        use_attribute_docstrings=True,
     )
 
 
@@ -351,10 +350,9 @@ class LogSettings(BaseSettings):
     """console or json; console on a terminal, else json."""
 
 
-class Settings(BaseModel):
+@dataclass(frozen=True)
+class Settings:
     """All groups."""
-
-    model_config = ConfigDict(frozen=True)
 
     nats: NatsSettings
     redis: RedisSettings
@@ -371,7 +369,7 @@ class Settings(BaseModel):
 
 def groups() -> dict[str, type[BaseSettings]]:
     """Return the groups, by name."""
-    return {name: cast("type[BaseSettings]", field.annotation) for name, field in Settings.model_fields.items()}
+    return {field.name: cast("type[BaseSettings]", field.type) for field in dataclass_fields(Settings)}
 
 
 def variables() -> Iterator[tuple[str, FieldInfo]]:
@@ -396,7 +394,7 @@ def load_settings() -> Settings:
             problems += [_describe(group, dict(part)) for part in error.errors(include_input=False)]
     if problems:
         raise SettingsError(problems)
-    return Settings.model_construct(**loaded)
+    return Settings(**loaded)
 
 
 _SERVICE_LINK = re.compile(

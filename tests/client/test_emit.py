@@ -229,7 +229,7 @@ async def test_it_goes_on_after_an_outage(monkeypatch: pytest.MonkeyPatch, tmp_p
         assert (await aemit(1, "SUCCESS", timeout=0.5)).waits
         await server.start()
         await eventually(lambda: counts()["waiting"] == 0, 30)
-        assert await aemit(2, "STARTED")
+        await eventually(lambda: aemit(2, "STARTED"), 30)  # a busy server may answer too late once
         async with connected(f"nats://{HOST}:{server.port}", "redis://unused", "none") as world:
             words = [(event["job_id"], event["status"]) for event in await world.lifecycle_events()]
         assert list(dict.fromkeys(words)) == [("1", "STARTED"), ("1", "SUCCESS"), ("2", "STARTED")]

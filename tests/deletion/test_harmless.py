@@ -67,7 +67,7 @@ class Cluster:
     def __init__(self, nodes: list[Server], health: list[int], nc: Client, js: JetStream) -> None:
         self.nodes, self._health, self.nc, self.js = nodes, health, nc, js
 
-    async def api(self, verb: str, payload: dict[str, Any] | None = None, timeout: float = 10) -> dict[str, Any]:  # noqa: ASYNC109  # nats-py's
+    async def api(self, verb: str, payload: dict[str, Any] | None = None, timeout: float = 30) -> dict[str, Any]:  # noqa: ASYNC109  # nats-py's
         body = json.dumps(payload).encode() if payload is not None else b""
         return json.loads((await self.nc.request(f"$JS.API.{verb}", body, timeout=timeout)).data)  # type: ignore[no-any-return]
 

@@ -578,11 +578,11 @@ async def test_a_dispute_is_told_once_and_measured(world: World) -> None:
         await world.stream("job_1")
         await world.emit(1, "FAILURE")
         await world.emit(1, "STARTED", occurred_at="2026-01-01T00:00:00Z")
-        lines = await eventually(lambda: [line for line in at.process.lines if "words disagree" in line])
+        lines = await eventually(lambda: [line for line in at.process.lines if "last events disagree" in line])
         assert "by time FAILURE" in lines[0]
         assert "by sequence STARTED" in lines[0]
         await eventually(lambda: _scraped(at, "reactor_streams_disputed 1.0"), 20)
-        assert len([line for line in at.process.lines if "words disagree" in line]) == 1
+        assert len([line for line in at.process.lines if "last events disagree" in line]) == 1
         assert await world.names() == {"job_1"}
 
 

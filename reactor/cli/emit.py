@@ -1,0 +1,30 @@
+"""`reactor emit`: publish one lifecycle event. It needs NATS alone, so it imports nothing else."""
+
+import typer
+from pydantic import ValidationError
+
+from reactor.cli.exits import Exit, fail
+from reactor.cli.shell import run, settings_of_command
+from reactor.config.nats_options import desired_streams, nats_options
+from reactor.jetstream.client import JetStream
+from reactor.operate.emit import emit as publish_event
+
+
+def emit(job_id: str, status: str, at: str | None) -> None:
+    """Publish a lifecycle event."""
+    settings = settings_of_command()
+
+    async def publish() -> tuple[str, int]:
+        js = JetStream(nats_options(settings.nats), domain=settings.nats.domain)
+        try:
+            return await publish_event(js, desired_streams(settings.events), job_id, status, at)
+        finally:
+            await js.close()
+
+    try:
+        taken_by, sequence = run(publish, settings.nats.domain)
+    except ValidationError as error:
+        fail(Exit.USAGE, "; ".join(f"{part['loc'][0]}: {part['msg']}" for part in error.errors()))
+    except ValueError as error:
+        fail(Exit.USAGE, str(error))
+    typer.echo(f"job {job_id} {status}: {taken_by}:{sequence}")

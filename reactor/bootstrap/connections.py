@@ -16,7 +16,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from reactor.config.nats_options import nats_options
+from reactor.config.nats_options import api_prefix, nats_options
 from reactor.config.redis_url import RedisAddress, parse_redis_url
 from reactor.config.settings import DirectorySettings, Settings
 from reactor.core.actor import Actor
@@ -67,11 +67,11 @@ async def connections(
     settings: Settings, on_error: Callable[[str], None] = lambda _: None, *, actor: Actor | None = None
 ) -> AsyncIterator[Connections]:
     """Provide the connections, and close them at the end. `on_error` receives the NATS server's complaints."""
-    options, domain = nats_options(settings.nats), settings.nats.domain
+    options, prefix = nats_options(settings.nats), api_prefix(settings.nats)
     async with AsyncExitStack() as stack:
-        reads = JetStream(options, domain=domain, on_error=on_error)
-        effects = JetStream(options, domain=domain, on_error=on_error, buffered=False, pace=reads.pace)
-        snapshots = JetStream(options, domain=domain, on_error=on_error)
+        reads = JetStream(options, prefix=prefix, on_error=on_error)
+        effects = JetStream(options, prefix=prefix, on_error=on_error, buffered=False, pace=reads.pace)
+        snapshots = JetStream(options, prefix=prefix, on_error=on_error)
         address = parse_redis_url(settings.redis.url.get_secret_value())
         namespace = address.namespace(settings.redis.namespace)
         redis = await stack.enter_async_context(redis_of(address, namespace))

@@ -7,15 +7,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from urllib.parse import urlsplit
 
 from reactor.backups.store import BackupStore
 from reactor.bootstrap.connections import Connections
 from reactor.config.nats_options import desired_streams
 from reactor.config.settings import Settings
 from reactor.core.events import SubjectTemplate
-from reactor.core.model import nanoseconds, parse_instant
+from reactor.core.model import format_instant, nanoseconds, parse_instant
 from reactor.core.policy import Breaker, Policy
 from reactor.core.sinks import Sink
+from reactor.core.workers import WorkerInfo, judged_by, policy_json
 from reactor.deletion.backup import BackupWriter
 from reactor.deletion.companions import Companions
 from reactor.deletion.gates import PauseGate, Rights
@@ -25,9 +27,12 @@ from reactor.deletion.resources import Resources
 from reactor.deletion.retries import Retries
 from reactor.deletion.stream_states import StreamStateUpdater
 from reactor.deletion.throttle import Throttle
+from reactor.jetstream.errors import Unanswered, Unreachable
 from reactor.jetstream.topology import (
+    NO_EVENTS,
     OWN_STREAMS,
     Provision,
+    find_durable,
     find_lifecycle_stream,
     provision,
     wrong_account,
@@ -64,6 +69,19 @@ async def provision_safely(connected: Connections) -> Provision:
     return await provision_missing(connected)
 
 
+async def find_provision(connected: Connections) -> Provision:
+    """Find the streams without declaring any, for commands that only look. Raises ProvisionError as above."""
+    desired = desired_streams(connected.settings.events)
+    stream = await find_lifecycle_stream(connected.reads, desired)
+    if stream is None:
+        if owner := await connected.ledger.records.owner():
+            raise wrong_account(owner, desired)
+        return Provision(NO_EVENTS)
+    subjects = (desired.events_subject.wildcard,)
+    events = await find_durable(connected.reads, desired.durable, stream, subjects)
+    return Provision(events or NO_EVENTS, lifecycle_stream=stream)
+
+
 async def provision_missing(connected: Connections) -> Provision:
     """Declare what is missing, as far as there is room; a lost control stream stays lost. Raises ProvisionError."""
     desired = desired_streams(connected.settings.events)
@@ -83,6 +101,7 @@ def policy_of(settings: Settings, own_streams: frozenset[str] = OWN_STREAMS) -> 
         missing_guard=0 if settings.directory.has_canary else nanoseconds(rules.missing_guard),
         dispute_guard=nanoseconds(rules.dispute_guard),
         terminal_statuses=frozenset(rules.terminal_statuses),
+        live_statuses=frozenset(rules.live_statuses),
         protect=rules.protect,
         deletes=rules.action == "delete",
         own_streams=own_streams,
@@ -145,12 +164,62 @@ def pause_gate_of(connected: Connections) -> PauseGate:
     return PauseGate(connected.reads, connected.ledger.topology_cache, connected.settings.events.replicas)
 
 
+def worker_info(connected: Connections, policy: Policy) -> WorkerInfo:
+    """Return what this worker tells about itself."""
+    settings = connected.settings
+    return WorkerInfo(
+        instance=connected.actor.by,
+        host=connected.actor.host,
+        version=connected.actor.version,
+        since=format_instant(utc_now()),
+        policy=policy_json(policy),
+        directory=settings.directory.kind,
+        nats=connected.reads.address,
+        redis=_address_of(settings.redis.url.get_secret_value()),
+    )
+
+
+def _address_of(url: str) -> str:
+    """Return a URL without credentials and parameters."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a command looks with: use cases that declare nothing, and by whose settings they judge."""
+
+    cases: "UseCases"
+    notice: str | None
+    """A line that says so, if those are not the shell's own, or if no worker is alive."""
+    nats_error: str | None = None
+    """Why NATS could not be asked; then only what Redis knows can be told."""
+
+    def overview(self) -> Overview:
+        """Return the answers to what an operator asks."""
+        return Overview(self.cases.resources, self.cases.deleted, self.notice, self.nats_error)
+
+
+async def look(connected: Connections, *, local: bool = False) -> Look:
+    """Return use cases that judge as the running workers do, or by the shell's settings if it is `local`."""
+    settings, nats_error = connected.settings, None
+    try:
+        provisioned = await find_provision(connected)
+    except (Unreachable, Unanswered) as error:
+        provisioned, nats_error = Provision(NO_EVENTS), str(error)
+    if local:
+        return Look(UseCases(connected, provisioned), None, nats_error)
+    shell = policy_of(settings, provisioned.own_streams)
+    policy, notice = judged_by(shell, settings.directory.kind, await connected.ledger.workers.alive())
+    return Look(UseCases(connected, provisioned, judge_as=policy), notice, nats_error)
+
+
 @dataclass(eq=False, repr=False)
 class UseCases:
     """The use cases for one provisioned account. What they share is created once, in `resources`.
 
     `sinks` receive what happens; `note_coverage` receives what the ledger lacks at each check. `assume_missing` is an
-    operator's order for one full pass.
+    operator's order for one full pass. `judge_as` replaces the policy of the settings.
     """
 
     connected: Connections
@@ -158,12 +227,16 @@ class UseCases:
     sinks: Sequence[Sink] = ()
     _: KW_ONLY
     assume_missing: InitVar[bool] = False
+    judge_as: InitVar[Policy | None] = None
     note_coverage: InitVar[Callable[[str | None], None]] = lambda _: None
 
-    def __post_init__(self, assume_missing: bool, note_coverage: Callable[[str | None], None]) -> None:
+    def __post_init__(
+        self, assume_missing: bool, judge_as: Policy | None, note_coverage: Callable[[str | None], None]
+    ) -> None:
         connected, settings = self.connected, self.connected.settings
         ledger, rules = connected.ledger, settings.sweep
-        policy = replace(policy_of(settings, self.provisioned.own_streams), assume_missing=assume_missing)
+        policy = judge_as or policy_of(settings, self.provisioned.own_streams)
+        policy = replace(policy, assume_missing=assume_missing)
         recorder = recorder_of(connected, *self.sinks)
         self.resources = Resources(
             policy=policy,
@@ -225,7 +298,7 @@ class UseCases:
         return await prepare(self.resources, publish, job_id, timeout_s)
 
     def overview(self) -> Overview:
-        """Return the answers for commands, endpoint and page."""
+        """Return the answers for the endpoint and the page."""
         return Overview(self.resources, self.deleted)
 
     def actions(self, scratch: Scratch | None = None) -> StreamActions:

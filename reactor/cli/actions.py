@@ -12,9 +12,9 @@ from reactor.bootstrap.connections import actor_of, connections
 from reactor.bootstrap.services import (
     UseCases,
     backup_store_of,
+    find_provision,
     pause_gate_of,
     policy_of,
-    provision_safely,
     recorder_of,
 )
 from reactor.cli.embedded import EmbeddedError, scratch_server
@@ -83,7 +83,7 @@ def protect(streams: Sequence[str], *, protected: bool) -> None:
     async def order() -> list[Exit]:
         command = "protect" if protected else "unprotect"
         async with connections(settings, actor=actor_of(command)) as connected:
-            cases = UseCases(connected, await provision_safely(connected))
+            cases = UseCases(connected, await find_provision(connected))
             return [await _protect(cases, name, protected=protected) for name in dict.fromkeys(streams)]
 
     raise typer.Exit(max(run(order, settings.nats.domain)))
@@ -111,7 +111,7 @@ async def _protect(cases: UseCases, name: str, *, protected: bool) -> Exit:
     return Exit.DONE
 
 
-def restore(stream: str, source: Path | None, name: str | None) -> None:
+def restore(stream: str, source: Path | None, name: str | None, *, without_messages: bool) -> None:
     """Restore a stream, under its own or another name."""
     settings = settings_of_command()
     policy = policy_of(settings)
@@ -123,14 +123,17 @@ def restore(stream: str, source: Path | None, name: str | None) -> None:
 
     async def order() -> Restored:
         async with connections(settings, actor=actor_of("restore")) as connected:
-            cases = UseCases(connected, await provision_safely(connected))
+            cases = UseCases(connected, await find_provision(connected))
             operator = Operator(connected.actor.person)
-            return await cases.actions(scratch_server).restore(stream, operator, new_name=name, backup=backup)
+            actions = cases.actions(scratch_server)
+            return await actions.restore(
+                stream, operator, new_name=name, backup=backup, without_messages=without_messages
+            )
 
     try:
         done = run(order, settings.nats.domain)
     except NoSuchStream as error:
-        fail(Exit.NO_STREAM, f"{error} There is no backup here, and the audit does not know how it was.")
+        fail(Exit.NO_STREAM, f"{error} There is no backup of it here, and the audit does not have its config.")
     except (NotRestored, BackupCorrupt) as error:
         fail(Exit.UNFIXABLE, str(error))
     except EmbeddedError as error:

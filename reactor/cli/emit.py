@@ -5,7 +5,9 @@ from pydantic import ValidationError
 
 from reactor.cli.exits import Exit, fail
 from reactor.cli.shell import run, settings_of_command
-from reactor.config.nats_options import desired_streams, nats_options
+from reactor.config.nats_options import api_prefix, desired_streams, nats_options
+from reactor.core.explain import unknown_word
+from reactor.core.model import fold
 from reactor.jetstream.client import JetStream
 from reactor.operate.emit import emit as publish_event
 
@@ -15,7 +17,7 @@ def emit(job_id: str, status: str, at: str | None) -> None:
     settings = settings_of_command()
 
     async def publish() -> tuple[str, int]:
-        js = JetStream(nats_options(settings.nats), domain=settings.nats.domain)
+        js = JetStream(nats_options(settings.nats), prefix=api_prefix(settings.nats))
         try:
             return await publish_event(js, desired_streams(settings.events), job_id, status, at)
         finally:
@@ -28,3 +30,6 @@ def emit(job_id: str, status: str, at: str | None) -> None:
     except ValueError as error:
         fail(Exit.USAGE, str(error))
     typer.echo(f"job {job_id} {status}: {taken_by}:{sequence}")
+    known = sorted({*settings.policy.live_statuses, *settings.policy.terminal_statuses})
+    if fold(status) not in known:
+        typer.echo(f"reactor: {unknown_word(status, known)} Job {job_id} counts as live.", err=True)

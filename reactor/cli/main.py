@@ -33,9 +33,30 @@ app = typer.Typer(
     help="Deletes zombie JetStream streams and never a live one.",
     epilog="[bold]Settings[/] come from the environment or .env: [bold]reactor settings[/] lists them.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+
+Local = Annotated[
+    bool, typer.Option("--local", help="Judge with this shell's settings, not with those of the running workers.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+def _stream_names(incomplete: str) -> list[str]:
+    """Complete the name of a stream. A shell's completion must not fail or wait."""
+    from reactor.cli.completion import stream_names
+
+    return stream_names(incomplete)
+
+
+def _contexts(incomplete: str) -> list[str]:
+    """Complete the name of a nats CLI context."""
+    from reactor.config.nats_context import context_names
+
+    return [name for name in context_names() if name.startswith(incomplete)]
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001  # typer's callback
@@ -53,7 +74,10 @@ def options(
     context: Annotated[
         str | None,
         typer.Option(
-            "--context", metavar="NAME", help="A context of the nats CLI, instead of REACTOR_NATS_… variables."
+            "--context",
+            metavar="NAME",
+            help="A context of the nats CLI, instead of REACTOR_NATS_… variables.",
+            autocompletion=_contexts,
         ),
     ] = None,
 ) -> None:
@@ -75,7 +99,7 @@ def worker(
         ".reactor"
     ),
 ) -> None:
-    """The always-on worker: hears events, sweeps, reconciles."""
+    """Run the always-on worker."""
     from reactor.cli import process
 
     process.worker(embedded=embedded, data_dir=data_dir)
@@ -87,7 +111,7 @@ def worker(
 def reconcile(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge everything, delete nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    as_json: AsJson = False,
     assume_missing: Annotated[
         bool,
         typer.Option(
@@ -103,7 +127,7 @@ def reconcile(
         list[str] | None, typer.Option("--stream", metavar="NAME", help="Only this stream; may be repeated.")
     ] = None,
 ) -> None:
-    """One full sweep and its report: drains the zombies among all job streams."""
+    """Run one full pass: drain all zombies, and report."""
     from reactor.cli import passes
     from reactor.passes.reconciler import PassOptions
 
@@ -113,17 +137,22 @@ def reconcile(
 
 @app.command(epilog=_examples("reactor explain job_42", "reactor explain job_42 --json | jq -r .sentence"))
 def explain(
-    stream: Annotated[str, typer.Argument(metavar="STREAM", help="Its exact name, such as job_42.")],
+    stream: Annotated[
+        str, typer.Argument(metavar="STREAM", help="Its exact name, such as job_42.", autocompletion=_stream_names)
+    ],
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    local: Local = False,
+    as_json: AsJson = False,
 ) -> None:
-    """The verdict on one stream now, and what would change it.
+    """Show why a stream stays or falls, or what became of it.
 
-    With the evidence; of a stream that is gone what became of it, and exit code 5.
+    With the evidence, and what would change the verdict.
+
+    Of a stream that is gone it shows what became of it, with exit code 5.
     """
     from reactor.cli import queries
 
-    queries.explain(stream, as_json=as_json)
+    queries.explain(stream, as_json=as_json, local=local)
 
 
 class Verdict(StrEnum):
@@ -136,37 +165,61 @@ class Verdict(StrEnum):
     UNFIXABLE = "unfixable"
 
 
-@app.command(epilog=_examples("reactor streams --verdict zombie", "reactor streams --sort size -o wide --watch"))
+@app.command(epilog=_examples("reactor streams --verdict zombie", "reactor streams 'job_4*' --sort size -o wide"))
 def streams(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STREAM…]", help="Only these, or those of a glob.", autocompletion=_stream_names),
+    ] = None,
     *,
     verdict: Annotated[
         list[Verdict] | None,
         typer.Option("--verdict", metavar="V", help="zombie, waiting, kept or unfixable; may be repeated."),
     ] = None,
+    reason: Annotated[
+        list[Reason] | None, typer.Option("--reason", metavar="R", help="Such as terminal or grace; may be repeated.")
+    ] = None,
+    status: Annotated[
+        list[str] | None, typer.Option("--status", metavar="S", help="The job's last status; may be repeated.")
+    ] = None,
     sort: Annotated[str, typer.Option("--sort", metavar="name|due|age|size", help="What comes first.")] = "name",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again, until Ctrl-C.")] = False,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="table|wide|json|name", help="How they are printed.")
+        str, typer.Option("--output", "-o", metavar="table|wide|json|yaml|name", help="How they are printed.")
     ] = "table",
+    local: Local = False,
 ) -> None:
-    """Every job stream with its verdict now; changes nothing.
+    """List every job stream with its verdict now.
 
-    With when it is due and what it holds. A zombie is due, and not gone yet.
+    With when it is due and what it holds. It changes nothing.
+
+    A zombie is due, and not gone yet.
     """
     from reactor.cli import streams as listing
 
-    listing.streams([item.value for item in verdict or ()], sort, output, watch=watch)
+    wanted = listing.StreamFilter(
+        names or (), {item.value for item in verdict or ()}, {item.value for item in reason or ()}, set(status or ())
+    )
+    listing.streams(wanted, sort, output, watch=watch, local=local)
 
 
 @app.command(epilog=_examples("reactor status", "reactor status --json | jq .verdicts"))
-def status(
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
-) -> None:
-    """Streams by verdict, ledger, due queue, the last full pass."""
+def status(*, local: Local = False, as_json: AsJson = False) -> None:
+    """Show streams by verdict, workers, ledger and the last pass.
+
+    Exit code 3 if NATS is away: then it shows what Redis knows.
+    """
     from reactor.cli import queries
 
-    queries.status(as_json=as_json)
+    queries.status(as_json=as_json, local=local)
+
+
+@app.command(epilog=_examples("reactor workers", "reactor workers --json | jq -r '.workers[].instance'"))
+def workers(*, as_json: AsJson = False) -> None:
+    """List the workers that are alive, and whether they agree."""
+    from reactor.cli import queries
+
+    queries.workers(as_json=as_json)
 
 
 @app.command(epilog=_examples("reactor history --since 2h --reason terminal", "reactor history --stream job_42 --json"))
@@ -188,9 +241,12 @@ def history(
     would_drain: Annotated[
         bool, typer.Option("--would-drain", help="What report mode would have deleted, and what has become of it.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """The audit trail, newest first: what was deleted, and what failed."""
+    """Show what was deleted and what failed, newest first.
+
+    From the audit trail: it asks Redis alone.
+    """
     from reactor.cli import queries
 
     if would_drain:
@@ -205,9 +261,11 @@ def history(
 )
 def doctor(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Is everything in order? Changes nothing, and says each fix.
+    """Check all that reactor needs, and say each fix.
+
+    It changes nothing.
 
     Checks NATS, Redis, the ledger, the directory and the backups' folder.
 
@@ -261,7 +319,10 @@ def resume() -> None:
     actions.resume()
 
 
-StreamNames = Annotated[list[str], typer.Argument(metavar="STREAM…", help="Their exact names, such as job_42.")]
+StreamNames = Annotated[
+    list[str],
+    typer.Argument(metavar="STREAM…", help="Their exact names, such as job_42.", autocompletion=_stream_names),
+]
 
 
 @app.command(epilog=_examples("reactor protect job_42 job_43"))
@@ -295,6 +356,9 @@ def restore(
             "--from", metavar="FILE", help="A backup, of reactor's or the nats CLI's; else the newest one here."
         ),
     ] = None,
+    without_messages: Annotated[
+        bool, typer.Option("--without-messages", help="Restore the empty stream if its messages cannot be had.")
+    ] = False,
     name: Annotated[
         str | None,
         typer.Option(
@@ -302,22 +366,25 @@ def restore(
         ),
     ] = None,
 ) -> None:
-    """Bring back a stream that was deleted, protected until told otherwise.
+    """Restore a stream that was deleted.
 
-    With messages, consumers and acknowledgements if there is a backup (REACTOR_BACKUP_WHEN); otherwise the empty
-    stream with its consumers, as the audit remembers them. Exit code 5 where nothing is known of it.
+    It is protected until `reactor unprotect`.
+
+    It brings back messages, consumers and acknowledgements from the newest backup (REACTOR_BACKUP_WHEN). With
+    --without-messages it creates the empty stream with its consumers, as the audit remembers them. Exit code 5 if
+    nothing is known of it.
     """
     from reactor.cli import actions
 
-    actions.restore(stream, source, name)
+    actions.restore(stream, source, name, without_messages=without_messages)
 
 
 @app.command(epilog=_examples("reactor backups", "reactor backups --json | jq -r '.backups[].folder'"))
 def backups(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """The backups on this machine, newest first."""
+    """List the backups on this machine, newest first."""
     from reactor.cli import actions
 
     actions.backups(as_json=as_json)
@@ -330,7 +397,9 @@ def prepare(
         str, typer.Option("--timeout", metavar="DURATION", help="How long to wait for a deletion under way.")
     ] = "60s",
 ) -> None:
-    """Before a job is started again: it lives, and its stream is empty.
+    """Make a job's stream safe before the job is started again.
+
+    It marks the job as live, and empties the stream.
 
     Exit 0: publishing is safe.
     """
@@ -340,11 +409,15 @@ def prepare(
 
 
 @app.command(epilog=_examples("reactor settings", "reactor settings | grep GUARD"))
-def settings() -> None:
-    """Every variable, its default and what it is now; secrets are masked."""
+def settings(
+    *,
+    changed: Annotated[bool, typer.Option("--changed", help="Only those that differ from their default.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List every variable, its default and its value now."""
     from reactor.cli.settings import show_settings
 
-    show_settings()
+    show_settings(changed=changed, as_json=as_json)
 
 
 class Exported(StrEnum):
@@ -389,10 +462,22 @@ def export(
 def demo(
     duration: Annotated[str, typer.Option("--duration", metavar="DURATION", help="How long to show.")] = "60s",
 ) -> None:
-    """Embedded servers and a job system with leaks: watch zombies fall."""
+    """Watch zombies fall on embedded servers."""
     from reactor.cli import process
 
     process.demo(duration)
+
+
+def _with_context_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with `--context NAME` before the command, where typer takes it."""
+    for at, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument == "--context" and at + 1 < len(arguments):
+            return ["--context", arguments[at + 1], *arguments[:at], *arguments[at + 2 :]]
+        if argument.startswith("--context="):
+            return [argument, *arguments[:at], *arguments[at + 1 :]]
+    return arguments
 
 
 def main() -> None:
@@ -406,7 +491,7 @@ def main() -> None:
     if isinstance(raw := getattr(sys.stdout, "buffer", None), FileIO):  # else what a write leaves over is lost
         sys.stdout = TextIOWrapper(BufferedWriter(raw), sys.stdout.encoding, "replace", line_buffering=True)
     try:
-        app()
+        app(_with_context_first(sys.argv[1:]))
     except BrokenPipeError:  # the reader of our output has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(SIGNALLED + signal.SIGPIPE)

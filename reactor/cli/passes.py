@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from reactor.bootstrap.connections import actor_of, connections
-from reactor.bootstrap.services import UseCases, policy_of, provision_safely, utc_now
+from reactor.bootstrap.services import UseCases, find_provision, policy_of, provision_safely, utc_now
 from reactor.cli.exits import SIGNALLED, Exit, fail
 from reactor.cli.render import progress_bar, show_report
 from reactor.cli.shell import duration_of, run, settings_of_command
@@ -95,7 +95,8 @@ async def one_pass(
     """Run one pass as the command does; an outage is in the report."""
     async with tracing(os.environ), connections(settings, actor=actor or actor_of("reconcile")) as connected:
         try:
-            provisioned = await provision_safely(connected)
+            find = find_provision if options.dry_run else provision_safely  # a dry run creates nothing
+            provisioned = await find(connected)
             cases = UseCases(connected, provisioned, assume_missing=assume_missing)
             reconciler = cases.reconciler(await cases.lifecycle_subscriber())
         except (JetStreamError, LedgerError) as error:
@@ -114,4 +115,6 @@ def _exit_code(report: Report) -> Exit:
         return Exit.UNREACHABLE
     if report.is_held_back:
         return Exit.HELD_BACK
-    return Exit.UNFIXABLE if report.unfixable else Exit.DONE
+    if report.unfixable:
+        return Exit.UNFIXABLE
+    return Exit.NO_STREAM if report.settlements and report.is_of_absent_streams else Exit.DONE

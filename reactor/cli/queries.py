@@ -3,44 +3,77 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TypeVar
+from typing import NoReturn, TypeVar, cast
 
 import typer
 
 from reactor.bootstrap.connections import actor_of, connections
-from reactor.bootstrap.services import UseCases, doctor_of, provision_safely, utc_now
+from reactor.bootstrap.services import UseCases, doctor_of, look, provision_safely, utc_now
 from reactor.cli.exits import Exit, fail
 from reactor.cli.render import (
     show_diagnosis,
     show_explanation,
     show_gone,
     show_history,
+    show_last_known,
     show_status,
+    show_workers,
     show_would_drain,
 )
 from reactor.cli.shell import console, duration_of, print_answer, run, settings_of_command
 from reactor.config.settings import Settings
 from reactor.core.checks import Diagnosis, Level
-from reactor.core.model import AUDIT_ENTRIES, Reason, nanoseconds, parse_instant
-from reactor.core.schemas import Entry, History
+from reactor.core.explain import PHASES, unknown_word
+from reactor.core.model import AUDIT_ENTRIES, Outcome, Reason, format_instant, nanoseconds, parse_instant
+from reactor.core.schemas import Entry, History, LastKnown, Workers
+from reactor.core.workers import workers_json
 from reactor.deletion.prepare import NotPrepared, Prepared
+from reactor.jetstream.errors import Unreachable
+from reactor.job_status.ledger_directory import describe_outage
+from reactor.operate.doctor.advice import fix_for
+from reactor.operate.history import Trail
 from reactor.operate.overview import NoJobStream, NoSuchStream, Overview
 
 Answer = TypeVar("Answer")
 
 
-def explain(stream: str, *, as_json: bool) -> None:
-    """Print the verdict on one stream now."""
+def explain(stream: str, *, as_json: bool, local: bool) -> None:
+    """Print the verdict on one stream now; with NATS away, what Redis knows about it."""
     try:
-        print_answer(_ask(lambda overview: overview.explain(stream)), as_json, show_explanation)
+        answer = _ask(lambda overview: overview.explain_or_last_known(stream), local=local, as_json=as_json)
     except NoSuchStream as error:
         print_answer(error.gone, as_json, show_gone)
         raise typer.Exit(Exit.NO_STREAM) from None
+    if "nats_error" in answer:
+        known = cast("LastKnown", answer)
+        print_answer(known, as_json, show_last_known)
+        _fail_for_nats(known["nats_error"])
+    print_answer(answer, as_json, show_explanation)
 
 
-def status(*, as_json: bool) -> None:
-    """Print counts, ledger, due queue and the last full pass."""
-    print_answer(_ask(lambda overview: overview.status()), as_json, show_status)
+def status(*, as_json: bool, local: bool) -> None:
+    """Print counts, ledger, due queue and the last full pass; with NATS away, what Redis knows."""
+    answer = _ask(lambda overview: overview.status(), local=local, as_json=as_json)
+    print_answer(answer, as_json, show_status)
+    if answer["nats_error"]:
+        _fail_for_nats(answer["nats_error"])
+
+
+def _fail_for_nats(nats_error: str) -> NoReturn:
+    """Exit as for an outage, after what Redis knows was printed."""
+    error = Unreachable(nats_error)
+    fail(Exit.UNREACHABLE, f"{describe_outage(error)}; {fix_for(error, settings_of_command().nats.domain)}")
+
+
+def workers(*, as_json: bool) -> None:
+    """Print the workers that are alive."""
+    settings = settings_of_command()
+
+    async def ask() -> Workers:
+        async with connections(settings) as connected:
+            return workers_json(await connected.ledger.workers.alive(), format_instant(utc_now()))
+
+    print_answer(run(ask), as_json, show_workers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,29 +99,42 @@ class HistoryFilter:
 
 
 def history(chosen: HistoryFilter, *, limit: int, as_json: bool) -> None:
-    """Print the audit trail, newest first."""
+    """Print the audit trail, newest first. It asks Redis alone."""
+    known = sorted({*Outcome, *PHASES})
+    if chosen.outcome is not None and chosen.outcome not in known:
+        fail(Exit.USAGE, f"--outcome: {unknown_word(chosen.outcome, known)}")
     earliest = utc_now() - nanoseconds(duration_of("--since", chosen.since)) if chosen.since else 0
-    trail = _ask(lambda overview: overview.trail.history(AUDIT_ENTRIES))
+    trail = _ask_trail(lambda trail: trail.history(AUDIT_ENTRIES))
     entries = [entry for entry in trail["entries"] if chosen.matches(entry, earliest)]
     print_answer(History(entries=entries[:limit]), as_json, show_history)
 
 
 def would_drain(*, limit: int, as_json: bool) -> None:
-    """Print what report mode would have deleted, and what became of it."""
-    print_answer(_ask(lambda overview: overview.trail.would_drain(limit)), as_json, show_would_drain)
+    """Print what report mode would have deleted, and what became of it. It asks Redis alone."""
+    print_answer(_ask_trail(lambda trail: trail.would_drain(limit)), as_json, show_would_drain)
 
 
-def _ask(question: Callable[[Overview], Awaitable[Answer]]) -> Answer:
-    """Return an overview's answer. Reactor's own streams must exist."""
+def _ask_trail(question: Callable[[Trail], Awaitable[Answer]]) -> Answer:
     settings = settings_of_command()
 
     async def ask() -> Answer:
         async with connections(settings) as connected:
-            cases = UseCases(connected, await provision_safely(connected))
-            return await question(cases.overview())
+            return await question(Trail(connected.audit))
+
+    return run(ask)
+
+
+def _ask(question: Callable[[Overview], Awaitable[Answer]], *, local: bool, as_json: bool) -> Answer:
+    """Return an overview's answer. It declares nothing, and answers from Redis if NATS is away."""
+    settings = settings_of_command()
+
+    async def ask() -> Answer:
+        async with connections(settings) as connected:
+            judge = await look(connected, local=local)
+            return await question(judge.overview())
 
     try:
-        return run(ask, settings.nats.domain)
+        return run(ask, settings.nats.domain, as_json=as_json)
     except NoJobStream as error:
         fail(Exit.USAGE, str(error))
 

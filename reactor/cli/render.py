@@ -1,6 +1,7 @@
 """What a person sees on a terminal; plain text in a pipe."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from textwrap import fill
@@ -16,7 +17,21 @@ from reactor.core.checks import Diagnosis, Level, counted, size
 from reactor.core.explain import span, why
 from reactor.core.model import SECOND, Outcome, Settlement, parse_instant
 from reactor.core.report import Report, full_detail
-from reactor.core.schemas import Entry, Explanation, Gone, History, Listed, PassInShort, PauseJson, Status, WouldDrains
+from reactor.core.schemas import (
+    Entry,
+    Explanation,
+    Gone,
+    Happened,
+    History,
+    LastKnown,
+    Listed,
+    PassInShort,
+    PauseJson,
+    Status,
+    WorkerJson,
+    Workers,
+    WouldDrains,
+)
 from reactor.passes.reconciler import Progress as OnProgress
 
 STYLES = {
@@ -31,6 +46,8 @@ MARKS = {Level.OK: "[green]✓[/]", Level.WARNING: "[yellow]![/]", Level.ERROR: 
 BOX = box.SIMPLE_HEAD
 INDENT: Any = {"initial_indent": "  ", "subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
 WORTH_A_BAR = 20
+MOST_KEPT = 10
+"""Names of streams that stay, in the report of a pass: it ends with what matters."""
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?Z")
 
 
@@ -45,6 +62,8 @@ def show_report(console: Console, report: Report) -> None:
         for (found, reason), count in sorted(report.reasons.items()):
             if found is outcome:
                 names = [visible(item.stream.name) for item in report.settlements if _is(item, outcome, reason)]
+                if outcome in {Outcome.KEPT, Outcome.WAITING} and len(names) > MOST_KEPT:
+                    names[MOST_KEPT:] = [f"and {len(names) - MOST_KEPT} more"]
                 style = STYLES[outcome]
                 console.print(f"[{style}]{outcome.value}[/] {reason}: {counted(count, 'stream')}")
                 console.print(fill(", ".join(names), console.width, **INDENT), soft_wrap=True)
@@ -74,6 +93,7 @@ def _summary(report: Report) -> str:
 
 def show_explanation(console: Console, explanation: Explanation) -> None:
     """Print the sentence, what would change the verdict, the guards and the evidence."""
+    show_notice(console, explanation.get("notice"))
     console.print(f"[bold]{visible(explanation['sentence'])}[/]", soft_wrap=True)
     console.print(f"[dim]What would change it:[/] {visible(explanation['changes'])}", soft_wrap=True)
     table = Table("", "", "", "", show_header=False, box=None)
@@ -124,6 +144,7 @@ def _plain(instant: str) -> str:
 
 def show_status(console: Console, status: Status) -> None:
     """Print one line for each fact."""
+    show_notice(console, status["notice"])
     verdicts = ", ".join(f"{count} {text}" for text, count in status["verdicts"].items())
     coverage, due_s, oldest = status["coverage"], status["next_due_s"], status["oldest_zombie_s"]
     rows = {
@@ -131,19 +152,40 @@ def show_status(console: Console, status: Status) -> None:
         "oldest zombie": "none" if oldest is None else f"due for {span(oldest)}",
         "drained today": f"{status['drained_today']} ({size(status['bytes_reclaimed'])} given back in all)",
         "ledger": coverage["gap"] or f"covers jobs since {_plain(coverage['since'] or '')}",
-        "events not read yet": str(status["lag"]),
-        "dead letters": str(status["dead_letters"]),
+        "events not read yet": "unknown" if status["lag"] is None else str(status["lag"]),
+        "dead letters": "unknown" if status["dead_letters"] is None else str(status["dead_letters"]),
         "due queue": f"{status['due']} jobs" + ("" if due_s is None else f", the next in {span(max(0.0, due_s))}"),
         "last full pass": _last_pass(status["last_reconcile"], status["at"]),
         "breaker": status["breaker"] or "not tripped",
         "error": status["error"] or "none",
-        "deleting": _pause(status["pause"]) or "goes on",
+        "workers": _workers(status),
+        "deleting": _deleting(status),
         "mode": "delete" if status["action"] == "delete" else "report: nothing is deleted",
     }
     table = Table("", "", show_header=False, box=None)
     for name, value in rows.items():
         table.add_row(f"[dim]{name}[/]", visible(value))
     console.print(table)
+
+
+def _workers(status: Status) -> str:
+    if not status["workers"]:
+        return "none is alive: nothing is deleted until one runs (reactor worker), but by reactor reconcile"
+    away = status["nats_away_since"]
+    return f"{status['workers']} alive" + (f"; NATS is away since {_plain(away)}" if away else "")
+
+
+def _deleting(status: Status) -> str:
+    """Return whether zombies fall now, and if not, why."""
+    if pause := _pause(status["pause"]):
+        return pause
+    if status["nats_error"]:
+        return f"not while NATS is away: {status['nats_error']}"
+    if status["deletes_paused"]:
+        return f"not, for want of a right: {status['deletes_paused']}"
+    if not status["workers"]:
+        return "not, since no worker is alive"
+    return "goes on" if status["deletes"] else "off (report mode)"
 
 
 def _pause(pause: PauseJson | None) -> str | None:
@@ -190,6 +232,38 @@ def _short(instant: str) -> str:
     return _INSTANT.sub(r"\1 \2", instant)
 
 
+def show_workers(console: Console, found: Workers) -> None:
+    """Print a line for each worker, and one if they differ."""
+    if not found["workers"]:
+        console.print("no worker is alive: start reactor worker")
+        return
+    table = Table("instance", "version", "since (UTC)", "seen", "deletes", "NATS", "Redis", box=None, pad_edge=False)
+    for worker in found["workers"]:
+        cells = [worker["instance"], worker["version"], _short(worker["since"]), f"{span(worker['seen_s'])} ago"]
+        cells += [_why_not(worker), worker["nats"], worker["redis"]]
+        table.add_row(*map(visible, cells))
+    console.print(table, soft_wrap=True)
+    if found["differ"]:
+        console.print(f"[yellow]they differ in {visible(', '.join(found['differ']))}[/]", soft_wrap=True)
+    if len(found["versions"]) > 1:
+        console.print(f"[yellow]they differ in version: {visible(', '.join(found['versions']))}[/]", soft_wrap=True)
+
+
+def _why_not(worker: WorkerJson) -> str:
+    """Return whether a worker deletes, and if not, why."""
+    if worker["nats_away_since"]:
+        return f"no: NATS is away since {_short(worker['nats_away_since'])}"
+    if worker["policy"].get("action") != "delete":
+        return "no: report mode"
+    return f"no: {worker['deletes_paused']}" if worker["deletes_paused"] else "yes"
+
+
+def show_last_known(console: Console, known: LastKnown) -> None:
+    """Print what Redis knows about a stream while NATS is away."""
+    console.print(f"[bold]{visible(known['sentence'])}[/]", soft_wrap=True)
+    _show_timeline(console, known["timeline"])
+
+
 def show_gone(console: Console, gone: Gone) -> None:
     """Print the sentence, how the stream can be restored, and what happened to it."""
     console.print(f"[bold]{visible(gone['sentence'])}[/]", soft_wrap=True)
@@ -203,22 +277,38 @@ def show_gone(console: Console, gone: Gone) -> None:
         where = f", from {back['backup']}" if back["backup"] else ""
         line = f"To bring it back: {back['command']} ({kept}{where})"
         console.print(visible(line), soft_wrap=True)
-    for item in gone["timeline"]:
+    _show_timeline(console, gone["timeline"])
+
+
+def _show_timeline(console: Console, timeline: Sequence[Happened]) -> None:
+    for item in timeline:
         by = f" by {item['by']}" if item["by"] and item["by"] not in item["what"] else ""
         console.print(f"[dim]{_short(item['at'])}[/] {visible(item['what'] + by)}", soft_wrap=True)
 
 
-def show_streams(console: Console, found: Listed, *, wide: bool) -> None:
-    """Print one line for each stream."""
+def show_notice(console: Console, notice: str | None) -> None:
+    """Print by whose settings the rest is judged, if not by the shell's own."""
+    if notice:
+        console.print(f"[yellow]{visible(notice)}[/]", soft_wrap=True)
+
+
+def show_streams(console: Console, found: Listed, *, wide: bool, most: int | None = None) -> None:
+    """Print one line for each stream, `most` of them, and one that sums up. Wide rows are not wrapped."""
+    show_notice(console, found["notice"])
     if not found["streams"]:
-        console.print("no job streams")
+        none = f"none of {counted(found['total'], 'job stream')} is one of these"
+        other = f"no job streams: none of {counted(found['others'], 'stream')} matches the pattern"
+        console.print(none if found["total"] else other if found["others"] else "no job streams")
         return
     columns = ["stream", "verdict", "reason", "status", "due", "messages"]
     right = {"messages", "size"}
     more = ["size", "created", "terminal since", "redelivered", "detail"] if wide else []
-    justified = [Column(name, justify="right" if name in right else "left") for name in columns + more]
+    justified = [
+        Column(name, justify="right" if name in right else "left", no_wrap=wide or name == "stream")
+        for name in columns + more
+    ]
     table = Table(*justified, box=None, pad_edge=False)
-    for row in found["streams"]:
+    for row in found["streams"][:most]:
         zombie = row["verdict"] == Outcome.WOULD_DRAIN.value
         due = span_to(row["due_at"], found["at"]) if row["due_at"] else ""
         cells = [row["stream"], "zombie" if zombie else row["verdict"], row["reason"], row["status"] or "", due]
@@ -228,7 +318,18 @@ def show_streams(console: Console, found: Listed, *, wide: bool) -> None:
             cells += ["" if row["redelivered"] is None else str(row["redelivered"]), row["detail"] or ""]
         style = STYLES[Outcome(row["verdict"])]
         table.add_row(*(f"[{style}]{visible(cell)}[/]" if at == 1 else visible(cell) for at, cell in enumerate(cells)))
-    console.print(table)
+    console.print(table, soft_wrap=wide, crop=not wide)
+    console.print(_totals(found, most), soft_wrap=True)
+
+
+def _totals(found: Listed, most: int | None) -> str:
+    rows = found["streams"]
+    verdicts = Counter("zombie" if row["verdict"] == Outcome.WOULD_DRAIN.value else row["verdict"] for row in rows)
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()))
+    shown = f"{most} shown of " if most is not None and most < len(rows) else ""
+    of_all = f" of {found['total']}" if len(rows) != found["total"] else ""
+    held = f"{counted(sum(row['messages'] for row in rows), 'message')}, {size(sum(row['bytes'] for row in rows))}"
+    return f"{shown}{len(rows)}{of_all} job streams: {counts}; {held}"
 
 
 def span_to(instant: str, now: str) -> str:

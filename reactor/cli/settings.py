@@ -1,5 +1,6 @@
 """`reactor settings`: every variable, its default, and its value now."""
 
+import json
 import sys
 
 from rich.console import Console
@@ -10,13 +11,18 @@ from reactor.cli.shell import PIPED_WIDTH, read_settings
 from reactor.config.catalogue import describe, present
 
 
-def show_settings() -> None:
+def show_settings(*, changed: bool, as_json: bool) -> None:
     """Print the settings. Secrets are masked; invalid settings are reported as by every command."""
     now = present(read_settings())
+    rows = [(name, default, now[name], text) for name, default, text in describe()]
+    rows = [row for row in rows if not changed or row[1] != row[2]]
+    if as_json:
+        keys = ("variable", "default", "value", "help")
+        sys.stdout.write(json.dumps({"settings": [dict(zip(keys, row, strict=True)) for row in rows]}) + "\n")
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("variable", "default", "now", ""):
         table.add_column(heading, overflow="fold")
-    for name, default, text in describe():
-        value = now[name]
+    for name, default, value, text in rows:
         table.add_row(name, Text(default or "-"), Text(value or "-", "bold" if value != default else ""), text)
     Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)

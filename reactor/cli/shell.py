@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import sys
 import threading
@@ -48,8 +49,10 @@ def read_settings() -> Settings:
         fail(Exit.USAGE, str(error))
 
 
-def run(work: Callable[[], Awaitable[Result]], domain: str | None = None) -> Result:
+def run(work: Callable[[], Awaitable[Result]], domain: str | None = None, *, as_json: bool = False) -> Result:
     """Run to the end; an outage is a line and an exit code. `domain` is JetStream's, if one is asked for.
+
+    With `as_json` standard output gets an object with the error, too.
 
     SIGTERM, too, lets what was begun be put away, such as a server of our own.
     """
@@ -71,11 +74,11 @@ def run(work: Callable[[], Awaitable[Result]], domain: str | None = None) -> Res
             raise
         raise typer.Exit(SIGNALLED + signal.SIGTERM) from None
     except Exception as error:
-        _fail_if_outage(error, domain)
+        _fail_if_outage(error, domain, as_json=as_json)
         raise
 
 
-def _fail_if_outage(error: Exception, domain: str | None) -> None:
+def _fail_if_outage(error: Exception, domain: str | None, *, as_json: bool) -> None:
     """Exit with a line that says what is away, and what to do. Redis is imported only by commands that need it."""
     if not isinstance(error, JetStreamError) and "redis" not in sys.modules:
         return
@@ -84,7 +87,10 @@ def _fail_if_outage(error: Exception, domain: str | None) -> None:
     from reactor.store.scripts import LedgerError  # noqa: PLC0415  # as above
 
     if isinstance(error, JetStreamError | LedgerError):
-        fail(Exit.UNREACHABLE, f"{describe_outage(error)}; {fix_for(error, domain)}")
+        outage, fix = describe_outage(error), fix_for(error, domain)
+        if as_json:
+            sys.stdout.write(json.dumps({"error": outage, "fix": fix}) + "\n")
+        fail(Exit.UNREACHABLE, f"{outage}; {fix}")
 
 
 def _on_sigterm(terminated: threading.Event) -> None:
@@ -107,6 +113,11 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
+
+
+def natural(name: str) -> list[int | str]:
+    """Return a key by which job_2 comes before job_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def print_answer(answer: Answer, as_json: bool, show: Callable[[Console, Answer], None]) -> None:  # noqa: FBT001  # a flag of theirs

@@ -5,28 +5,30 @@ import json
 import sys
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from rich.console import Console
 
 from reactor.bootstrap.connections import connections
-from reactor.bootstrap.services import UseCases, provision_safely, utc_now
+from reactor.bootstrap.services import Look, look, utc_now
 from reactor.cli.exits import Exit, fail
 from reactor.cli.render import show_streams
-from reactor.cli.shell import console, run, settings_of_command
+from reactor.cli.shell import console, natural, run, settings_of_command
 from reactor.core.model import format_instant
-from reactor.core.policy import Policy
 from reactor.core.report import listed
 from reactor.core.schemas import Listed, ListedRow
 from reactor.passes.listing import PassAborted
-from reactor.passes.reconciler import Reconciler
 
 WATCH_S = 2.0
 SHARE = 10
 """A listing takes at most a tenth of the time, however many streams there are."""
 ZOMBIE = {"zombie": "would_drain"}
 """What people call it."""
+WATCH_LINES = 5
+"""Of the screen, for what is around the rows."""
 NEVER = "9"
 """Behind every time."""
 
@@ -46,27 +48,44 @@ class Output(StrEnum):
     TABLE = "table"
     WIDE = "wide"
     JSON = "json"
+    YAML = "yaml"
     NAME = "name"
 
 
 Kind = TypeVar("Kind", bound=StrEnum)
 
 
-def streams(verdicts: Collection[str], sort: str, output: str, *, watch: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class StreamFilter:
+    """Which streams are wanted; empty for all."""
+
+    names: Sequence[str] = ()
+    """Exact names, or globs."""
+    verdicts: Collection[str] = ()
+    reasons: Collection[str] = ()
+    statuses: Collection[str] = ()
+
+    def matches(self, row: ListedRow) -> bool:
+        """Return whether this row is wanted."""
+        return (
+            (not self.names or any(fnmatchcase(row["stream"], name) for name in self.names))
+            and (not self.verdicts or row["verdict"] in {ZOMBIE.get(verdict, verdict) for verdict in self.verdicts})
+            and (not self.reasons or row["reason"] in self.reasons)
+            and (not self.statuses or (row["status"] or "").upper() in {status.upper() for status in self.statuses})
+        )
+
+
+def streams(wanted: StreamFilter, sort: str, output: str, *, watch: bool, local: bool) -> None:
     """Print the streams once, or again and again until Ctrl-C."""
     order, form = _one_of(Sort, "--sort", sort), _one_of(Output, "--output", output)
     settings = settings_of_command()
-    wanted = {ZOMBIE.get(verdict, verdict) for verdict in verdicts}
 
     async def show() -> None:
         async with connections(settings) as connected:
-            cases = UseCases(connected, await provision_safely(connected))
-            reconciler = cases.reconciler(await cases.lifecycle_subscriber())
             while True:
                 began = time.monotonic()
-                rows = await _rows(reconciler, cases.resources.policy)
-                chosen = _sorted([row for row in rows if not wanted or row["verdict"] in wanted], order)
-                _print(Listed(at=format_instant(utc_now()), streams=chosen), form, again=watch)
+                judge = await look(connected, local=local)
+                _print(await _listed(judge, wanted, order), form, again=watch)
                 if not watch:
                     return
                 await asyncio.sleep(max(WATCH_S, SHARE * (time.monotonic() - began)))
@@ -77,6 +96,17 @@ def streams(verdicts: Collection[str], sort: str, output: str, *, watch: bool) -
         fail(Exit.UNFIXABLE, str(error))
 
 
+async def _listed(judge: Look, wanted: StreamFilter, order: Sort) -> Listed:
+    cases = judge.cases
+    reconciler = cases.reconciler(await cases.lifecycle_subscriber())
+    listing = await reconciler.listing()
+    rows = [listed(item, cases.resources.policy) for item in listing.settlements()]
+    chosen = _sorted([row for row in rows if wanted.matches(row)], order)
+    return Listed(
+        at=format_instant(utc_now()), notice=judge.notice, total=len(rows), others=listing.others, streams=chosen
+    )
+
+
 def _one_of(kind: type[Kind], flag: str, text: str) -> Kind:
     try:
         return kind(text)
@@ -84,14 +114,10 @@ def _one_of(kind: type[Kind], flag: str, text: str) -> Kind:
         fail(Exit.USAGE, f"{flag}: {text!r} is none of {', '.join(kind)}")
 
 
-async def _rows(reconciler: Reconciler, policy: Policy) -> list[ListedRow]:
-    return [listed(item, policy) for item in await reconciler.verdicts()]
-
-
 def _sorted(rows: Sequence[ListedRow], sort: Sort) -> list[ListedRow]:
     match sort:
         case Sort.NAME:
-            return sorted(rows, key=lambda row: (len(row["stream"]), row["stream"]))  # job_9 before job_10
+            return sorted(rows, key=lambda row: natural(row["stream"]))
         case Sort.DUE:
             return sorted(rows, key=lambda row: row["due_at"] or NEVER)
         case Sort.AGE:
@@ -104,13 +130,18 @@ def _print(found: Listed, output: Output, *, again: bool) -> None:
     match output:
         case Output.JSON:
             sys.stdout.write(json.dumps(found) + "\n")
+        case Output.YAML:
+            import yaml  # noqa: PLC0415  # only this needs it
+
+            sys.stdout.write(yaml.safe_dump(dict(found), sort_keys=False))
         case Output.NAME:
             sys.stdout.writelines(f"{row['stream']}\n" for row in found["streams"])
         case Output.TABLE | Output.WIDE:
             screen = console()
             if again:
                 _clear(screen)
-            show_streams(screen, found, wide=output is Output.WIDE)
+            most = screen.height - WATCH_LINES if again and screen.is_terminal else None
+            show_streams(screen, found, wide=output is Output.WIDE, most=most)
     sys.stdout.flush()
 
 

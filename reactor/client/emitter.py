@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from reactor.config.nats_options import desired_streams, nats_options
+from reactor.config.nats_options import api_prefix, desired_streams, nats_options
 from reactor.config.settings import EventsSettings, NatsSettings
 from reactor.core.backoff import backoff
 from reactor.core.checks import Misconfigured
@@ -242,7 +242,7 @@ class Process:
     def _connection(self) -> tuple[JetStream, DesiredStreams]:
         if self._js is None or self._desired is None:
             nats, self._desired = NatsSettings(), desired_streams(EventsSettings())
-            self._js = JetStream(nats_options(nats), domain=nats.domain)
+            self._js = JetStream(nats_options(nats), prefix=api_prefix(nats))
         return self._js, self._desired
 
 

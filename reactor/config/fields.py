@@ -92,6 +92,13 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _prefix(text: str | None) -> str | None:
+    """Check a prefix of subjects."""
+    if text is not None and not re.fullmatch(r"[^\s.*>]+(\.[^\s.*>]+)*", text):
+        raise ValueError(f"{text!r} is no prefix of subjects, such as $JS.hub.API")
+    return text
+
+
 def _subject(text: str) -> str:
     tokens = text.split(".")
     others = [token for token in tokens if token != "{job_id}"]  # noqa: S105  # a token of a subject
@@ -203,6 +210,7 @@ OptionalFile = Annotated[Path | None, BeforeValidator(_empty_is_none), AfterVali
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
 OptionalName = Annotated[Name | None, BeforeValidator(_empty_is_none)]
+OptionalSubject = Annotated[str | None, BeforeValidator(_empty_is_none), AfterValidator(_prefix)]
 NatsUrl = Annotated[SecretStr, AfterValidator(_nats_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 CredentialsFile = Annotated[OptionalFile, AfterValidator(_credentials)]

@@ -20,8 +20,16 @@ _FIELDS = {
     "cert": "tls_cert",
     "key": "tls_key",
     "jetstream_domain": "domain",
+    "jetstream_api_prefix": "api_prefix",
+    "inbox_prefix": "inbox_prefix",
 }
 """Of a context, and what they are called here."""
+_UNSUPPORTED = {
+    "user_jwt": "use a credentials file (creds) instead",
+    "nsc": "write its credentials to a file and name that (creds)",
+    "socks_proxy": "nats-py has no SOCKS proxy",
+}
+"""What a context may hold that reactor cannot honour, and what to do."""
 
 
 def read_context(name: str) -> dict[str, str]:
@@ -32,16 +40,26 @@ def read_context(name: str) -> dict[str, str]:
     try:
         context: Any = read_json(path.read_bytes())
     except FileNotFoundError as error:
-        there = ", ".join(sorted(item.stem for item in _folder().glob("*.json"))) or "none"
+        there = ", ".join(context_names()) or "none"
         raise ValueError(f"there is no context {name} in {_folder()} (there: {there})") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"context {name} cannot be read: {path} is no JSON that this user may read") from error
     if not isinstance(context, dict):
         raise ValueError(f"context {name} cannot be read: {path} holds no object")  # noqa: TRY004  # it is the file that is wrong
+    for field, fix in _UNSUPPORTED.items():
+        if context.get(field):
+            raise ValueError(f"context {name} has {field}, which reactor cannot use: {fix}")
     said = {ours: context[theirs] for theirs, ours in _FIELDS.items() if isinstance(context.get(theirs), str)}
     if isinstance(seed := context.get("nkey"), str) and seed:
         said["nkey"] = _seed(seed, name)
+    if context.get("tls_first") is True:
+        said["tls_first"] = "true"
     return {field: value for field, value in said.items() if value}
+
+
+def context_names() -> list[str]:
+    """Return the names of the contexts that there are."""
+    return sorted(item.stem for item in _folder().glob("*.json"))
 
 
 def _seed(path: str, name: str) -> str:

@@ -35,9 +35,19 @@ def nats_options(nats_settings: NatsSettings) -> dict[str, Any]:
         options["token"] = nats_settings.token.get_secret_value()
     if nats_settings.nkey:
         options["nkeys_seed_str"] = nats_settings.nkey.get_secret_value()
+    if nats_settings.inbox_prefix:
+        options["inbox_prefix"] = nats_settings.inbox_prefix
+    if nats_settings.tls_first:
+        options["tls_handshake_first"] = True
     if context := tls_context(nats_settings):
         options["tls"] = context
     return options
+
+
+def api_prefix(nats_settings: NatsSettings) -> str:
+    """Return the prefix of JetStream's API."""
+    domain = nats_settings.domain
+    return nats_settings.api_prefix or (f"$JS.{domain}.API" if domain else "$JS.API")
 
 
 def servers_of(nats_settings: NatsSettings) -> list[str]:

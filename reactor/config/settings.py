@@ -91,8 +91,14 @@ class NatsSettings(BaseSettings):
     """Path of the client certificate's key."""
     domain: fields.OptionalName = None
     """JetStream domain, if the streams are behind a leaf node."""
+    api_prefix: fields.OptionalSubject = None
+    """JetStream's API prefix, if it is imported under another one than $JS.API. Not together with a domain."""
+    inbox_prefix: fields.OptionalSubject = None
+    """Prefix of the inboxes that answers come to. The default is _INBOX."""
+    tls_first: bool = False
+    """Shake hands for TLS before the server speaks (handshake_first in its config)."""
     context: fields.OptionalText = None
-    """A context of the nats CLI, for whatever of these is not set."""
+    """A context of the nats CLI, for the variables that are not set."""
 
     @model_validator(mode="before")
     @classmethod
@@ -104,6 +110,8 @@ class NatsSettings(BaseSettings):
     @model_validator(mode="after")
     def _fit(self) -> Self:
         """Check that a certificate comes with its key, in one file or two."""
+        if self.domain and self.api_prefix:
+            raise ValueError("_DOMAIN and _API_PREFIX are two ways to say the same: set one of them")
         if self.tls_key and not self.tls_cert:
             raise ValueError("_TLS_KEY is set without its certificate: set _TLS_CERT, too")
         try:
@@ -178,6 +186,10 @@ class PolicySettings(BaseSettings):
     """How long a job lives whose last words disagree, by sequence and by occurred_at."""
     terminal_statuses: fields.Statuses = (*("SUCCESS", "FAILURE", "REVOKED", "DELETED"),)
     """Statuses after which no more work is done, comma-separated; every other one is live."""
+    live_statuses: fields.Statuses = (
+        *("PENDING", "QUEUED", "RECEIVED", "STARTED", "RUNNING", "PROGRESS", "RETRY", "CANCELING"),
+    )
+    """Known statuses of live jobs. Every other status that does not end a job is live, too, but is warned about."""
     action: Literal["delete", "report"] = "delete"
     """delete, or report: do everything but fence and delete, and tell what would have been deleted."""
     protect: fields.Words = ()

@@ -1,7 +1,9 @@
 """Verdicts in sentences, for the person on call. Pure."""
 
+import difflib
+from collections.abc import Sequence
+
 from reactor.core.model import (
-    SECOND,
     UNREADABLE,
     Coverage,
     Drain,
@@ -14,8 +16,8 @@ from reactor.core.model import (
     Unfixable,
     Verdict,
     Wait,
-    format_instant,
     parse_instant,
+    to_the_second,
 )
 from reactor.core.pause import Pause
 from reactor.core.schemas import Entry
@@ -70,12 +72,12 @@ def sentence(name: str, verdict: Verdict, record: Record | None, coverage: Cover
         case Keep(reason):
             fate = "is kept"
         case Wait(reason, until):
-            fate = f"waits until {_to_the_second(until)}"
+            fate = f"waits until {to_the_second(until)}"
         case Drain(reason):
             fate = "is drained at the next look"
         case Unfixable(reason):
             fate = "needs a person"
-    last = f"; its job's last event is {record.status} at {_to_the_second(record.occurred_at)}" if record else ""
+    last = f"; its job's last event is {record.status} at {to_the_second(record.occurred_at)}" if record else ""
     if record and record.status == UNREADABLE:
         last = f"; its job's last event ({record.latest.seq}) could not be read: see REACTOR_DEAD_LETTERS"
     if record and reason is Reason.DISPUTED:
@@ -88,18 +90,15 @@ def both_words(record: Record) -> str:
     """Return a sentence about a job's two last events that disagree."""
     latest, last = record.latest, record.last
     return (
-        f"by time {latest.status} ({_to_the_second(latest.occurred_at)}, event {latest.seq}), "
-        f"by sequence {last.status} ({_to_the_second(last.occurred_at)}, event {last.seq})"
+        f"by time {latest.status} ({to_the_second(latest.occurred_at)}, event {latest.seq}), "
+        f"by sequence {last.status} ({to_the_second(last.occurred_at)}, event {last.seq})"
     )
 
 
-def deletion_of(entry: Entry | None, oldest: str | None) -> str:
-    """Return what the audit says about a deleted stream; `oldest` is when the trail begins."""
-    if entry is None:
-        begins = f", which begins at {_to_the_second(parse_instant(oldest))}," if oldest else ""
-        return f"the audit trail{begins} has no deletion of it by reactor"
+def deletion_of(entry: Entry) -> str:
+    """Return what the audit says about a deletion."""
     did = "drained it" if entry["outcome"] == Outcome.DRAINED.value else "began to drain it, and it was found gone"
-    at = _to_the_second(parse_instant(entry["at"]))
+    at = to_the_second(parse_instant(entry["at"]))
     return f"reactor {did} at {at}: {entry['reason']}, {_condemned(entry)}, {_messages(entry)} ({who(entry)})"
 
 
@@ -136,7 +135,7 @@ def said(job_id: str, event: StatusEvent) -> str:
             f"what was said of job {job_id} (event {event.seq}) could not be read, so it counts as alive: "
             f"nats stream view REACTOR_DEAD_LETTERS has it whole"
         )
-    when = "" if event.occurred_at == event.published_at else f", since {_to_the_second(event.occurred_at)}"
+    when = "" if event.occurred_at == event.published_at else f", since {to_the_second(event.occurred_at)}"
     return f"job {job_id} was said to be {event.status} (event {event.seq}{when})"
 
 
@@ -155,6 +154,8 @@ def why(entry: Entry) -> str:
     return "; ".join(filter(None, parts)).replace("; (", " (")
 
 
+PHASES = ("prepared", "paused", "resumed", "protected", "unprotected", "restored", "afterwards")
+"""What `history --outcome` takes besides the outcomes of deletions."""
 ORDERS = frozenset({"paused", "resumed", "protected", "unprotected", "restored"})
 """Phases that tell what an operator has ordered."""
 
@@ -186,8 +187,10 @@ def happened(entry: Entry) -> str:
             return f"it was {phase} by {who(entry)}{rest}"
 
 
-def _to_the_second(instant: int) -> str:
-    return format_instant(instant // SECOND * SECOND)
+def unknown_word(word: str, known: Sequence[str]) -> str:
+    """Return a sentence about a word that is none of the known ones, with a suggestion."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"{word!r} is none of {', '.join(known)}" + (f": did you mean {close[0]}?" if close else "")
 
 
 def span(seconds: float) -> str:

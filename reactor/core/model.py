@@ -33,6 +33,11 @@ def parse_instant(text: str) -> int:
     return _seconds(f"{date}T{clock}{offset.upper()}") * SECOND + int((fraction or "")[:9].ljust(9, "0"))
 
 
+def to_the_second(instant: int) -> str:
+    """Return an instant as RFC 3339 without its fraction: nanoseconds are not for people."""
+    return format_instant(instant // SECOND * SECOND)
+
+
 @lru_cache(maxsize=1024)
 def _seconds(text: str) -> int:
     """Return the seconds since 1970. A listing has the same text in thousands of entries, so it is cached."""

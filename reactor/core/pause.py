@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 from reactor.core.foreign_json import read_json
-from reactor.core.model import SECOND, format_instant
+from reactor.core.model import SECOND, format_instant, to_the_second
 from reactor.core.schemas import PauseJson
 
 LONGEST_PAUSE = 10 * 366 * 86_400 * SECOND
@@ -27,8 +27,8 @@ class Pause:
 
     def describe(self) -> str:
         """Return the pause as a sentence for reports."""
-        until = f" until {format_instant(self.until)}" if self.until else ""
-        return f"deleting is paused by {self.by} since {format_instant(self.since)}{until}: {self.reason}"
+        until = f" until {to_the_second(self.until)}" if self.until else ""
+        return f"deleting is paused by {self.by} since {to_the_second(self.since)}{until}: {self.reason}"
 
     def as_dict(self) -> PauseJson:
         """Return the pause's JSON object."""

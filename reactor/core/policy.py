@@ -54,6 +54,8 @@ class Policy:
     dispute_guard: int
     terminal_statuses: frozenset[str]
     """Upper case."""
+    live_statuses: frozenset[str] = frozenset()
+    """Known statuses of live jobs. Any other one is live too, but may be a typo: it is warned about."""
     protect: tuple[str, ...] = ()
     """Globs over stream names, case-sensitive."""
     own_streams: frozenset[str] = frozenset()
@@ -86,6 +88,11 @@ class Policy:
     def is_protected_by_name(self, name: str) -> bool:
         """Return whether a glob in the settings protects it."""
         return any(fnmatchcase(name, glob) for glob in self.protect)
+
+    @property
+    def known_statuses(self) -> frozenset[str]:
+        """Statuses that are no typo."""
+        return self.live_statuses | self.terminal_statuses
 
     def ends(self, event: StatusEvent) -> bool:
         """Return whether by this word the job system does no more work for the job. Unknown words are live."""

@@ -51,6 +51,11 @@ class Report:
         return self.breaker is not None or paused or (self.paused is not None and not self.dry_run)
 
     @property
+    def is_of_absent_streams(self) -> bool:
+        """Whether all the streams that were asked for do not exist."""
+        return all(item.reason is Reason.GONE and not item.stream.observed_at for item in self.settlements)
+
+    @property
     def unfixable(self) -> int:
         """A pass that was broken off is one more thing that a person should look at."""
         return self.count(Outcome.UNFIXABLE) + (self.error is not None)

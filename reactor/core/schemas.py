@@ -97,8 +97,15 @@ class Measures(Counts):
 
     at: str
     error: str | None
+    """Why the last full pass broke off."""
+    nats_error: str | None
+    """Why NATS could not be asked; None if it answered. Then lag and pause are unknown."""
+    nats_away_since: str | None
+    """Since when the workers have no connection to NATS; None if they have one."""
+    workers: int
+    """Workers that are alive."""
     coverage: CoverageOfAll
-    lag: int
+    lag: int | None
     pause: PauseJson | None
     """None if deleting is not paused."""
     last_reconcile: PassInShort | None
@@ -107,6 +114,10 @@ class Measures(Counts):
 class Status(Measures):
     """One screen's worth."""
 
+    notice: str | None
+    """A line that says by whose settings this was judged, if not by the shell's own, or if no worker is alive."""
+    deletes: bool
+    """Whether a worker is alive, may delete, and no operator has paused deleting."""
     action: str
     """`delete`, or `report`: nothing is deleted."""
     would_drain: "ReportedEnds | None"
@@ -119,7 +130,35 @@ class Status(Measures):
     breaker: str | None
     due: int
     next_due_s: float | None
-    dead_letters: int
+    dead_letters: int | None
+
+
+class WorkerJson(TypedDict):
+    """A worker that is alive."""
+
+    instance: str
+    host: str
+    version: str
+    since: str
+    policy: dict[str, Any]
+    directory: str
+    nats: str
+    redis: str
+    deletes_paused: str | None
+    nats_away_since: str | None
+    seen_s: float
+    deletes: bool
+    """Whether it deletes zombies now."""
+
+
+class Workers(TypedDict):
+    """The workers that are alive."""
+
+    at: str
+    differ: list[str]
+    """The settings in which they differ; empty if they agree."""
+    versions: list[str]
+    workers: list[WorkerJson]
 
 
 class Entry(TypedDict):
@@ -171,6 +210,12 @@ class Listed(TypedDict):
     """Every job stream with its verdict now."""
 
     at: str
+    notice: str | None
+    """As in a status."""
+    total: int
+    """Job streams, also those that were not asked for."""
+    others: int
+    """Streams of the account that do not match the pattern, without reactor's own."""
     streams: list[ListedRow]
 
 
@@ -208,6 +253,19 @@ class Gone(TypedDict):
     restorable: Restorable | None
     timeline: list[Happened]
     """Oldest first."""
+
+
+class LastKnown(TypedDict):
+    """What Redis knows about a stream while NATS is away."""
+
+    stream: str
+    job_id: str
+    at: str
+    sentence: str
+    nats_error: str
+    last: StreamRow | None
+    """As it was found last; None if it was not found."""
+    timeline: list[Happened]
 
 
 class WouldDrain(TypedDict):
@@ -262,8 +320,6 @@ class Point(TypedDict):
     at: str
     verdicts: dict[str, int]
     drained: dict[str, int]
-    live: NotRequired[bool]
-    """Of now: what is remembered next holds it, too."""
 
 
 class Timeline(TypedDict):
@@ -344,6 +400,8 @@ class Explanation(StreamRow):
     """The verdict on one stream, and why."""
 
     at: str
+    notice: NotRequired[str | None]
+    """As in a status."""
     sentence: str
     changes: str
     guards: list[GuardTold]

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import KW_ONLY, InitVar, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import nats
@@ -83,15 +83,15 @@ class Connection:
 
     options: Mapping[str, Any]
     _: KW_ONLY
-    domain: InitVar[str | None] = None
+    prefix: str = "$JS.API"
+    """Of JetStream's API: a domain or an import has another one."""
     buffered: bool = True
     timeout: float = REQUEST_TIMEOUT_S
     on_error: ErrorCallback = lambda _: None
     pace: Pace = field(default_factory=Pace)
     """How quickly requests about single streams are answered."""
 
-    def __post_init__(self, domain: str | None) -> None:
-        self._prefix = f"$JS.{domain}.API" if domain else "$JS.API"
+    def __post_init__(self) -> None:
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
         self._last_error = ""
@@ -117,6 +117,16 @@ class Connection:
                 await self._client.close()
 
     @property
+    def address(self) -> str:
+        """The servers' addresses, without credentials."""
+        return ", ".join(re.sub(r"//[^/@]*@", "//", server) for server in self.options["servers"])
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._client is not None and self._client.is_connected
+
+    @property
     def server_version(self) -> str:
         """Of the server connected to, such as `2.15.1`."""
         version = self._client.connected_server_version if self._client else None
@@ -131,7 +141,7 @@ class Connection:
             with suppress(Exception):  # half-open: whatever it says on the way out is not the reason
                 await client.close()
             reason = self._refusal or self._last_error or str(error) or type(error).__name__
-            raise Unreachable(reason) from error
+            raise Unreachable(f"{self.address}: {reason}") from error
         finally:
             self._opening = None
         version = client.connected_server_version
@@ -200,13 +210,12 @@ class Connection:
         """Return the connection, if it is not just broken. Raises Unreachable."""
         client = await self.connect()
         if not client.is_connected:
-            message = self._last_error or "disconnected"
-            raise Unreachable(message)
+            raise Unreachable(f"{self.address}: {self._last_error or 'disconnected'}")
         return client
 
     def api(self, verb: str) -> str:
         """Return the subject of a request, such as `$JS.API.STREAM.INFO.job_1`."""
-        return f"{self._prefix}.{verb}"
+        return f"{self.prefix}.{verb}"
 
     async def may_publish(self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None) -> bool:
         """Return whether we may publish there: for messages that come to nothing, since this one is really sent.
@@ -270,7 +279,7 @@ class Connection:
 
     async def context(self) -> JetStreamContext:
         """Return nats-py's view of this connection, for publishing and consuming. Raises Unreachable."""
-        return (await self.connect()).jetstream(prefix=self._prefix, timeout=self.timeout)
+        return (await self.connect()).jetstream(prefix=self.prefix, timeout=self.timeout)
 
 
 def answered(data: bytes) -> Raw:

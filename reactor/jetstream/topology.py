@@ -48,30 +48,36 @@ class ProvisionError(Misconfigured):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A stream to consume from, the subjects wanted of it, and how its durable differs from the desired one."""
+    """A stream that reactor reads from, the subjects it wants, and how its durable differs from the desired one."""
 
     stream: str
     subjects: tuple[str, ...]
     difference: str | None = None
 
 
+NO_EVENTS = Source("", ())
+"""If there is no lifecycle stream, or no durable on it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Provision:
-    """A stream and subjects that reactor reads from."""
+    """Reactor's own streams, as they were found or declared."""
 
     events: Source
     lacking: tuple[str, ...] = ()
     """Streams of its own that there is no room for, each with the server's reason."""
+    lifecycle_stream: str = ""
+    """The lifecycle stream, if it was found without a durable."""
 
     @property
     def own_streams(self) -> frozenset[str]:
         """Streams that are never job streams."""
-        return OWN_STREAMS | {self.events.stream}
+        return OWN_STREAMS | ({self.events.stream, self.lifecycle_stream} - {""})
 
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """If the lifecycle stream and its durable stand."""
+    """Where the lifecycle stream and its durable are."""
 
     stream: str
     identity: str

@@ -30,14 +30,6 @@ class ExternalDirectory(Directory):
         except NotFound:
             return Snapshot(NO_LIFECYCLE, lost=False, behind=0)
 
-    async def last_event(self, snapshot: Snapshot, job_id: str) -> Record | None:
-        """Return the job's last event, if there is a lifecycle stream."""
-        return await super().last_event(snapshot, job_id) if snapshot.has_events else None
-
-    async def last_event_since(self, snapshot: Snapshot, job_id: str, before: Record | None) -> Record | None:
-        """Return the job's last event, if there is a lifecycle stream."""
-        return await super().last_event_since(snapshot, job_id, before) if snapshot.has_events else before
-
     def _coverage(self, snapshot: Snapshot, reading: Reading) -> Coverage:
         return super()._coverage(snapshot, reading) if snapshot.has_events else Coverage(intact=True)
 

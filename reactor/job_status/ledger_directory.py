@@ -18,7 +18,7 @@ from reactor.core.sinks import EventOutcome
 from reactor.jetstream.client import JetStream, StoredMessage
 from reactor.jetstream.coalesce import CoalescedRequest
 from reactor.jetstream.errors import NotFound, Unreachable
-from reactor.jetstream.topology import UNKNOWN, Lifecycle, Source, Topology, identity_of, read_lifecycle
+from reactor.jetstream.topology import NO_LIFECYCLE, UNKNOWN, Lifecycle, Source, Topology, identity_of, read_lifecycle
 from reactor.job_status.protocol import JobAssessment
 from reactor.store.leases import Lease
 from reactor.store.ledger import Ledger
@@ -32,7 +32,10 @@ WORDS = 100
 """Of one job, for a timeline; the lifecycle stream that reactor declares holds eight."""
 """Renewed with every batch: how long a rebuild that broke off holds up the next one."""
 
+NEVER_BUILT = "no worker has built the ledger in this Redis yet, so nothing is drained: start reactor worker"
 LOST = "the ledger has lost history and is being rebuilt; nothing is drained"
+
+UNREAD = "no worker has read lifecycle events in this account yet, so no job is known: start reactor worker"
 
 JobReading = tuple[Coverage, Mapping[str, Record]]
 """Records by job, and what the absence of one means."""
@@ -40,6 +43,8 @@ JobReading = tuple[Coverage, Mapping[str, Record]]
 
 def describe_outage(error: Exception) -> str:
     """Describe an outage, with the name of the server."""
+    if isinstance(error, LedgerError) and ('"server_id"' in str(error) or 'got "I" as reply' in str(error)):
+        return "Redis: this is a NATS server, not Redis"
     return f"{'Redis' if isinstance(error, LedgerError) else 'NATS'}: {error or type(error).__name__}"
 
 
@@ -110,6 +115,8 @@ class Directory:
 
         Events after `caught_up_to` need not be read yet: under steady traffic some always are on their way.
         """
+        if not self.source.stream:
+            return Snapshot(NO_LIFECYCLE, lost=False, behind=0)
         lifecycle = await read_lifecycle(self.js, self.source, self.durable)
         reading = await self.ledger.records.read(lifecycle.identity)
         lost = not reading.intact or await self._has_missed(lifecycle, reading)
@@ -137,6 +144,8 @@ class Directory:
         The message that came last need not be the latest: an event that comes late may stand behind a newer one that
         the ledger has not read yet. So what is not known to be in the ledger is read, too.
         """
+        if not snapshot.has_events:
+            return None
         try:
             subject = self.template.of(job_id)
         except ValueError:
@@ -155,6 +164,8 @@ class Directory:
     async def words_on(self, job_id: str) -> list[StatusEvent]:
         """Return all that the lifecycle stream still holds on a job, in its order."""
         words, seq = list[StatusEvent](), 1
+        if not self.source.stream:
+            return words
         with suppress(ValueError):  # no message can ever have had its subject
             subject = self.template.of(job_id)
             while len(words) < WORDS and (message := await self.js.next_message(self.source.stream, subject, seq)):
@@ -168,6 +179,8 @@ class Directory:
         The lifecycle stream's leader is asked for its last sequence, once for all callers at that time: if that has
         not moved since the snapshot, nobody has said anything of any job.
         """
+        if not snapshot.has_events:
+            return before
         end = await self._end()
         if end == (snapshot.lifecycle.identity, snapshot.lifecycle.last_seq):
             return before
@@ -223,8 +236,11 @@ class Directory:
         snapshot = await self.take_snapshot()
         self.note(LOST if snapshot.lost else None)
         if snapshot.lost:
+            log.warning("the ledger has lost history, rebuilding", stream=self.source.stream)
             snapshot = await self._rebuild(snapshot)
             self.note(LOST if snapshot.lost else None)
+            if not snapshot.lost:
+                log.info("the ledger is whole again", stream=self.source.stream)
         return snapshot
 
     async def _rebuild(self, snapshot: Snapshot) -> Snapshot:
@@ -259,8 +275,10 @@ class Directory:
         return missed is not None and missed.seq <= lifecycle.ack_floor
 
     def _coverage(self, snapshot: Snapshot, reading: Reading) -> Coverage:
+        if not snapshot.has_events:
+            return Coverage(intact=False, gap=UNREAD)
         if snapshot.lost or not reading.intact:
-            return Coverage(intact=False, gap=LOST)
+            return Coverage(intact=False, gap=LOST if reading.built else NEVER_BUILT)
         if not reading.events:
             gap = f"no lifecycle event was ever heard: does the job system publish on {self.template.template}?"
             return Coverage(intact=True, gap=gap)

@@ -12,7 +12,7 @@ from reactor.jetstream.errors import NotFound
 from reactor.operate.deleted_streams import DeletedStreams
 from reactor.operate.overview import NoJobStream, NoSuchStream
 from reactor.operate.protect import Protection, protect
-from reactor.operate.restore import Restored, Restorer
+from reactor.operate.restore import NotRestored, Restored, Restorer
 from reactor.store.scripts import LedgerError
 
 
@@ -91,18 +91,34 @@ class StreamActions:
             raise NoSuchStream(await self.deleted.of(name, target.job_id)) from error
 
     async def restore(
-        self, name: str, operator: Operator, *, new_name: str | None = None, backup: Backup | None = None
+        self,
+        name: str,
+        operator: Operator,
+        *,
+        new_name: str | None = None,
+        backup: Backup | None = None,
+        without_messages: bool = False,
     ) -> Restored:
-        """Restore a stream from this backup, the newest one, or without messages by what the audit remembers.
+        """Restore a stream from this backup, from the newest one here, or from the one that the audit names.
 
-        Raises NotRestored and BackupCorrupt.
+        `without_messages` creates the empty stream if its messages cannot be had. Raises NotRestored and BackupCorrupt.
         """
         job_id = self._job_of(name)
         if (found := backup or await self.deleted.backup_of(name)) is not None:
             return await self.restorer.from_backup(found, new_name or name, operator.note)
         if (recipe := await self.deleted.recipe_of(name)) is not None:
+            if recipe.messages and not without_messages:
+                raise NotRestored(await self._where_they_are(name, recipe.messages))
             return await self.restorer.from_recipe(recipe, new_name or name, operator.note)
         raise NoSuchStream(await self.deleted.of(name, job_id))
+
+    async def _where_they_are(self, name: str, messages: int) -> str:
+        """Return why the messages cannot be had here, and how they can."""
+        empty = f"reactor restore {name} --without-messages creates the empty stream"
+        if address := await self.deleted.backup_address_of(name):
+            host, _, folder = address.partition(":")
+            return f"the backup of {name} is on {host}: run there reactor restore {name} --from {folder}; or {empty}"
+        return f"there is no backup of {name}, so its {messages} messages are lost; {empty}"
 
     def _job_of(self, name: str) -> str:
         if (job_id := self.deps.policy.job_id(name)) is None:

@@ -4,11 +4,13 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from socket import gethostname
 from typing import Any
 
-from reactor.backups.store import Backup, BackupStore
+from reactor.backups.store import Backup, BackupStore, read_backup
 from reactor.core.explain import deletion_of, happened, said
-from reactor.core.model import AUDIT_ENTRIES, Outcome, StatusEvent, format_instant
+from reactor.core.model import AUDIT_ENTRIES, Outcome, StatusEvent, format_instant, parse_instant, to_the_second
 from reactor.core.schemas import Entry, Gone, Happened, Restorable
 from reactor.deletion.resources import Resources
 from reactor.operate.restore import Recipe
@@ -27,37 +29,39 @@ class DeletedStreams:
     backup_store: BackupStore
 
     async def of(self, name: str, job_id: str) -> Gone:
-        """Return all that is known of a stream that is not there."""
+        """Return all that is known of a stream that does not exist."""
         trail = await self.deps.recorder.audit.newest(AUDIT_ENTRIES)
         entries = [entry for entry in trail if entry["stream"] == name]
         words = await self.deps.directory.words_on(job_id)
         deletion = next((entry for entry in entries if entry.get("outcome") in _DELETED), None)
-        known = "deleted" if deletion else "heard_of" if entries or words else "never_heard_of"
+        backup = await self.backup_of(name)
+        known = "heard_of" if entries or words else "never_heard_of"
+        known = "deleted" if deletion or _is_own(backup) else known
         events = [
             Happened(at=format_instant(item.published_at), what=said(job_id, item), by=item.source) for item in words
         ]
-        acts = [Happened(at=entry["at"], what=happened(entry), by=entry["by"]) for entry in reversed(entries)]
-        begins = trail[-1]["at"] if trail else None
         return Gone(
             stream=name,
             job_id=job_id,
             verdict=Outcome.ALREADY_GONE.value if known == "deleted" else "no_stream",
             known=known,
             at=format_instant(self.deps.clock()),
-            sentence=self._sentence(name, job_id, deletion, begins, words),
+            sentence=_sentence(
+                name,
+                job_id,
+                deletion=deletion,
+                begins=trail[-1]["at"] if trail else None,
+                words=words,
+                backup=backup,
+            ),
             restorable=await self._restorable(name, entries),
-            timeline=sorted([*events, *acts], key=lambda item: item["at"]),
+            timeline=sorted([*events, *_acts(entries)], key=lambda item: item["at"]),
         )
 
-    def _sentence(
-        self, name: str, job_id: str, deletion: Entry | None, begins: str | None, words: Sequence[StatusEvent]
-    ) -> str:
-        found = f"there is no stream {name}; {deletion_of(deletion, begins)}"
-        if deletion:
-            return f"{found}."
-        if not words:
-            return f"{found}, and no event of job {job_id}: is the name right?"
-        return f"{found}. {said(job_id, words[-1])}; so somebody else deleted the stream, or it never existed."
+    async def acts(self, name: str) -> list[Happened]:
+        """Return what the audit says about a stream, oldest first."""
+        trail = await self.deps.recorder.audit.newest(AUDIT_ENTRIES)
+        return _acts([entry for entry in trail if entry["stream"] == name])
 
     async def _restorable(self, name: str, entries: Sequence[Entry]) -> Restorable | None:
         """Return how to restore it: from the newest backup here, one elsewhere, or without its messages."""
@@ -71,15 +75,64 @@ class DeletedStreams:
         return {"command": command, "backup": elsewhere, "messages": 0, "lost": recipe.messages}
 
     async def backup_of(self, name: str) -> Backup | None:
-        """Return the newest one of that stream on this machine."""
+        """Return the stream's newest backup on this machine: in our folder, or where the audit says that it is."""
         backups = await asyncio.to_thread(self.backup_store.backups)
-        return next((item for item in backups if item.manifest.stream == name), None)
+        if found := next((item for item in backups if item.manifest.stream == name), None):
+            return found
+        if address := await self.backup_address_of(name):
+            host, _, folder = address.partition(":")
+            recorded = await asyncio.to_thread(read_backup, Path(folder)) if host == gethostname() else None
+            return recorded if recorded and recorded.manifest.stream == name else None
+        return None
+
+    async def backup_address_of(self, name: str) -> str | None:
+        """Return `host:folder` of the newest backup that the audit names."""
+        trail = await self.deps.recorder.audit.newest(AUDIT_ENTRIES)
+        return next((entry["backup"] for entry in trail if entry["stream"] == name and entry.get("backup")), None)
 
     async def recipe_of(self, name: str) -> Recipe | None:
         """Return how to create it again without its messages, if the audit still knows."""
         return _recipe(
             [entry for entry in await self.deps.recorder.audit.newest(AUDIT_ENTRIES) if entry["stream"] == name]
         )
+
+
+def _is_own(backup: Backup | None) -> bool:
+    """Return whether reactor made the backup: then it deleted the stream right afterwards."""
+    return backup is not None and bool(backup.manifest.job_id)
+
+
+def _acts(entries: Sequence[Entry]) -> list[Happened]:
+    return [Happened(at=entry["at"], what=happened(entry), by=entry["by"]) for entry in reversed(entries)]
+
+
+def _sentence(
+    name: str,
+    job_id: str,
+    *,
+    deletion: Entry | None,
+    begins: str | None,
+    words: Sequence[StatusEvent],
+    backup: Backup | None,
+) -> str:
+    """Say who deleted the stream, as far as the audit, the events and the backups can tell."""
+    there_is_none = f"there is no stream {name}"
+    if deletion:
+        return f"{there_is_none}; {deletion_of(deletion)}."
+    audit = f"the audit begins at {to_the_second(parse_instant(begins))}" if begins else "the audit is empty"
+    if backup and _is_own(backup):
+        at = to_the_second(parse_instant(backup.manifest.at))
+        by = backup.manifest.by
+        return f"{there_is_none}; {audit}, but reactor backed it up at {at}, right before it deleted it ({by})."
+    if not words:
+        return (
+            f"{there_is_none}; {audit} and has no deletion of it, and no event names job {job_id}: is the name right?"
+        )
+    last = said(job_id, words[-1])
+    return (
+        f"{there_is_none}; {audit} and has no deletion of it: what was deleted before then, it cannot tell. {last}. "
+        "If the stream existed since then, somebody else deleted it."
+    )
 
 
 def _recipe(entries: Sequence[Entry]) -> Recipe | None:

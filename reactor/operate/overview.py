@@ -1,13 +1,22 @@
 """What reactor did, what it will do next, and why: read only, for the commands, the HTTP endpoint and the page."""
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from reactor.core.explain import changes, sentence, would_be
-from reactor.core.model import SECOND, Drain, Reason, StatusEvent, format_instant
+from reactor.core.model import (
+    SECOND,
+    Coverage,
+    Drain,
+    Reason,
+    StatusEvent,
+    format_instant,
+    parse_instant,
+    to_the_second,
+)
 from reactor.core.pause import Pause
 from reactor.core.policy import Policy, guards_of
 from reactor.core.report import describe
@@ -16,29 +25,31 @@ from reactor.core.schemas import (
     Evidence,
     Explanation,
     Gone,
+    LastKnown,
     Measures,
     Point,
     Status,
     StatusEventJson,
     Streams,
     Timeline,
+    Workers,
 )
 from reactor.core.stream_info import Raw
+from reactor.core.workers import workers_json
 from reactor.deletion.inspection import inspect
 from reactor.deletion.resources import Resources
 from reactor.deletion.states import Inspection, Target, with_source_name
-from reactor.jetstream.errors import NotFound
+from reactor.jetstream.errors import JetStreamError, NotFound, Unanswered, Unreachable
 from reactor.jetstream.topology import DEAD_LETTERS, Topology, topology_of
 from reactor.job_status.ledger_directory import Snapshot
 from reactor.operate.counts import StreamCounts
 from reactor.operate.deleted_streams import DeletedStreams
-from reactor.operate.history import DAY_CHARS, Trail
+from reactor.operate.history import Trail
 
 FRESH_S = 2.0
 """How long what was on its way at the look before may stay unread before it counts as a gap."""
 STEP_S = 60.0
 STEPS = 24 * 60
-MINUTE_CHARS = len("2026-01-31T12:00")
 
 
 class NoJobStream(Exception):
@@ -46,7 +57,9 @@ class NoJobStream(Exception):
 
     def __init__(self, name: str, policy: Policy) -> None:
         """`policy` says what would be one."""
-        super().__init__(f"{name!r} is no job stream: its name does not match {policy.pattern.pattern}")
+        names = sorted(policy.names_of(name) or ())
+        hint = f"; did you mean {names[0]}?" if names else ""
+        super().__init__(f"{name!r} is no job stream: its name does not match {policy.pattern.pattern}{hint}")
 
 
 class NoSuchStream(Exception):
@@ -67,6 +80,10 @@ class Overview:
 
     deps: Resources
     deleted: DeletedStreams
+    notice: str | None = None
+    """By whose settings this judges, if not by the shell's own."""
+    nats_error: str | None = None
+    """Why NATS could not be asked before; then it is not asked again."""
 
     def __post_init__(self) -> None:
         self.trail = Trail(self.deps.recorder.audit)
@@ -105,45 +122,64 @@ class Overview:
 
     async def status(self) -> Status:
         """Return one screen's worth: counts, ledger, queue, the last full pass."""
-        measures, drained = await self.measure(), await self.trail.drains()
-        today = format_instant(self.deps.clock())[:DAY_CHARS]
+        measures, drains = await self.measure(), await self.deps.recorder.audit.drains()
+        workers = await self.deps.ledger.workers.alive()
+        today = self.deps.clock() // SECOND // 86_400
         last = measures["last_reconcile"]
         return {
             **measures,
+            "notice": self.notice,
+            "deletes": measures["pause"] is None and any(worker.deletes for worker in workers),
             "action": "delete" if self.deps.policy.deletes else "report",
             "would_drain": None if self.deps.policy.deletes else await self.trail.report_mode_totals(),
-            "drained_today": sum(entry["at"].startswith(today) for entry in drained),
-            "bytes_reclaimed": sum(entry.get("size", 0) for entry in drained),
+            "drained_today": drains.days.get(today, 0),
+            "bytes_reclaimed": drains.size,
             "version": version("jetstream-reactor"),
             "started_at": format_instant(self._started_at),
-            "deletes_paused": self.paused,
+            "deletes_paused": next((worker.deletes_paused for worker in workers if worker.deletes_paused), self.paused),
             "breaker": last["breaker"] if last else None,
             "due": await self.deps.ledger.due.count(),
             "next_due_s": await self.deps.ledger.due.next_due(),
-            "dead_letters": await self._dead_letter_count(),
+            "dead_letters": None if measures["nats_error"] else await self._dead_letter_count(),
         }
 
     async def measure(self) -> Measures:
         """Return what all replicas see alike: streams by verdict, ledger, the last full pass."""
-        counts, snapshot = await self._census.counts(), await self._look_around()
-        coverage, _ = await self.deps.directory.read_jobs(snapshot)
-        last_pass, pause = await self.deps.ledger.passes.last(), await self.pause()
+        counts, last_pass = await self._census.counts(), await self.deps.ledger.passes.last()
+        workers = await self.deps.ledger.workers.alive()
+        nats_error, lag, pause = None, None, None
+        try:
+            snapshot, pause = await self._take_snapshot(), await self.pause()
+            coverage, _ = await self.deps.directory.read_jobs(snapshot)
+            lag = snapshot.lifecycle.behind
+        except JetStreamError as error:
+            nats_error = str(error) or type(error).__name__
+            coverage = Coverage(intact=False, gap=f"NATS is away: {nats_error}")
         return {
             **counts,
-            "at": format_instant(self.deps.clock()),
+            "at": self.now(),
             "error": last_pass["error"] if last_pass else None,
+            "nats_error": nats_error,
+            "nats_away_since": next((item.nats_away_since for item in workers if item.nats_away_since), None),
+            "workers": len(workers),
             "coverage": {
                 "complete": coverage.intact and coverage.gap is None,
                 "since": None if coverage.since is None else format_instant(coverage.since),
                 "gap": coverage.gap,
             },
-            "lag": snapshot.lifecycle.behind,
+            "lag": lag,
             "pause": pause.as_dict() if pause else None,
             "last_reconcile": last_pass,
         }
 
-    async def _look_around(self) -> Snapshot:
+    async def workers(self) -> Workers:
+        """Return the workers that are alive, and in what they differ."""
+        return workers_json(await self.deps.ledger.workers.alive(), self.now())
+
+    async def _take_snapshot(self) -> Snapshot:
         """Take a snapshot that forgives unread events of the last moment: some always are on their way."""
+        if self.nats_error:
+            raise Unreachable(self.nats_error)
         snapshot = await self.deps.directory.take_snapshot(self._last_seqs[0] if self._last_seqs else None)
         if time.monotonic() - self._looked_at > FRESH_S:
             self._last_seqs.append(snapshot.lifecycle.last_seq)
@@ -162,40 +198,66 @@ class Overview:
         return self._points[-1] if self._points else None
 
     async def timeline(self) -> Timeline:
-        """Return counts over time, a day at most: what this process remembers, and how it is now."""
-        now: Point = {**await self._point(), "live": True}
-        return {"step_s": STEP_S, "points": [*self._points, now]}
+        """Return the last day: verdicts as this process has sampled them, and all drains by the minute."""
+        drains = await self.deps.recorder.audit.drains()
+        first = self.deps.clock() // SECOND // 60 - STEPS
+        drained: list[Point] = [
+            {"at": format_instant(minute * 60 * SECOND), "verdicts": {}, "drained": dict(reasons)}
+            for minute, reasons in drains.minutes.items()
+            if minute >= first
+        ]
+        now = await self._sampled()
+        return {"step_s": STEP_S, "points": sorted([*self._points, *drained, now], key=lambda point: point["at"])}
 
-    async def _point(self) -> Point:
-        """Return how it is now, with what was drained since the last point, or in the last day if there is none."""
-        last = self.last_point
-        since = last["at"] if last else format_instant(self.deps.clock() - int(STEPS * STEP_S) * SECOND)
-        drained = Counter(entry["reason"] for entry in await self.trail.drains() if entry["at"] > since)
-        verdicts = (await self._census.counts())["verdicts"]  # empty if nobody has looked yet
-        return {"at": format_instant(self.deps.clock()), "verdicts": verdicts, "drained": dict(drained)}
+    async def _sampled(self) -> Point:
+        """Return the verdicts now; none if no pass has counted them yet."""
+        verdicts = (await self._census.counts())["verdicts"]
+        return {"at": self.now(), "verdicts": verdicts, "drained": {}}
 
     async def sample(self) -> float:
-        """Remember one point; seconds until the next one. The first time, what was drained before comes back."""
-        if not self._points:
-            self._points.extend(await self._points_of_the_past())
-        if (point := await self._point())["verdicts"]:
+        """Remember the verdicts now; return seconds until the next time."""
+        if (point := await self._sampled())["verdicts"]:
             self._points.append(point)
         return STEP_S
 
-    async def _points_of_the_past(self) -> list[Point]:
-        """Return the points of the last day from the audit: what was drained, without verdicts."""
-        first = format_instant(self.deps.clock() - int(STEPS * STEP_S) * SECOND)
-        minutes = dict[str, Counter[str]]()
-        for entry in await self.trail.drains():
-            if entry["at"] > first:
-                minutes.setdefault(f"{entry['at'][:MINUTE_CHARS]}:00Z", Counter())[entry["reason"]] += 1
-        return [{"at": at, "verdicts": {}, "drained": dict(drained)} for at, drained in sorted(minutes.items())]
+    async def explain_or_last_known(self, name: str) -> Explanation | LastKnown:
+        """Return what `explain` does; with NATS away, what Redis knows. Raises NoJobStream and NoSuchStream."""
+        if self.nats_error:
+            return await self._last_known(name, self._job_of(name), self.nats_error)
+        try:
+            return await self.explain(name)
+        except (Unreachable, Unanswered) as error:
+            return await self._last_known(name, self._job_of(name), str(error))
+
+    def _job_of(self, name: str) -> str:
+        if (job_id := self.deps.policy.job_id(name)) is None:
+            raise NoJobStream(name, self.deps.policy)
+        return job_id
+
+    async def _last_known(self, name: str, job_id: str, nats_error: str) -> LastKnown:
+        """Return what Redis knows about a stream while NATS is away."""
+        found = (await self.deps.ledger.stream_states.of([name])).get(name)
+        records = (await self.deps.ledger.records.read("", [job_id])).records
+        workers = await self.deps.ledger.workers.alive()
+        since = next((worker.nats_away_since for worker in workers if worker.nats_away_since), None)
+        away = f"NATS is away{f' since {to_the_second(parse_instant(since))}' if since else ''} ({nats_error})"
+        last = f"{found.outcome.value.replace('_', ' ')} ({found.reason.value})" if found else None
+        record = records.get(job_id)
+        status = f"; its job's last event is {record.status}" if record else ""
+        state = f"was last found {last}" if last else "was not found by the last pass"
+        return LastKnown(
+            stream=name,
+            job_id=job_id,
+            at=self.now(),
+            sentence=f"{away}. {name} {state}{status}.",
+            nats_error=nats_error,
+            last=describe(found, self.deps.policy) if found else None,
+            timeline=await self.deleted.acts(name),
+        )
 
     async def explain(self, name: str) -> Explanation:
         """Return the verdict on one stream now, with the evidence. Raises NoJobStream and NoSuchStream."""
-        job_id = self.deps.policy.job_id(name)
-        if job_id is None:
-            raise NoJobStream(name, self.deps.policy)
+        job_id = self._job_of(name)
         snapshot = await self.deps.directory.take_snapshot()
         snapshot = replace(snapshot, topology=await self._topology(snapshot, name))
         try:
@@ -214,6 +276,7 @@ class Overview:
         return {
             **describe(found, self.deps.policy),
             "at": format_instant(inspection.stream.observed_at),
+            "notice": self.notice,
             "sentence": (
                 would_be(inspection.stream, pause)
                 if pause

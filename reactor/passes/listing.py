@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+import structlog
+
 from reactor.core.model import Coverage, Drain, Reason, Record, Settlement, Stream, Verdict
 from reactor.core.policy import Policy, decide
 from reactor.core.report import settlement_of
@@ -19,9 +21,11 @@ from reactor.core.stream_info import Raw, mark_if_sourced, read_stream
 from reactor.deletion.inspection import with_consumers
 from reactor.deletion.resources import Resources
 from reactor.deletion.states import with_source_name
-from reactor.jetstream.errors import NotFound
+from reactor.jetstream.errors import NotFound, PermissionDenied
 from reactor.jetstream.topology import Survey
 from reactor.job_status.ledger_directory import Snapshot
+
+log = structlog.get_logger(__name__)
 
 CATCH_UP_S = 15.0
 """How long to wait for events that another replica is reading. After that, absence proves nothing."""
@@ -63,6 +67,8 @@ class Listing:
     judged: Sequence[JudgedStream]
     began: int
     """When the listing began (ms, Redis's clock)."""
+    others: int = 0
+    """Streams that are no job streams, without reactor's own."""
 
     def settlements(self) -> list[Settlement]:
         """Return the settlement of each stream by its verdict alone."""
@@ -71,17 +77,28 @@ class Listing:
 
 async def list_and_judge(deps: Resources, catch_up: CatchUp, only: frozenset[str]) -> Listing:
     """Judge all job streams, or `only` those. Raises PassAborted, JetStreamError and LedgerError."""
-    before = await deps.directory.ensure()
-    lifecycle = before.lifecycle
-    if before.has_events:
-        await catch_up()
+    lifecycle = (await _caught_up(deps, catch_up)).lifecycle
     began = await deps.ledger.topology_cache.now()
     listed = await _list(deps, lifecycle.stream, only)
     snapshot = await _caught_up_after_list(deps, catch_up)
     topology = listed.survey.topology
     await deps.ledger.topology_cache.remember(lifecycle.identity, began, topology.sourced, topology.advisory_streams)
     snapshot = replace(snapshot, topology=await deps.companions.survey(topology))
-    return Listing(snapshot, await _judge(deps, snapshot, listed.job_streams(topology.sourced)), began)
+    streams = listed.job_streams(topology.sourced)
+    others = len(listed.names - deps.policy.own_streams - {stream.name for stream in streams})
+    return Listing(snapshot, await _judge(deps, snapshot, streams), began, others)
+
+
+async def _caught_up(deps: Resources, catch_up: CatchUp) -> Snapshot:
+    """Rebuild the ledger if it has lost history, and consume pending events, if our user may."""
+    try:
+        snapshot = await deps.directory.ensure()
+        if snapshot.has_events:
+            await catch_up()
+    except PermissionDenied as error:
+        log.info("lifecycle events are left to the workers", reason=str(error))
+        return await deps.directory.take_snapshot()
+    return snapshot
 
 
 async def _list(deps: Resources, lifecycle: str, only: frozenset[str]) -> "_Pages":
@@ -105,7 +122,8 @@ async def _caught_up_after_list(deps: Resources, catch_up: CatchUp) -> Snapshot:
     snapshot = await deps.directory.take_snapshot()
     listed_at, deadline = snapshot.lifecycle.last_seq, time.monotonic() + CATCH_UP_S
     while snapshot.behind and time.monotonic() < deadline:
-        await catch_up()
+        with suppress(PermissionDenied):
+            await catch_up()
         await asyncio.sleep(POLL_S)
         snapshot = await deps.directory.take_snapshot(caught_up_to=listed_at)
     return snapshot

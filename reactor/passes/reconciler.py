@@ -37,6 +37,7 @@ log = structlog.get_logger(__name__)
 STATE_BATCH = 100
 """Settlements that are published to status and page at once."""
 INTERRUPTED = "interrupted; what was begun is finished"
+NOT_BEGUN = "not begun: the pass was interrupted"
 HELD_BY_BREAKER = "held back by the breaker"
 
 Result = TypeVar("Result")
@@ -107,9 +108,9 @@ class Reconciler:
         report = await self._report(options, self._execute, progress)
         return report if options.only else await self._remember(report)
 
-    async def verdicts(self) -> list[Settlement]:
+    async def listing(self) -> Listing:
         """Return every job stream with its verdict now. Raises JetStreamError, LedgerError and PassAborted."""
-        return (await list_and_judge(self.deps, self.catch_up, frozenset())).settlements()
+        return await list_and_judge(self.deps, self.catch_up, frozenset())
 
     async def _report(
         self,
@@ -224,7 +225,7 @@ class Reconciler:
         try:
             await self.deps.throttle.turn()
             if options.is_stopped:
-                return replace(item.as_listed(), outcome=Outcome.KEPT, detail=INTERRUPTED)
+                return replace(item.as_listed(), outcome=Outcome.KEPT, detail=NOT_BEGUN)
             settlement = await self._drainer.drain_stream(listing.snapshot, _target(item), options.under)
         except LedgerError as error:
             detail = f"Redis failed on the way: {error}"

@@ -15,6 +15,7 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
+from reactor.core.explain import unknown_word
 from reactor.core.foreign_json import read_json
 from reactor.core.model import SECOND, Event, Malformed, fold
 from reactor.core.stream_info import ADVISORY, headers_size, instant
@@ -33,7 +34,6 @@ RETRY_S = 2.0
 MAX_HEADER_CHARS = 256
 """Characters of a subject or a reason in a dead letter's headers, if the server's `max_payload` is small."""
 
-KNOWN_LIVE = frozenset({"PENDING", "RECEIVED", "STARTED", "PROGRESS", "RETRY", "CANCELING"})
 TAKEN, GIVEN_BACK, FORGOTTEN = "taken", "given-back", "forgotten"
 """What became of messages, in traces."""
 MANY = 100
@@ -100,7 +100,7 @@ class LifecycleSubscriber:
     wake: Callable[[], None]
 
     def __post_init__(self) -> None:
-        self._known = KNOWN_LIVE | self.deps.policy.terminal_statuses
+        self._known = self.deps.policy.known_statuses
         self._remarked: set[str] = set()
         self._identity: str | None = None
         """The lifecycle stream's, if it is known; the stream may be replaced at any time."""
@@ -148,7 +148,13 @@ class LifecycleSubscriber:
         """Log what is odd about an event that counts all the same: once for each status and each source."""
         status = fold(event.status_event.status)
         if status not in self._known and self._is_new(f"status {status}"):
-            log.warning("unknown status, taken for a live one", status=event.status_event.status)
+            suggestion = unknown_word(status, sorted(self._known))
+            log.warning(
+                "unknown status, taken for a live one",
+                status=event.status_event.status,
+                job_id=event.job_id,
+                reason=suggestion,
+            )
         if event.remark and self._is_new(f"source {event.status_event.source}"):
             log.warning(
                 "an emitter's time cannot be read, so the server's counts",

@@ -4,6 +4,7 @@ Keys, each under the namespace:
 
     audit    stream  entries, oldest dropped first
     intents  hash    deletions begun and not yet accounted for, by stream
+    drains   hash    streams drained: by minute and reason (two days), by day (a week), and the bytes they held in all
     reported hash    what would have been deleted, as long as nothing has happened to it since, by stream
 
 An entry is of one of these phases: `intent`, `outcome`; `unfixable`, which tells of an attempt that came to nothing;
@@ -37,6 +38,19 @@ local readable, begun = pcall(cjson.decode, intent or '')
 if not (readable and type(begun) == 'table') then return 0 end
 if ARGV[2] ~= '' and begun.token ~= ARGV[2] then return 0 end
 redis.call('HDEL', KEYS[2], ARGV[1])
+if ARGV[4] == 'drained' then
+  local seconds = tonumber(redis.call('TIME')[1])
+  local minute, day = math.floor(seconds / 60), math.floor(seconds / 86400)
+  local count = redis.call('HINCRBY', KEYS[3], minute .. ' ' .. (begun.reason or ''), 1)
+  redis.call('HINCRBY', KEYS[3], 'day ' .. day, 1)
+  redis.call('HINCRBY', KEYS[3], 'bytes', begun.size or 0)
+  if count == 1 then
+    for _, field in ipairs(redis.call('HKEYS', KEYS[3])) do
+      local at, of_day = tonumber(string.match(field, '^(%d+) ')), tonumber(string.match(field, '^day (%d+)'))
+      if (at and at < minute - 2880) or (of_day and of_day < day - 7) then redis.call('HDEL', KEYS[3], field) end
+    end
+  end
+end
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*',
   'phase', 'outcome', 'evidence', intent, 'outcome', ARGV[4], 'detail', ARGV[5], 'proof', ARGV[6], 'backup', ARGV[7])
 return 1
@@ -123,6 +137,18 @@ class Order:
     reason: str = "operator"
 
 
+@dataclass(frozen=True, slots=True)
+class Drains:
+    """How many streams were drained, by Redis's clock."""
+
+    minutes: Mapping[int, Mapping[str, int]]
+    """By minute since 1970, and by reason; of the last two days."""
+    days: Mapping[int, int]
+    """By day since 1970 (UTC); of the last week."""
+    size: int
+    """Bytes that all of them held."""
+
+
 @dataclass(eq=False, repr=False)
 class Audit:
     """The trail in one Redis. Every method raises redis.exceptions.RedisError.
@@ -141,6 +167,7 @@ class Audit:
         self._intent = Script(scripts, _INTENT)
         self._outcome = Script(scripts, _OUTCOME)
         self._reported = f"{namespace}:reported"
+        self._drains = f"{namespace}:drains"
         self._report = Script(scripts, _REPORT)
         self._afterwards = Script(scripts, _AFTERWARDS)
 
@@ -162,7 +189,7 @@ class Audit:
         False if that was done already, or if the intent is another's; a token of None matches any intent.
         """
         args: list[str | int] = [stream, token or "", AUDIT_ENTRIES, outcome, detail, proof, backup]
-        return bool(await self._outcome(keys=[self._trail, self._intents], args=args))
+        return bool(await self._outcome(keys=[self._trail, self._intents, self._drains], args=args))
 
     async def fail(self, failure: Failure) -> None:
         """Write down an attempt that came to nothing."""
@@ -189,6 +216,20 @@ class Audit:
     async def _add(self, phase: str, evidence: Intent | Failure | Order) -> None:
         entry = {"phase": phase, "evidence": to_json(evidence)}
         await self.redis.xadd(self._trail, cast("Any", entry), maxlen=AUDIT_ENTRIES, approximate=True)
+
+    async def drains(self) -> Drains:
+        """Return how many streams were drained: counted as they fall, so no cap of the audit makes them fewer."""
+        minutes, days, size = dict[int, dict[str, int]](), dict[int, int](), 0
+        for field, count in cast("dict[str, str]", await cast("Any", self.redis.hgetall(self._drains))).items():
+            first, _, second = field.partition(" ")
+            with suppress(ValueError):
+                if field == "bytes":
+                    size = int(count)
+                elif first == "day":
+                    days[int(second)] = int(count)
+                else:
+                    minutes.setdefault(int(first), {})[second] = int(count)
+        return Drains(minutes, days, size)
 
     async def reported(self) -> set[str]:
         """Return streams that would have been deleted, and of which nothing was heard since."""

@@ -14,11 +14,12 @@ Keys, each under the namespace:
     sighting:<stream>   string  when these consumer figures were first seen; expires
     deliveries:<job_id> hash    advisories counted on the job; expires
     hints               zset    jobs whose streams were made, by when it may be asked whether they are anybody's
-    sourced, captors    zset    how streams hang together (see `surroundings`)
+    sourced, captors    zset    how streams hang together (see `topology_cache`)
     turn                string  when the next drain may begin, if their rate is limited; expires
-    found, found_at, found_state  how streams stand, for onlookers (see `standings`)
+    found, found_at, found_state  the last state of each stream, for status and page (see `stream_states`)
     lacking             string  streams of reactor's own that a worker had no room for (JSON); expires
     control             string  there is, or was, a stream for operators' words
+    workers             hash    the workers that are alive, by instance (see `workers`); expires
     surveyed            string  when a listing that showed that was begun, and of whose account; expires
 
 And a channel, `wake`: something falls due earlier than what was first before.
@@ -37,6 +38,7 @@ from reactor.store.scripts import Scripts
 from reactor.store.stream_states import StreamStateStore
 from reactor.store.tallies import Tallies
 from reactor.store.topology_cache import TopologyCache
+from reactor.store.workers import Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Ledger:
     topology_cache: TopologyCache
     turns: Turns
     stream_states: StreamStateStore
+    workers: Workers
 
     @classmethod
     def of(cls, redis: Redis, scripts: Scripts, namespace: str, ttl_s: float) -> "Ledger":
@@ -64,4 +67,5 @@ class Ledger:
             TopologyCache(scripts, namespace),
             Turns(scripts, namespace),
             StreamStateStore(redis, scripts, namespace),
+            Workers(scripts, namespace),
         )

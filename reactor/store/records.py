@@ -139,6 +139,8 @@ _KINDS = {
     "audit": "stream",
     "intents": "hash",
     "reported": "hash",
+    "workers": "hash",
+    "drains": "hash",
 }
 """Keys that are always the same, and their types; the first three in the order in which the script reads them."""
 _BEGIN = f"""
@@ -168,6 +170,8 @@ class Reading:
 
     intact: bool
     """Complete, in this very Redis, and of this very lifecycle stream."""
+    built: bool
+    """Whether there ever was a ledger in this Redis."""
     since: int | None
     applied: int
     """The highest sequence of the lifecycle stream that was written here."""
@@ -268,6 +272,7 @@ class Records:
         since = head.get("since")
         return Reading(
             intact=whole,
+            built="stream" in head,
             since=int(since) if since else None,
             applied=int(head.get("applied", 0)),
             events=int(head.get("events", 0)),

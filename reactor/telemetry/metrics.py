@@ -26,6 +26,7 @@ from reactor.core.schemas import Measures, PassInShort
 from reactor.core.sinks import EventOutcome, Sink
 from reactor.core.stream_info import ADVISORY
 
+UNKNOWN = float("nan")
 OTHER = "other"
 """Every status and subject that reactor does not know."""
 UNREAD = "unreadable"
@@ -95,6 +96,12 @@ class Metrics(Sink):
         self._succeeded = self._one_gauge(
             "reconcile_last_success_timestamp_seconds", "When a full pass last came to its end; 0 for never."
         )
+        self._workers = self._one_gauge("workers", "Workers that are alive.")
+        self._nats = self._one_gauge("nats_connected", "1 while this worker has a connection to NATS.")
+        self._redis = self._one_gauge("redis_connected", "1 while this worker reaches Redis.")
+        self.unmeasured()
+        for gauge in (self._oldest, self._disputed):
+            gauge.set(UNKNOWN)
         self._one_gauge("reconcile_interval_seconds", "How often a full pass is wished.").set(interval_s)
 
     def _one_counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -145,9 +152,11 @@ class Metrics(Sink):
             self._disputed.set(measures["reasons"].get(Reason.DISPUTED.value, 0))
             self._oldest.set(measures["oldest_zombie_s"] or 0.0)
             self._judged.set(_seconds(measures["at"]))
-        self._lag.set(measures["lag"])
-        self._pause.set(measures["pause"] is not None)
+        is_away = measures["lag"] is None  # NATS could not be asked
+        self._lag.set(UNKNOWN if measures["lag"] is None else measures["lag"])
+        self._pause.set(UNKNOWN if is_away else measures["pause"] is not None)
         self._covered.set(measures["coverage"]["complete"])
+        self._workers.set(measures["workers"])
         if measures["last_reconcile"]:
             self._passed(measures["last_reconcile"])
 
@@ -158,8 +167,15 @@ class Metrics(Sink):
             self._succeeded.set(_seconds(report["started_at"]) + report["duration_s"])
 
     def unmeasured(self) -> None:
-        """Mark that the servers could not be asked: nothing is known now."""
+        """Mark that the servers could not be asked. A zero would claim what is not known."""
         self._covered.set(0)
+        for gauge in (self._lag, self._pause, self._workers):
+            gauge.set(UNKNOWN)
+
+    def connected(self, nats: bool, redis: bool) -> None:  # noqa: FBT001  # of each server, whether it is reached
+        """Set what this worker is connected to."""
+        self._nats.set(nats)
+        self._redis.set(redis)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics, in the format that an Accept header asks for, and what that is called."""

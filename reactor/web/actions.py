@@ -26,6 +26,8 @@ class Order(BaseModel):
     by: str = Field(min_length=1, max_length=100)
     """Who gives it."""
     reason: str = Field(default="", max_length=1_000)
+    without_messages: bool = False
+    """Of a restore: create the empty stream if its messages cannot be had."""
 
 
 @dataclass(eq=False, repr=False)
@@ -69,7 +71,7 @@ class ActionRoutes:
             case "resume":
                 return _in_words("deleting goes on", await resume(deps.pause_gate, deps.recorder, operator))
             case "restore":
-                done = await actions.restore(name, operator)
+                done = await actions.restore(name, operator, without_messages=order.without_messages)
                 lost = f"; {done.lost} it held are lost" if done.lost else ""
                 return f"{name} is back with {done.messages} messages, and protected{lost}"
         await actions.protect(name, TIMEOUT_S, operator, protected=kind == "protect")

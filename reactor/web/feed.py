@@ -61,8 +61,11 @@ class Feed:
     async def _round(self, overview: Overview) -> None:
         try:
             status = await overview.status()
-            self._trouble_since = ""
-            self._last.pop("trouble", None)
+            if status["nats_error"]:
+                self._tell_trouble(overview, f"NATS: {status['nats_error']}")
+            else:
+                self._trouble_since = ""
+                self._last.pop("trouble", None)
             self._tell("status", status, keep=True)
             if (now := json.dumps([status["reasons"], status["job_streams"]])) != self._seen:
                 self._seen = now
@@ -76,8 +79,11 @@ class Feed:
                     self._tell("point", point)
                 self._point = point["at"]
         except (JetStreamError, LedgerError) as error:
-            self._trouble_since = self._trouble_since or overview.now()
-            self._tell("trouble", {"error": describe_outage(error), "since": self._trouble_since}, keep=True)
+            self._tell_trouble(overview, describe_outage(error))
+
+    def _tell_trouble(self, overview: Overview, error: str) -> None:
+        self._trouble_since = self._trouble_since or overview.now()
+        self._tell("trouble", {"error": error, "since": self._trouble_since}, keep=True)
 
     def _tell(self, kind: str, data: object, *, keep: bool = False) -> None:
         text = f"event: {kind}\ndata: {json.dumps(data)}\n\n"

@@ -28,7 +28,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reactor.core.schemas import Explanation, History, Leaks, Status, Streams, Timeline
+from reactor.core.schemas import Explanation, History, Leaks, Status, Streams, Timeline, Workers
 from reactor.operate.actions import StreamActions
 from reactor.operate.overview import Overview
 from reactor.web.actions import ActionRoutes
@@ -98,6 +98,7 @@ def application(
         Route("/api/history", answering(answers.history)),
         Route("/api/timeline", answering(answers.timeline)),
         Route("/api/leaks", answering(answers.leaks)),
+        Route("/api/workers", answering(answers.workers)),
         *orderly.routes(),
         Route("/events", answers.events),
         Route("/docs", docs),
@@ -157,6 +158,9 @@ class _Answers:
 
     async def leaks(self, _request: Request) -> Leaks:
         return await self._overview().trail.leaks()
+
+    async def workers(self, _request: Request) -> Workers:
+        return await self._overview().workers()
 
     async def events(self, _request: Request) -> Response:
         overview = self.watched()

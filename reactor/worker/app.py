@@ -6,8 +6,8 @@ process down; an outage of NATS or Redis does not, at start or later.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -17,8 +17,8 @@ import structlog
 from faststream import FastStream
 
 from reactor.bootstrap.connections import Connections, connections
-from reactor.bootstrap.services import UseCases, alerts_of, provision_missing, provision_safely
-from reactor.config.nats_options import desired_streams, nats_options
+from reactor.bootstrap.services import UseCases, alerts_of, provision_missing, provision_safely, worker_info
+from reactor.config.nats_options import api_prefix, desired_streams, nats_options
 from reactor.config.settings import LOOPBACK, Settings
 from reactor.core.backoff import backoff
 from reactor.core.events import SubjectTemplate
@@ -28,9 +28,10 @@ from reactor.job_status.ledger_directory import describe_outage
 from reactor.operate.actions import StreamActions
 from reactor.operate.overview import STEP_S, Overview
 from reactor.passes.handover import Handover
-from reactor.passes.subscribers import KNOWN_LIVE, AdvisorySubscriber
+from reactor.passes.subscribers import AdvisorySubscriber
 from reactor.store.due_queue import WakeUps
 from reactor.store.scripts import LedgerError
+from reactor.store.workers import BEAT_S
 from reactor.telemetry.alerts import Kind
 from reactor.telemetry.metrics import Metrics
 from reactor.telemetry.traces import tracing
@@ -40,6 +41,7 @@ from reactor.worker.broker import GRACEFUL_S, App, Broker
 from reactor.worker.listening import RETRY_S, Listening
 from reactor.worker.loops import Loop, rest, run
 from reactor.worker.periodic import PeriodicPass
+from reactor.worker.registration import Registration
 from reactor.worker.watchdog import WATCH_S, Watchdog
 
 POLL_S = 30.0
@@ -61,12 +63,15 @@ class Worker:
         self._overview: Overview | None = None
         self._watchdog: Watchdog | None = None
         self._actions: StreamActions | None = None
+        self._leave: Callable[[], Awaitable[None]] | None = None
         self._metrics = Metrics(
-            statuses=KNOWN_LIVE | set(settings.policy.terminal_statuses),
+            statuses=set(settings.policy.live_statuses) | set(settings.policy.terminal_statuses),
             events=SubjectTemplate(settings.events.subject),
             interval_s=settings.reconcile.interval.total_seconds(),
         )
-        hearing = SubscriberConnection(nats_options(settings.nats), domain=settings.nats.domain, on_error=_complain)
+        hearing = SubscriberConnection(
+            nats_options(settings.nats), prefix=api_prefix(settings.nats), on_error=_complain
+        )
         self.broker = Broker(hearing, settings, self._metrics)
         self.app = App(self._stop, self.broker, self._lifespan)
 
@@ -91,6 +96,9 @@ class Worker:
                 await asyncio.wait(tasks, timeout=GRACEFUL_S)
                 for task in tasks:
                     task.cancel()
+            if self._leave:
+                with suppress(LedgerError):
+                    await self._leave()
             await self.broker.hearing.close()
         log.info("worker stopped")
 
@@ -175,7 +183,13 @@ class Worker:
         )
         if provisioned.lacking:
             await self._watchdog.make_what_is_missing()
+        registration = Registration(
+            cases.resources, worker_info(connected, cases.resources.policy), self._metrics.connected
+        )
+        self._leave = partial(connected.ledger.workers.leave, registration.info.instance)
+        await registration.tick()
         loops = [
+            Loop("register", registration.tick, BEAT_S),
             Loop("sweep", cases.sweeper(periodic.want).tick, POLL_S, self._due),
             Loop("wake", partial(self._wake, WakeUps(connected.redis, connected.namespace)), 0.0),
             Loop("reconcile", periodic.tick, interval_s, periodic.wanted),

@@ -27,13 +27,15 @@ async def test_streams_are_listed_with_their_verdict(world: World) -> None:
     await world.stream("other")
     env = {"REACTOR_POLICY_MISSING_GUARD": "24h"}
     table = (await world.reactor("streams", **env)).out.splitlines()
-    assert [line.split()[:3] for line in table[1:]] == [
+    assert [line.split()[:3] for line in table[2:6]] == [
         ["job_2", "kept", "running"],
         ["job_3", "waiting", "active"],
         ["job_4", "unfixable", "not-fenceable"],
         ["job_10", "zombie", "terminal"],
     ]
-    assert "in 23 h" in table[2]
+    assert table[0] == "no worker is alive: judged with the settings of this shell"
+    assert table[6].startswith("4 job streams: 1 kept, 1 unfixable, 1 waiting, 1 zombie; ")
+    assert "in 23 h" in table[3]
     zombies = await world.reactor("streams", "--verdict", "zombie", "-o", "name", **env)
     assert zombies.out == "job_10\n"
     told = json.loads((await world.reactor("streams", "-o", "json", "--sort", "size", **env)).out)
@@ -97,7 +99,7 @@ async def test_what_is_gone_is_explained(world: World) -> None:
     assert ["was said to be SUCCESS" in whats[0], "began to drain it" in whats[1], "barrier" in whats[2]] == [True] * 3
     other = json.loads((await world.reactor("explain", "job_2", "--json")).out)
     assert (other["known"], other["restorable"]) == ("heard_of", None)
-    assert "somebody else deleted the stream, or it never existed" in other["sentence"]
+    assert "If the stream existed since then, somebody else deleted it" in other["sentence"]
     never = json.loads((await world.reactor("explain", "job_3", "--json")).out)
     assert (never["known"], never["timeline"]) == ("never_heard_of", [])
     assert "is the name right?" in never["sentence"]

@@ -38,7 +38,7 @@ def test_a_deletion_without_an_answer_is_no_boast() -> None:
         "messages": 0,
         "by": "host:1",
     }
-    assert deletion_of(cast("Entry", entry), None) == (
+    assert deletion_of(cast("Entry", entry)) == (
         "reactor began to drain it, and it was found gone at 2026-01-31T12:00:00Z: "
         "missing, no job known, 0 messages (host:1)"
     )

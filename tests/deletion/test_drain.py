@@ -425,7 +425,7 @@ async def test_a_delete_without_an_answer_is_settled_by_looking(world: World) ->
         return None if verb == "STREAM.DELETE.job_1" else answer
 
     async with relayed(world, swallow) as relay, Bench(relay, lease_s=2.0) as bench:
-        bench.effects._prefix, bench.effects.timeout = "$JS.relay.API", 0.3
+        bench.effects.prefix, bench.effects.timeout = "$JS.relay.API", 0.3
         settlement = await bench.drain()
         assert (settlement.outcome, settlement.reason) == (Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN)
         assert await bench.outcomes() == []
@@ -443,10 +443,10 @@ async def test_a_fence_without_an_answer_is_settled_by_looking(world: World) -> 
         return None if verb == "STREAM.UPDATE.job_1" else answer
 
     async with relayed(world, swallow) as relay, Bench(relay, lease_s=1.0) as bench:
-        bench.effects._prefix = "$JS.relay.API"
+        bench.effects.prefix = "$JS.relay.API"
         assert (await bench.drain()).reason is Reason.OUTCOME_UNKNOWN
         assert await bench.fenced()
-        bench.effects._prefix = "$JS.API"
+        bench.effects.prefix = "$JS.API"
         assert (await eventually(lambda: _drained(bench))).outcome is Outcome.DRAINED
 
 
@@ -558,7 +558,7 @@ async def test_no_answer_is_unknown_not_failure(world: World) -> None:
     """Somebody hears the request and says nothing."""
     await world.nc.subscribe("$JS.mute.API.>")
     await world.nc.flush()
-    mute = JetStream(nats_options(world.load().nats), domain="mute", timeout=0.2)
+    mute = JetStream(nats_options(world.load().nats), prefix="$JS.mute.API", timeout=0.2)
     with pytest.raises(Unanswered, match="no answer to"):
         await mute.stream_info("job_1")
     await mute.close()

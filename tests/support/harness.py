@@ -27,6 +27,8 @@ from nats.js.api import ConsumerConfig, StorageType, StreamConfig
 from nats.js.errors import NoStreamResponseError
 from redis.asyncio import Redis
 
+from reactor.bootstrap.connections import connections
+from reactor.bootstrap.services import UseCases, policy_of, provision_safely, worker_info
 from reactor.cli.embedded import HOST, Server, free_port, nats_server, running, valkey_server
 from reactor.cli.passes import one_pass
 from reactor.config.settings import Settings, load_settings
@@ -187,7 +189,14 @@ class World:
 
     async def declare(self) -> None:
         """Have reactor declare its streams, so that events published before it runs are kept."""
-        await self.verdicts(PassOptions(dry_run=True))
+        async with connections(self.load()) as connected:
+            cases = UseCases(connected, await provision_safely(connected))
+            await cases.resources.directory.ensure()
+
+    async def register(self, **overrides: Any) -> None:
+        """Have a worker registered, as one that is alive is."""
+        async with connections(self.load(**overrides)) as connected:
+            await connected.ledger.workers.beat(worker_info(connected, policy_of(connected.settings)))
 
     def env(self, **overrides: object) -> dict[str, str]:
         """For a process of reactor's: this world, short guards, and whatever the test says."""

@@ -24,7 +24,6 @@ from reactor.core.model import Outcome, Reason, Settlement, Stream
 from reactor.core.schemas import Measures
 from reactor.core.sinks import EventOutcome
 from reactor.operate.overview import Overview
-from reactor.passes.subscribers import KNOWN_LIVE
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.metrics import Metrics, _Bounded
 from reactor.worker.app import Gauges, Worker
@@ -32,7 +31,7 @@ from reactor.worker.app import Gauges, Worker
 PROMTOOL = shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian's package prometheus)")
 
-STATUSES = KNOWN_LIVE | {"SUCCESS", "FAILURE", "REVOKED", "DELETED"}
+STATUSES = {"STARTED", "RETRY"} | {"SUCCESS", "FAILURE", "REVOKED", "DELETED"}
 REASONS = {reason.value for reason in Reason}
 BOUNDS: dict[str, frozenset[str] | set[str]] = {
     "status": STATUSES | {"other", "unreadable", "acked", "nacked", "rejected", "skipped", "error"},
@@ -292,6 +291,9 @@ def told(**more: Any) -> Measures:
     usual = {
         "at": "2026-01-31T12:00:00Z",
         "error": None,
+        "nats_error": None,
+        "nats_away_since": None,
+        "workers": 1,
         "verdicts": {"kept": 0},
         "reasons": {},
         "oldest_zombie_s": None,

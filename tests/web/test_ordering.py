@@ -62,7 +62,9 @@ async def test_protecting_and_restoring(world: World) -> None:
     await world.zombie(1, messages=2)
     await world.verdicts()
     async with served(world, **ON) as at:
-        code, said = await give(at, "restore/job_1")
+        assert (await give(at, "restore/job_1"))[0] == 409  # its messages are lost
+        body = {"by": "ana", "reason": "r", "without_messages": True}
+        code, said = await give(at, "restore/job_1", body)
         assert (code, "2 it held are lost" in said["done"]) == (200, True)
         assert (await give(at, "restore/job_1"))[0] == 409
         assert (await give(at, "unprotect/job_1"))[0] == 200

@@ -80,6 +80,10 @@ def status(**changes: Any) -> Json:
         "breaker": None,
         "coverage": {"complete": True, "since": at(-86_400), "gap": None},
         "lag": 0,
+        "nats_error": None,
+        "nats_away_since": None,
+        "workers": 2,
+        "deletes": True,
         "pause": None,
         "due": 2,
         "next_due_s": 90.0,
@@ -137,6 +141,7 @@ ANSWERS: dict[str, Json] = {
             for minute in range(30)
         ],
     },
+    "api/workers": {"differ": [], "versions": ["9.9.9"], "workers": []},
     "api/leaks": {"total": 7, "statuses": [{"status": "REVOKED", "drained": 7, "hours": [0] * 23 + [7]}]},
 }
 

@@ -31,6 +31,8 @@ def fix_for(failure: JetStreamError | LedgerError, domain: str | None) -> str:
 
 
 def _fix_for_redis(failure: LedgerError) -> str:
+    if 'got "I" as reply' in str(failure):  # the first letter of INFO, with which a NATS server greets
+        return "set REACTOR_REDIS_URL to the address of Redis or Valkey"
     if is_away(failure):
         return "start Redis or Valkey, or set REACTOR_REDIS_URL (and its password) to a reachable server"
     return "give reactor's Redis user the commands and keys of docs/permissions.md: the ledger cannot be read without"

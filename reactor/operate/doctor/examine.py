@@ -17,6 +17,7 @@ from reactor.operate.doctor.directory import directory_checks
 from reactor.operate.doctor.ledger import LedgerSection
 from reactor.operate.doctor.nats import NatsSection
 from reactor.operate.doctor.redis import redis_checks
+from reactor.operate.doctor.workers import worker_checks
 from reactor.store.scripts import LedgerError
 
 PATIENCE = 2
@@ -38,9 +39,10 @@ class Doctor:
         """Make every check that can be made."""
         nats, redis = await asyncio.gather(self._examine_nats(), self._try_all(REDIS, redis_checks(self.deps)))
         ledger = [] if REDIS in self._away else await self._examine_ledger()
+        workers = [] if REDIS in self._away else await self._try_all(REDIS, worker_checks(self.deps))
         backups = await self._try_all("", backup_checks(self.deps.backup_store))
         directory = await self._try_all("", directory_checks(self.deps))
-        return Diagnosis.of([*nats, *redis, *directory, *backups, *ledger], unreachable=bool(self._away))
+        return Diagnosis.of([*workers, *nats, *redis, *directory, *backups, *ledger], unreachable=bool(self._away))
 
     async def _examine_nats(self) -> list[Check]:
         section = NatsSection(self.deps, self._found)

@@ -6,7 +6,7 @@ from typing import Any
 
 from reactor.core.checks import Check, counted, error, ok, size, some, warning
 from reactor.core.explain import span
-from reactor.core.model import SECOND, Coverage, Record, Stream, format_instant
+from reactor.core.model import SECOND, Coverage, Record, Stream, to_the_second
 from reactor.core.pause import Pause
 from reactor.core.policy import Policy
 
@@ -324,7 +324,7 @@ def judge_owner(owner: str | None, identity: str) -> Check | None:
 def judge_coverage(coverage: Coverage, *, heard: bool) -> Check:
     """Judge what the ledger can vouch for, and whether it ever heard an event."""
     if coverage.intact and coverage.gap is None and coverage.since is not None:
-        return ok("ledger.coverage", f"the ledger covers jobs since {format_instant(coverage.since)}")
+        return ok("ledger.coverage", f"the ledger covers jobs since {to_the_second(coverage.since)}")
     reads = "a worker reads and rebuilds by itself: start one, or run reactor reconcile"
     fix = reads if heard or not coverage.intact else "publish an event whenever a job's status changes (README)"
     return warning("ledger.coverage", coverage.gap or "the ledger vouches for nothing", fix)
@@ -355,7 +355,7 @@ def judge_emitter(streams: Sequence[Stream], known: Collection[str], last_event:
         item for item in streams if item.created is not None and item.job_id not in known and _age_s(item) > SETTLED_S
     ]
     recent = [item.created or 0 for item in silent if _age_s(item) <= RECENT_S]
-    heard = "no event ever came" if last_event is None else f"the last event came at {format_instant(last_event)}"
+    heard = "no event ever came" if last_event is None else f"the last event came at {to_the_second(last_event)}"
     finding = (
         f"no event has come for the jobs of {counted(len(silent), 'stream')}: {some([item.name for item in silent])}"
     )

@@ -224,24 +224,11 @@ export const charts = {
   drains: new Chart("drains", DRAINS, { bars: true, gather: gatherDrains, summary: summariseDrains }),
 };
 
-const plotted = ({ at, verdicts, drained, live }) => ({ at: Date.parse(at) / 1000, verdicts: verdicts ?? {}, drained: drained ?? {}, live });
+const plotted = ({ at, verdicts, drained }) => ({ at: Date.parse(at) / 1000, verdicts: verdicts ?? {}, drained: drained ?? {} });
 
 export function showTimeline(answer) {
   timeline.step = answer.step_s || 60;
   timeline.points = (answer.points ?? []).map(plotted).filter(({ at }) => Number.isFinite(at)).slice(-POINTS_KEPT);
-  timeline.fresh = { terminal: 0, missing: 0 };
-  charts.verdicts.update();
-  charts.drains.update();
-}
-
-export function point(data) {
-  const one = plotted(data);
-  timeline.points = timeline.points.filter(({ live }) => !live);  // it was a part of this one
-  const last = timeline.points.at(-1);
-  if (!Number.isFinite(one.at) || (last && one.at < last.at)) return;
-  if (last?.at === one.at) timeline.points.pop();
-  timeline.points.push(one);
-  if (timeline.points.length > POINTS_KEPT) timeline.points.shift();
   timeline.fresh = { terminal: 0, missing: 0 };
   charts.verdicts.update();
   charts.drains.update();

@@ -1,11 +1,10 @@
 // The event stream, and whether it is alive.
 
-import { point } from "./charts.js";
 import { clock, skew } from "./clock.js";
 import { settled } from "./history.js";
 import { address } from "./server.js";
-import { lookAtEverything, streamsSource } from "./sources.js";
-import { setTrouble, showBanners, showStatus } from "./status.js";
+import { lookAtEverything, streamsSource, timelineSource } from "./sources.js";
+import { setTrouble, showBanners, showStatus, trouble } from "./status.js";
 import { $, mark, write } from "./text.js";
 
 const STALE_AFTER = 20_000;
@@ -20,7 +19,7 @@ export function setConnection(state) {
   showBanners();
 }
 
-function showConnection() {
+export function showConnection() {
   const silent = connection.heard === null ? 0 : Date.now() - connection.heard;
   const stale = silent > STALE_AFTER ? `stale since ${clock(connection.heard + skew)}` : null;
   const { state } = connection;
@@ -28,6 +27,8 @@ function showConnection() {
   if (state === "refused") text = "token refused";
   else if (state === "reconnecting") text = stale === null ? "reconnecting" : `reconnecting, ${stale}`;
   else if (stale !== null) [shown, text] = ["stale", stale];
+  // A live event stream says nothing of the system: with NATS or Redis away the pill must not be green.
+  if (shown === "live" && trouble !== null) [shown, text] = ["trouble", "a server is away"];
   mark($("connection"), "data-state", shown);
   write($("connection-text"), text);
   mark(document.body, "data-stale", stale !== null || state === "refused");
@@ -69,7 +70,7 @@ export function connect() {
   on("trouble", ({ error, since }) => setTrouble(error, since));
   on("streams", () => streamsSource.later(1000));
   on("settled", settled);
-  on("point", point);
+  on("point", () => timelineSource.later(0));
 }
 
 function reconnectLater() {

@@ -23,7 +23,7 @@ export function showOrders(taken) {
 }
 
 /** Asks who and why, and then gives the order; what comes of it is in the answer's words. */
-export function confirmOrder(kind, name = "", after = () => {}) {
+export function confirmOrder(kind, name = "", after = () => {}, more = {}) {
   const { title, what } = ORDERS[kind];
   const dialog = $("order");
   write($("order-title"), name ? `${title.slice(0, -1)}: ${name}?` : title);
@@ -37,7 +37,7 @@ export function confirmOrder(kind, name = "", after = () => {}) {
     if (!$("order-by").reportValidity()) return;
     $("order-go").disabled = true;
     try {
-      await give(`api/orders/${kind}${name ? `/${encodeURIComponent(name)}` : ""}`, { by: $("order-by").value, reason: $("order-reason").value });
+      await give(`api/orders/${kind}${name ? `/${encodeURIComponent(name)}` : ""}`, { by: $("order-by").value, reason: $("order-reason").value, ...more });
       dialog.close("yes");
       lookAtEverything();
       after();
@@ -51,6 +51,6 @@ export function confirmOrder(kind, name = "", after = () => {}) {
   dialog.showModal();
 }
 
-export function orderButton(kind, name, after) {
-  return el("button", { type: "button", onclick: () => confirmOrder(kind, name, after) }, kind[0].toUpperCase() + kind.slice(1));
+export function orderButton(kind, name, after, more) {
+  return el("button", { type: "button", onclick: () => confirmOrder(kind, name, after, more) }, kind[0].toUpperCase() + kind.slice(1));
 }

@@ -3,7 +3,7 @@
 import { charts, showTimeline } from "./charts.js";
 import { showHistory, showLeaks } from "./history.js";
 import { source } from "./server.js";
-import { setTrouble, showStatus } from "./status.js";
+import { setTrouble, showStatus, showWorkers } from "./status.js";
 import { showStreams, table } from "./streams.js";
 import { $, mark, write } from "./text.js";
 
@@ -19,7 +19,7 @@ export const streamsSource = source("api/streams", showStreams, (words) => {
   if (!table.read) write($("streams-count"), "");
 });
 const historySource = source(`api/history?limit=${HISTORY_KEPT}`, showHistory, failedIn("history-empty"));
-const timelineSource = source("api/timeline", showTimeline, (words) => {
+export const timelineSource = source("api/timeline", showTimeline, (words) => {
   for (const { box, plot } of Object.values(charts)) {
     if (plot) continue;
     box.dataset.empty = words;
@@ -27,7 +27,8 @@ const timelineSource = source("api/timeline", showTimeline, (words) => {
   }
 });
 const leaksSource = source("api/leaks", showLeaks, failedIn("leaks-empty"));
+const workersSource = source("api/workers", showWorkers, failedIn("workers-empty"));
 
 export function lookAtEverything() {
-  for (const one of [statusSource, streamsSource, historySource, timelineSource, leaksSource]) one.look();
+  for (const one of [statusSource, streamsSource, historySource, timelineSource, leaksSource, workersSource]) one.look();
 }

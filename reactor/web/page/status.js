@@ -2,7 +2,7 @@
 
 import { charts } from "./charts.js";
 import { clock, learnClock, now } from "./clock.js";
-import { connection } from "./connection.js";
+import { connection, showConnection } from "./connection.js";
 import { showOrders } from "./orders.js";
 import { showCount, table } from "./streams.js";
 import { $, bytes, count, el, known, many, mark, plain, span, toned, write } from "./text.js";
@@ -11,7 +11,7 @@ export let status = null;
 
 export function showStatus(answer) {
   status = answer;
-  setTrouble(null);
+  setTrouble(known(answer.nats_error) ? `NATS: ${answer.nats_error}` : null, answer.nats_away_since);
   showOrders(answer.orders);
   learnClock(answer.at);
   write($("version"), answer.version ?? "");
@@ -30,6 +30,7 @@ export let trouble = null;
 export function setTrouble(words, since = null) {
   trouble = words === null ? null : { words, since: since ?? trouble?.since ?? new Date(now()).toISOString() };
   mark(document.body, "data-trouble", trouble !== null);
+  showConnection();
   showBanners();
   if (table.read) showCount(table.rows.size);
 }
@@ -107,7 +108,9 @@ function showTiles() {
   setTile("given back", toned(status.bytes_reclaimed, null), ...bytes(status.bytes_reclaimed), "of storage");
   setTile("oldest zombie", oldest ? "zombie" : "none", oldest ? span(status.oldest_zombie_s) : counted ? "none" : "–", "", oldest ? "since it fell due" : "");
   const reports = status.action === "report";
-  setTile("deletes", paused ? "bad" : null, paused ? "paused" : reports ? "off" : "on", "", paused || reports ? "see above" : "nothing holds them");
+  const [deletes, why] = paused ? ["paused", "see above"] : reports ? ["off", "report mode"]
+    : trouble !== null ? ["unknown", "a server is away"] : status.deletes ? ["on", workersText(status.workers)] : ["off", "no worker may delete"];
+  setTile("deletes", deletes === "on" || reports ? null : "bad", deletes, "", why);
 }
 
 const facts = new Map();
@@ -125,11 +128,12 @@ function showFacts() {
   const { coverage = {}, last_reconcile: pass } = status;
   const due = status.due > 0 && known(status.next_due_s) ? `, next in ${span(status.next_due_s)}` : "";
   setFact("due", `${count(status.due)}${due}`);
-  setFact("lag", many(status.lag, "event", "events"), status.lag > 1000 ? "zombie" : null);
+  setFact("lag", known(status.lag) ? many(status.lag, "event", "events") : "unknown", status.lag > 1000 ? "zombie" : null);
   setFact("dead letters", count(status.dead_letters), status.dead_letters > 0 ? "zombie" : null);
   const since = known(coverage.since) ? `since ${clock(coverage.since)}` : "nothing";
   setFact("ledger covers", since, coverage.complete === false ? "zombie" : null);
   setFact("last full pass", pass ? passText(pass) : "none yet", pass?.error || pass?.breaker ? "bad" : null);
+  setFact("workers", workersText(status.workers), status.workers > 0 ? null : "bad");
   setFact("up since", clock(status.started_at));
 }
 
@@ -137,4 +141,20 @@ function passText(pass) {
   const took = Number.isFinite(pass.duration_s) ? ` in ${span(pass.duration_s)}` : "";
   const found = `${count(pass.checked)} checked, ${count(pass.fixed)} fixed, ${count(pass.unfixable)} unfixable`;
   return `${clock(pass.started_at)}${took}: ${found}${known(pass.error) ? "; failed" : ""}`;
+}
+
+const workersText = (number) => `${many(number, "worker", "workers")} alive`;
+
+/** The workers that are alive, one row each; and what they differ in. */
+export function showWorkers({ workers = [], differ = [], versions = [] }) {
+  const apart = [...differ, ...(versions.length > 1 ? [`version (${versions.join(", ")})`] : [])];
+  write($("workers-count"), apart.length > 0 ? `they differ in ${apart.join(", ")}` : "");
+  mark($("workers-count"), "data-tone", apart.length > 0 ? "bad" : null);
+  $("workers-empty").hidden = workers.length > 0;
+  write($("workers-empty"), "No worker is alive.");
+  $("workers-table").tBodies[0].replaceChildren(...workers.map((worker) => el("tr", {},
+    el("td", { class: "data" }, worker.instance),
+    el("td", { class: "data" }, worker.version),
+    el("td", { class: "time" }, clock(worker.since)),
+    el("td", { class: "data" }, worker.deletes ? "deletes" : worker.deletes_paused ?? (worker.policy?.action === "report" ? "report mode" : "does not delete")))));
 }

@@ -301,7 +301,7 @@ function goneParts({ stream, sentence, restorable, timeline: acts = [] }) {
   if (known(restorable)) {
     const whole = restorable.lost > 0 ? `empty: ${many(restorable.lost, "message is", "messages are")} lost` : `with ${many(restorable.messages, "message", "messages")}`;
     left.append(el("h3", {}, "To bring it back"), el("p", { class: "data" }, `${restorable.command} (${whole})`));
-    if (ordersTaken) left.append(el("div", { class: "orders" }, orderButton("restore", stream)));
+    if (ordersTaken) left.append(el("div", { class: "orders" }, orderButton("restore", stream, undefined, restorable.lost > 0 ? { without_messages: true } : {})));
   }
   const lines = acts.map(({ at, what }) => el("li", {}, el("span", { class: "time" }, clock(at)), " ", el("span", { class: "data" }, what)));
   return [left, el("div", {}, el("h3", {}, "What happened"), el("ol", { class: "acts" }, ...lines))];

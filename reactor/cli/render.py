@@ -146,12 +146,12 @@ def show_status(console: Console, status: Status) -> None:
     """Print one line for each fact."""
     show_notice(console, status["notice"])
     verdicts = ", ".join(f"{count} {text}" for text, count in status["verdicts"].items())
-    coverage, due_s, oldest = status["coverage"], status["next_due_s"], status["oldest_zombie_s"]
+    due_s, oldest = status["next_due_s"], status["oldest_zombie_s"]
     rows = {
         "job streams": f"{status['job_streams']} ({verdicts})" if verdicts else "not known before the first full pass",
         "oldest zombie": "none" if oldest is None else f"due for {span(oldest)}",
         "drained today": f"{status['drained_today']} ({size(status['bytes_reclaimed'])} given back in all)",
-        "ledger": coverage["gap"] or f"covers jobs since {_plain(coverage['since'] or '')}",
+        "ledger": _covers(status),
         "events not read yet": "unknown" if status["lag"] is None else str(status["lag"]),
         "dead letters": "unknown" if status["dead_letters"] is None else str(status["dead_letters"]),
         "due queue": f"{status['due']} jobs" + ("" if due_s is None else f", the next in {span(max(0.0, due_s))}"),
@@ -166,6 +166,16 @@ def show_status(console: Console, status: Status) -> None:
     for name, value in rows.items():
         table.add_row(f"[dim]{name}[/]", visible(value))
     console.print(table)
+
+
+def _covers(status: Status) -> str:
+    coverage = status["coverage"]
+    since = (
+        f"covers jobs since {_plain(coverage['since'])}"
+        if coverage["since"]
+        else "the job directory decides, and answers"
+    )
+    return coverage["gap"] or since
 
 
 def _workers(status: Status) -> str:

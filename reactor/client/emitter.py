@@ -7,6 +7,7 @@ wait in memory, callers wait for nothing, and what waits is sent in its order on
 import asyncio
 import logging
 import os
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -29,6 +30,7 @@ from reactor.operate.emit import payload_of
 TIMEOUT_S = 2.0
 MAX_WAITING = 10_000
 """Events that wait in memory while NATS is away; the oldest go first, and `announce_jobs` makes up for them."""
+SWITCH = "REACTOR_CLIENT_EMIT"
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 30.0
 
 log = logging.getLogger("reactor.client")
@@ -51,9 +53,11 @@ class Emitted:
     error: str | None = None
     waits: bool = False
     """It is in memory, and is sent again while this process lives."""
+    skipped: bool = False
+    """It was not sent, since emitting is off. Tests of a job system must not end the jobs of a live one."""
 
     def __bool__(self) -> bool:
-        """Return whether the event is safe."""
+        """Return whether the event is safe, or was skipped on purpose."""
         return self.error is None
 
 
@@ -70,6 +74,8 @@ def emit(
     `occurred_at` is now if it is left out; one without an offset is local time. While NATS is away nothing is waited
     for. Raises EmitError only if `raise_errors` says so.
     """
+    if is_off():
+        return Emitted(str(job_id), status, skipped=True)
     future = _submitted(job_id, status, occurred_at, timeout)
     return _settled(future.result(), raise_errors=raise_errors)
 
@@ -83,8 +89,30 @@ async def aemit(
     raise_errors: bool = False,
 ) -> Emitted:
     """Do as `emit` does, without holding up the event loop."""
+    if is_off():
+        return Emitted(str(job_id), status, skipped=True)
     future = _submitted(job_id, status, occurred_at, timeout)
     return _settled(await asyncio.wrap_future(future), raise_errors=raise_errors)
+
+
+def is_off() -> bool:
+    """Return whether emitting is off: by REACTOR_CLIENT_EMIT, or since Django's tests are running.
+
+    A test suite commits rows of its own. Beside a live NATS their ends would condemn the queues of live jobs with the
+    same ids. REACTOR_CLIENT_EMIT=on emits in tests, too.
+    """
+    setting = os.environ.get(SWITCH, "").strip().lower()
+    if setting in {"on", "1", "true", "yes"}:
+        return False
+    test_utils = sys.modules.get("django.test.utils")
+    in_tests = test_utils is not None and hasattr(test_utils._TestState, "saved_data")  # noqa: SLF001  # set up by every runner
+    if setting in {"off", "0", "false", "no"} or in_tests:
+        why = f"{SWITCH}={setting}" if setting else f"Django's tests are running ({SWITCH}=on emits in tests, too)"
+        if why not in _said:
+            _said.add(why)
+            log.warning("no lifecycle event is sent: %s", why)
+        return True
+    return False
 
 
 def counts() -> dict[str, int]:
@@ -99,6 +127,7 @@ def _submitted(job_id: JobId, status: str, occurred_at: datetime | None, timeout
 
 
 _counted = Counter[str]()
+_said = set[str]()
 
 
 def _settled(answer: Emitted, *, raise_errors: bool) -> Emitted:

@@ -409,6 +409,8 @@ def load_settings() -> Settings:
     return Settings(**loaded)
 
 
+CLIENT_SWITCH = "REACTOR_CLIENT_EMIT"
+"""Read by `reactor.client`, in the job system's own processes."""
 _SERVICE_LINK = re.compile(
     r"REACTOR(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -420,9 +422,10 @@ def _unknown_variables() -> Iterator[str]:
     known = [name for name, _ in variables()]
     given = {*os.environ, *_env_file()}
     for name in sorted(given):
-        if name.upper().startswith(PREFIX) and name.upper() not in known and not _SERVICE_LINK.fullmatch(name.upper()):
+        upper = name.upper()
+        if upper.startswith(PREFIX) and upper not in {*known, CLIENT_SWITCH} and not _SERVICE_LINK.fullmatch(upper):
             ours = [variable.removeprefix(PREFIX) for variable in known]
-            close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), ours, n=1)
+            close = difflib.get_close_matches(upper.removeprefix(PREFIX), ours, n=1)
             yield f"{name}: no such setting; " + (
                 f"did you mean {PREFIX}{close[0]}?" if close else "see reactor settings"
             )

@@ -9,7 +9,8 @@ from reactor.core.policy import by_directory
 from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import NO_LIFECYCLE
 from reactor.job_status.ledger_directory import Directory, Snapshot
-from reactor.job_status.protocol import JobAssessment, JobDirectory
+from reactor.job_status.protocol import JobAssessment
+from reactor.job_status.witness import WitnessedDirectory
 from reactor.store.records import Reading
 
 AT_ONCE = 32
@@ -19,7 +20,7 @@ AT_ONCE = 32
 class ExternalDirectory(Directory):
     """As the directory of events, whose records are overruled."""
 
-    jobs: JobDirectory = field(kw_only=True)
+    jobs: WitnessedDirectory = field(kw_only=True)
     """Is asked for every verdict."""
     decides = True
 
@@ -29,6 +30,11 @@ class ExternalDirectory(Directory):
             return await super().take_snapshot(caught_up_to)
         except NotFound:
             return Snapshot(NO_LIFECYCLE, lost=False, behind=0)
+
+    async def coverage(self, snapshot: Snapshot) -> Coverage:  # noqa: ARG002  # as the ledger's
+        """Return whether absence counts now: whether the directory answers as it should."""
+        faults = await self.jobs.faults()
+        return Coverage(intact=not faults, gap=f"the job directory: {faults[0]}" if faults else None)
 
     def _coverage(self, snapshot: Snapshot, reading: Reading) -> Coverage:
         return super()._coverage(snapshot, reading) if snapshot.has_events else Coverage(intact=True)

@@ -128,6 +128,10 @@ class Directory:
         reading = await self.ledger.records.read(snapshot.lifecycle.identity, job_ids)
         return self._coverage(snapshot, reading), reading.records
 
+    async def coverage(self, snapshot: Snapshot) -> Coverage:
+        """Return whether absence counts now, for status and metrics."""
+        return (await self.read_jobs(snapshot))[0]
+
     async def lease_and_read_job(
         self, snapshot: Snapshot, lease: Lease, job_id: str, under: Lease | None = None
     ) -> JobReading | None:

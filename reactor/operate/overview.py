@@ -150,7 +150,7 @@ class Overview:
         nats_error, lag, pause = None, None, None
         try:
             snapshot, pause = await self._take_snapshot(), await self.pause()
-            coverage, _ = await self.deps.directory.read_jobs(snapshot)
+            coverage = await self.deps.directory.coverage(snapshot)
             lag = snapshot.lifecycle.behind
         except JetStreamError as error:
             nats_error = str(error) or type(error).__name__

@@ -50,7 +50,7 @@ broker, prefix = sys.argv[1:]
 app = Celery(broker=broker, backend="cache+memory://" if broker == "memory://" else broker)
 app.conf.broker_transport_options = app.conf.result_backend_transport_options = {"global_keyprefix": prefix}
 app.conf.task_always_eager = False
-connect(lambda task, args, kwargs: kwargs.get("job_id"))
+connect(lambda task, args, kwargs: kwargs.get("job_id"), ends="all")
 
 @app.task(bind=True, max_retries=1)
 def work(self, fails=False, again=False, job_id=None):
@@ -160,6 +160,102 @@ call_command("announce_jobs", since="2d")
     assert await told(world) == {"90": ["PROGRESS"], "92": ["SUCCESS"]}
 
 
+async def test_proxies_and_children_are_rows_of_their_model(world: World, tmp_path: Path) -> None:
+    """And a row that update() ended without a time is announced."""
+    await run(
+        world,
+        tmp_path,
+        DJANGO
+        + """
+class Proxied(Job):
+    class Meta:
+        proxy = True
+        app_label = "jobs"
+
+class Training(Job):
+    epochs = models.IntegerField(default=1)
+
+    class Meta:
+        app_label = "jobs"
+
+with connection.schema_editor() as editor:
+    editor.create_model(Training)
+Proxied.objects.create(id=5, status="STARTED")
+Training.objects.create(id=6, status="STARTED")
+Job.objects.filter(id=90).update(status="FAILURE")  # and no finished_at
+call_command("announce_jobs", since="2d")
+""",
+    )
+    words = await told(world)
+    assert (words["5"][0], words["6"][0], words["90"]) == ("STARTED", "STARTED", ["FAILURE"])
+
+
+TESTED = """
+import os
+from django.test.utils import get_runner
+from django.test import TransactionTestCase
+
+class Tests(TransactionTestCase):
+    def test_a_job_ends(self):
+        with connection.schema_editor() as editor:
+            editor.create_model(Job)
+        Job.objects.create(id=7, status="SUCCESS", finished_at=timezone.now())
+        from reactor.client import emit, prepare
+        assert emit(8, "SUCCESS").skipped
+        assert prepare(9).stream is None
+
+runner = get_runner(settings)(verbosity=0)
+runner.setup_test_environment()
+databases = runner.setup_databases()
+import unittest
+result = unittest.TextTestRunner(verbosity=0).run(unittest.defaultTestLoader.loadTestsFromTestCase(Tests))
+runner.teardown_databases(databases)
+assert result.wasSuccessful(), result
+"""
+
+
+async def test_the_tests_of_a_job_system_emit_nothing(world: World, tmp_path: Path) -> None:
+    """They commit rows with ids of live jobs, beside a live NATS: their ends must not condemn live queues."""
+    await world.declare()
+    await world.stream("job_7", messages=1)
+    await run(world, tmp_path, DJANGO + TESTED)
+    assert await told(world) == {}
+
+
+async def test_emitting_is_switched_off(world: World, tmp_path: Path) -> None:
+    """By the environment."""
+    await world.declare()
+    code = """
+import os
+os.environ["REACTOR_CLIENT_EMIT"] = "off"
+from reactor.client import emit
+assert emit(1, "SUCCESS").skipped
+"""
+    await run(world, tmp_path, code)
+    assert await told(world) == {}
+
+
+async def test_nothing_is_prepared_in_a_transaction(world: World, tmp_path: Path) -> None:
+    """It may still roll back."""
+    await world.declare()
+    await run(
+        world,
+        tmp_path,
+        DJANGO
+        + """
+from reactor.client import NotPrepared, prepare
+with transaction.atomic():
+    try:
+        prepare(1)
+    except NotPrepared as error:
+        assert "on_commit" in str(error)
+    else:
+        raise AssertionError
+""",
+    )
+    assert await told(world) == {}
+
+
 @pytest.mark.parametrize("transport", ["memory", "redis"])
 async def test_celery_tells_how_tasks_end(world: World, tmp_path: Path, transport: str) -> None:
     """Started, retried, done or failed; a task that is no job says nothing."""
@@ -182,3 +278,25 @@ with start_worker(app, perform_ping_check=False, pool="solo"):
         "2": ["STARTED", "FAILURE"],
         "3": ["STARTED", "RETRY", "STARTED", "SUCCESS"],
     }
+
+
+async def test_the_success_of_a_task_is_not_the_end_of_its_job(world: World, tmp_path: Path) -> None:
+    """Unless it is asked for: most tasks only queue work. And other tasks than those named are none."""
+    await run(
+        world,
+        tmp_path,
+        CELERY.replace(', ends="all"', ', task="__main__.work"')
+        + """
+@app.task
+def other(job_id=None):
+    raise ValueError("on purpose")
+
+from celery.contrib.testing.worker import start_worker
+with start_worker(app, perform_ping_check=False, pool="solo"):
+    for one in [work.delay(job_id=1), work.delay(job_id=2, fails=True), other.delay(job_id=3)]:
+        one.get(timeout=20, propagate=False)
+""",
+        "memory://",
+        f"{world.namespace}-celery-",
+    )
+    assert await told(world) == {"1": ["STARTED"], "2": ["STARTED", "FAILURE"]}

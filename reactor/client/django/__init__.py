@@ -4,9 +4,10 @@
 
     track(Job, status="status", ended_at="finished_at")
 
-Told is what the database says once the transaction is committed, read anew: a stale `save()` must not lie, and a
-rollback says nothing. A row that goes is `DELETED`. What Django sends no signal for (`update()`, `bulk_update()`, SQL)
-is announced by `manage.py announce_jobs`, as is every job before the first event; or reactor asks the table itself.
+It publishes what the database says once the transaction is committed, read again: a stale `save()` must not lie, and a
+rollback says nothing. A row that goes is `DELETED`. Proxies and multi-table children of the model count as its rows.
+Django sends no signal for `update()`, `bulk_update()` and SQL: `manage.py announce_jobs` announces those, and every job
+before the first event; or reactor asks the table itself. While Django's tests run, nothing is published.
 """
 
 from collections.abc import Collection
@@ -82,11 +83,14 @@ def track(
     """
     item = Tracked(model, status, ended_at, job_id, frozenset(map(fold, terminal)))
     tracked.append(item)
-    post_save.connect(partial(_saved, item), sender=model, weak=False)
-    post_delete.connect(partial(_deleted, item), sender=model, weak=False)
+    # Without a sender: proxies and multi-table children of the model are its rows, too.
+    post_save.connect(partial(_saved, item), weak=False)
+    post_delete.connect(partial(_deleted, item), weak=False)
 
 
 def _saved(item: Tracked, instance: models.Model, using: str, **_: object) -> None:
+    if not isinstance(instance, item.model):
+        return
     transaction.on_commit(partial(_tell, item, instance.pk, using), using=using)
 
 
@@ -95,5 +99,7 @@ def _tell(item: Tracked, key: object, using: str) -> None:
 
 
 def _deleted(item: Tracked, instance: models.Model, using: str, **_: object) -> None:
+    if not isinstance(instance, item.model):
+        return
     job_id = instance.pk if item.job_id == "pk" else getattr(instance, item.job_id)
     transaction.on_commit(partial(emit, job_id, "DELETED"), using=using)

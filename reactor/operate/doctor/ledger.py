@@ -29,7 +29,9 @@ class LedgerSection:
 
     def examinations(self, *, with_nats: bool) -> CheckFunctions:
         """Return the checks in their order; `with_nats` adds those that ask NATS."""
-        both = {"ledger.coverage": self._coverage, "ledger.oldest_live": self._jobs} if with_nats else {}
+        # With a directory, events decide nothing: a silent emitter is none then.
+        events_decide = with_nats and self.deps.jobs is None
+        both = {"ledger.coverage": self._coverage, "ledger.oldest_live": self._jobs} if events_decide else {}
         return both | {"ledger.last_pass": self._last_pass, "streams.room": self._room}
 
     async def _coverage(self) -> AsyncIterator[Check]:

@@ -44,7 +44,9 @@ def _wanted(item: Tracked, back: timedelta) -> Any:  # noqa: ANN401  # Django's
     if item.ended_at is None:
         return rows
     over = Q(**{f"{item.status}__in": _spellings(item)})
-    return rows.filter(~over | Q(**{f"{item.ended_at}__gte": timezone.now() - back}))
+    recent = Q(**{f"{item.ended_at}__gte": timezone.now() - back})
+    undated = Q(**{f"{item.ended_at}__isnull": True})  # ended by update(), which left the time out
+    return rows.filter(~over | recent | undated)
 
 
 def _spellings(item: Tracked) -> set[str]:

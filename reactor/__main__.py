@@ -1,5 +1,5 @@
 """`python -m reactor`."""
 
-from reactor.cli.main import main
+from reactor.cli.start import main
 
 main()

@@ -11,7 +11,7 @@ from support.harness import World, account_numbers, accounts_config, connected
 from support.postgres import Postgres
 
 from reactor.cli.embedded import HOST, Server, free_port, nats_server, running, valkey_server
-from reactor.core.events import SubjectTemplate
+from reactor.core.subjects import SubjectTemplate
 from reactor.telemetry import logs
 from reactor.web.asyncapi import document
 from reactor.web.server import Endpoint, application

@@ -13,15 +13,16 @@ from reactor.backups.store import BackupStore
 from reactor.bootstrap.connections import Connections
 from reactor.config.nats_options import desired_streams
 from reactor.config.settings import Settings
-from reactor.core.events import SubjectTemplate
 from reactor.core.model import format_instant, nanoseconds, parse_instant
 from reactor.core.policy import Breaker, Policy
+from reactor.core.preparing import Prepared
 from reactor.core.sinks import Sink
+from reactor.core.subjects import SubjectTemplate
 from reactor.core.workers import WorkerInfo, judged_by, policy_json
 from reactor.deletion.backup import BackupWriter
 from reactor.deletion.companions import Companions
 from reactor.deletion.gates import PauseGate, Rights
-from reactor.deletion.prepare import Prepared, prepare
+from reactor.deletion.prepare import prepare
 from reactor.deletion.recorder import Recorder
 from reactor.deletion.resources import Resources
 from reactor.deletion.retries import Retries

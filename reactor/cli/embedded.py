@@ -1,6 +1,7 @@
 """A real nats-server and a real Valkey out of the wheels in the `embedded` extra, on loopback, as child processes."""
 
 import asyncio
+import ctypes
 import fcntl
 import os
 import secrets
@@ -11,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -40,6 +41,16 @@ class Endpoints:
 
     nats_url: str
     redis_url: str
+
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when the one that started it dies, also by `kill -9` (Linux)."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass(eq=False, repr=False)
@@ -83,8 +94,13 @@ class Server:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         held = (self._lock.fileno(),) if self._lock else ()
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603  # our own command
-                self.command, stdout=log, stderr=log, start_new_session=True, pass_fds=held
+            self._process = subprocess.Popen(  # noqa: S603  # our own command; nothing else runs at this point
+                self.command,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=held,
+                preexec_fn=_end_with_parent if _LIBC else None,  # noqa: PLW1509  # a system call, and no more
             )
         if self._lock:
             _sign(self._lock, self.name, self._process.pid)
@@ -191,21 +207,43 @@ def _require_free(name: str, port: int) -> None:
             ) from None
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[IO[str]]:
-    folder.mkdir(parents=True, exist_ok=True)
+@asynccontextmanager
+async def _locked(folder: Path) -> AsyncIterator[IO[str]]:
+    """Hold the folder's lock. Servers of a reactor that was killed end by themselves, and are waited for."""
+    folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # a local disk, before anything else runs
+    deadline = time.monotonic() + STOP_S
     with (folder / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        while not _lock_at_once(lock):
             lock.seek(0)
-            who = ", ".join(lock.read().splitlines())
-            raise EmbeddedError(
-                f"another process uses {folder} (pids: {who}): stop it, or give another --data-dir"
-            ) from None
+            holders = lock.read().splitlines()
+            if _is_alive(holders) or time.monotonic() > deadline:
+                raise EmbeddedError(
+                    f"another process uses {folder} (pids: {', '.join(holders)}): stop it, or give another --data-dir"
+                )
+            await asyncio.sleep(0.05)
         lock.truncate(0)
         _sign(lock, "reactor", os.getpid())
         yield lock
+
+
+def _lock_at_once(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_alive(holders: Sequence[str]) -> bool:
+    """Return whether the reactor that holds the lock is alive, not only servers that it left behind."""
+    pids = [int(pid) for name, _, pid in (holder.partition(" ") for holder in holders) if name == "reactor"]
+    for pid in pids:
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            continue
+        return True
+    return not pids
 
 
 def _sign(lock: IO[str], name: str, pid: int) -> None:
@@ -228,7 +266,7 @@ async def running(server: Server) -> AsyncIterator[Server]:
 async def embedded_servers(folder: Path, nats_port: int = 0, redis_port: int = 0) -> AsyncIterator[Endpoints]:
     """Run both servers, their data kept in `folder`; port 0 takes any that is free. Raises EmbeddedError."""
     nats_port, redis_port = nats_port or free_port(), redis_port or free_port()
-    with _locked(folder) as lock:
+    async with _locked(folder) as lock:
         _require_free("nats-server", nats_port)
         _require_free("valkey-server", redis_port)
         async with (

@@ -1,7 +1,6 @@
 """`reactor emit`: publish one lifecycle event. It needs NATS alone, so it imports nothing else."""
 
 import typer
-from pydantic import ValidationError
 
 from reactor.cli.exits import Exit, fail
 from reactor.cli.shell import run, settings_of_command
@@ -25,8 +24,6 @@ def emit(job_id: str, status: str, at: str | None) -> None:
 
     try:
         taken_by, sequence = run(publish, settings.nats.domain)
-    except ValidationError as error:
-        fail(Exit.USAGE, "; ".join(f"{part['loc'][0]}: {part['msg']}" for part in error.errors()))
     except ValueError as error:
         fail(Exit.USAGE, str(error))
     typer.echo(f"job {job_id} {status}: {taken_by}:{sequence}")

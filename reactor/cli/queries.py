@@ -25,9 +25,9 @@ from reactor.config.settings import Settings
 from reactor.core.checks import Diagnosis, Level
 from reactor.core.explain import PHASES, unknown_word
 from reactor.core.model import AUDIT_ENTRIES, Outcome, Reason, format_instant, nanoseconds, parse_instant
+from reactor.core.preparing import NotPrepared, Prepared
 from reactor.core.schemas import Entry, History, LastKnown, Workers
 from reactor.core.workers import workers_json
-from reactor.deletion.prepare import NotPrepared, Prepared
 from reactor.jetstream.errors import Unreachable
 from reactor.job_status.ledger_directory import describe_outage
 from reactor.operate.doctor.advice import fix_for

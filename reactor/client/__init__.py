@@ -21,7 +21,7 @@ __all__ = ["EmitError", "Emitted", "NotPrepared", "Prepared", "aemit", "aprepare
 
 
 def __getattr__(name: str) -> object:
-    """Import what prepares a job only when it is used: it needs Redis, and emitting must start at once."""
+    """Import what prepares a job when it is used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from reactor.client import preparing  # noqa: PLC0415

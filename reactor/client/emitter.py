@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from reactor.config.nats_options import api_prefix, desired_streams, nats_options
-from reactor.config.settings import EventsSettings, NatsSettings
+from nats.aio.client import Client
+
+from reactor.client.environment import access_of, desired_streams_of
 from reactor.core.backoff import backoff
 from reactor.core.checks import Misconfigured
-from reactor.core.events import DesiredStreams
+from reactor.core.subjects import DesiredStreams, payload_of
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.connection import NO_INBOX
 from reactor.jetstream.errors import JetStreamError, NobodyThere, PermissionDenied, Refused, Unanswered, Unreachable
 from reactor.jetstream.topology import ProvisionError, lifecycle_stream
-from reactor.operate.emit import payload_of
 
 TIMEOUT_S = 2.0
 MAX_WAITING = 10_000
@@ -268,10 +268,14 @@ class Process:
         await client.flush()
         return _unheard(event)
 
+    async def connected(self) -> Client:
+        """Return nats-py's connection. Raises ValueError and JetStreamError."""
+        return await self._connection()[0].connect()
+
     def _connection(self) -> tuple[JetStream, DesiredStreams]:
         if self._js is None or self._desired is None:
-            nats, self._desired = NatsSettings(), desired_streams(EventsSettings())
-            self._js = JetStream(nats_options(nats), prefix=api_prefix(nats))
+            access, self._desired = access_of(), desired_streams_of()
+            self._js = JetStream(access.options(), prefix=access.prefix)
         return self._js, self._desired
 
 

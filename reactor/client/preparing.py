@@ -1,23 +1,28 @@
-"""Before a job is started again, from the job system's own code. It asks Redis, too, for the stream's lease."""
+"""Prepare a job before it is started again: a request to a worker, answered when the job's stream is safe.
+
+The worker holds the stream's lease and purges; the job system needs neither Redis nor a right to purge.
+"""
 
 import asyncio
 import sys
 
-from reactor.bootstrap.connections import actor_of, connections
-from reactor.bootstrap.services import UseCases, provision_safely
+import nats.errors
+
 from reactor.client.emitter import JobId, Process, is_off
-from reactor.config.settings import load_settings
-from reactor.deletion.prepare import NotPrepared, Prepared
+from reactor.core.preparing import PREPARE_SUBJECT, NotPrepared, Prepared, read_answer, request_of
+from reactor.jetstream.errors import JetStreamError
 
 __all__ = ["NotPrepared", "Prepared", "aprepare", "prepare"]
 
 TIMEOUT_S = 60.0
+ANSWER_S = 10.0
+"""How much longer than a deletion under way the answer may take."""
 
 
 def prepare(job_id: JobId, *, timeout: float = TIMEOUT_S) -> Prepared:
-    """Say that the job lives, wait out a deletion under way, empty its stream in place: then publishing is safe.
+    """Have a worker mark the job as live and empty its stream of the former run: then publishing is safe.
 
-    Raises NotPrepared, SettingsError, JetStreamError and LedgerError: then it is not known to be.
+    A deletion under way is waited for, `timeout` seconds at most. Raises NotPrepared: then publishing may not be safe.
     """
     _refuse_in_transaction(job_id)
     return asyncio.run_coroutine_threadsafe(_prepare(str(job_id), timeout), Process.ours().loop).result()
@@ -25,7 +30,8 @@ def prepare(job_id: JobId, *, timeout: float = TIMEOUT_S) -> Prepared:
 
 async def aprepare(job_id: JobId, *, timeout: float = TIMEOUT_S) -> Prepared:  # noqa: ASYNC109  # as prepare's
     """Prepare as `prepare` does, without blocking the event loop."""
-    return await _prepare(str(job_id), timeout)
+    future = asyncio.run_coroutine_threadsafe(_prepare(str(job_id), timeout), Process.ours().loop)
+    return await asyncio.wrap_future(future)
 
 
 def _refuse_in_transaction(job_id: JobId) -> None:
@@ -45,6 +51,12 @@ def _refuse_in_transaction(job_id: JobId) -> None:
 async def _prepare(job_id: str, timeout_s: float) -> Prepared:
     if is_off():
         return Prepared(job_id)
-    async with connections(load_settings(), actor=actor_of("prepare")) as connected:
-        cases = UseCases(connected, await provision_safely(connected))
-        return await cases.prepare(job_id, timeout_s)
+    try:
+        client = await Process.ours().connected()
+        body = request_of(job_id, timeout_s)
+        answer = await client.request(PREPARE_SUBJECT, body, timeout=timeout_s + ANSWER_S)
+    except nats.errors.NoRespondersError as error:
+        raise NotPrepared(f"no worker listens on {PREPARE_SUBJECT}: start reactor worker") from error
+    except (TimeoutError, ValueError, JetStreamError, nats.errors.Error) as error:
+        raise NotPrepared(f"no worker has answered: {str(error) or type(error).__name__}") from error
+    return read_answer(answer.data)

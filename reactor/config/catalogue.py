@@ -12,7 +12,7 @@ from typing import cast
 from pydantic import ByteSize, SecretStr
 from pydantic_settings import BaseSettings
 
-from reactor.config import fields
+from reactor.config.durations import UNITS
 from reactor.config.settings import Settings, groups, variables
 
 
@@ -80,9 +80,9 @@ def _shown(default: object) -> str:
 def _short(span: timedelta) -> str:
     """Return a whole number of the largest unit that fits."""
     milliseconds = span // timedelta(milliseconds=1)
-    whole = (unit for unit, size in fields.UNITS.items() if milliseconds % size == 0)
-    unit = next(unit for unit in whole if unit != "d" or milliseconds > fields.UNITS["d"])  # 24h, then 2d
-    return f"{milliseconds // fields.UNITS[unit]}{unit}"
+    whole = (unit for unit, size in UNITS.items() if milliseconds % size == 0)
+    unit = next(unit for unit in whole if unit != "d" or milliseconds > UNITS["d"])  # 24h, then 2d
+    return f"{milliseconds // UNITS[unit]}{unit}"
 
 
 if __name__ == "__main__":

@@ -18,44 +18,18 @@ from pydantic import (
     Field,
     PositiveFloat,
     SecretStr,
-    TypeAdapter,
-    ValidationError,
 )
 from pydantic_settings import NoDecode
 
+from reactor.config.durations import parse_duration
 from reactor.config.redis_url import parse_redis_url
 from reactor.core.model import fold
 
-UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(d|h|ms|m|s))", re.ASCII)
-_ISO = TypeAdapter(timedelta)
 _REDIS_URLS = (
     "must be a URL such as redis://127.0.0.1:6379/0, redis+sentinel://host:26379,host:26379/service/0 "
     "or redis+cluster://host:6379,host:6379; "
 )
 _ESCAPED = "odd characters in its password are written as %40 for @, and so on"
-
-
-def parse_duration(text: str) -> timedelta:
-    """Read `90s`, `15m`, `1h30m`, `250ms`, `2d`, a bare number of seconds, or ISO 8601 (`PT15M`). Raises ValueError."""
-    text = text.strip()
-    parts = _DURATION.findall(text)
-    try:
-        if parts and "".join(number + unit for number, unit in parts) == text:
-            return sum((timedelta(milliseconds=float(n) * UNITS[unit]) for n, unit in parts), timedelta())
-        if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
-            return timedelta(seconds=float(text))
-        if text.startswith("P"):
-            return _not_negative(_ISO.validate_python(text))
-    except (OverflowError, ValidationError):
-        pass
-    raise ValueError(f"{text!r} is not a duration; write 90s, 15m, 1h30m, 250ms, seconds or ISO 8601")
-
-
-def _not_negative(span: timedelta) -> timedelta:
-    if span < timedelta():
-        raise OverflowError
-    return span
 
 
 def _duration(value: object) -> object:

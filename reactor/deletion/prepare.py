@@ -9,11 +9,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
 from reactor.core.model import Stream
+from reactor.core.preparing import NotPrepared, Prepared
 from reactor.core.stream_info import read_stream
 from reactor.deletion.exclusive import StaysFenced, run_exclusively
 from reactor.deletion.resources import Resources
@@ -28,20 +29,6 @@ Publish = Callable[[str, str], Awaitable[object]]
 """Publish a lifecycle event (job, status); return once it is stored."""
 
 log = structlog.get_logger(__name__)
-
-
-class NotPrepared(Exception):
-    """Publishing may not be safe. The message says why, and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Publishing is safe. `stream` is None if the job has no stream, so it must be created."""
-
-    job_id: str
-    stream: str | None = None
-    purged: int = 0
-    """Messages of the former run."""
 
 
 async def prepare(deps: Resources, publish: Publish, job_id: str, timeout_s: float) -> Prepared:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reactor.core.checks import Misconfigured
-from reactor.core.events import DesiredStreams
 from reactor.core.stream_info import ADVISORY, Raw, instant
+from reactor.core.subjects import DesiredStreams
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import NotFound, PermissionDenied, Refused
 

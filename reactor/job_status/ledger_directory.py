@@ -11,10 +11,11 @@ from dataclasses import KW_ONLY, dataclass, replace
 
 import structlog
 
-from reactor.core.events import SubjectTemplate, read_event
+from reactor.core.events import read_event
 from reactor.core.model import UNREADABLE, Coverage, Event, Malformed, Record, StatusEvent, fold
 from reactor.core.policy import Policy, due_at
 from reactor.core.sinks import EventOutcome
+from reactor.core.subjects import SubjectTemplate
 from reactor.jetstream.client import JetStream, StoredMessage
 from reactor.jetstream.coalesce import CoalescedRequest
 from reactor.jetstream.errors import NotFound, Unreachable

@@ -20,11 +20,11 @@ from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from reactor.core.events import SubjectTemplate
 from reactor.core.model import SECOND, UNREADABLE, Outcome, Reason, Settlement, parse_instant
 from reactor.core.schemas import Measures, PassInShort
 from reactor.core.sinks import EventOutcome, Sink
 from reactor.core.stream_info import ADVISORY
+from reactor.core.subjects import SubjectTemplate
 
 UNKNOWN = float("nan")
 OTHER = "other"

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from reactor.core.events import Payload, SubjectTemplate
+from reactor.core.events import Payload
+from reactor.core.subjects import SubjectTemplate
 from reactor.store.audit import Intent
 from reactor.telemetry.alerts import Alert, Kind
 

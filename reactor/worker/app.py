@@ -21,7 +21,7 @@ from reactor.bootstrap.services import UseCases, alerts_of, provision_missing, p
 from reactor.config.nats_options import api_prefix, desired_streams, nats_options
 from reactor.config.settings import LOOPBACK, Settings
 from reactor.core.backoff import backoff
-from reactor.core.events import SubjectTemplate
+from reactor.core.subjects import SubjectTemplate
 from reactor.jetstream.errors import JetStreamError, TooOld
 from reactor.jetstream.pull_client import SubscriberConnection
 from reactor.job_status.ledger_directory import describe_outage
@@ -41,6 +41,7 @@ from reactor.worker.broker import GRACEFUL_S, App, Broker
 from reactor.worker.listening import RETRY_S, Listening
 from reactor.worker.loops import Loop, rest, run
 from reactor.worker.periodic import PeriodicPass
+from reactor.worker.preparing import PrepareService
 from reactor.worker.registration import Registration
 from reactor.worker.watchdog import WATCH_S, Watchdog
 
@@ -161,7 +162,7 @@ class Worker:
         cases = UseCases(connected, provisioned, (self._metrics,), note_coverage=alerts.note_coverage)
         lifecycle = await cases.lifecycle_subscriber(self._due.set)
         await self.broker.connect()
-        self.broker.hear(source, durable, lifecycle, AdvisorySubscriber(cases.resources))
+        self.broker.hear(source, durable, lifecycle, AdvisorySubscriber(cases.resources), PrepareService(cases.prepare))
         self.app.after_startup(_say_started)
 
         interval_s = self._settings.reconcile.interval.total_seconds()

@@ -19,12 +19,14 @@ from nats.aio.client import Client
 from nats.js.api import ConsumerConfig
 
 from reactor.config.settings import Settings
+from reactor.core.preparing import PREPARE_SUBJECT
 from reactor.jetstream.errors import JetStreamError, Unreachable
 from reactor.jetstream.pull_client import SubscriberConnection
 from reactor.jetstream.topology import ADVISORY_SUBJECTS, Source
 from reactor.passes.subscribers import AdvisorySubscriber, LifecycleSubscriber
 from reactor.telemetry.logs import FASTSTREAM
 from reactor.telemetry.metrics import Metrics
+from reactor.worker.preparing import PrepareService
 
 BATCH = 256
 NOT_SUBSCRIBED = (nats.errors.Error, nats.js.errors.Error, TimeoutError)
@@ -55,7 +57,12 @@ class Broker(NatsBroker):
         return client
 
     def hear(
-        self, source: Source, durable: str, lifecycle: LifecycleSubscriber, advisories: AdvisorySubscriber
+        self,
+        source: Source,
+        durable: str,
+        lifecycle: LifecycleSubscriber,
+        advisories: AdvisorySubscriber,
+        preparing: PrepareService,
     ) -> None:
         """Make the subscribers; they start with the broker. Those of advisories are a queue group."""
         self.subscriber(
@@ -69,6 +76,7 @@ class Broker(NatsBroker):
         )(lifecycle.handle)
         for subject in ADVISORY_SUBJECTS:
             self.subscriber(subject, durable, decoder=_raw)(advisories.handle)
+        self.subscriber(PREPARE_SUBJECT, durable, decoder=_raw, no_reply=True)(preparing.handle)  # it answers itself
         if source.difference:
             log.warning("durable differs from the desired one", stream=source.stream, difference=source.difference)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import structlog
 
-from reactor.core.events import DesiredStreams
 from reactor.core.pause import Pause
 from reactor.core.schemas import PassInShort
+from reactor.core.subjects import DesiredStreams
 from reactor.deletion.resources import Resources
 from reactor.jetstream.errors import NotFound
 from reactor.jetstream.topology import Provision

@@ -10,8 +10,20 @@ from nats.js.api import ConsumerConfig
 from support.faults import is_stopped
 from support.harness import World, eventually, gone, worker
 
-from reactor.client import NotPrepared, Prepared, aprepare, emitter, prepare
+from reactor import client
+from reactor.bootstrap.connections import actor_of, connections
+from reactor.bootstrap.services import UseCases, provision_safely
+from reactor.client import NotPrepared, Prepared, emitter
+from reactor.config.settings import load_settings
 from reactor.deletion.failpoints import Point
+
+
+async def aprepare(job_id: int, timeout: float = 60.0) -> Prepared:  # noqa: ASYNC109  # the client's
+    """In this process, as a worker does when a job system asks it."""
+    async with connections(load_settings(), actor=actor_of("prepare")) as connected:
+        cases = UseCases(connected, await provision_safely(connected))
+        return await cases.prepare(str(job_id), timeout)
+
 
 RACES = {"slice": 40, "soak": 500}
 
@@ -35,7 +47,7 @@ async def test_the_stream_is_emptied_in_place(told: World) -> None:
     durable = await told.consumer("job_1")
     pull = await told.js.pull_subscribe_bind(consumer=durable, stream="job_1")
     (late,) = await pull.fetch(1, timeout=5)
-    assert await asyncio.to_thread(prepare, 1) == Prepared("1", "job_1", 3)
+    assert await aprepare(1) == Prepared("1", "job_1", 3)
     ack = await told.js.publish("job.1.tasks", b"new")
     assert ack.seq == 4
     await late.ack()
@@ -45,6 +57,23 @@ async def test_the_stream_is_emptied_in_place(told: World) -> None:
     assert (await told.api("CONSUMER.NAMES.advisories"))["consumers"] in (None, [])
     assert (await told.verdicts())["job_1"] == ("kept", "running")
     assert [entry["phase"] for entry in await told.trail()] == ["prepared"]
+
+
+async def test_a_job_system_asks_a_worker(told: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It needs no Redis, and hears why if it does not work."""
+    monkeypatch.setenv("REACTOR_REDIS_URL", "redis://127.0.0.1:1/0")
+    await told.declare()
+    with pytest.raises(NotPrepared, match="no worker listens on"):
+        await client.aprepare(1)
+    async with worker(told.env(REACTOR_POLICY_TERMINAL_GRACE="1h")):
+        await told.zombie(1, messages=3)
+        assert await asyncio.to_thread(client.prepare, 1) == Prepared("1", "job_1", 3)
+        assert await client.aprepare(2) == Prepared("2")
+        with pytest.raises(NotPrepared, match="cannot be part of a subject"):
+            await client.aprepare("a b")
+        assert (await told.reactor("protect", "job_1")).code == 0
+        with pytest.raises(NotPrepared, match="is protected"):
+            await client.aprepare(1)
 
 
 async def test_where_there_is_no_stream_it_may_be_made(told: World) -> None:

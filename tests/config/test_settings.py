@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.harness import ROOT
 
 from reactor.config.catalogue import describe, table
-from reactor.config.fields import parse_duration
+from reactor.config.durations import parse_duration
 from reactor.config.settings import Settings, SettingsError, load_settings
 
 CONTRACT = {

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor.core.events import MAX_BYTES, SubjectTemplate, read_event
+from reactor.core.events import MAX_BYTES, read_event
 from reactor.core.model import SECOND, UNREADABLE, Event, Malformed, StatusEvent, format_instant
+from reactor.core.subjects import SubjectTemplate
 
 TEMPLATE = SubjectTemplate("jobs.lifecycle.{job_id}")
 PUBLISHED = 1_700_000_000 * SECOND

@@ -73,6 +73,7 @@ async def test_the_listed_rights_are_enough_for_backups(tmp_path: Path) -> None:
         await world.zombie(2, messages=0)
         await world.consumer("job_2")
         assert {verdict for verdict, _ in (await world.verdicts()).values()} == {"drained"}
+        await world.register()
         for command in ("restore job_1", "restore job_2", "doctor"):
             done = await world.reactor(*command.split())
             assert done.code == 0, (command, done)
@@ -97,6 +98,7 @@ async def test_report_mode_needs_no_right_to_delete(tmp_path: Path) -> None:
             await eventually(lambda: acked(world))
         assert (await world.reactor("reconcile")).code == 0
         assert "iolation" not in log_of(nats_one).read_text()
+        await world.register()
         doctor = await world.reactor("doctor")
         assert (doctor.code, "to delete it lacks $JS.API.STREAM.UPDATE.*, reactor.fence.>" in doctor.out) == (0, True)
         assert await world.names() == {"advisories", "job_1"}

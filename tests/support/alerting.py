@@ -6,7 +6,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from nats.aio.msg import Msg
 
-from reactor.core.events import SubjectTemplate
+from reactor.core.subjects import SubjectTemplate
 from reactor.web.asyncapi import document
 from support.harness import WorkerProcess, World
 

@@ -22,11 +22,11 @@ from redis.asyncio import Redis
 
 from reactor.config.settings import PolicySettings
 from reactor.core.actor import Actor
-from reactor.core.events import SubjectTemplate
 from reactor.core.model import SECOND, format_instant
 from reactor.core.pause import pausing
 from reactor.core.policy import Breaker, Policy
 from reactor.core.report import Report
+from reactor.core.subjects import SubjectTemplate
 from reactor.deletion.companions import Companions
 from reactor.deletion.gates import PauseGate, Rights
 from reactor.deletion.recorder import Recorder

@@ -17,7 +17,7 @@ ACL = re.findall(r"```acl\n(.*?)```", PAGE, re.DOTALL)[0].split()
 
 BACKUPS = re.findall(
     r"`(\$JS[^`]+|reactor\.restored[^`]+)`",
-    PAGE[PAGE.index("With `REACTOR_BACKUP_WHEN`") : PAGE.index("`reactor prepare` (")],
+    PAGE[PAGE.index("With `REACTOR_BACKUP_WHEN`") : PAGE.index("`reactor.prepare` is where")],
 )
 """What backing up and restoring take beside."""
 DELETING = re.findall(

@@ -19,10 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.harness import ROOT, Served, World, acked, eventually, gone, own_world, served, worker
 
 from reactor.cli.embedded import free_port
-from reactor.core.events import SubjectTemplate
 from reactor.core.model import Outcome, Reason, Settlement, Stream
 from reactor.core.schemas import Measures
 from reactor.core.sinks import EventOutcome
+from reactor.core.subjects import SubjectTemplate
 from reactor.operate.overview import Overview
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.metrics import Metrics, _Bounded

@@ -8,8 +8,7 @@ from faststream.specification.asyncapi.v3_0_0.schema import ApplicationSchema
 from jsonschema import Draft202012Validator
 from support.harness import World, eventually
 
-from reactor.core.events import SubjectTemplate
-from reactor.operate.emit import payload_of
+from reactor.core.subjects import SubjectTemplate, payload_of
 from reactor.telemetry.alerts import Alert, Kind
 from reactor.web.asyncapi import document
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 
 from reactor.backups.store import BackupStore
 from reactor.core.checks import Check
-from reactor.core.events import DesiredStreams
 from reactor.core.model import SECOND, Stream
 from reactor.core.policy import Policy
 from reactor.core.stream_info import Raw, mark_if_sourced, read_stream
+from reactor.core.subjects import DesiredStreams
 from reactor.jetstream.client import JetStream, Listing
 from reactor.jetstream.topology import OWN_STREAMS, Source, topology_of
 from reactor.job_status.witness import WitnessedDirectory

@@ -329,7 +329,7 @@ StreamNames = Annotated[
 def protect(streams: StreamNames) -> None:
     """Keep these streams, whatever is said of their jobs.
 
-    By a word in their own metadata (reactor.protect). A deletion under way is waited out, or has its way.
+    It sets metadata on the stream (reactor.protect). It waits for a deletion that is under way.
 
     Exit code 5 if there is no such stream.
     """

@@ -36,9 +36,8 @@ def call(*command: str, **env: str) -> "subprocess.CompletedProcess[str]":
 def uv(*args: str) -> str:
     """Uv's answer; the test is skipped, with the reason, if there are no packages to be had."""
     done = call("uv", "-q", *args)
-    if done.returncode and any(
-        word in done.stderr for word in ("connect", "dns", "network", "not found in the package")
-    ):
+    lost = ("connect", "dns", "network", "not found in the package")
+    if done.returncode and any(word in done.stderr for word in lost):
         pytest.skip(f"packages cannot be had here: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stderr
     return done.stdout

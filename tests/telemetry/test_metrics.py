@@ -475,6 +475,8 @@ CALM = {
     'up{job="reactor",instance="a"}': "1x120",
     'up{job="reactor",instance="b"}': "1x120",
     'process_start_time_seconds{job="reactor",instance="a"}': "0x120",
+    'reactor_nats_connected{job="reactor",instance="a"}': "1x120",
+    'reactor_redis_connected{job="reactor",instance="a"}': "1x120",
     'reactor_deletes_paused{job="reactor",instance="a"}': "0x120",
     'reactor_paused{job="reactor",instance="a"}': "0x120",
     'reactor_streams_drained_total{job="reactor",instance="a",reason="terminal"}': "0+1x120",
@@ -493,6 +495,8 @@ CALM = {
 TROUBLE = {
     "ReactorDown": {'up{job="reactor",instance="a"}': "0x120", 'up{job="reactor",instance="b"}': "0x120"},
     "ReactorWorkerDown": {'up{job="reactor",instance="b"}': "0x120"},
+    "ReactorNatsAway": {'reactor_nats_connected{job="reactor",instance="a"}': "0x120"},
+    "ReactorRedisAway": {'reactor_redis_connected{job="reactor",instance="a"}': "0x120"},
     "ReactorDeletesPaused": {'reactor_deletes_paused{job="reactor",instance="a"}': "1x120"},
     "ReactorPaused": {'reactor_paused{job="reactor",instance="a"}': "1x120"},
     "ReactorMassDeletion": {

@@ -17,13 +17,11 @@ ACL = re.findall(r"```acl\n(.*?)```", PAGE, re.DOTALL)[0].split()
 
 BACKUPS = re.findall(
     r"`(\$JS[^`]+|reactor\.restored[^`]+)`",
-    PAGE[PAGE.index("With `REACTOR_BACKUP_WHEN`") : PAGE.index("`reactor.prepare` is where")],
+    PAGE[PAGE.index("**Backups**") : PAGE.index("**Prepare.**")],
 )
-"""What backing up and restoring take beside."""
-DELETING = re.findall(
-    r"`((?:\$JS|reactor)\.[^`]+)`", PAGE[PAGE.index("In report mode") : PAGE.index("With `REACTOR_BACKUP_WHEN`")]
-)
-"""What report mode needs not."""
+"""More rights, for backing up and restoring."""
+DELETING = re.findall(r"`((?:\$JS|reactor)\.[^`]+)`", PAGE[PAGE.index("**Report mode**") : PAGE.index("**Backups**")])
+"""Rights that report mode does not need."""
 RELOADED = "Reloaded server configuration"
 
 

@@ -338,7 +338,7 @@ def _totals(found: Listed, most: int | None) -> str:
     counts = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()))
     shown = f"{most} shown of " if most is not None and most < len(rows) else ""
     of_all = f" of {found['total']}" if len(rows) != found["total"] else ""
-    held = f"{counted(sum(row['messages'] for row in rows), 'message')}, {size(sum(row['bytes'] for row in rows))}"
+    held = f"{counted(sum(row['messages'] or 0 for row in rows), 'message')}, {size(sum(row['bytes'] for row in rows))}"
     return f"{shown}{len(rows)}{of_all} job streams: {counts}; {held}"
 
 

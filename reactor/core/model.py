@@ -185,6 +185,8 @@ class Stream:
     """It takes nothing in, and never will."""
     mirror_of: str | None = None
     fence: Fence | None = None
+    counted: bool = True
+    """False if only an advisory has told of the stream: then what it holds is not known."""
     messages: int = 0
     size: int = 0
     """Bytes of storage."""

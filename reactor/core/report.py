@@ -117,7 +117,7 @@ def describe(settlement: Settlement, policy: Policy) -> StreamRow:
         age_s=None if age is None else round(age, 3),
         terminal_at=format_instant(record.occurred_at) if record and terminal else None,
         until=None if settlement.until is None else format_instant(settlement.until),
-        messages=stream.messages,
+        messages=stream.messages if stream.counted else None,
         redelivered=stream.consumers.redelivered if stream.consumers else None,
         detail=full_detail(settlement),
     )

@@ -17,7 +17,7 @@ class StreamRow(TypedDict):
     age_s: float | None
     terminal_at: str | None
     until: str | None
-    messages: int
+    messages: int | None
     redelivered: int | None
     detail: str | None
 

@@ -46,7 +46,7 @@ class StreamStateUpdater:
 
     async def made(self, stream: str, job_id: str, created: int | None) -> None:
         """Store a created stream. Its config and state are not known yet; its job may be."""
-        made = Stream(stream, job_id, created or 0, created)
+        made = Stream(stream, job_id, created or 0, created, counted=False)
         await self.found([self._as_of(made, None)])  # first: an event that arrives from now on finds it
         if not self.events_decide:
             return

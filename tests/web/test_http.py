@@ -47,7 +47,9 @@ async def test_what_happens_between_two_passes_is_seen_at_once(world: World) -> 
         await world.emit(1, "SUCCESS")
         await eventually(lambda: _has_ended(at))
         await world.stream("job_2")
-        assert (await eventually(lambda: _rows(at, 2)))["job_2"]["reason"] == "unknown"
+        rows = await eventually(lambda: _rows(at, 2))
+        assert rows["job_2"]["reason"] == "unknown"
+        assert rows["job_2"]["messages"] is None  # nobody has looked: 0 would be a guess
         await world.js.delete_stream("job_1")
         await world.js.delete_stream("job_2")
         await eventually(lambda: _is_empty(at))

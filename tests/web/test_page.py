@@ -155,6 +155,7 @@ class Reading:
         self.answers = dict(ANSWERS)
         self.events: asyncio.Queue[Events | None] = asyncio.Queue()
         self.waiting = 0
+        self.refused = False
         self.away: str | None = None
         """Why nothing can be read, where that is so."""
         self.complaints: list[str] = []
@@ -177,7 +178,9 @@ class Reading:
         path = "api/" + unquote(urlsplit(route.request.url).path.split("/api/", 1)[1])
         name = path.removeprefix("api/streams/")
         gone_one = self.answers.get("gone", {})
-        if self.away:
+        if self.refused:
+            await route.fulfill(status=401, json={"error": "token refused"})
+        elif self.away:
             await route.fulfill(status=503, json={"error": self.away})
         elif name == gone_one.get("stream"):
             await route.fulfill(status=404, json=gone_one)
@@ -385,7 +388,7 @@ async def test_trouble_is_told_in_the_servers_words(reading: Reading) -> None:
     page = await reading.open()
     coverage = {"complete": False, "since": None, "gap": "Redis was <emptied>"}
     reading.tell(("status", status(deletes_paused="not permitted", breaker="30 of 40", coverage=coverage)))
-    await expect(page.locator(".banner")).to_have_count(3)
+    await expect(page.locator("#banners .banner")).to_have_count(3)
     for words in ("not permitted", "30 of 40", "Redis was <emptied>"):
         await expect(page.locator("#banners")).to_contain_text(words)
 
@@ -412,6 +415,57 @@ async def test_a_token_in_the_address_goes_with_every_request(reading: Reading) 
     data = [url for url in asked if "/api/" in url or urlsplit(url).path.endswith("/events")]
     assert len(data) >= 7
     assert all("token=" in urlsplit(url).query for url in data)
+
+
+async def test_a_page_without_its_token_asks_for_it(reading: Reading) -> None:
+    """Once, and not in each of six places."""
+    reading.refused = True
+    await reading.open("")
+    page = reading.page
+    await expect(page.locator("#token")).to_be_visible()
+    await expect(page.locator("body")).not_to_contain_text("Could not be read")
+    await page.fill("#token-text", "a b&c")
+    await page.get_by_role("button", name="Open").click()
+    await page.wait_for_url(lambda url: "token=a+b%26c" in url)
+
+
+async def test_a_click_anywhere_in_a_row_opens_it(reading: Reading) -> None:
+    """And a second one closes it; a click on the name does it once, not twice."""
+    page = await reading.open()
+    row = page.locator("#streams-table tbody tr", has_text="job_10")
+    for target in (row.locator("td").nth(2), row.locator("button")):
+        await target.click()
+        await expect(page.locator(".reasoning")).to_be_visible()
+        await target.click()
+        await expect(page.locator(".reasoning")).to_have_count(0)
+
+
+async def test_workers_that_are_not_there_or_differ_are_told(reading: Reading) -> None:
+    """At the top: nobody scrolls down to a table at night."""
+    reading.answers["api/status"] = status(workers=0)
+    workers = [
+        {"instance": "a:1", "version": "1", "since": at(-9), "deletes": True, "policy": {}, "deletes_paused": None}
+    ]
+    differing = {"differ": ["REACTOR_POLICY_AGE_GUARD"], "versions": ["1", "2"], "workers": workers}
+    reading.answers["api/workers"] = differing
+    page = await reading.open()
+    await expect(page.locator("#banners")).to_contain_text("No worker is alive.")
+    await expect(page.locator("#banners")).to_contain_text("In REACTOR_POLICY_AGE_GUARD, version (1, 2)")
+    await expect(page.locator("#workers-table tbody")).to_contain_text("a:1")
+
+
+async def test_a_range_is_chosen_for_both_charts(reading: Reading) -> None:
+    """The pointer tells the figures of its moment, beside it."""
+    old = {"at": at(-7200), "verdicts": {"kept": 1}, "drained": {"terminal": 100, "missing": 0}}
+    timeline = reading.answers["api/timeline"]
+    reading.answers["api/timeline"] = timeline | {"points": [old, *timeline["points"]]}
+    page = await reading.open()
+    drains = page.locator("#drains-chart")
+    await expect(drains).to_have_attribute("aria-label", re.compile("115 terminal"))
+    await page.get_by_role("button", name="1 h", exact=True).click()
+    await expect(drains).to_have_attribute("aria-label", re.compile(" 15 terminal"))
+    await page.locator("#verdicts-chart .u-over").hover()
+    await expect(page.locator("#verdicts-chart .tip")).to_contain_text("kept 5")
 
 
 async def test_two_thousand_streams_are_shown_in_parts(reading: Reading) -> None:
@@ -504,7 +558,7 @@ async def test_what_is_away_is_told_and_since_when(reading: Reading) -> None:
     await expect(page.locator("#banners")).to_contain_text("since 11:59:00")
     await expect(page.locator("#banners")).to_contain_text("NATS is unreachable")
     reading.tell(("status", status()))
-    await expect(page.locator(".banner")).to_have_count(0)
+    await expect(page.locator("#banners .banner")).to_have_count(0)
 
 
 async def test_nothing_read_is_nothing_known(reading: Reading) -> None:

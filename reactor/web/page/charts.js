@@ -2,7 +2,7 @@
 
 import { clock, day, now } from "./clock.js";
 import { status } from "./status.js";
-import { $, count, el, known, mark, write } from "./text.js";
+import { $, count, el, known, mark, span, write } from "./text.js";
 
 const POINTS_KEPT = 1440;
 
@@ -30,7 +30,8 @@ function mixed(hex, ground, share) {
 
 /** A stacked chart with its legend (buttons that hide a series), its spoken summary and its table. */
 class Chart {
-  constructor(name, series, { bars, gather, summary }) {
+  constructor(name, series, { bars, gather, summary, unit }) {
+    this.unit = unit;
     this.series = series;
     this.bars = bars;
     this.gather = gather;
@@ -40,7 +41,7 @@ class Chart {
     this.hidden = new Set();
     this.plot = null;
     this.rows = { times: [], values: [] };
-    this.when = el("span", { class: "when" });
+    this.tip = el("div", { class: "tip", hidden: true });
     this.figures = new Map();
     const buttons = (bars ? series : [...series].reverse()).map(({ key, label, colour: name }) => {
       const swatch = el("span", { class: "swatch", "aria-hidden": "true" });
@@ -51,7 +52,7 @@ class Chart {
         swatch, label, figure);
     });
     $(`${name}-legend`).append(...buttons);
-    this.box.append(this.when);
+    this.box.append(this.tip);
     this.table.parentElement.addEventListener("toggle", () => this.tabulate());
     new ResizeObserver(() => this.resize()).observe(this.box);
   }
@@ -70,9 +71,9 @@ class Chart {
   update() {
     this.rows = this.gather();
     this.box.dataset.empty = "No points yet.";
-    if (this.plot && this.plot.data[0].length > 1) this.plot.setData(this.stacked());
+    if (this.plot && this.plot.data[0].length > 1 && this.plot.axes[1].label === this.unit(this.rows)) this.plot.setData(this.stacked());
     else this.build();
-    this.legend(null);
+    this.legend();
     mark(this.box, "aria-label", this.summary(this.rows));
     this.tabulate();
   }
@@ -123,9 +124,9 @@ class Chart {
       series: [{}, ...series],
       axes: [
         { ...axis, size: 24, space: 64, grid: { show: false }, values: (_, ticks) => ticks.map(tick) },
-        { ...axis, size: 44, space: 28, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5], values: (_, ticks) => ticks.map(count) },
+        { ...axis, size: 44, space: 28, label: this.unit(this.rows), labelSize: 16, labelFont: axis.font, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5], values: (_, ticks) => ticks.map(count) },
       ],
-      hooks: { setCursor: [(plot) => this.legend(plot.cursor.idx)] },
+      hooks: { setCursor: [(plot) => this.point(plot.cursor)] },
     };
     this.plot = new uPlot(options, this.stacked(), this.box);
   }
@@ -136,14 +137,26 @@ class Chart {
     return [Math.min(times[0], times.at(-1) - NARROWEST), times.at(-1) + width];
   }
 
-  legend(index) {
-    const { times, values } = this.rows;
-    const at = index ?? values.length - 1;
-    write(this.when, known(index) && known(times[index]) ? clock(times[index] * 1000) : "");
+  /** The figures in the legend: the newest, or for bars their sum. */
+  legend() {
+    const { values } = this.rows;
     for (const [key, figure] of this.figures) {
-      const summed = this.bars && !known(index) && values.length > 0;
-      write(figure, count(summed ? values.reduce((sum, row) => sum + row[key], 0) : values[at]?.[key]));
+      const summed = this.bars && values.length > 0;
+      write(figure, count(summed ? values.reduce((sum, row) => sum + row[key], 0) : values.at(-1)?.[key]));
     }
+  }
+
+  /** The figures at the pointer, beside it. */
+  point({ idx: index, left }) {
+    const row = this.rows.values[index];
+    this.tip.hidden = !known(index) || !known(row) || left < 0;
+    if (this.tip.hidden) return;
+    const lines = [...this.visible].reverse().map(({ key, label }) => el("div", {}, `${label} ${count(row[key] ?? 0)}`));
+    this.tip.replaceChildren(el("div", { class: "time" }, clock(this.rows.times[index] * 1000)), ...lines);
+    const start = this.plot.over.offsetLeft;
+    const before = left > this.plot.over.clientWidth / 2;
+    this.tip.style.left = before ? "" : `${start + left + 12}px`;
+    this.tip.style.right = before ? `${this.box.clientWidth - start - left + 12}px` : "";
   }
 
   tabulate() {
@@ -167,11 +180,27 @@ function tick(seconds) {
   return iso.slice(11, 16) === "00:00" ? day(seconds * 1000) : iso.slice(11, 16);
 }
 
+const RANGES = [[1, "1 h"], [6, "6 h"], [24, "24 h"]];
+let hours = 24;
+
+const inRange = (points) => points.filter(({ at }) => at > points.at(-1).at - hours * 3600);
+
+export function buildRanges() {
+  const buttons = RANGES.map(([range, label]) => el("button", { type: "button", "aria-pressed": String(range === hours), onclick: choose }, label));
+  function choose({ currentTarget }) {
+    hours = RANGES[buttons.indexOf(currentTarget)][0];
+    for (const button of buttons) mark(button, "aria-pressed", String(button === currentTarget));
+    charts.verdicts.update();
+    charts.drains.update();
+  }
+  $("ranges").append(...buttons);
+}
+
 /** The verdicts as they come; a hole in the record is a hole in the chart. */
 function gatherVerdicts() {
   const times = [];
   const values = [];
-  const read = timeline.points.filter(({ verdicts }) => Object.keys(verdicts).length > 0);
+  const read = inRange(timeline.points).filter(({ verdicts }) => Object.keys(verdicts).length > 0);
   // The last point is as new as the tiles, so that both say the same.
   const latest = status === null ? Number.NaN : Date.parse(status.at) / 1000;
   if (known(status?.job_streams) && latest > (read.at(-1)?.at ?? 0)) read.push({ at: latest, verdicts: status.verdicts });
@@ -189,7 +218,7 @@ function gatherVerdicts() {
 /** The drains, added up so that at most some hundred bars are shown; those since the last point come on top. */
 function gatherDrains() {
   const { points, step, fresh } = timeline;
-  const all = points.map(({ at, drained }) => ({ at, drained }));
+  const all = inRange(points).map(({ at, drained }) => ({ at, drained }));
   if (fresh.terminal + fresh.missing > 0) all.push({ at: now() / 1000, drained: fresh });
   if (all.length === 0) return { times: [], values: [] };
   const minutes = [1, 2, 5, 10, 15, 30, 60, 120, 360, 1440].map((value) => value * 60);
@@ -220,8 +249,10 @@ function summariseDrains({ times, values }) {
 }
 
 export const charts = {
-  verdicts: new Chart("verdicts", VERDICTS, { bars: false, gather: gatherVerdicts, summary: summariseVerdicts }),
-  drains: new Chart("drains", DRAINS, { bars: true, gather: gatherDrains, summary: summariseDrains }),
+  verdicts: new Chart("verdicts", VERDICTS, { bars: false, gather: gatherVerdicts, summary: summariseVerdicts, unit: () => "streams" }),
+  drains: new Chart("drains", DRAINS, {
+    bars: true, gather: gatherDrains, summary: summariseDrains, unit: ({ width }) => `drained in ${span(width ?? timeline.step)}`,
+  }),
 };
 
 const plotted = ({ at, verdicts, drained }) => ({ at: Date.parse(at) / 1000, verdicts: verdicts ?? {}, drained: drained ?? {} });

@@ -7,7 +7,7 @@
  * - Nothing polls. Events say when to look again; a failed look is repeated, ever more slowly.
  */
 
-import { charts } from "./charts.js";
+import { buildRanges, charts } from "./charts.js";
 import { connect, watchConnection } from "./connection.js";
 import { HISTORY_PAGE, listHistory, trail } from "./history.js";
 import { confirmOrder } from "./orders.js";
@@ -46,6 +46,7 @@ function everySecond() {
 
 buildTiles();
 buildTable();
+buildRanges();
 showCount(0);
 showTheme();
 $("theme").addEventListener("click", switchTheme);

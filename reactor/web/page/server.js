@@ -44,8 +44,9 @@ export function source(path, apply, failed) {
       failures = 0;
     } catch (error) {
       failures += 1;
+      if (error instanceof Refused) return; // the banner says it once
       failed(`Could not be read: ${error.message.replace(/\.$/u, "")}.`);
-      if (!(error instanceof Refused)) later(Math.min(30_000, 1000 * 2 ** failures));
+      later(Math.min(30_000, 1000 * 2 ** failures));
     } finally {
       busy = false;
       if (wanted) later(1000);

@@ -49,7 +49,7 @@ export function showBanners() {
   const pass = status?.last_reconcile ?? {};
   const coverage = status?.coverage ?? {};
   const banners = [];
-  if (connection.state === "refused") banners.push(["bad", "The token was refused.", "Open this page with ?token=… in its address."]);
+  $("token").hidden = connection.state !== "refused";
   if (trouble !== null) banners.push(["bad", `Not everything can be read since ${clock(trouble.since)}; what is shown may be older.`, trouble.words]);
   if (known(status?.pause)) banners.push(["warn", "Deleting is paused.", pausedBy(status.pause)]);
   if (status?.action === "report") banners.push(["warn", "Report mode: nothing is deleted.", known(status.would_drain) ? reported(status.would_drain) : ""]);
@@ -60,6 +60,8 @@ export function showBanners() {
   if (coverage.complete === false) {
     banners.push(["warn", "The ledger does not cover everything, so absence proves nothing.", coverage.gap ?? ""]);
   }
+  if (status?.workers === 0) banners.push(["bad", "No worker is alive.", "Nothing is deleted by itself. Start one: reactor worker."]);
+  if (apart.length > 0) banners.push(["warn", "The workers differ.", `In ${apart.join(", ")}: give all the same settings and version.`]);
   const shown = JSON.stringify(banners);
   if (shown === bannersShown) return;
   bannersShown = shown;
@@ -145,11 +147,13 @@ function passText(pass) {
 
 const workersText = (number) => `${many(number, "worker", "workers")} alive`;
 
-/** The workers that are alive, one row each; and what they differ in. */
+/** What the workers that are alive differ in. */
+let apart = [];
+
+/** The workers that are alive, one row each. */
 export function showWorkers({ workers = [], differ = [], versions = [] }) {
-  const apart = [...differ, ...(versions.length > 1 ? [`version (${versions.join(", ")})`] : [])];
-  write($("workers-count"), apart.length > 0 ? `they differ in ${apart.join(", ")}` : "");
-  mark($("workers-count"), "data-tone", apart.length > 0 ? "bad" : null);
+  apart = [...differ, ...(versions.length > 1 ? [`version (${versions.join(", ")})`] : [])];
+  showBanners();
   $("workers-empty").hidden = workers.length > 0;
   write($("workers-empty"), "No worker is alive.");
   $("workers-table").tBodies[0].replaceChildren(...workers.map((worker) => el("tr", {},

@@ -211,8 +211,13 @@ function newRow(stream) {
   const name = el("span", { class: "data" }, stream);
   const open = el("button", { type: "button", class: "open", "aria-expanded": "false", "aria-controls": `why-${rowsMade}` }, name);
   const row = { stream, id: `why-${rowsMade}`, open, why: null, one: null, cells: {}, dot: el("span", { class: "dot", "aria-hidden": "true" }), told: "" };
-  open.addEventListener("click", () => (row.why ? closeRow(row) : openRow(row)));
   row.line = Object.assign(el("tr"), { row });
+  // The button is for the keyboard; a click anywhere in the row does the same, unless it selects text.
+  row.line.addEventListener("click", () => {
+    if (String(getSelection())) return;
+    if (row.why) closeRow(row);
+    else openRow(row);
+  });
   inView.observe(row.line);
   for (const { key, css } of COLUMNS) {
     const cell = el("td", { class: css });

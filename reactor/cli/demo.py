@@ -43,7 +43,9 @@ GUARDS = {
 }
 NEW_JOB_EVERY_S = 0.7
 LAST_JOBS_S = 12.0
-"""No new jobs in the last seconds, so that the leaked streams are seen to fall."""
+"""No new jobs in the last seconds, or in the second half of a short demo: so leaked streams are seen to fall."""
+LONGEST_S = 7.0
+"""How long a job runs at most; in a short demo, a quarter of it."""
 SHOWN = 14
 
 # How a job ends and what its clean-up forgets: status (None: no event at all), does the clean-up run, description.
@@ -93,15 +95,17 @@ class JobSystem:
 
     async def run(self, until: float) -> None:
         """Start jobs until then; each lives by itself."""
+        seconds = until - time.monotonic()
+        last, longest = until - min(LAST_JOBS_S, seconds / 2), min(LONGEST_S, seconds / 4)
         await self.nc.subscribe("reactor.drained.*", cb=self._drained)
         async with asyncio.TaskGroup() as group:
             number = 1
-            while time.monotonic() < until - LAST_JOBS_S:
-                group.create_task(self._live(number, until), name=f"job {number}")
+            while time.monotonic() < last:
+                group.create_task(self._live(number, until, longest), name=f"job {number}")
                 number += 1
                 await asyncio.sleep(NEW_JOB_EVERY_S)
 
-    async def _live(self, number: int, until: float) -> None:
+    async def _live(self, number: int, until: float, longest: float) -> None:
         job = Job(number, time.monotonic())
         await self._create(job)
         self.jobs[job.stream] = job
@@ -113,7 +117,7 @@ class JobSystem:
             await self._work(job, 0.5)
             job.retries += 1
             await self._say(job, "STARTED")
-        await self._work(job, max(0.0, until - time.monotonic()) if forever else self.dice.uniform(2, 7))
+        await self._work(job, max(0.0, until - time.monotonic()) if forever else self.dice.uniform(0.3, 1) * longest)
         if not forever:
             await self._end(job)
 
@@ -180,7 +184,7 @@ def _row(job: Job, now: float) -> tuple[str, str, str, str]:
         return job.stream, job.status, "cleaned up", "[dim]deleted by its job system[/]"
     if job.gone is None:
         left = job.due - now
-        what = f"left behind, due in {left:.1f} s" if left > 0 else "[bold red]zombie[/], due now"
+        what = f"leaked, due in {left:.1f} s" if left > 0 else "[bold red]zombie[/], due now"
         return job.stream, f"[red]{job.status}[/]", job.leak, what
     took = max(0.0, job.gone - job.due)
     return job.stream, job.status, job.leak, f"[cyan]drained[/] ({job.reason}), {took * 1000:.0f} ms after it was due"
@@ -199,8 +203,8 @@ def _counts(system: JobSystem, now: float) -> str:
     left = [job for job in system.leaked if job.gone is None]
     zombies = sum(job.due < now for job in left)
     drained, touched = len(system.leaked) - len(left), len(system.touched)
-    waiting = len(left) - zombies
-    return f"live {live} · left behind {waiting} · zombies now {zombies} · drained {drained} · touched {touched}"
+    leaked = f"{len(system.leaked)} leaked: {drained} drained, {zombies} zombies, {len(left) - zombies} not due yet"
+    return f"{live} live · {leaked} · {touched} live touched"
 
 
 async def _show(console: Console, system: JobSystem, ends: float) -> None:
@@ -219,10 +223,13 @@ def _summary(console: Console, system: JobSystem) -> int:
     fallen = [job for job in system.leaked if job.gone is not None]
     delays = [max(0.0, (job.gone or 0.0) - job.due) for job in fallen]
     median = f"{statistics.median(delays):.2f} s" if delays else "-"
-    table = Table("jobs", "left behind", "drained", "live streams touched", "median time from due to gone")
+    table = Table("jobs", "leaked", "drained", "live streams touched", "median time from due to gone")
     cells = (len(system.jobs), len(system.leaked), len(fallen), len(system.touched), median)
     table.add_row(*map(str, cells))
     console.print(table)
+    if left := len(system.leaked) - len(fallen):
+        console.print(f"{left} leaked {'stream was' if left == 1 else 'streams were'} not deleted when the demo ended.")
+    console.print("The demo's servers are stopped, and their data is deleted.")
     return 1 if system.touched else 0
 
 

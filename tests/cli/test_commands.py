@@ -109,12 +109,20 @@ async def test_the_demo_shows_zombies_fall_and_touches_no_live_stream() -> None:
     """It ends by itself, with the truth in its last lines."""
     done = await reactor("demo", "--duration", "22s", env=PLAIN | {"COLUMNS": "120"})
     assert done.code == 0, done
-    figures = [cell.strip() for cell in done.out.splitlines()[-2].strip("│ \n").split("│")]
+    [row] = [line for line in done.out.splitlines() if line.startswith("│")]
+    figures = [cell.strip() for cell in row.strip("│ \n").split("│")]
     jobs, made, drained, touched, median = figures
     assert int(jobs) > 5
     assert int(drained) > 0
     assert int(made) >= int(drained)
     assert (touched, median[-1]) == ("0", "s")
+
+
+async def test_a_short_demo_shows_a_zombie_fall_too() -> None:
+    """Its jobs are shorter."""
+    done = await reactor("demo", "--duration", "8s", env=PLAIN | {"COLUMNS": "120"})
+    [row] = [line for line in done.out.splitlines() if line.startswith("│")]
+    assert int(row.split("│")[3]) > 0, done
 
 
 async def test_the_demo_shows_its_page_and_ends_cleanly_on_ctrl_c() -> None:
@@ -130,6 +138,7 @@ async def test_the_demo_shows_its_page_and_ends_cleanly_on_ctrl_c() -> None:
     out, _ = await wait_for(process.communicate(), 20)
     assert process.returncode == 0
     assert "live streams touched" in out.decode()
+    assert "data is deleted" in out.decode()
 
 
 async def answers(url: str) -> bool:

@@ -149,6 +149,7 @@ def show_status(console: Console, status: Status) -> None:
     due_s, oldest = status["next_due_s"], status["oldest_zombie_s"]
     rows = {
         "job streams": f"{status['job_streams']} ({verdicts})" if verdicts else "not known before the first full pass",
+        "exhausted queues": str(status["exhausted"] or "none"),
         "oldest zombie": "none" if oldest is None else f"due for {span(oldest)}",
         "drained today": f"{status['drained_today']} ({size(status['bytes_reclaimed'])} given back in all)",
         "ledger": _covers(status),
@@ -321,7 +322,8 @@ def show_streams(console: Console, found: Listed, *, wide: bool, most: int | Non
     for row in found["streams"][:most]:
         zombie = row["verdict"] == Outcome.WOULD_DRAIN.value
         due = span_to(row["due_at"], found["at"]) if row["due_at"] else ""
-        cells = [row["stream"], "zombie" if zombie else row["verdict"], row["reason"], row["status"] or "", due]
+        reason = f"{row['reason']}, exhausted" if row.get("exhausted") else row["reason"]
+        cells = [row["stream"], "zombie" if zombie else row["verdict"], reason, row["status"] or "", due]
         cells.append(str(row["messages"]))
         if wide:
             cells += [size(row["bytes"]), _short(row["created"] or ""), _short(row["terminal_at"] or "")]

@@ -18,7 +18,7 @@ from reactor.cli.exits import Exit, fail
 from reactor.cli.render import show_streams
 from reactor.cli.shell import console, natural, run, settings_of_command
 from reactor.core.model import format_instant
-from reactor.core.report import listed
+from reactor.core.report import listed, mark_exhausted
 from reactor.core.schemas import Listed, ListedRow
 from reactor.passes.listing import PassAborted
 
@@ -100,7 +100,8 @@ async def _listed(judge: Look, wanted: StreamFilter, order: Sort) -> Listed:
     cases = judge.cases
     reconciler = cases.reconciler(await cases.lifecycle_subscriber())
     listing = await reconciler.listing()
-    rows = [listed(item, cases.resources.policy) for item in listing.settlements()]
+    found = [listed(item, cases.resources.policy) for item in listing.settlements()]
+    rows = mark_exhausted(found, await cases.resources.ledger.exhausted.all())
     chosen = _sorted([row for row in rows if wanted.matches(row)], order)
     return Listed(
         at=format_instant(utc_now()), notice=judge.notice, total=len(rows), others=listing.others, streams=chosen

@@ -1,8 +1,9 @@
 """What a reconcile pass did, in the shape that people script against. Pure."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from reactor.core.explain import both_words
 from reactor.core.model import (
@@ -22,6 +23,8 @@ from reactor.core.model import (
 )
 from reactor.core.policy import Policy, fell_due
 from reactor.core.schemas import ListedRow, Pass, PassInShort, StreamRow
+
+Row = TypeVar("Row", bound=StreamRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,15 @@ def listed(settlement: Settlement, policy: Policy) -> ListedRow:
         created=None if stream.created is None else format_instant(stream.created),
         due_at=None if due is None else format_instant(due),
     )
+
+
+def mark_exhausted(rows: list[Row], exhausted: Mapping[str, str]) -> list[Row]:
+    """Mark the rows of live jobs whose consumer has given up the last messages; `exhausted` is consumers by stream."""
+    for row in rows:
+        if (consumer := exhausted.get(row["stream"])) and row["reason"] == Reason.RUNNING.value:
+            row["exhausted"] = True
+            row["detail"] = f"live, but exhausted: consumer {consumer} has given up its last messages (max_deliver)"
+    return rows
 
 
 def full_detail(settlement: Settlement) -> str | None:

@@ -20,6 +20,8 @@ class StreamRow(TypedDict):
     messages: int | None
     redelivered: int | None
     detail: str | None
+    exhausted: NotRequired[bool]
+    """Its job is live, but its last messages were given up (max_deliver)."""
 
 
 class PassInShort(TypedDict):
@@ -104,6 +106,8 @@ class Measures(Counts):
     """Since when the workers have no connection to NATS; None if they have one."""
     workers: int
     """Workers that are alive."""
+    exhausted: int
+    """Streams of live jobs whose last messages were given up (max_deliver)."""
     coverage: CoverageOfAll
     lag: int | None
     pause: PauseJson | None

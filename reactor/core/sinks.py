@@ -40,5 +40,8 @@ class Sink:
     def ordered(self, what: str, order: Mapping[str, Any]) -> None:
         """Take an operator's order; `order` is the audit's entry."""
 
+    async def exhausted(self, event: Mapping[str, Any]) -> None:
+        """Take the event of a live job's queue that delivers nothing more."""
+
     async def drained(self, event: Mapping[str, Any]) -> None:
         """Take the event of a deleted stream, after the audit has the outcome."""

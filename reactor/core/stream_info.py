@@ -237,6 +237,17 @@ def has_work_left(messages: int, consumers: Sequence[Raw]) -> bool:
     return any(raw.get("num_pending") or raw.get("num_ack_pending") for raw in consumers)
 
 
+def is_exhausted(raw: Raw) -> bool:
+    """Return whether a consumer delivers nothing more, and has given up its last messages (max_deliver).
+
+    A message that is given up leaves `num_ack_pending`, but `ack_floor` does not move past it (2.10 to 2.15).
+    """
+    if raw.get("config", {}).get("max_deliver", -1) <= 0 or raw.get("num_pending") or raw.get("num_ack_pending"):
+        return False
+    delivered, floor = raw.get("delivered") or {}, raw.get("ack_floor") or {}
+    return bool(delivered.get("stream_seq", 0) > floor.get("stream_seq", 0))
+
+
 def recipe_of(raw: Raw, fence: Fence | None, consumers: Sequence[Raw]) -> Raw:
     """Return what it takes to create a stream again without its messages: config, and consumers with their floors."""
     config = raw["config"]

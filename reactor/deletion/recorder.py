@@ -136,6 +136,12 @@ class Recorder:
         for sink in self.sinks:
             sink.ordered(what, asdict(order))
 
+    async def exhausted(self, stream: str, job_id: str, consumer: str) -> None:
+        """Record that a live job's queue delivers nothing more."""
+        event = {"stream": stream, "job_id": job_id, "consumer": consumer, "by": self.actor.by, "at": self._now()}
+        for sink in self.sinks:
+            await sink.exhausted(event)
+
     def is_own_deletion(self, stream: str) -> bool:
         """Return whether this process deletes or has deleted the stream, and does all that follows."""
         return stream in self._own

@@ -19,7 +19,7 @@ from reactor.core.model import (
 )
 from reactor.core.pause import Pause
 from reactor.core.policy import Policy, guards_of
-from reactor.core.report import describe
+from reactor.core.report import describe, mark_exhausted
 from reactor.core.schemas import (
     ConsumerEvidence,
     Evidence,
@@ -114,10 +114,11 @@ class Overview:
     async def streams(self) -> Streams:
         """Return every job stream with its verdict, as last found."""
         last, rows = await self.deps.ledger.passes.last(), await self._census.rows()
+        exhausted = await self.deps.ledger.exhausted.all()
         return {
             "at": format_instant(self.deps.clock()),
             "error": last["error"] if last else None,
-            "streams": [describe(item, self.deps.policy) for item in rows],
+            "streams": mark_exhausted([describe(item, self.deps.policy) for item in rows], exhausted),
         }
 
     async def status(self) -> Status:
@@ -162,6 +163,7 @@ class Overview:
             "nats_error": nats_error,
             "nats_away_since": next((item.nats_away_since for item in workers if item.nats_away_since), None),
             "workers": len(workers),
+            "exhausted": len(await self.deps.ledger.exhausted.all()),
             "coverage": {
                 "complete": coverage.intact and coverage.gap is None,
                 "since": None if coverage.since is None else format_instant(coverage.since),

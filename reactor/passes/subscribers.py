@@ -25,6 +25,7 @@ from reactor.jetstream.client import JetStream, read_delivery
 from reactor.jetstream.errors import JetStreamError, NotFound
 from reactor.jetstream.topology import DEAD_LETTER_SUBJECT, topology_of
 from reactor.job_status.ledger_directory import BatchResult
+from reactor.passes.exhausted import ExhaustedQueues
 from reactor.store.records import ForeignLedger
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.traces import Span, span
@@ -202,6 +203,7 @@ class AdvisorySubscriber:
     """
 
     deps: Resources
+    exhausted: ExhaustedQueues
 
     async def handle(self, msg: Msg) -> None:
         """Take a hint. If Redis or JetStream fails it is forgotten: the full pass makes up for it."""
@@ -236,6 +238,8 @@ class AdvisorySubscriber:
                     await self.deps.stream_states.deleted(stream)
                     await self._forget(stream, job_id)
             case _:
+                if action == "MAX_DELIVERIES":
+                    self.exhausted.note(stream)
                 await self.deps.ledger.tallies.count_delivery(job_id, action.lower())
 
     async def _learn_origins(self, stream: str) -> None:

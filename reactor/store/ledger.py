@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from reactor.store.due_queue import DueQueue
+from reactor.store.exhausted import Exhausted
 from reactor.store.leases import Leases, Passes, Turns
 from reactor.store.records import Records
 from reactor.store.scripts import Scripts
@@ -54,6 +55,7 @@ class Ledger:
     turns: Turns
     stream_states: StreamStateStore
     workers: Workers
+    exhausted: Exhausted
 
     @classmethod
     def of(cls, redis: Redis, scripts: Scripts, namespace: str, ttl_s: float) -> "Ledger":
@@ -68,4 +70,5 @@ class Ledger:
             Turns(scripts, namespace),
             StreamStateStore(redis, scripts, namespace),
             Workers(scripts, namespace),
+            Exhausted(scripts, namespace),
         )

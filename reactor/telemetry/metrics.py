@@ -97,6 +97,9 @@ class Metrics(Sink):
             "reconcile_last_success_timestamp_seconds", "When a full pass last came to its end; 0 for never."
         )
         self._workers = self._one_gauge("workers", "Workers that are alive.")
+        self._exhausted = self._one_gauge(
+            "queues_exhausted", "Live job streams whose last messages were given up (max_deliver)."
+        )
         self._nats = self._one_gauge("nats_connected", "1 while this worker has a connection to NATS.")
         self._redis = self._one_gauge("redis_connected", "1 while this worker reaches Redis.")
         self.unmeasured()
@@ -157,6 +160,7 @@ class Metrics(Sink):
         self._pause.set(UNKNOWN if is_away else measures["pause"] is not None)
         self._covered.set(measures["coverage"]["complete"])
         self._workers.set(measures["workers"])
+        self._exhausted.set(measures["exhausted"])
         if measures["last_reconcile"]:
             self._passed(measures["last_reconcile"])
 
@@ -169,7 +173,7 @@ class Metrics(Sink):
     def unmeasured(self) -> None:
         """Mark that the servers could not be asked. A zero would claim what is not known."""
         self._covered.set(0)
-        for gauge in (self._lag, self._pause, self._workers):
+        for gauge in (self._lag, self._pause, self._workers, self._exhausted):
             gauge.set(UNKNOWN)
 
     def connected(self, nats: bool, redis: bool) -> None:  # noqa: FBT001  # of each server, whether it is reached

@@ -62,6 +62,10 @@ class LogSink(Sink):
         by = f"{actor['user']}@{actor['host']}"
         log.info(what, stream=order["stream"] or None, why=order["detail"] or None, by=by)
 
+    async def exhausted(self, event: Mapping[str, Any]) -> None:
+        """Log it."""
+        log.warning("queue exhausted, and its job is live", **event)
+
     def _compare(self, settlement: Settlement, before: Found | None, *, tells: bool) -> None:
         found = settlement.outcome.value, settlement.reason.value
         self._last[settlement.stream.name] = found
@@ -76,13 +80,17 @@ class LogSink(Sink):
 
 @dataclass(frozen=True, slots=True)
 class EventSink(Sink):
-    """Publishes `reactor.drained.<stream>` for each deleted stream. `announce` publishes and never fails."""
+    """Publishes `reactor.drained.<stream>` and `reactor.exhausted.<stream>`. `announce` publishes and never fails."""
 
     announce: Callable[[str, bytes], Awaitable[None]]
 
     async def drained(self, event: Mapping[str, Any]) -> None:
         """Publish the event."""
         await self.announce(f"reactor.drained.{event['stream']}", json.dumps(event).encode())
+
+    async def exhausted(self, event: Mapping[str, Any]) -> None:
+        """Publish the event."""
+        await self.announce(f"reactor.exhausted.{event['stream']}", json.dumps(event).encode())
 
 
 def _evidence(settlement: Settlement) -> dict[str, Any]:

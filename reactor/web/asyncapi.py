@@ -28,6 +28,19 @@ _DRAINED = {
     "by": "reactor@host:1",
     "at": "2026-01-31T12:05:00Z",
 }
+_EXHAUSTED = {
+    "stream": "job_42",
+    "job_id": "42",
+    "consumer": "job-42-consumer",
+    "by": "reactor@host:1",
+    "at": "2026-01-31T12:05:00Z",
+}
+_EXHAUSTED_SCHEMA = {
+    "type": "object",
+    "title": "Exhausted",
+    "properties": {name: {"type": "string"} for name in _EXHAUSTED},
+    "required": list(_EXHAUSTED),
+}
 _ALERT = {
     "kind": "breaker_tripped",
     "message": "25 of 26 job streams have no job that the ledger knows (limits: 20 streams and 50%)",
@@ -63,6 +76,13 @@ def document(events: SubjectTemplate, version: str) -> Json:
                 "parameters": _STREAM,
                 "messages": {"drained": _message("A stream was deleted", _outcome_schema(), _DRAINED)},
             },
+            "exhausted": {
+                "address": "reactor.exhausted.{stream}",
+                "description": "Core NATS, once each time: the job is live, but its consumer has given up the last "
+                "messages (max_deliver), so its workers wait.",
+                "parameters": _STREAM,
+                "messages": {"exhausted": _message("A live job's queue is exhausted", _EXHAUSTED_SCHEMA, _EXHAUSTED)},
+            },
             "alert": {
                 "address": "reactor.alert.{kind}",
                 "description": "Core NATS, from each worker once when it begins and once, resolved, when it is over.",
@@ -73,6 +93,7 @@ def document(events: SubjectTemplate, version: str) -> Json:
         "operations": {
             "hear": _operation("receive", "lifecycle", "Hear what becomes of jobs"),
             "tell": _operation("send", "drained", "Tell of each deletion"),
+            "say": _operation("send", "exhausted", "Tell of live queues that deliver nothing more"),
             "warn": _operation("send", "alert", "Tell what needs a person"),
         },
     }

@@ -27,6 +27,7 @@ from reactor.jetstream.pull_client import SubscriberConnection
 from reactor.job_status.ledger_directory import describe_outage
 from reactor.operate.actions import StreamActions
 from reactor.operate.overview import STEP_S, Overview
+from reactor.passes.exhausted import LOOK_S, ExhaustedQueues
 from reactor.passes.handover import Handover
 from reactor.passes.subscribers import AdvisorySubscriber
 from reactor.store.due_queue import WakeUps
@@ -162,7 +163,9 @@ class Worker:
         cases = UseCases(connected, provisioned, (self._metrics,), note_coverage=alerts.note_coverage)
         lifecycle = await cases.lifecycle_subscriber(self._due.set)
         await self.broker.connect()
-        self.broker.hear(source, durable, lifecycle, AdvisorySubscriber(cases.resources), PrepareService(cases.prepare))
+        exhausted = ExhaustedQueues(cases.resources)
+        advisories = AdvisorySubscriber(cases.resources, exhausted)
+        self.broker.hear(source, durable, lifecycle, advisories, PrepareService(cases.prepare))
         self.app.after_startup(_say_started)
 
         interval_s = self._settings.reconcile.interval.total_seconds()
@@ -196,6 +199,7 @@ class Worker:
             Loop("reconcile", periodic.tick, interval_s, periodic.wanted),
             Loop("watch", self._watchdog.tick, WATCH_S, self.broker.hearing.lost),
             Loop("alerts", alerts.tell, WATCH_S, alerts.changed),
+            Loop("exhausted", exhausted.tick, LOOK_S),
         ]
         if connected.jobs is not None and (listener := connected.jobs.listener()) is not None:
             listening = Listening(listener, connected.ledger.due, cases.resources.policy, periodic.want)

@@ -35,7 +35,7 @@ async def test_streams_are_listed_with_their_verdict(world: World) -> None:
     ]
     assert table[0] == "no worker is alive: judged with the settings of this shell"
     assert table[6].startswith("4 job streams: 1 kept, 1 unfixable, 1 waiting, 1 zombie; ")
-    assert "in 23 h" in table[3]
+    assert "in 23 h" in table[3] or "in 1 d" in table[3]  # a moment of the day is over, rounded
     zombies = await world.reactor("streams", "--verdict", "zombie", "-o", "name", **env)
     assert zombies.out == "job_10\n"
     told = json.loads((await world.reactor("streams", "-o", "json", "--sort", "size", **env)).out)

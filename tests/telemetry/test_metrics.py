@@ -294,6 +294,7 @@ def told(**more: Any) -> Measures:
         "nats_error": None,
         "nats_away_since": None,
         "workers": 1,
+        "exhausted": 2,
         "verdicts": {"kept": 0},
         "reasons": {},
         "oldest_zombie_s": None,
@@ -314,6 +315,7 @@ def test_a_listing_that_failed_is_no_empty_account() -> None:
     assert found.by("reactor_streams", "verdict") == {"kept": 7, "zombie": 1}
     assert found.value("reactor_oldest_zombie_seconds") == 12.5
     assert found.value("reactor_ledger_lag_messages") == 3
+    assert found.value("reactor_queues_exhausted") == 2
 
 
 def test_a_pass_that_broke_off_is_no_success() -> None:

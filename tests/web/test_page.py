@@ -689,7 +689,7 @@ async def test_the_messages_are_documented(reading: Reading) -> None:
     """Rendered from the AsyncAPI document, without help from elsewhere."""
     await reading.page.goto(reading.address + "/docs")
     await expect(reading.page.locator("#channels h2")).to_contain_text(
-        ["Hears jobs.{job_id}", "reactor.drained.{stream}", "reactor.alert.{kind}"]
+        ["Hears jobs.{job_id}", "reactor.drained.{stream}", "reactor.exhausted.{stream}", "reactor.alert.{kind}"]
     )
     await expect(reading.page.locator("#channels td code", has_text="occurred_at")).to_have_count(1)
     await expect(reading.page.locator("#version")).to_have_text("9.9.9")

@@ -35,6 +35,7 @@ from reactor.bootstrap.services import UseCases, provision_safely
 from reactor.cli.embedded import HOST, free_port
 from reactor.core.events import MAX_BYTES
 from reactor.core.model import SECOND, parse_instant
+from reactor.passes.exhausted import ExhaustedQueues
 from reactor.passes.subscribers import AdvisorySubscriber
 from reactor.passes.sweeper import Sweeper
 from reactor.store.audit import Intent
@@ -134,7 +135,7 @@ async def test_news_of_a_deletion_forgets_nothing_that_is_to_be_accounted_for(wo
     subject = "$JS.EVENT.ADVISORY.STREAM.DELETED.job_1"
     async with connections(world.load()) as connected:
         cases = UseCases(connected, await provision_safely(connected))
-        advisories = AdvisorySubscriber(cases.resources)
+        advisories = AdvisorySubscriber(cases.resources, ExhaustedQueues(cases.resources))
         intent = Intent("job_1", "1", "terminal", "token", "", "SUCCESS", 0, "another", "2026-01-31T12:00:00Z")
         await connected.audit.intend(intent, {})
         await connected.ledger.due.schedule({"1": 60.0})

@@ -240,7 +240,7 @@ function fillRow(row, one) {
   row.one = one;
   mark(row.line, "data-verdict", one.verdict);
   write(row.cells.verdict, known(one.fell) ? `drained at ${clock(one.fell)}` : WORDS[one.verdict] ?? one.verdict);
-  write(row.cells.reason, one.reason);
+  write(row.cells.reason, one.exhausted ? `${one.reason}, exhausted` : one.reason);
   write(row.cells.status, one.status);
   write(row.cells.terminal_at, known(one.ended) ? clock(one.ended) : null);
   mark(row.cells.terminal_at, "title", known(one.terminal_at) ? plain(one.terminal_at) : null);

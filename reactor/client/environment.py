@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 
 from reactor.config.durations import parse_duration
-from reactor.config.nats_access import NatsAccess
+from reactor.config.nats_access import NatsAccess, check_websocket
 from reactor.config.nats_context import read_context
 from reactor.core.subjects import DesiredStreams, SubjectTemplate
 
@@ -25,7 +25,10 @@ def access_of(environ: Mapping[str, str] = os.environ) -> NatsAccess:
         given = read_context(context) | given
     url = given.pop("url", "") or environ.get("NATS_URL") or "nats://127.0.0.1:4222"
     tls_first = given.pop("tls_first", "").lower() in _TRUE
-    return NatsAccess(servers=tuple(part.strip() for part in url.split(",")), tls_first=tls_first, **given)
+    servers = tuple(part.strip() for part in url.split(","))
+    for server in servers:
+        check_websocket(server)
+    return NatsAccess(servers=servers, tls_first=tls_first, **given)
 
 
 def desired_streams_of(environ: Mapping[str, str] = os.environ) -> DesiredStreams:

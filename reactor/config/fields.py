@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_settings import NoDecode
 
 from reactor.config.durations import parse_duration
+from reactor.config.nats_access import check_websocket
 from reactor.config.redis_url import parse_redis_url
 from reactor.core.model import fold
 
@@ -127,6 +128,7 @@ def _nats_url(secret: SecretStr) -> SecretStr:
             fine = False
         if not fine:
             raise ValueError("each must be a URL such as nats://127.0.0.1:4222; " + _ESCAPED)
+        check_websocket(url)
     return secret
 
 

@@ -2,7 +2,14 @@
 
 import ssl
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
+
+
+def check_websocket(url: str) -> None:
+    """Check that nats-py can speak websocket, if the URL asks for it. Raises ValueError."""
+    if url.startswith(("ws://", "wss://")) and find_spec("aiohttp") is None:
+        raise ValueError("a websocket URL needs aiohttp: pip install 'jetstream-reactor[ws]'")
 
 
 @dataclass(frozen=True, slots=True)

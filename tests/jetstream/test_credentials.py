@@ -14,7 +14,8 @@ import trustme
 from redis.asyncio import Redis
 from support.harness import eventually, own_nats, own_valkey, reactor, worker
 
-from reactor.cli.embedded import HOST
+from reactor.cli.embedded import HOST, free_port
+from reactor.client.environment import access_of
 
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
 UNLIMITED = ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
@@ -104,6 +105,30 @@ def certificates(folder: Path) -> Way:
         "REACTOR_NATS_TLS_KEY": str(paths["client_key"]),
     }
     return config, settings, "certificate"
+
+
+async def test_a_websocket_url_leads_to_nats(tmp_path: Path) -> None:
+    """For a worker and for a job system's emitter."""
+    port = free_port()
+    config = f'websocket {{ listen: "{HOST}:{port}", no_tls: true }}'
+    async with own_nats(tmp_path, config), own_valkey(tmp_path) as valkey:
+        env = PLAIN | {
+            "REACTOR_NATS_URL": f"ws://{HOST}:{port}",
+            "REACTOR_REDIS_URL": f"redis://{HOST}:{valkey.port}/0",
+        }
+        async with worker(env), Redis.from_url(env["REACTOR_REDIS_URL"]) as redis:
+            done = await reactor("emit", "1", "SUCCESS", env=env)
+            assert done.code == 0, done
+            await eventually(lambda: redis.exists("reactor:job:1"))
+
+
+def test_a_websocket_url_without_its_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start, and not as an outage that is waited for."""
+    monkeypatch.setattr("reactor.config.nats_access.find_spec", lambda _: None)
+    for url in ("ws://here:80", "wss://here:443"):
+        with pytest.raises(ValueError, match=r"jetstream-reactor\[ws\]"):
+            access_of({"REACTOR_NATS_URL": url})
+    assert access_of({"REACTOR_NATS_URL": "nats://here:4222"}).servers == ("nats://here:4222",)
 
 
 @pytest.mark.parametrize("way", [user_and_password, token, nkey, credentials_file, certificates])

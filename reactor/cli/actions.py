@@ -27,7 +27,7 @@ from reactor.core.pause import LONGEST_PAUSE
 from reactor.core.policy import Policy
 from reactor.operate import actions
 from reactor.operate.actions import Operator, PauseOrder
-from reactor.operate.overview import NoSuchStream
+from reactor.operate.overview import NoJobStream, NoSuchStream
 from reactor.operate.protect import NotProtected
 from reactor.operate.restore import NotRestored, Restored
 
@@ -75,10 +75,10 @@ def _say_unrecorded(done: PauseOrder) -> None:
 def protect(streams: Sequence[str], *, protected: bool) -> None:
     """Protect streams, or remove their protection. Exits with the gravest code of all streams."""
     settings = settings_of_command()
+    policy = policy_of(settings)
     for name in streams:
-        if policy_of(settings).job_id(name) is None:
-            pattern = settings.policy.stream_pattern
-            fail(Exit.USAGE, f"{name!r} is no job stream, so reactor never touches it: it does not match {pattern}")
+        if policy.job_id(name) is None:
+            fail(Exit.USAGE, str(NoJobStream(name, policy)))
 
     async def order() -> list[Exit]:
         command = "protect" if protected else "unprotect"
@@ -116,7 +116,7 @@ def restore(stream: str, source: Path | None, name: str | None, *, without_messa
     settings = settings_of_command()
     policy = policy_of(settings)
     if policy.job_id(stream) is None:
-        fail(Exit.USAGE, f"{stream!r} is no job stream: its name does not match {settings.policy.stream_pattern}")
+        fail(Exit.USAGE, str(NoJobStream(stream, policy)))
     if name is not None and not re.fullmatch(STREAM_NAME, name):
         fail(Exit.USAGE, f"--as: {name!r} cannot be a stream's name: no spaces, no . * > / \\, 255 characters at most")
     backup = _backup_in(source, stream) if source else None

@@ -247,6 +247,8 @@ async def test_what_is_not_there_cannot_be_protected(world: World) -> None:
     other = await world.reactor("protect", "orders")
     assert other.code == 2
     assert "is no job stream" in other.err
+    meant = await world.reactor("protect", "42")
+    assert (meant.code, "did you mean job_42?" in meant.err) == (2, True)
 
 
 async def test_a_deletion_under_way_is_waited_out(world: World) -> None:

@@ -101,7 +101,7 @@ async def _listed(judge: Look, wanted: StreamFilter, order: Sort) -> Listed:
     reconciler = cases.reconciler(await cases.lifecycle_subscriber())
     listing = await reconciler.listing()
     found = [listed(item, cases.resources.policy) for item in listing.settlements()]
-    rows = mark_exhausted(found, await cases.resources.ledger.exhausted.all())
+    rows = mark_exhausted(found, await cases.resources.ledger.exhausted.consumers())
     chosen = _sorted([row for row in rows if wanted.matches(row)], order)
     return Listed(
         at=format_instant(utc_now()), notice=judge.notice, total=len(rows), others=listing.others, streams=chosen

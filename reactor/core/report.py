@@ -138,10 +138,10 @@ def listed(settlement: Settlement, policy: Policy) -> ListedRow:
     )
 
 
-def mark_exhausted(rows: list[Row], exhausted: Mapping[str, str]) -> list[Row]:
-    """Mark the rows of live jobs whose consumer has given up the last messages; `exhausted` is consumers by stream."""
+def mark_exhausted(rows: list[Row], consumers: Mapping[str, str]) -> list[Row]:
+    """Mark the rows of live jobs whose queue is exhausted; `consumers` gave up its last messages, by stream."""
     for row in rows:
-        if (consumer := exhausted.get(row["stream"])) and row["reason"] == Reason.RUNNING.value:
+        if (consumer := consumers.get(row["stream"])) and row["reason"] == Reason.RUNNING.value:
             row["exhausted"] = True
             row["detail"] = f"live, but exhausted: consumer {consumer} has given up its last messages (max_deliver)"
     return rows

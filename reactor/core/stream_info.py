@@ -237,15 +237,14 @@ def has_work_left(messages: int, consumers: Sequence[Raw]) -> bool:
     return any(raw.get("num_pending") or raw.get("num_ack_pending") for raw in consumers)
 
 
-def is_exhausted(raw: Raw) -> bool:
-    """Return whether a consumer delivers nothing more, and has given up its last messages (max_deliver).
+def is_exhausted(raw: Raw, given_up: int) -> bool:
+    """Return whether a consumer delivers nothing more, and the last message that it delivered was given up.
 
-    A message that is given up leaves `num_ack_pending`, but `ack_floor` does not move past it (2.10 to 2.15).
+    `given_up` is the stream sequence of the advisory. The consumer's own figures do not tell: 2.10 moves `ack_floor`
+    past what it gave up, 2.11 and later do not (measured).
     """
-    if raw.get("config", {}).get("max_deliver", -1) <= 0 or raw.get("num_pending") or raw.get("num_ack_pending"):
-        return False
-    delivered, floor = raw.get("delivered") or {}, raw.get("ack_floor") or {}
-    return bool(delivered.get("stream_seq", 0) > floor.get("stream_seq", 0))
+    is_idle = not raw.get("num_pending") and not raw.get("num_ack_pending")
+    return bool(is_idle and given_up >= (raw.get("delivered") or {}).get("stream_seq", 0))
 
 
 def recipe_of(raw: Raw, fence: Fence | None, consumers: Sequence[Raw]) -> Raw:

@@ -114,7 +114,7 @@ class Overview:
     async def streams(self) -> Streams:
         """Return every job stream with its verdict, as last found."""
         last, rows = await self.deps.ledger.passes.last(), await self._census.rows()
-        exhausted = await self.deps.ledger.exhausted.all()
+        exhausted = await self.deps.ledger.exhausted.consumers()
         return {
             "at": format_instant(self.deps.clock()),
             "error": last["error"] if last else None,

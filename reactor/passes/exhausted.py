@@ -4,7 +4,6 @@ No verdict changes by it, and nothing is deleted. It is told once, each time it 
 """
 
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from reactor.core.model import Reason
 from reactor.core.stream_info import is_exhausted
 from reactor.deletion.resources import Resources
 from reactor.jetstream.errors import JetStreamError, NotFound
+from reactor.store.exhausted import GivenUp
 from reactor.store.scripts import LedgerError
 
 LOOK_S = 2.0
@@ -28,12 +28,12 @@ class ExhaustedQueues:
     recheck_s: float = RECHECK_S
 
     def __post_init__(self) -> None:
-        self._noted = set[str]()
+        self._noted = dict[str, GivenUp]()
         self._checked_at = float("-inf")
 
-    def note(self, stream: str) -> None:
+    def note(self, stream: str, given_up: GivenUp) -> None:
         """Note that a message of this stream was given up."""
-        self._noted.add(stream)
+        self._noted[stream] = max(given_up, self._noted.get(stream, given_up))
 
     async def tick(self) -> None:
         """Look at the noted streams, and now and then at the known ones. Raises JetStreamError and LedgerError."""
@@ -41,30 +41,30 @@ class ExhaustedQueues:
         if not self._noted and not is_time:
             return
         known = await self.deps.ledger.exhausted.all()
+        for stream in known if is_time else known.keys() & self._noted.keys():
+            self.note(stream, known[stream])
         if is_time:
-            self._noted |= known.keys()
             self._checked_at = time.monotonic()
         while self._noted:
-            stream = self._noted.pop()
+            stream, last = self._noted.popitem()
             try:
-                await self._look(stream, known)
+                await self._look(stream, last, is_known=stream in known)
             except (JetStreamError, LedgerError):
-                self._noted.add(stream)
+                self.note(stream, last)
                 raise
 
-    async def _look(self, stream: str, known: Mapping[str, str]) -> None:
-        consumer = await self._exhausted_consumer(stream)
-        if consumer is None:
-            if stream in known:
-                await self.deps.ledger.exhausted.forget(stream)
-        elif await self.deps.ledger.exhausted.put(stream, consumer):
-            await self.deps.recorder.exhausted(stream, self.deps.policy.job_id(stream) or "", consumer)
+    async def _look(self, stream: str, last: GivenUp, *, is_known: bool) -> None:
+        if await self._is_exhausted(stream, last):
+            if await self.deps.ledger.exhausted.put(stream, last):
+                await self.deps.recorder.exhausted(stream, self.deps.policy.job_id(stream) or "", last.consumer)
+        elif is_known:
+            await self.deps.ledger.exhausted.forget(stream)
 
-    async def _exhausted_consumer(self, stream: str) -> str | None:
-        """Return the consumer that gave up the last messages of a live job's stream, if one has."""
+    async def _is_exhausted(self, stream: str, last: GivenUp) -> bool:
+        """Return whether a live job's queue delivers nothing more."""
         state = (await self.deps.ledger.stream_states.of([stream])).get(stream)
         if state is None or state.reason is not Reason.RUNNING:
-            return None
+            return False
         with suppress(NotFound):
-            return next((raw["name"] for raw in await self.deps.reads.consumers(stream) if is_exhausted(raw)), None)
-        return None
+            return is_exhausted(await self.deps.reads.consumer_info(stream, last.consumer), last.seq)
+        return False

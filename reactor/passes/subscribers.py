@@ -26,6 +26,7 @@ from reactor.jetstream.errors import JetStreamError, NotFound
 from reactor.jetstream.topology import DEAD_LETTER_SUBJECT, topology_of
 from reactor.job_status.ledger_directory import BatchResult
 from reactor.passes.exhausted import ExhaustedQueues
+from reactor.store.exhausted import GivenUp
 from reactor.store.records import ForeignLedger
 from reactor.store.scripts import LedgerError
 from reactor.telemetry.traces import Span, span
@@ -238,8 +239,8 @@ class AdvisorySubscriber:
                     await self.deps.stream_states.deleted(stream)
                     await self._forget(stream, job_id)
             case _:
-                if action == "MAX_DELIVERIES":
-                    self.exhausted.note(stream)
+                if action == "MAX_DELIVERIES" and (given_up := _given_up(msg)):
+                    self.exhausted.note(stream, given_up)
                 await self.deps.ledger.tallies.count_delivery(job_id, action.lower())
 
     async def _learn_origins(self, stream: str) -> None:
@@ -267,6 +268,15 @@ def _told_at(advisory: Msg) -> int | None:
     with suppress(ValueError):
         content = read_json(advisory.data)
         return instant(content.get("timestamp")) if isinstance(content, dict) else None
+    return None
+
+
+def _given_up(advisory: Msg) -> GivenUp | None:
+    """Return the message that a MAX_DELIVERIES advisory is about."""
+    with suppress(ValueError):
+        content = read_json(advisory.data)
+        if isinstance(content, dict) and isinstance(seq := content.get("stream_seq"), int):
+            return GivenUp(seq, advisory.subject.rpartition(".")[2])
     return None
 
 

@@ -10,6 +10,7 @@ from reactor.bootstrap.connections import connections
 from reactor.bootstrap.services import UseCases, provision_safely
 from reactor.core.stream_info import is_exhausted
 from reactor.passes.exhausted import ExhaustedQueues
+from reactor.store.exhausted import GivenUp
 
 
 async def give_up(world: World, stream: str) -> None:
@@ -55,26 +56,27 @@ async def test_a_queue_with_new_messages_is_not_exhausted_any_more(world: World)
         cases = UseCases(connected, await provision_safely(connected))
         queues, known = ExhaustedQueues(cases.resources, recheck_s=0), connected.ledger.exhausted
         for stream in ("job_1", "job_2", "job_3"):
-            queues.note(stream)
+            queues.note(stream, GivenUp(2, f"{stream.replace('_', '-')}-consumer"))
+        queues.note("job_1", GivenUp(1, "job-1-consumer"))  # heard later
         await queues.tick()
-        assert await known.all() == {"job_1": "job-1-consumer"}
+        assert await known.all() == {"job_1": GivenUp(2, "job-1-consumer")}
+        queues.note("job_1", GivenUp(1, "job-1-consumer"))
         await queues.tick()
-        assert await known.all() == {"job_1": "job-1-consumer"}
+        assert await known.all() == {"job_1": GivenUp(2, "job-1-consumer")}
         await world.publish("job.1.tasks", b"more")
         await queues.tick()
         assert await known.all() == {}
-        await known.put("job_4", "a consumer of a stream that is gone")
+        await known.put("job_4", GivenUp(1, "consumer-of-a-stream-that-is-gone"))
         await queues.tick()
         assert await known.all() == {}
 
 
 def test_only_what_was_given_up_counts() -> None:
-    """A consumer that has done its work, or that still delivers, is not exhausted."""
-    config, done = {"max_deliver": 2}, {"stream_seq": 3}
-    gave_up = {"config": config, "num_pending": 0, "num_ack_pending": 0, "delivered": done, "ack_floor": {}}
-    assert is_exhausted(gave_up)
-    for change in ({"ack_floor": done}, {"num_pending": 1}, {"num_ack_pending": 1}, {"config": {"max_deliver": -1}}):
-        assert not is_exhausted(gave_up | change)
+    """A consumer that has done what came later, or that still delivers, is not exhausted."""
+    gave_up = {"num_pending": 0, "num_ack_pending": 0, "delivered": {"stream_seq": 3}}
+    assert is_exhausted(gave_up, 3)
+    for change in ({"delivered": {"stream_seq": 4}}, {"num_pending": 1}, {"num_ack_pending": 1}):
+        assert not is_exhausted(gave_up | change, 3)
 
 
 async def _row(at: Served) -> Any:

@@ -57,30 +57,34 @@ from reactor.telemetry.sinks import EventSink, LogSink
 
 
 async def provision_safely(connected: Connections) -> Provision:
-    """Find or declare the streams. Raises ProvisionError if this looks like the wrong account.
-
-    A ledger in Redis was built from a lifecycle stream; an account without any is hardly the same job system.
-    """
-    desired = desired_streams(connected.settings.events)
+    """Find or declare the streams. Raises ProvisionError if this looks like the wrong account."""
     if connected.jobs is not None:
         await connected.jobs.check()
-    theirs = await find_lifecycle_stream(connected.reads, desired)
-    if theirs is None and (owner := await connected.ledger.records.owner()):
-        raise wrong_account(owner, desired)
+    await _lifecycle_stream(connected)
     return await provision_missing(connected)
 
 
 async def find_provision(connected: Connections) -> Provision:
     """Find the streams without declaring any, for commands that only look. Raises ProvisionError as above."""
     desired = desired_streams(connected.settings.events)
-    stream = await find_lifecycle_stream(connected.reads, desired)
+    stream = await _lifecycle_stream(connected)
     if stream is None:
-        if owner := await connected.ledger.records.owner():
-            raise wrong_account(owner, desired)
         return Provision(NO_EVENTS)
     subjects = (desired.events_subject.wildcard,)
     events = await find_durable(connected.reads, desired.durable, stream, subjects)
     return Provision(events or NO_EVENTS, lifecycle_stream=stream)
+
+
+async def _lifecycle_stream(connected: Connections) -> str | None:
+    """Find the lifecycle stream. Raises ProvisionError if this looks like the wrong account.
+
+    A ledger in Redis was built from a lifecycle stream; an account without any is hardly the same job system.
+    """
+    desired = desired_streams(connected.settings.events)
+    stream = await find_lifecycle_stream(connected.reads, desired)
+    if stream is None and (owner := await connected.ledger.records.owner()):
+        raise wrong_account(owner, desired)
+    return stream
 
 
 async def provision_missing(connected: Connections) -> Provision:

@@ -51,8 +51,7 @@ class WorkerInfo:
 def workers_json(workers: Sequence[WorkerInfo], at: str) -> Workers:
     """Return the contract's object."""
     rows = [cast("WorkerJson", worker.as_dict() | {"deletes": worker.deletes}) for worker in workers]
-    versions = sorted({worker.version for worker in workers})
-    return Workers(at=at, differ=differing(workers), versions=versions, workers=rows)
+    return Workers(at=at, differ=differing(workers), versions=versions_of(workers), workers=rows)
 
 
 def read_worker(raw: object, seen_s: float) -> WorkerInfo | None:
@@ -81,17 +80,14 @@ def policy_json(policy: Policy) -> dict[str, Any]:
 def policy_from(told: Mapping[str, Any], local: Policy) -> Policy:
     """Return the policy that a worker told; what it left out is local. Raises ValueError if it cannot be read."""
     try:
+        spans: dict[str, Any] = {name: int(told[name]) for name in _DURATIONS}
         return replace(
             local,
             deletes=told["action"] == "delete",
             pattern=re.compile(told["stream_pattern"]),
             terminal_statuses=frozenset(map(str, told["terminal_statuses"])),
             protect=tuple(map(str, told["protect"])),
-            age_guard=int(told["age_guard"]),
-            terminal_grace=int(told["terminal_grace"]),
-            idle_guard=int(told["idle_guard"]),
-            missing_guard=int(told["missing_guard"]),
-            dispute_guard=int(told["dispute_guard"]),
+            **spans,
         )
     except (KeyError, TypeError, ValueError, re.error) as error:
         raise ValueError(f"a worker's policy cannot be read: {error}") from error
@@ -105,6 +101,11 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 def differing(workers: Sequence[WorkerInfo]) -> list[str]:
     """Return the names of the settings in which the workers differ among themselves."""
     return sorted({name for worker in workers[1:] for name in differences(workers[0].policy, worker.policy)})
+
+
+def versions_of(workers: Sequence[WorkerInfo]) -> list[str]:
+    """Return the versions that run."""
+    return sorted({worker.version for worker in workers})
 
 
 def judged_by(local: Policy, directory: str, workers: Sequence[WorkerInfo]) -> tuple[Policy, str | None]:

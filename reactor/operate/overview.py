@@ -35,7 +35,7 @@ from reactor.core.schemas import (
     Workers,
 )
 from reactor.core.stream_info import Raw
-from reactor.core.workers import workers_json
+from reactor.core.workers import WorkerInfo, workers_json
 from reactor.deletion.inspection import inspect
 from reactor.deletion.resources import Resources
 from reactor.deletion.states import Inspection, Target, with_source_name
@@ -123,8 +123,8 @@ class Overview:
 
     async def status(self) -> Status:
         """Return one screen's worth: counts, ledger, queue, the last full pass."""
-        measures, drains = await self.measure(), await self.deps.recorder.audit.drains()
         workers = await self.deps.ledger.workers.alive()
+        measures, drains = await self._measure(workers), await self.deps.recorder.audit.drains()
         today = self.deps.clock() // SECOND // 86_400
         last = measures["last_reconcile"]
         return {
@@ -146,8 +146,10 @@ class Overview:
 
     async def measure(self) -> Measures:
         """Return what all replicas see alike: streams by verdict, ledger, the last full pass."""
+        return await self._measure(await self.deps.ledger.workers.alive())
+
+    async def _measure(self, workers: Sequence[WorkerInfo]) -> Measures:
         counts, last_pass = await self._census.counts(), await self.deps.ledger.passes.last()
-        workers = await self.deps.ledger.workers.alive()
         nats_error, lag, pause = None, None, None
         try:
             snapshot, pause = await self._take_snapshot(), await self.pause()

@@ -7,9 +7,10 @@ it costs nothing but time.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import nats.errors
 import structlog
@@ -265,19 +266,21 @@ class AdvisorySubscriber:
 
 def _told_at(advisory: Msg) -> int | None:
     """Return when the advisory was made, by the server's own clock."""
-    with suppress(ValueError):
-        content = read_json(advisory.data)
-        return instant(content.get("timestamp")) if isinstance(content, dict) else None
-    return None
+    return instant(_content(advisory).get("timestamp"))
 
 
 def _given_up(advisory: Msg) -> GivenUp | None:
     """Return the message that a MAX_DELIVERIES advisory is about."""
+    seq = _content(advisory).get("stream_seq")
+    return GivenUp(seq, advisory.subject.rpartition(".")[2]) if isinstance(seq, int) else None
+
+
+def _content(advisory: Msg) -> Mapping[str, Any]:
+    """Return what an advisory says; nothing if it cannot be read."""
     with suppress(ValueError):
-        content = read_json(advisory.data)
-        if isinstance(content, dict) and isinstance(seq := content.get("stream_seq"), int):
-            return GivenUp(seq, advisory.subject.rpartition(".")[2])
-    return None
+        if isinstance(content := read_json(advisory.data), dict):
+            return content
+    return {}
 
 
 def _readable(subject: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 
 from reactor.core.checks import Check, counted, error, ok, warning
-from reactor.core.workers import NO_WORKER, differing
+from reactor.core.workers import NO_WORKER, differing, versions_of
 from reactor.operate.doctor.context import CheckFunctions, DoctorContext
 
 
@@ -26,8 +26,7 @@ async def _alive(deps: DoctorContext) -> AsyncIterator[Check]:
 
 async def _agree(deps: DoctorContext) -> AsyncIterator[Check]:
     workers = await deps.ledger.workers.alive()
-    apart = differing(workers)
-    versions = sorted({worker.version for worker in workers})
+    apart, versions = differing(workers), versions_of(workers)
     if apart:
         fix = "give all workers the same settings, and restart them: reactor workers --json shows each"
         yield warning("workers.agree", f"the workers differ in {', '.join(apart)}", fix)

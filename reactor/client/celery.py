@@ -10,14 +10,16 @@ The function says which job a task is, None for none. It publishes STARTED, RETR
 `ends="all"`: ask for that if the task does all of the job's work itself. Otherwise publish the end when the work is
 done, with `emit` or `reactor.client.django`.
 
-No signal tells of a task that was rejected without requeueing, that was killed with its worker process, or that ran
-into a hard time limit in the threads, solo, gevent and eventlet pools. Let the job's own row tell, or `announce_jobs`.
+Celery gives the signal of a failure also where a task that is acknowledged late ran into its time limit and will run
+again (`acks_on_failure_or_timeout=False`): that is told as RETRY. No signal tells of a task that ended with `Ignore` or
+was killed with the whole worker. Let the job's own row tell, or `announce_jobs`; docs/adopting.md has each ending.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from celery import signals
+from celery.exceptions import TimeLimitExceeded, WorkerLostError
 
 from reactor.client import emit
 
@@ -49,6 +51,12 @@ def connect(
 
         return receive
 
+    failed, retried = of_request("FAILURE"), of_request("RETRY")
+
+    def failure(sender: Any, exception: object = None, **more: Any) -> None:  # noqa: ANN401  # Celery's
+        runs_again = isinstance(exception, TimeLimitExceeded | WorkerLostError) and _is_redelivered(sender)
+        (retried if runs_again else failed)(sender, **more)
+
     def started(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], **_: Any) -> None:  # noqa: ANN401  # as above
         publish(task, args, kwargs, "STARTED")
 
@@ -56,8 +64,15 @@ def connect(
         publish(sender, request.args, request.kwargs, "REVOKED")
 
     signals.task_prerun.connect(started, weak=False)
-    signals.task_failure.connect(of_request("FAILURE"), weak=False)
-    signals.task_retry.connect(of_request("RETRY"), weak=False)
+    signals.task_failure.connect(failure, weak=False)
+    signals.task_retry.connect(retried, weak=False)
     signals.task_revoked.connect(revoked, weak=False)
     if ends == "all":
         signals.task_success.connect(of_request("SUCCESS"), weak=False)
+
+
+def _is_redelivered(task: Any) -> bool:  # noqa: ANN401  # Celery's
+    """Return whether a task's message is given back when it ran into its time limit."""
+    both = getattr(task, "acks_on_failure_or_timeout", True)
+    of_timeout = getattr(task, "acks_on_timeout", None)  # since Celery 5.7
+    return bool(task.acks_late) and not (both if of_timeout is None else of_timeout)

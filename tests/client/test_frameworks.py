@@ -24,7 +24,7 @@ from datetime import timedelta
 from django.core.management import call_command
 from django.db import connection, models, transaction
 from django.utils import timezone
-from reactor.client.django import track
+from reactor.client.django import flush, track
 
 class Job(models.Model):
     status = models.TextField()
@@ -93,9 +93,11 @@ async def test_django_tells_what_was_committed(world: World, tmp_path: Path) -> 
         DJANGO
         + """
 job = Job.objects.create(id=1, status="STARTED")
+assert flush()
 stale = Job.objects.get(id=1)
 job.status, job.finished_at = "SUCCESS", timezone.now()
 job.save()
+assert flush()
 stale.save(update_fields=["finished_at"])  # says STARTED, and writes something else
 try:
     with transaction.atomic():
@@ -107,13 +109,14 @@ with transaction.atomic():
     three = Job.objects.create(id=3, status="STARTED")
     three.status = "FAILURE"
     three.save()
+assert flush()
 three.delete()
 """,
     )
     words = await told(world)
     assert set(words) == {"1", "3"}
     assert words["1"] == ["STARTED", "SUCCESS", "SUCCESS"]
-    assert words["3"] == ["FAILURE", "FAILURE", "DELETED"]
+    assert words["3"] == ["FAILURE", "DELETED"]
 
 
 async def test_django_tells_what_has_changed_while_it_told(world: World, tmp_path: Path) -> None:
@@ -135,7 +138,9 @@ def late(job_id, status, **more):
 
 ours.emit = late
 Job.objects.create(id=1, status="STARTED")
+assert flush()
 Job.objects.create(id=2, status="QUEUED")
+assert flush()
 struck.clear()
 Job.objects.filter(id=2).update(status="STARTED")
 call_command("announce_jobs", since="2d")
@@ -144,6 +149,58 @@ call_command("announce_jobs", since="2d")
     words = await told(world)
     assert words["1"][:3] == ["SUCCESS", "STARTED", "SUCCESS"]
     assert words["2"] == ["QUEUED", "SUCCESS", "STARTED", "SUCCESS"]
+
+
+async def test_a_process_that_ends_tells_its_last_jobs_first(world: World, tmp_path: Path) -> None:
+    """Also what a forked child of it saved; and a job that is saved often is told as it is in the end."""
+    await run(
+        world,
+        tmp_path,
+        DJANGO
+        + """
+import os
+for id in range(1, 51):
+    Job.objects.create(id=id, status="STARTED")
+connection.close()
+if not (child := os.fork()):
+    Job.objects.create(id=51, status="STARTED")
+    assert flush()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+with transaction.atomic():
+    job = Job.objects.create(id=52, status="QUEUED")
+    for status in ("STARTED", "PROGRESS", "SUCCESS"):
+        job.status = status
+        job.save()
+""",
+    )
+    words = await told(world)
+    assert set(words) == {str(job) for job in range(1, 53)}
+    assert words["52"] == ["SUCCESS"]
+
+
+async def test_a_job_that_cannot_be_read_holds_up_nobody(world: World, tmp_path: Path) -> None:
+    """The code that saved it goes on, the next job is told, and the log says what to run."""
+    await run(
+        world,
+        tmp_path,
+        DJANGO
+        + """
+import logging
+from reactor.client.django import Tracked
+lines = []
+logging.getLogger("reactor.client").addFilter(lambda record: lines.append(record.getMessage()) or False)
+real = Tracked.rows
+Tracked.rows = lambda *_: 1 / 0
+Job.objects.create(id=1, status="STARTED")
+assert flush()
+Tracked.rows = real
+Job.objects.create(id=2, status="STARTED")
+assert flush()
+assert lines == ["a job's status was not told: run announce_jobs"], lines
+""",
+    )
+    assert await told(world) == {"2": ["STARTED"]}
 
 
 async def test_django_announces_what_there_is(world: World, tmp_path: Path) -> None:

@@ -6,11 +6,12 @@
 
 It publishes what the database says once the transaction is committed, read again: a stale `save()` must not lie, and a
 rollback says nothing. A row that goes is `DELETED`. Proxies and multi-table children of the model count as its rows.
-Django sends no signal for `update()`, `bulk_update()` and SQL: `manage.py announce_jobs` announces those, and every job
-before the first event; or reactor asks the table itself. While Django's tests run, nothing is published.
+All of it is done in a thread with a database connection of its own, so `save()` waits for nothing; `flush()` waits for
+that thread. Django sends no signal for `update()`, `bulk_update()` and SQL: `manage.py announce_jobs` announces those,
+and every job before the first event; or reactor asks the table itself. While Django's tests run, nothing is published.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +20,8 @@ from django.db import models, transaction
 from django.db.models.signals import post_delete, post_save
 
 from reactor.client import Emitted, emit
+from reactor.client.django.background import FLUSH_S, background
+from reactor.client.emitter import is_off
 from reactor.core.model import fold
 
 TERMINAL = ("SUCCESS", "FAILURE", "REVOKED", "DELETED")
@@ -88,18 +91,21 @@ def track(
     post_delete.connect(partial(_deleted, item), weak=False)
 
 
+def flush(timeout_s: float = FLUSH_S) -> bool:
+    """Wait until every job that was saved is told. Returns whether that came about in time."""
+    return background.flush(timeout_s)
+
+
 def _saved(item: Tracked, instance: models.Model, using: str, **_: object) -> None:
-    if not isinstance(instance, item.model):
-        return
-    transaction.on_commit(partial(_tell, item, instance.pk, using), using=using)
-
-
-def _tell(item: Tracked, key: object, using: str) -> None:
-    item.tell_current(key, using)  # a row that is gone since is told by itself
+    _after_commit(item, instance, using, partial(item.tell_current, instance.pk, using))  # a row may be gone by then
 
 
 def _deleted(item: Tracked, instance: models.Model, using: str, **_: object) -> None:
-    if not isinstance(instance, item.model):
-        return
-    job_id = instance.pk if item.job_id == "pk" else getattr(instance, item.job_id)
-    transaction.on_commit(partial(emit, job_id, "DELETED"), using=using)
+    if isinstance(instance, item.model):
+        job_id = instance.pk if item.job_id == "pk" else getattr(instance, item.job_id)
+        _after_commit(item, instance, using, partial(emit, job_id, "DELETED"))
+
+
+def _after_commit(item: Tracked, instance: models.Model, using: str, tell: Callable[[], object]) -> None:
+    if isinstance(instance, item.model) and not is_off():
+        transaction.on_commit(partial(background.put, (id(item), using, instance.pk), tell), using=using)

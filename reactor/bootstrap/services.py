@@ -47,7 +47,7 @@ from reactor.operate.doctor.examine import Doctor
 from reactor.operate.emit import emit
 from reactor.operate.overview import Overview
 from reactor.operate.replay import Scratch
-from reactor.operate.restore import Restorer
+from reactor.operate.restore import Progress, Restorer, ignore_progress
 from reactor.passes.reconciler import Reconciler
 from reactor.passes.subscribers import DeadLetters, LifecycleSubscriber, consume_pending
 from reactor.passes.sweeper import Sweeper
@@ -306,7 +306,7 @@ class UseCases:
         """Return the answers for the endpoint and the page."""
         return Overview(self.resources, self.deleted)
 
-    def actions(self, scratch: Scratch | None = None) -> StreamActions:
+    def actions(self, scratch: Scratch | None = None, progress: Progress = ignore_progress) -> StreamActions:
         """Return the orders about streams. `scratch` starts a server for restores that this one refuses."""
-        restorer = Restorer(self.connected.snapshots, self.resources.recorder, scratch)
+        restorer = Restorer(self.connected.snapshots, self.resources.recorder, scratch, progress)
         return StreamActions(self.resources, self.deleted, restorer)

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import typer
+from rich.console import Console
+from rich.progress import DownloadColumn
 
 from reactor.backups.store import ARCHIVE, Backup, BackupCorrupt, read_backup
 from reactor.bootstrap.connections import actor_of, connections
@@ -19,7 +21,7 @@ from reactor.bootstrap.services import (
 )
 from reactor.cli.embedded import EmbeddedError, scratch_server
 from reactor.cli.exits import Exit, fail
-from reactor.cli.render import show_backups
+from reactor.cli.render import progress_bar, show_backups
 from reactor.cli.shell import duration_of, print_answer, run, settings_of_command
 from reactor.core.checks import counted
 from reactor.core.model import SECOND, nanoseconds
@@ -32,6 +34,8 @@ from reactor.operate.protect import NotProtected
 from reactor.operate.restore import NotRestored, Restored
 
 STREAM_NAME = r"[^\s.*>/\\\x00-\x1f\x7f]{1,255}"
+ARCHIVE_WORTH_A_BAR = 10_000_000
+"""Bytes from which on a restore shows how far it is."""
 PROTECT_S = 90.0
 """How long a deletion under way is waited out; longer than a lease by default."""
 
@@ -125,13 +129,14 @@ def restore(stream: str, source: Path | None, name: str | None, *, without_messa
         async with connections(settings, actor=actor_of("restore")) as connected:
             cases = UseCases(connected, await find_provision(connected))
             operator = Operator(connected.actor.person)
-            actions = cases.actions(scratch_server)
+            actions = cases.actions(scratch_server, progress=progress)
             return await actions.restore(
                 stream, operator, new_name=name, backup=backup, without_messages=without_messages
             )
 
     try:
-        done = run(order, settings.nats.domain)
+        with progress_bar(Console(stderr=True), "restoring", DownloadColumn(), worth=ARCHIVE_WORTH_A_BAR) as progress:
+            done = run(order, settings.nats.domain)
     except NoSuchStream as error:
         fail(Exit.NO_STREAM, f"{error} There is no backup of it here, and the audit does not have its config.")
     except (NotRestored, BackupCorrupt) as error:

@@ -10,11 +10,12 @@ from functools import partial
 
 import typer
 from rich.console import Console
+from rich.progress import MofNCompleteColumn
 
 from reactor.bootstrap.connections import actor_of, connections
 from reactor.bootstrap.services import UseCases, find_provision, policy_of, provision_safely, utc_now
 from reactor.cli.exits import SIGNALLED, Exit, fail
-from reactor.cli.render import progress_bar, show_report
+from reactor.cli.render import WORTH_A_BAR, progress_bar, show_report
 from reactor.cli.shell import duration_of, run, settings_of_command
 from reactor.config.settings import Settings
 from reactor.core.actor import Actor
@@ -48,7 +49,7 @@ def reconcile(options: PassOptions, *, as_json: bool, assume_missing: bool, age_
         report, caught = run(lambda: begin(ignore_progress))
         sys.stdout.write(json.dumps(report.as_dict()) + "\n")
     else:
-        with progress_bar(console) as progress:
+        with progress_bar(console, "draining", MofNCompleteColumn(), worth=WORTH_A_BAR) as progress:
             report, caught = run(lambda: begin(progress))
         show_report(console, report)
     raise typer.Exit(SIGNALLED + caught if caught else _exit_code(report))

@@ -10,7 +10,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from reactor.core.checks import Diagnosis, Level, counted, size
@@ -46,6 +46,7 @@ MARKS = {Level.OK: "[green]✓[/]", Level.WARNING: "[yellow]![/]", Level.ERROR: 
 BOX = box.SIMPLE_HEAD
 INDENT: Any = {"initial_indent": "  ", "subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
 WORTH_A_BAR = 20
+"""Streams to drain from which on a pass shows how far it is."""
 MOST_KEPT = 10
 """Names of streams that stay, in the report of a pass: it ends with what matters."""
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?Z")
@@ -396,13 +397,13 @@ def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
 
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[OnProgress]:
-    """Show a bar for passes with many streams to drain; nothing if nobody watches."""
-    columns = (TextColumn("draining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+def progress_bar(console: Console, verb: str, count: ProgressColumn, worth: int) -> Iterator[OnProgress]:
+    """Show a bar for what has at least `worth` steps; nothing if nobody watches."""
+    columns = (TextColumn(verb), BarColumn(), count, TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None, visible=False)
 
         def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=total >= WORTH_A_BAR)
+            bar.update(task, completed=done, total=total, visible=total >= worth)
 
         yield show

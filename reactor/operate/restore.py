@@ -3,7 +3,7 @@
 Whatever is brought back is protected from the first moment, since its job is still said to be over.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -14,6 +14,13 @@ from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import NotFound, Refused
 from reactor.jetstream.snapshots import restore
 from reactor.operate.replay import CONSUMERS, MESSAGES, NotReplayed, Scratch, make_consumers, own_subject, replay
+
+Progress = Callable[[int, int], None]
+"""Told how many bytes of an archive the server has taken, and of how many."""
+
+
+def ignore_progress(_done: int, _total: int) -> None:
+    """Ignore the progress."""
 
 
 class NotRestored(Exception):
@@ -58,6 +65,7 @@ class Restorer:
     js: JetStream
     recorder: Recorder
     scratch: Scratch | None = None
+    progress: Progress = ignore_progress
 
     async def from_backup(self, backup: Backup, name: str, why: str = "") -> Restored:
         """Restore messages, consumers and what they have acknowledged."""
@@ -67,7 +75,7 @@ class Restorer:
         how = f"from {backup.folder}"
         if lacking is None:
             try:
-                await restore(self.js, unfinished(config, CONSUMERS), description["state"], backup.chunks())
+                await restore(self.js, unfinished(config, CONSUMERS), description["state"], self._watched(backup))
             except Refused as error:
                 if name == manifest.stream:
                     raise NotRestored(
@@ -88,11 +96,18 @@ class Restorer:
             )
         try:
             async with self.scratch() as scratch:
-                await replay(scratch, self.js, config, backup.description(), backup.chunks())
+                await replay(scratch, self.js, config, backup.description(), self._watched(backup))
         except (Refused, NotReplayed) as error:
             raise NotRestored(
                 f"the backup of {was} could not be brought back as {name}, or not all of it: {error}"
             ) from error
+
+    async def _watched(self, backup: Backup) -> AsyncIterator[bytes]:
+        done = 0
+        async for chunk in backup.chunks():
+            yield chunk
+            done += len(chunk)
+            self.progress(done, backup.manifest.size)
 
     async def from_recipe(self, recipe: Recipe, name: str, why: str = "") -> Restored:
         """Empty, with its consumers: its sequences go on, so that nobody's late acknowledgement hits a new message."""

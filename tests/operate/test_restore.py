@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import resource
 import shutil
 import sys
@@ -81,6 +82,25 @@ async def test_what_was_deleted_comes_back_whole(world: World, tmp_path: Path) -
     assert (await world.verdicts(**env))["job_1"] == ("kept", "protected")
     assert (await world.trail())[-1]["phase"] == "restored"
     assert (await world.js.publish("job.1.tasks", b"new")).seq == 5
+
+
+async def test_a_large_restore_shows_how_far_it_is(world: World, tmp_path: Path) -> None:
+    """To whoever watches, on a terminal."""
+    await world.declare()
+    await world.js.add_stream(StreamConfig("job_1", subjects=["job.1.tasks"]))
+    for _ in range(12):
+        await world.js.publish("job.1.tasks", os.urandom(CHUNK))
+    await world.emit(1, "SUCCESS")
+    env = backing(tmp_path)
+    assert (await world.verdicts(**env))["job_1"] == ("drained", "terminal")
+    terminal = "import pty, sys; sys.exit(pty.spawn([sys.executable, '-m', 'reactor', 'restore', 'job_1']))"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", terminal, env=world.env(**env, TERM="xterm"), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    shown = (await process.communicate())[0].decode()
+    assert process.returncode == 0, shown
+    assert re.search(r"restoring.*\d/12\.\d MB", shown), shown
+    assert ((await world.info("job_1")) or {})["state"]["messages"] == 12
 
 
 async def test_messages_that_are_too_old_by_now_come_back_all_the_same(world: World, tmp_path: Path) -> None:

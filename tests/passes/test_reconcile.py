@@ -11,6 +11,7 @@ import pytest
 from nats.js.api import RetentionPolicy, StreamSource
 from redis.asyncio import Redis
 from rich.console import Console
+from rich.progress import MofNCompleteColumn
 from support.harness import ROOT, World, own_world, posing_as, relayed
 
 from reactor.cli.passes import one_pass
@@ -549,7 +550,7 @@ async def test_what_needs_a_person_stands_below_the_table(world: World) -> None:
     report = await one_pass(settings, PassOptions(), ignore_progress, assume_missing=False)
     console = Console(file=io.StringIO(), force_terminal=True, width=200)
     show_report(console, replace(report, breaker="too many", error="and an error"))
-    with progress_bar(console) as show:
+    with progress_bar(console, "draining", MofNCompleteColumn(), worth=20) as show:
         show(1, 20)
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()

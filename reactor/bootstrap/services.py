@@ -109,6 +109,8 @@ def policy_of(settings: Settings, own_streams: frozenset[str] = OWN_STREAMS) -> 
         live_statuses=frozenset(rules.live_statuses),
         protect=rules.protect,
         deletes=rules.action == "delete",
+        rules=rules.rules.rules,
+        backup=settings.backup.when,
         own_streams=own_streams,
     )
 
@@ -150,12 +152,11 @@ def backup_store_of(settings: Settings) -> BackupStore:
     return BackupStore(rules.dir, rules.max_age.total_seconds(), int(rules.max_bytes), utc_now)
 
 
-def backup_writer_of(connected: Connections) -> BackupWriter | None:
-    """Return the writer of backups; None if no backups are wanted."""
-    when = connected.settings.backup.when
-    if when == "never":
+def backup_writer_of(connected: Connections, policy: Policy) -> BackupWriter | None:
+    """Return the writer of backups; None if no backups are wanted of any stream."""
+    if {policy.backup, *(rule.backup for rule in policy.rules)} <= {"never", None}:
         return None
-    return BackupWriter(connected.snapshots, backup_store_of(connected.settings), when, connected.actor)
+    return BackupWriter(connected.snapshots, backup_store_of(connected.settings), connected.actor)
 
 
 def recorder_of(connected: Connections, *sinks: Sink) -> Recorder:
@@ -181,6 +182,8 @@ def worker_info(connected: Connections, policy: Policy) -> WorkerInfo:
         directory=settings.directory.kind,
         nats=connected.reads.address,
         redis=_address_of(settings.redis.url.get_secret_value()),
+        policy_file=settings.policy.rules.path,
+        policy_sha256=settings.policy.rules.sha256,
     )
 
 
@@ -258,7 +261,7 @@ class UseCases:
             throttle=Throttle(rules.concurrency, ledger.turns, rules.max_rate, connected.reads.pace),
             lease_s=rules.lease.total_seconds(),
             clock=utc_now,
-            backup_writer=backup_writer_of(connected),
+            backup_writer=backup_writer_of(connected, policy),
         )
         self.deleted = DeletedStreams(self.resources, backup_store_of(settings))
 

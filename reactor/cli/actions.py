@@ -24,13 +24,13 @@ from reactor.cli.exits import Exit, fail
 from reactor.cli.render import progress_bar, show_backups
 from reactor.cli.shell import duration_of, print_answer, run, settings_of_command
 from reactor.core.checks import counted
-from reactor.core.model import SECOND, nanoseconds
+from reactor.core.model import SECOND, nanoseconds, parse_instant, to_the_second
 from reactor.core.pause import LONGEST_PAUSE
 from reactor.core.policy import Policy
 from reactor.operate import actions
 from reactor.operate.actions import Operator, PauseOrder
 from reactor.operate.overview import NoJobStream, NoSuchStream
-from reactor.operate.protect import NotProtected
+from reactor.operate.protect import FOR_GOOD, HowLong, NotProtected
 from reactor.operate.restore import NotRestored, Restored
 
 STREAM_NAME = r"[^\s.*>/\\\x00-\x1f\x7f]{1,255}"
@@ -76,7 +76,19 @@ def _say_unrecorded(done: PauseOrder) -> None:
         typer.echo(f"reactor: the audit does not have this, since Redis is unreachable: {done.unrecorded}", err=True)
 
 
-def protect(streams: Sequence[str], *, protected: bool) -> None:
+def how_long(span: str | None, until: str | None) -> HowLong:
+    """Return what `--for` and `--until` ask for. Exits if they cannot be read."""
+    if span is not None and until is not None:
+        fail(Exit.USAGE, "--for and --until say the same: give one of them")
+    if span is not None:
+        return HowLong(span=nanoseconds(duration_of("--for", span)))
+    try:
+        return HowLong(until=parse_instant(until)) if until is not None else FOR_GOOD
+    except ValueError as error:
+        fail(Exit.USAGE, f"--until: {error}")
+
+
+def protect(streams: Sequence[str], how_long: HowLong | None) -> None:
     """Protect streams, or remove their protection. Exits with the gravest code of all streams."""
     settings = settings_of_command()
     policy = policy_of(settings)
@@ -85,32 +97,34 @@ def protect(streams: Sequence[str], *, protected: bool) -> None:
             fail(Exit.USAGE, str(NoJobStream(name, policy)))
 
     async def order() -> list[Exit]:
-        command = "protect" if protected else "unprotect"
+        command = "protect" if how_long else "unprotect"
         async with connections(settings, actor=actor_of(command)) as connected:
             cases = UseCases(connected, await find_provision(connected))
-            return [await _protect(cases, name, protected=protected) for name in dict.fromkeys(streams)]
+            return [await _protect(cases, name, how_long) for name in dict.fromkeys(streams)]
 
     raise typer.Exit(max(run(order, settings.nats.domain)))
 
 
-async def _protect(cases: UseCases, name: str, *, protected: bool) -> Exit:
+async def _protect(cases: UseCases, name: str, how_long: HowLong | None) -> Exit:
     try:
         operator = Operator(cases.connected.actor.person)
-        done = await cases.actions().protect(name, PROTECT_S, operator, protected=protected)
+        done = await cases.actions().protect(name, PROTECT_S, operator, how_long)
     except NoSuchStream as error:
         typer.echo(f"reactor: {error}", err=True)
         return Exit.NO_STREAM
     except NotProtected as error:
         typer.echo(f"reactor: {error}", err=True)
         return Exit.UNFIXABLE
-    words = "is protected: nothing drains it" if protected else "is not protected any more: it is judged like any other"
+    words = "is protected: nothing drains it" if how_long else "is not protected any more: it is judged like any other"
+    if done.until is not None:
+        words = f"is protected until {to_the_second(done.until)}; then it is judged like any other"
     typer.echo(f"{name} {words}" + ("" if done.changed else ", as it was"))
-    if not protected and done.max_age_off:
+    if not how_long and done.max_age_off:
         age = f"{done.max_age_off / SECOND:g}s"
         typer.echo(
             f"its max_age of {age} stays off, or older messages would expire: nats stream edit {name} --max-age {age}"
         )
-    if not protected and cases.resources.policy.is_protected_by_name(name):
+    if not how_long and cases.resources.policy.is_protected_by_name(name):
         typer.echo(f"{name} is still protected by REACTOR_POLICY_PROTECT")
     return Exit.DONE
 

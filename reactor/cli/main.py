@@ -325,17 +325,26 @@ StreamNames = Annotated[
 ]
 
 
-@app.command(epilog=_examples("reactor protect job_42 job_43"))
-def protect(streams: StreamNames) -> None:
+@app.command(epilog=_examples("reactor protect job_42 job_43", "reactor protect job_42 --for 2h"))
+def protect(
+    streams: StreamNames,
+    span: Annotated[
+        str | None, typer.Option("--for", metavar="DURATION", help="Such as 2h; then it ends by itself.")
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="TIME", help="Such as 2026-01-31T12:00:00Z; then it ends by itself."),
+    ] = None,
+) -> None:
     """Keep these streams, whatever is said of their jobs.
 
-    It sets metadata on the stream (reactor.protect). It waits for a deletion that is under way.
+    It sets metadata on the stream (reactor.protect, or reactor.keep-until). It waits for a deletion that is under way.
 
     Exit code 5 if there is no such stream.
     """
     from reactor.cli import actions
 
-    actions.protect(streams, protected=True)
+    actions.protect(streams, actions.how_long(span, until))
 
 
 @app.command(epilog=_examples("reactor unprotect job_42"))
@@ -343,7 +352,7 @@ def unprotect(streams: StreamNames) -> None:
     """Take the protection away: they are judged like any other."""
     from reactor.cli import actions
 
-    actions.protect(streams, protected=False)
+    actions.protect(streams, None)
 
 
 @app.command(epilog=_examples("reactor restore job_42", "reactor restore job_42 --from FOLDER --as job_42_was"))
@@ -406,6 +415,27 @@ def prepare(
     from reactor.cli import queries
 
     queries.prepare(job_id, timeout)
+
+
+@app.command(epilog=_examples("reactor rules", "reactor rules --check rules.toml"))
+def rules(
+    *,
+    check: Annotated[
+        Path | None, typer.Option("--check", metavar="FILE", help="Check a file of rules; it asks no server.")
+    ] = None,
+    local: Local = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the retention rules in force, and how many streams each matches.
+
+    With --check: exit code 2 if there is a fault, and each fault by file, line and rule.
+    """
+    from reactor.cli import rules as rules_command
+
+    if check is not None:
+        rules_command.check(check, as_json=as_json)
+    else:
+        rules_command.show(local=local, as_json=as_json)
 
 
 @app.command(epilog=_examples("reactor settings", "reactor settings | grep GUARD"))

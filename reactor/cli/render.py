@@ -17,6 +17,7 @@ from reactor.core.checks import Diagnosis, Level, counted, size
 from reactor.core.explain import span, why
 from reactor.core.model import SECOND, Outcome, Settlement, parse_instant
 from reactor.core.report import Report, full_detail
+from reactor.core.rules import DEFAULT
 from reactor.core.schemas import (
     Entry,
     Explanation,
@@ -97,10 +98,14 @@ def show_explanation(console: Console, explanation: Explanation) -> None:
     show_notice(console, explanation.get("notice"))
     console.print(f"[bold]{visible(explanation['sentence'])}[/]", soft_wrap=True)
     console.print(f"[dim]What would change it:[/] {visible(explanation['changes'])}", soft_wrap=True)
-    table = Table("", "", "", "", show_header=False, box=None)
+    if explanation["rule"] != DEFAULT:
+        console.print(f"[dim]Rule:[/] {visible(explanation['rule'])}", soft_wrap=True)
+    table = Table("", "", "", "", "", show_header=False, box=None)
     for guard in explanation["guards"]:
         sign, text = ("[green]✓[/]", "passed") if guard["passed"] else ("[cyan]…[/]", "passes")
-        table.add_row(sign, guard["guard"].replace("_", " "), text, _moment(guard["passes_at"], explanation["at"]))
+        length = span(guard["length_s"])
+        moment = _moment(guard["passes_at"], explanation["at"])
+        table.add_row(sign, guard["guard"].replace("_", " "), length, text, moment)
     console.print(table)
     for name, part in explanation["evidence"].items():
         _show_evidence(console, name, part, explanation["at"])
@@ -312,7 +317,7 @@ def show_streams(console: Console, found: Listed, *, wide: bool, most: int | Non
         other = f"no job streams: none of {counted(found['others'], 'stream')} matches the pattern"
         console.print(none if found["total"] else other if found["others"] else "no job streams")
         return
-    columns = ["stream", "verdict", "reason", "status", "due", "messages"]
+    columns = ["stream", "verdict", "reason", "status", "due", "messages", *(["rule"] if wide else [])]
     right = {"messages", "size"}
     more = ["size", "created", "terminal since", "redelivered", "detail"] if wide else []
     justified = [
@@ -327,7 +332,7 @@ def show_streams(console: Console, found: Listed, *, wide: bool, most: int | Non
         cells = [row["stream"], "zombie" if zombie else row["verdict"], reason, row["status"] or "", due]
         cells.append(str(row["messages"]))
         if wide:
-            cells += [size(row["bytes"]), _short(row["created"] or ""), _short(row["terminal_at"] or "")]
+            cells += [row["rule"], size(row["bytes"]), _short(row["created"] or ""), _short(row["terminal_at"] or "")]
             cells += ["" if row["redelivered"] is None else str(row["redelivered"]), row["detail"] or ""]
         style = STYLES[Outcome(row["verdict"])]
         table.add_row(*(f"[{style}]{visible(cell)}[/]" if at == 1 else visible(cell) for at, cell in enumerate(cells)))

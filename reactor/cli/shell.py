@@ -14,9 +14,9 @@ import typer
 from rich.console import Console
 
 from reactor.cli.exits import SIGNALLED, Exit, fail
-from reactor.config.durations import parse_duration
 from reactor.config.settings import Settings, SettingsError, load_settings
 from reactor.core.checks import Misconfigured
+from reactor.core.durations import parse_duration
 from reactor.jetstream.errors import JetStreamError
 from reactor.telemetry import logs
 

@@ -6,9 +6,9 @@ It reads variables only, no `.env` file: the process belongs to the job system.
 import os
 from collections.abc import Mapping
 
-from reactor.config.durations import parse_duration
 from reactor.config.nats_access import NatsAccess, check_websocket
 from reactor.config.nats_context import read_context
+from reactor.core.durations import parse_duration
 from reactor.core.subjects import DesiredStreams, SubjectTemplate
 
 _ACCESS = (

@@ -12,8 +12,8 @@ from typing import cast
 from pydantic import ByteSize, SecretStr
 from pydantic_settings import BaseSettings
 
-from reactor.config.durations import UNITS
 from reactor.config.settings import Settings, groups, variables
+from reactor.core.durations import UNITS
 
 
 def describe() -> list[tuple[str, str, str]]:

@@ -21,9 +21,9 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode
 
-from reactor.config.durations import parse_duration
 from reactor.config.nats_access import check_websocket
 from reactor.config.redis_url import parse_redis_url
+from reactor.core.durations import parse_duration
 from reactor.core.model import fold
 
 _REDIS_URLS = (

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -28,6 +29,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reactor.config import fields
 from reactor.config.nats_context import read_context
+from reactor.config.rules_file import NO_RULES, RulesFaulty, RulesFile, read_rules
 
 PREFIX = "REACTOR_"
 ENV_FILE = Path(".env")
@@ -192,6 +194,8 @@ class PolicySettings(BaseSettings):
     """Known statuses of live jobs. Every other status that does not end a job is live, too, but is warned about."""
     action: Literal["delete", "report"] = "delete"
     """delete, or report: do everything but fence and delete, and tell what would have been deleted."""
+    file: fields.OptionalFile = None
+    """Retention rules (TOML): what differs for some streams. See docs/retention.md."""
     protect: fields.Words = ()
     """Globs of stream names that are never deleted, comma-separated."""
     companions: fields.Templates = ("job-{job_id}-dlq",)
@@ -201,6 +205,11 @@ class PolicySettings(BaseSettings):
     def regex(self) -> re.Pattern[str]:
         """The stream pattern; digits are ASCII digits."""
         return re.compile(self.stream_pattern, re.ASCII)
+
+    @cached_property
+    def rules(self) -> RulesFile:
+        """The rules in its file. Raises RulesFaulty."""
+        return read_rules(self.file) if self.file else NO_RULES
 
 
 class BreakerSettings(BaseSettings):
@@ -404,6 +413,11 @@ def load_settings() -> Settings:
             loaded[name] = group()
         except ValidationError as error:
             problems += [_describe(group, dict(part)) for part in error.errors(include_input=False)]
+    if "policy" in loaded:
+        try:
+            _ = loaded["policy"].rules
+        except RulesFaulty as error:
+            problems += [f"REACTOR_POLICY_FILE: {fault}" for fault in error.faults]
     if problems:
         raise SettingsError(problems)
     return Settings(**loaded)

@@ -27,7 +27,9 @@ SHORT_S = 0.01
 _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (MINUTE_S, "min", 1, "s"))
 
 _WHY = {
-    Reason.PROTECTED: "it is protected, by its metadata (reactor.protect) or by REACTOR_POLICY_PROTECT",
+    Reason.PROTECTED: "it is protected, by its metadata (reactor.protect, reactor.keep-until), by a rule, or by "
+    "REACTOR_POLICY_PROTECT",
+    Reason.RETENTION_UNREADABLE: "its metadata says how long to keep it, and that cannot be read",
     Reason.UNREPORTED: "the server could not report it whole: a node or a quorum is away",
     Reason.FENCED: "a replica is deleting it: its subjects are taken away until its lease runs out",
     Reason.FENCE_UNREADABLE: "it carries a fence that cannot be read, so its own subjects are unknown",
@@ -46,6 +48,8 @@ _WHY = {
 }
 _CHANGES = {
     Reason.PROTECTED: "Nothing but an operator who takes the protection away: {unprotect}.",
+    Reason.RETENTION_UNREADABLE: "A value that can be read: a duration such as 24h, or, for reactor.keep-until, a time "
+    "such as 2026-01-31T12:00:00Z.",
     Reason.UNREPORTED: "The node or quorum coming back; then it is judged again.",
     Reason.FENCED: "The end of the lease: then it is taken over, or gets its subjects back.",
     Reason.FENCE_UNREADABLE: "An operator who restores its subjects and removes reactor.fence.* from its metadata.",
@@ -208,7 +212,11 @@ def span(seconds: float) -> str:
 def changes(reason: Reason, stream: Stream) -> str:
     """Return what would change the verdict on a stream, with the very command."""
     keep = _KEEP.format(stream=stream.name, job_id=stream.job_id)
-    unprotect = f"reactor unprotect {stream.name}" if stream.protected else "see REACTOR_POLICY_PROTECT"
+    kept_until = stream.own.keep_until if stream.own else None
+    if reason is Reason.PROTECTED and kept_until is not None and not stream.protected:
+        return f"Time ({to_the_second(kept_until)}), or an operator: reactor unprotect {stream.name}."
+    others = "see REACTOR_POLICY_PROTECT and reactor rules"
+    unprotect = f"reactor unprotect {stream.name}" if stream.protected else others
     text = _CHANGES.get(reason, "Another look.")
     keeps = {"keep": keep, "Keep": keep[0].upper() + keep[1:]}
     return text.format(stream=stream.name, job_id=stream.job_id, unprotect=unprotect, **keeps)

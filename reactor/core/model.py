@@ -8,6 +8,7 @@ Laws of this module:
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -167,6 +168,17 @@ class Consumers:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnTimes:
+    """How long a stream asks to be kept, in its own metadata; spans and instants in ns."""
+
+    terminal_grace: int | None = None
+    age_guard: int | None = None
+    keep_until: int | None = None
+    unreadable: str | None = None
+    """The entry that cannot be read, if there is one: then nobody knows how long."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
     """What the server said of one job stream in one answer."""
 
@@ -179,6 +191,10 @@ class Stream:
     reported: bool = True
     """False if the server named the stream but could not report it whole."""
     protected: bool = False
+    own: OwnTimes | None = None
+    """None if it asks for nothing."""
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Its own metadata, without what the server and reactor have written there."""
     fenceable: bool = True
     """False for a mirror, and for a stream that another one mirrors or sources."""
     sealed: bool = False
@@ -216,6 +232,7 @@ class Reason(StrEnum):
     """Why a verdict is what it is: the same word in the log, the audit, the metrics and the report."""
 
     PROTECTED = "protected"
+    RETENTION_UNREADABLE = "retention-unreadable"
     UNREPORTED = "unreported"
     FENCED = "fenced"
     FENCE_UNREADABLE = "fence-unreadable"

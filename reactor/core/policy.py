@@ -14,9 +14,10 @@ lost, then the guards of a terminal or of a missing job, and last whether the st
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
+from typing import Any
 
 from reactor.core.model import (
     Coverage,
@@ -32,6 +33,7 @@ from reactor.core.model import (
     Wait,
     fold,
 )
+from reactor.core.rules import DEFAULT, OWN, Rule, When
 
 _NEVER_IN_A_NAME = re.compile(r"[ \t\r\n\f.*>/\\]")
 """What nats-server refuses in the name of a stream."""
@@ -41,7 +43,7 @@ DONE = frozenset({"SUCCESS"})
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rules of one installation. Spans in nanoseconds."""
+    """What one installation judges by, or, from `policy_for`, one stream. Spans in nanoseconds."""
 
     pattern: re.Pattern[str]
     """Group `job_id` is the stream's job; the whole name must match."""
@@ -64,6 +66,14 @@ class Policy:
     """False if streams are judged one by one: only a full pass, with its breaker, may call a job missing."""
     deletes: bool = True
     """False in report mode: zombies are reported and kept."""
+    rules: tuple[Rule, ...] = ()
+    """What differs from stream to stream; the first that matches counts."""
+    rule: str = DEFAULT
+    """Of one stream's policy: the name of the rule that gave it."""
+    protects: bool = False
+    """Of one stream's policy: its rule protects it."""
+    backup: When = "never"
+    """Whether a stream is backed up before it is deleted."""
     assume_missing: bool = False
     """An operator's word that a job nobody vouches for does not exist. The guards still hold."""
 
@@ -82,12 +92,34 @@ class Policy:
         return frozenset({name} if possible else ())
 
     def is_protected(self, stream: Stream) -> bool:
-        """Return whether its own metadata or a glob in the settings protects it."""
-        return stream.protected or self.is_protected_by_name(stream.name)
+        """Return whether its own metadata, its rule, or a glob in the settings protects it, perhaps for a time."""
+        own = stream.protected or self.kept_until(stream) is not None
+        return own or self.protects or self.is_protected_by_name(stream.name)
+
+    def kept_until(self, stream: Stream) -> int | None:
+        """Return until when its own metadata keeps it; None if that is over, or was never said."""
+        until = stream.own.keep_until if stream.own else None
+        return until if until is not None and stream.observed_at < until else None
 
     def is_protected_by_name(self, name: str) -> bool:
         """Return whether a glob in the settings protects it."""
         return any(fnmatchcase(name, glob) for glob in self.protect)
+
+    @property
+    def may_delete(self) -> bool:
+        """Whether there is any stream that it may delete."""
+        return self.deletes or any(rule.action == "delete" for rule in self.rules)
+
+    @property
+    def may_report(self) -> bool:
+        """Whether there is any stream that it reports instead of deleting it."""
+        return not self.deletes or any(rule.action == "report" for rule in self.rules)
+
+    def shortest(self, guard: str, status: str | None = None) -> int:
+        """Return the shortest that a guard can be by the settings and the rules, for jobs with this status."""
+        own: int = getattr(self, guard)
+        rules = [rule for rule in self.rules if status is None or rule.may_match(status)]
+        return min(own, *(rule.guards.get(guard, own) for rule in rules)) if rules else own
 
     @property
     def known_statuses(self) -> frozenset[str]:
@@ -126,10 +158,36 @@ def _ends_of(pattern: str) -> tuple[str, str] | None:
     return re.sub(r"\\(.)", r"\1", before), re.sub(r"\\(.)", r"\1", after)
 
 
+def policy_for(stream: Stream, record: Record | None, policy: Policy) -> Policy:
+    """Return what one stream is judged by: the first rule that matches, over it the stream's own times.
+
+    The policy of a stream stays as it is: asked again for the same stream, it is returned.
+    """
+    rule = next((one for one in policy.rules if one.matches(stream, record)), None)
+    changes = dict[str, Any]()
+    if rule is not None:
+        backup, deletes = (
+            rule.backup or policy.backup,
+            policy.deletes if rule.action is None else rule.action == "delete",
+        )
+        changes = {**rule.guards, "rule": rule.name, "protects": rule.protect, "deletes": deletes, "backup": backup}
+    if (own := stream.own) is not None:
+        spans = {"terminal_grace": own.terminal_grace, "age_guard": own.age_guard}
+        told = {name: span for name, span in spans.items() if span is not None}
+        changes |= told | ({"rule": OWN} if told or policy.kept_until(stream) is not None else {})
+    return replace(policy, rules=(), **changes) if changes else policy
+
+
 def decide(stream: Stream, record: Record | None, coverage: Coverage, policy: Policy) -> Verdict:
-    """Return the verdict on one stream, from one answer of the server and what the ledger knows of its job."""
+    """Return the verdict on one stream, from one answer of the server and what the ledger knows of its job.
+
+    `policy` is the installation's: what differs for this stream is taken from it here, so that no caller forgets it.
+    """
+    policy = policy_for(stream, record, policy)
+    if stream.own is not None and stream.own.unreadable and not stream.protected:
+        return Keep(Reason.RETENTION_UNREADABLE)
     if policy.is_protected(stream):
-        return Keep(Reason.PROTECTED)
+        return _protected(stream, policy)
     if not stream.reported:
         return Unfixable(Reason.UNREPORTED)
     if stream.fence is not None and not stream.fence.subjects:
@@ -142,6 +200,14 @@ def decide(stream: Stream, record: Record | None, coverage: Coverage, policy: Po
     if isinstance(verdict, Drain) and not stream.fenceable:
         return Unfixable(Reason.NOT_FENCEABLE)
     return verdict
+
+
+def _protected(stream: Stream, policy: Policy) -> Verdict:
+    """Return the verdict on a protected stream: if nothing but its own time protects it, it waits for that."""
+    until = policy.kept_until(stream)
+    if until is None or policy.protects or stream.protected or policy.is_protected_by_name(stream.name):
+        return Keep(Reason.PROTECTED)
+    return Wait(Reason.PROTECTED, until)
 
 
 def by_directory(
@@ -175,16 +241,18 @@ def _by_job(stream: Stream, created: int, record: Record | None, coverage: Cover
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """One guard of a stream: its name, why the stream waits, and until when (ns)."""
+    """One guard of a stream: its name, its length (ns), why the stream waits, and until when (ns)."""
 
     name: str
     reason: Reason
+    span: int
     passes_at: int
     passed: bool
 
 
 def guards_of(stream: Stream, record: Record | None, policy: Policy) -> list[Guard]:
     """Return the guards of a stream, in the order in which they count; none if its job is live."""
+    policy = policy_for(stream, record, policy)
     if record is None:
         return _passing(stream, _of_missing_job(stream, policy))
     if not policy.ends(record.last):
@@ -199,7 +267,7 @@ Begins = list[tuple[str, Reason, int | None, int]]
 
 def _passing(stream: Stream, begins: Begins) -> list[Guard]:
     return [
-        Guard(name, reason, since + span, passed=stream.observed_at >= since + span)
+        Guard(name, reason, span, since + span, passed=stream.observed_at >= since + span)
         for name, reason, since, span in begins
         if since is not None
     ]
@@ -257,8 +325,11 @@ def _consumed_at(stream: Stream) -> int | None:
 
 
 def due_at(event: StatusEvent, policy: Policy) -> int | None:
-    """Return when to inspect the stream of a job with this event first; None for a live job."""
-    return event.occurred_at + policy.terminal_grace if policy.ends(event) else None
+    """Return when to inspect the stream of a job with this event first; None for a live job.
+
+    By the shortest grace that can apply: the inspection knows which one does.
+    """
+    return event.occurred_at + policy.shortest("terminal_grace", event.status) if policy.ends(event) else None
 
 
 def is_over(record: Record, policy: Policy, now: int) -> bool:
@@ -269,7 +340,8 @@ def is_over(record: Record, policy: Policy, now: int) -> bool:
 def fell_due(stream: Stream, record: Record | None, policy: Policy) -> int | None:
     """Return when a zombie fell due: when its last guard passed. None if no guard has a time."""
     ends = [] if stream.created is None else [guard.passes_at for guard in guards_of(stream, record, policy)]
-    return max(ends, default=None)
+    kept_until = stream.own.keep_until if stream.own else None
+    return max([*ends, *([] if kept_until is None else [kept_until])], default=None)
 
 
 @dataclass(frozen=True, slots=True)

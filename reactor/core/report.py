@@ -21,7 +21,7 @@ from reactor.core.model import (
     Wait,
     format_instant,
 )
-from reactor.core.policy import Policy, fell_due
+from reactor.core.policy import Policy, fell_due, policy_for
 from reactor.core.schemas import ListedRow, Pass, PassInShort, StreamRow
 
 Row = TypeVar("Row", bound=StreamRow)
@@ -94,6 +94,8 @@ def settlement_of(verdict: Verdict, stream: Stream, record: Record | None, cover
     match verdict:
         case Keep(reason):
             detail = coverage.gap if reason is Reason.UNKNOWN else None
+            if stream.own and reason is Reason.RETENTION_UNREADABLE:
+                detail = stream.own.unreadable
             if record and reason is Reason.DISPUTED:
                 detail = both_words(record)
             return Settlement(Outcome.KEPT, reason, stream, record, detail=detail)
@@ -123,6 +125,7 @@ def describe(settlement: Settlement, policy: Policy) -> StreamRow:
         messages=stream.messages if stream.counted else None,
         redelivered=stream.consumers.redelivered if stream.consumers else None,
         detail=full_detail(settlement),
+        rule=policy_for(stream, record, policy).rule,
     )
 
 

@@ -20,6 +20,8 @@ class StreamRow(TypedDict):
     messages: int | None
     redelivered: int | None
     detail: str | None
+    rule: str
+    """By which rule it is judged; `default` for the settings, `stream` for its own metadata."""
     exhausted: NotRequired[bool]
     """Its job is live, but its last messages were given up (max_deliver)."""
 
@@ -148,6 +150,8 @@ class WorkerJson(TypedDict):
     directory: str
     nats: str
     redis: str
+    policy_file: str | None
+    policy_sha256: str | None
     deletes_paused: str | None
     nats_away_since: str | None
     seen_s: float
@@ -163,6 +167,45 @@ class Workers(TypedDict):
     """The settings in which they differ; empty if they agree."""
     versions: list[str]
     workers: list[WorkerJson]
+
+
+class RuleJson(TypedDict):
+    """A retention rule, with what the settings add to it."""
+
+    name: str
+    streams: list[str]
+    status: list[str]
+    metadata: dict[str, str]
+    guards_s: dict[str, float]
+    sets: list[str]
+    """What the rule itself sets."""
+    protect: bool
+    action: str
+    backup: str
+    matches: int
+    """Streams that it matches now."""
+
+
+class WorkerRules(TypedDict):
+    """Which file of rules a worker runs with; None if it has none."""
+
+    instance: str
+    file: str | None
+    sha256: str | None
+
+
+class Rules(TypedDict):
+    """The retention rules in force."""
+
+    at: str
+    notice: str | None
+    rules: list[RuleJson]
+    unmatched: list[str]
+    by_default: int
+    """Streams that no rule matches."""
+    by_their_metadata: int
+    """Streams with times of their own."""
+    workers: list[WorkerRules]
 
 
 class Entry(TypedDict):
@@ -186,6 +229,7 @@ class Entry(TypedDict):
     event: NotRequired[dict[str, Any] | None]
     directory: NotRequired[dict[str, Any] | None]
     guards: NotRequired[list[dict[str, Any]] | None]
+    rule: NotRequired[str]
     proof: NotRequired[str]
     backup: NotRequired[str]
     made_of: NotRequired[str]
@@ -337,6 +381,7 @@ class GuardTold(TypedDict):
     """A guard of the policy on this stream."""
 
     guard: str
+    length_s: float
     passes_at: str
     passed: bool
 

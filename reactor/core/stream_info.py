@@ -12,10 +12,13 @@ from dataclasses import replace
 from hashlib import sha1
 from typing import Any, Final
 
+from reactor.core.durations import parse_duration
 from reactor.core.foreign_json import read_json
-from reactor.core.model import SECOND, Consumers, Fence, Stream, format_instant, parse_instant
+from reactor.core.model import SECOND, Consumers, Fence, OwnTimes, Stream, format_instant, nanoseconds, parse_instant
 
 PROTECT_KEY = "reactor.protect"
+GRACE_KEY, AGE_KEY, KEEP_UNTIL_KEY = "reactor.terminal-grace", "reactor.age-guard", "reactor.keep-until"
+"""A stream's own times: two durations, and an instant (RFC 3339)."""
 MAX_AGE_KEY = "reactor.restored.max_age"
 """What a restored stream's messages were allowed to live (ns)."""
 UNFINISHED_KEY = "reactor.restored.unfinished"
@@ -54,6 +57,8 @@ def read_stream(raw: Raw, job_id: str, *, reported: bool = True) -> Stream:
         created=instant(raw.get("created")),
         reported=reported and observed_at is not None and _is_whole(state, published),
         protected=str(metadata.get(PROTECT_KEY, "")).lower() == "true",
+        own=read_own_times(metadata),
+        metadata={key: value for key, value in metadata.items() if not key.startswith(("reactor.", "_nats."))},
         fenceable=bool(config.get("subjects") or config.get("sealed")) and not config.get("mirror"),
         sealed=bool(config.get("sealed")),
         mirror_of=(config.get("mirror") or {}).get("name"),
@@ -63,6 +68,29 @@ def read_stream(raw: Raw, job_id: str, *, reported: bool = True) -> Stream:
         last_seq=state.get("last_seq", 0),
         last_publish=published,
     )
+
+
+def read_own_times(metadata: Mapping[str, str]) -> OwnTimes | None:
+    """Return how long a stream asks to be kept; None if it asks for nothing."""
+    times = dict[str, Any]()
+    for key, name, read in _OWN_TIMES:
+        if key in metadata:
+            try:
+                times[name] = read(metadata[key])
+            except (ValueError, TypeError, AttributeError):
+                return OwnTimes(unreadable=f"{key}={str(metadata[key])[:60]!r}")
+    return OwnTimes(**times) if times else None
+
+
+def _span_of(text: str) -> int:
+    return nanoseconds(parse_duration(text))
+
+
+_OWN_TIMES: Final = (
+    (GRACE_KEY, "terminal_grace", _span_of),
+    (AGE_KEY, "age_guard", _span_of),
+    (KEEP_UNTIL_KEY, "keep_until", parse_instant),
+)
 
 
 def mark_if_sourced(stream: Stream, sourced: Collection[str]) -> Stream:
@@ -258,13 +286,17 @@ def recipe_of(raw: Raw, fence: Fence | None, consumers: Sequence[Raw]) -> Raw:
     }
 
 
-def protected_config(config: Raw, *, protected: bool) -> Raw:
-    """Return the server's own config with the word in its metadata that nothing may drain it, or without.
+def protected_config(config: Raw, *, protected: bool, until: int | None = None) -> Raw:
+    """Return the server's own config with the word in its metadata that nothing may drain it, or without any.
 
-    The `max_age` of a restored stream stays off all the same: given back, it would let older messages expire at once.
+    `until` protects it until then (ns), after which it is judged as before. The `max_age` of a restored stream stays
+    off all the same: given back, it would let older messages expire at once.
+    off all the same: given back, it would let older messages expire at once.
     """
-    metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key != PROTECT_KEY}
-    return config | {"metadata": metadata | ({PROTECT_KEY: "true"} if protected else {})}
+    ours = (PROTECT_KEY, KEEP_UNTIL_KEY)
+    metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key not in ours}
+    word = {KEEP_UNTIL_KEY: format_instant(until)} if until is not None else {PROTECT_KEY: "true"}
+    return config | {"metadata": metadata | (word if protected else {})}
 
 
 def max_age_off(config: Raw) -> int | None:

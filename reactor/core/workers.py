@@ -8,6 +8,7 @@ from typing import Any, cast
 from reactor.core.explain import span
 from reactor.core.model import SECOND
 from reactor.core.policy import Policy
+from reactor.core.rules import read_rule
 from reactor.core.schemas import WorkerJson, Workers
 
 _DURATIONS = ("age_guard", "terminal_grace", "idle_guard", "missing_guard", "dispute_guard")
@@ -31,6 +32,9 @@ class WorkerInfo:
     nats: str
     redis: str
     """Addresses of the servers, without credentials."""
+    policy_file: str | None = None
+    """The file of its retention rules; None if it has none."""
+    policy_sha256: str | None = None
     deletes_paused: str | None = None
     """The right that it lacks; None if it may delete."""
     nats_away_since: str | None = None
@@ -45,7 +49,8 @@ class WorkerInfo:
     @property
     def deletes(self) -> bool:
         """Whether it deletes zombies now."""
-        return self.policy.get("action") == "delete" and self.deletes_paused is None and self.nats_away_since is None
+        actions = [self.policy.get("action"), *(rule.get("action") for rule in self.policy.get("rules") or ())]
+        return "delete" in actions and self.deletes_paused is None and self.nats_away_since is None
 
 
 def workers_json(workers: Sequence[WorkerInfo], at: str) -> Workers:
@@ -74,6 +79,7 @@ def policy_json(policy: Policy) -> dict[str, Any]:
         **{name: getattr(policy, name) for name in _DURATIONS},
         "terminal_statuses": sorted(policy.terminal_statuses),
         "protect": list(policy.protect),
+        "rules": [rule.as_dict() for rule in policy.rules],
     }
 
 
@@ -87,9 +93,10 @@ def policy_from(told: Mapping[str, Any], local: Policy) -> Policy:
             pattern=re.compile(told["stream_pattern"]),
             terminal_statuses=frozenset(map(str, told["terminal_statuses"])),
             protect=tuple(map(str, told["protect"])),
+            rules=tuple(map(read_rule, told.get("rules") or ())),
             **spans,
         )
-    except (KeyError, TypeError, ValueError, re.error) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
         raise ValueError(f"a worker's policy cannot be read: {error}") from error
 
 
@@ -137,4 +144,6 @@ def _shown(name: str, policy: Mapping[str, Any]) -> str:
     value = policy.get(name)
     if name in _DURATIONS and isinstance(value, int):
         return span(value / SECOND)
-    return ",".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+    if not isinstance(value, list):
+        return str(value)
+    return ",".join(str(item["name"] if isinstance(item, dict) else item) for item in value) or "none"

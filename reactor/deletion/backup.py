@@ -2,11 +2,11 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Literal
 
 from reactor.backups.store import Backup, BackupFailed, BackupStore, Manifest
 from reactor.core.actor import Actor
 from reactor.core.model import SECOND, format_instant
+from reactor.core.rules import When
 from reactor.core.stream_info import LONGEST_LEASE, has_work_left, recipe_of
 from reactor.deletion.states import Fenced, HeldLease, Inspection
 from reactor.jetstream.client import JetStream
@@ -14,8 +14,6 @@ from reactor.jetstream.errors import JetStreamError
 from reactor.jetstream.snapshots import snapshot
 from reactor.telemetry.traces import span
 
-When = Literal["pending", "always"]
-"""`pending`: only if unacknowledged work is left."""
 AT_ONCE = 4
 """Backups that one process writes: each may be large."""
 SLOWEST = 8 * 1024 * 1024
@@ -30,20 +28,21 @@ MARGIN_S = 60.0
 class BackupWriter:
     """One process's.
 
-    `when` says which streams get one; each names the `actor`.
+    Each backup names the `actor`.
     """
 
     js: JetStream
     backup_store: BackupStore
-    when: When
     actor: Actor
 
     def __post_init__(self) -> None:
         self._room = asyncio.Semaphore(AT_ONCE)
 
-    def wants(self, inspection: Inspection) -> bool:
+    def wants(self, inspection: Inspection, when: When) -> bool:
         """Return whether there must be a backup before this stream goes."""
-        return self.when == "always" or has_work_left(inspection.stream.messages, inspection.consumers)
+        return when == "always" or (
+            when == "pending" and has_work_left(inspection.stream.messages, inspection.consumers)
+        )
 
     def time_for(self, inspection: Inspection, lease_s: float) -> float:
         """Return seconds for fence, backup and deletion, if the lease alone is too short."""

@@ -117,7 +117,7 @@ class Drainer:
                 return empty_settlement(target, Outcome.KEPT, Reason.UNKNOWN, REPLACED)
             if not isinstance(inspection.verdict, Drain):
                 return await self._leave(inspection, held_lease)
-            if not self.deps.policy.deletes:
+            if not inspection.judged_by(self.deps.policy).deletes:
                 return await self._report(inspection, held_lease)
             if pause:
                 return await self._hold_back(inspection, held_lease, inspection.paused(pause))
@@ -152,7 +152,7 @@ class Drainer:
         if inspection.stream.fence:
             return await self.unfence(Fenced.as_found(inspection), held_lease)
         settlement = inspection.by_verdict()
-        await self.deps.recorder.report(settlement)
+        await self.deps.recorder.report(settlement, inspection.grounds(self.deps.policy))
         return settlement
 
     async def _hold_back(self, inspection: Inspection, held_lease: HeldLease, settlement: Settlement) -> Settlement:
@@ -255,7 +255,7 @@ class Drainer:
     def _backup_writer_of(self, inspection: Inspection) -> BackupWriter | None:
         """Return the writer if this stream may only be deleted after a backup."""
         writer = self.deps.backup_writer
-        return writer if writer and writer.wants(inspection) else None
+        return writer if writer and writer.wants(inspection, inspection.judged_by(self.deps.policy).backup) else None
 
     async def _with_time_for_a_backup(self, inspection: Inspection, held_lease: HeldLease) -> HeldLease:
         if (backup_writer := self._backup_writer_of(inspection)) is None:

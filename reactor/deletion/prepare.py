@@ -14,6 +14,7 @@ from dataclasses import replace
 import structlog
 
 from reactor.core.model import Stream
+from reactor.core.policy import policy_for
 from reactor.core.preparing import NotPrepared, Prepared
 from reactor.core.stream_info import read_stream
 from reactor.deletion.exclusive import StaysFenced, run_exclusively
@@ -69,7 +70,9 @@ async def _former_stream(deps: Resources, name: str, job_id: str) -> Stream | No
         stream = read_stream(await deps.reads.stream_info(name), job_id)
     except NotFound:
         return None
-    if deps.policy.is_protected(stream):
+    coverage, records = await deps.directory.read_jobs(await deps.directory.take_snapshot(), [job_id])
+    known = await deps.directory.assess(job_id, records.get(job_id), stream.observed_at, coverage)
+    if policy_for(stream, known.record, deps.policy).is_protected(stream):
         raise NotPrepared(
             f"stream {name} is protected, so it is not emptied: reactor unprotect {name}, then prepare again"
         )

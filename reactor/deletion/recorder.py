@@ -115,9 +115,9 @@ class Recorder:
             sink.unfixable(settlement, asdict(failure))
         await self.audit.fail(failure)
 
-    async def report(self, settlement: Settlement) -> None:
+    async def report(self, settlement: Settlement, grounds: Grounds) -> None:
         """Record a stream that would have been deleted (report mode), once for each stream."""
-        if await self.audit.report(self._intent(settlement, token="")):
+        if await self.audit.report(replace(self._intent(settlement, token=""), **grounds)):
             for sink in self.sinks:
                 sink.reported(settlement)
 

@@ -22,7 +22,7 @@ from reactor.core.model import (
     format_instant,
 )
 from reactor.core.pause import Pause
-from reactor.core.policy import Policy, guards_of
+from reactor.core.policy import Policy, guards_of, policy_for
 from reactor.core.report import settlement_of
 from reactor.core.stream_info import Raw, read_stream
 from reactor.jetstream.errors import JetStreamError
@@ -62,6 +62,10 @@ class Inspection:
     directory_status: DirectoryStatus | None = None
     """The status in the job system's own directory, if there is a directory."""
 
+    def judged_by(self, policy: Policy) -> Policy:
+        """Return what the stream is judged by, with what its rule and its own metadata say."""
+        return policy_for(self.stream, self.record, policy)
+
     def is_incarnation_of(self, target: Target) -> bool:
         """Return whether this is the stream that was judged, not a later one of the same name."""
         return target.created is None or self.stream.created == target.created
@@ -83,12 +87,13 @@ class Inspection:
         status, guards = self.directory_status, guards_of(self.stream, self.record, policy)
         ended_at = format_instant(status.ended_at) if status and status.ended_at else None
         return {
+            "rule": self.judged_by(policy).rule,
             "event": _event_json(self.record.latest) if self.record else None,
             "directory": {"status": status.status, "ended_at": ended_at} if status else None,
             "guards": [
                 {
                     "guard": guard.name,
-                    "length_s": getattr(policy, guard.name) / SECOND,
+                    "length_s": guard.span / SECOND,
                     "passed_at": format_instant(guard.passes_at),
                 }
                 for guard in guards
@@ -151,10 +156,10 @@ class Fenced:
         return cls(inspection, inspection.raw, inspection.stream.fence, inspection.asked_at)
 
     def is_as_judged(self) -> bool:
-        """Return whether this is still the stream that was judged, and nobody has protected it since."""
+        """Return whether this is still the stream that was judged, and nobody has told since how long to keep it."""
         judged, stream = self.inspection.stream, read_stream(self.raw, self.inspection.stream.job_id)
         same = (stream.created, stream.sealed) == (judged.created, judged.sealed)
-        return same and not stream.protected
+        return same and not stream.protected and (stream.own, stream.metadata) == (judged.own, judged.metadata)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class StreamStateUpdater:
     async def found(self, settlements: Iterable[Settlement], began: int | None = None) -> None:
         """Store states from an inspection just now, or from a listing that `began` then (ms, Redis's clock)."""
         found = {
-            item.stream.name: None if item.outcome in _GONE else item
+            item.stream.name: None if item.outcome in _GONE else self._without_metadata(item)
             for item in settlements
             if item.reason is not Reason.PAUSED  # a zombie stays one
         }
@@ -56,12 +56,12 @@ class StreamStateUpdater:
     async def deleted(self, stream: str) -> None:
         """Store that a stream was deleted, by anybody."""
         await self.ledger.stream_states.put({stream: None})
-        if not self.policy.deletes:
+        if self.policy.may_report:
             await self.recorder.afterwards(stream, DELETED)
 
     async def passed(self, found: Iterable[Settlement], is_there: Callable[[str], Awaitable[bool]]) -> None:
         """Compare what report mode would have deleted with what a full pass found; ask for streams it did not find."""
-        if self.policy.deletes:
+        if not self.policy.may_report:
             return
         there = {item.stream.name: item for item in found}
         for stream in await self.recorder.reported():
@@ -83,6 +83,12 @@ class StreamStateUpdater:
         for item in now:
             if known[item.stream.name].outcome is Outcome.WOULD_DRAIN and item.reason in _LIVES:
                 await self.recorder.afterwards(item.stream.name, RETRIED)
+
+    def _without_metadata(self, item: Settlement) -> Settlement:
+        """Return the state without the stream's metadata, unless a rule asks for it: Redis holds one a stream."""
+        if not item.stream.metadata or any(rule.metadata for rule in self.policy.rules):
+            return item
+        return replace(item, stream=replace(item.stream, metadata={}))
 
     def _as_of(self, stream: Stream, record: Record | None) -> Settlement:
         return _judged(stream, record, self.policy)

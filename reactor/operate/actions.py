@@ -11,7 +11,7 @@ from reactor.deletion.states import Target
 from reactor.jetstream.errors import NotFound
 from reactor.operate.deleted_streams import DeletedStreams
 from reactor.operate.overview import NoJobStream, NoSuchStream
-from reactor.operate.protect import Protection, protect
+from reactor.operate.protect import HowLong, Protection, protect
 from reactor.operate.restore import NotRestored, Restored, Restorer
 from reactor.store.scripts import LedgerError
 
@@ -82,11 +82,11 @@ class StreamActions:
     deleted: DeletedStreams
     restorer: Restorer
 
-    async def protect(self, name: str, timeout_s: float, operator: Operator, *, protected: bool) -> Protection:
-        """Protect a stream, or remove its protection. Raises NotProtected."""
+    async def protect(self, name: str, timeout_s: float, operator: Operator, how_long: HowLong | None) -> Protection:
+        """Protect a stream, or, for None, remove its protection. Raises NotProtected."""
         target = Target(name, self._job_of(name))
         try:
-            return await protect(self.deps, target, timeout_s, protected=protected, why=operator.note)
+            return await protect(self.deps, target, timeout_s, how_long, operator.note)
         except NotFound as error:
             raise NoSuchStream(await self.deleted.of(name, target.job_id)) from error
 

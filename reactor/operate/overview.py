@@ -101,7 +101,7 @@ class Overview:
 
     async def pause(self) -> Pause | None:
         """Return the operator's active pause; in report mode there is nothing to pause."""
-        return await self.deps.pause_gate.active_pause() if self.deps.policy.deletes else None
+        return await self.deps.pause_gate.active_pause() if self.deps.policy.may_delete else None
 
     def now(self) -> str:
         """Return the time by this process's clock, for people."""
@@ -132,7 +132,7 @@ class Overview:
             "notice": self.notice,
             "deletes": measures["pause"] is None and any(worker.deletes for worker in workers),
             "action": "delete" if self.deps.policy.deletes else "report",
-            "would_drain": None if self.deps.policy.deletes else await self.trail.report_mode_totals(),
+            "would_drain": await self.trail.report_mode_totals() if self.deps.policy.may_report else None,
             "drained_today": drains.days.get(today, 0),
             "bytes_reclaimed": drains.size,
             "version": version("jetstream-reactor"),
@@ -288,7 +288,12 @@ class Overview:
             ),
             "changes": changes(found.reason, inspection.stream),
             "guards": [
-                {"guard": guard.name, "passes_at": format_instant(guard.passes_at), "passed": guard.passed}
+                {
+                    "guard": guard.name,
+                    "length_s": guard.span / SECOND,
+                    "passes_at": format_instant(guard.passes_at),
+                    "passed": guard.passed,
+                }
                 for guard in guards
             ],
             "evidence": self._evidence(inspection, consumers, deliveries),

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
+from reactor.core.model import format_instant, to_the_second
 from reactor.core.stream_info import max_age_off, protected_config
 from reactor.deletion.exclusive import StaysFenced, run_exclusively
 from reactor.deletion.resources import Resources
@@ -14,26 +15,53 @@ class NotProtected(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class HowLong:
+    """How long a stream is to be protected: for a span (ns), until an instant (ns), or for good."""
+
+    span: int | None = None
+    until: int | None = None
+
+    def ends_at(self, now: int) -> int | None:
+        """Return when the protection ends, by the server's time `now`; None for never."""
+        return self.until if self.span is None else now + self.span
+
+
+FOR_GOOD = HowLong()
+
+
+@dataclass(frozen=True, slots=True)
 class Protection:
     """What `protect` did."""
 
     changed: bool
+    until: int | None = None
+    """When the protection ends by itself (ns)."""
     max_age_off: int | None = None
     """The `max_age` (ns) of a restored stream, which stays off: older messages would expire at once."""
 
 
-async def protect(deps: Resources, target: Target, timeout_s: float, *, protected: bool, why: str = "") -> Protection:
-    """Protect the stream, or remove its protection. A deletion under way is waited for; `why` goes into the audit.
+async def protect(
+    deps: Resources, target: Target, timeout_s: float, how_long: HowLong | None, why: str = ""
+) -> Protection:
+    """Protect the stream, or, for None, remove its protection. A deletion under way is waited for.
 
-    Raises NotFound if there is no such stream, NotProtected, JetStreamError and LedgerError.
+    `why` goes into the audit. Raises NotFound if there is no such stream, NotProtected, JetStreamError and LedgerError.
     """
 
     async def work(inspection: Inspection) -> Protection:
-        if inspection.stream.protected is protected:
-            return Protection(changed=False)
-        config = inspection.raw["config"]
-        await deps.effects.update_stream(protected_config(config, protected=protected))
-        return Protection(changed=True, max_age_off=max_age_off(config))
+        stream, config = inspection.stream, inspection.raw["config"]
+        until = how_long.ends_at(stream.observed_at) if how_long else None
+        if until is not None and stream.protected:
+            raise NotProtected(f"{stream.name} is protected for good: reactor unprotect {stream.name} takes that away")
+        if until is not None and until <= stream.observed_at:
+            raise NotProtected(
+                f"{format_instant(until)} is over: on the server it is {to_the_second(stream.observed_at)}"
+            )
+        now = (stream.protected, stream.own.keep_until if stream.own else None)
+        if now == (how_long is not None and until is None, until):
+            return Protection(changed=False, until=until)
+        await deps.effects.update_stream(protected_config(config, protected=how_long is not None, until=until))
+        return Protection(changed=True, until=until, max_age_off=max_age_off(config))
 
     try:
         async with asyncio.timeout(timeout_s):
@@ -44,8 +72,9 @@ async def protect(deps: Resources, target: Target, timeout_s: float, *, protecte
         raise NotProtected(
             f"a deletion of {target.name} is still under way after {timeout_s:g} s: try again"
         ) from error
-    if done.changed and not protected:
-        await deps.ledger.due.schedule({target.job_id: 0.0})  # nothing else would tell the sweeper
+    if done.changed and (how_long is None or done.until is not None):
+        await deps.ledger.due.schedule({target.job_id: 0.0})  # nothing else would tell the sweeper when to look
     if done.changed:
-        await deps.recorder.ordered("protected" if protected else "unprotected", target.name, target.job_id, why)
+        note = "; ".join(filter(None, (f"until {to_the_second(done.until)}" if done.until else "", why)))
+        await deps.recorder.ordered("protected" if how_long else "unprotected", target.name, target.job_id, note)
     return done

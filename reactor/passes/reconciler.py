@@ -17,7 +17,7 @@ import structlog
 from reactor.core.backoff import delay_until
 from reactor.core.model import Drain, Outcome, Reason, Settlement, Stream, Wait
 from reactor.core.pause import Pause
-from reactor.core.policy import Breaker
+from reactor.core.policy import Breaker, policy_for
 from reactor.core.report import Report
 from reactor.core.stream_info import instant
 from reactor.deletion.companions import orphaned
@@ -139,18 +139,22 @@ class Reconciler:
 
     async def _list(self, only: frozenset[str]) -> Listing:
         listing = await list_and_judge(self.deps, self.catch_up, only)
-        if self.deps.policy.deletes:
+        if self.deps.policy.may_delete:
             await self.deps.rights.check()
         return listing
 
     async def _plan(self, listing: Listing, options: PassOptions) -> Plan:
         missing = sum(item.verdict == Drain(Reason.MISSING) for item in listing.judged)
         breaker = None if options.override_breaker else self.breaker.trips(missing, len(listing.judged))
-        pause = await self.deps.pause_gate.active_pause() if self.deps.policy.deletes else None
+        pause = await self.deps.pause_gate.active_pause() if self.deps.policy.may_delete else None
         plan = Plan(listing, breaker, pause, listing.settlements())
-        if options.handover and self.deps.policy.deletes and not (breaker or pause):
-            return replace(plan, delegated=[item for item in plan.found if _is_terminal_zombie(item)])
+        if options.handover and self.deps.policy.may_delete and not (breaker or pause):
+            return replace(plan, delegated=[item for item in plan.found if self._is_handed_over(item)])
         return plan
+
+    def _is_handed_over(self, found: Settlement) -> bool:
+        is_zombie = (found.outcome, found.reason) == (Outcome.WOULD_DRAIN, Reason.TERMINAL)
+        return is_zombie and policy_for(found.stream, found.record, self.deps.policy).deletes
 
     def _absent(self, only: frozenset[str], listing: Listing) -> list[Settlement]:
         """Return the streams that were named and do not exist."""
@@ -188,7 +192,7 @@ class Reconciler:
 
         needed = {item.stream.name for item in plan.listing.judged if item.needs_settling}
         await self._drainer.account_for_begun(plan.listing.snapshot, needed)
-        if not options.only and self.deps.policy.deletes and not plan.pause:
+        if not options.only and self.deps.policy.may_delete and not plan.pause:
             await self._sweep_companions(plan.listing)
         self.deps.recorder.judged(*results)
         return results
@@ -319,10 +323,6 @@ async def _unless_stopped(stop: asyncio.Event | None, work: Coroutine[Any, Any, 
     finally:
         stopped.cancel()
         working.cancel()
-
-
-def _is_terminal_zombie(found: Settlement) -> bool:
-    return (found.outcome, found.reason) == (Outcome.WOULD_DRAIN, Reason.TERMINAL)
 
 
 def _target(item: JudgedStream) -> Target:

@@ -229,7 +229,7 @@ class AdvisorySubscriber:
         match action:
             case "CREATED":
                 self.deps.recorder.forget_own(stream)
-                await self.deps.ledger.due.hint(job_id, self.deps.policy.age_guard / SECOND)
+                await self.deps.ledger.due.hint(job_id, self.deps.policy.shortest("age_guard") / SECOND)
                 await self.deps.stream_states.made(stream, job_id, _told_at(msg))
                 await self._learn_origins(stream)
             case "UPDATED":

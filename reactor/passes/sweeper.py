@@ -38,7 +38,7 @@ class Sweeper:
 
         Raises JetStreamError and LedgerError: the claim then runs out, and its jobs fall due again.
         """
-        if self.deps.policy.deletes and await self.deps.pause_gate.active_pause():
+        if self.deps.policy.may_delete and await self.deps.pause_gate.active_pause():
             return PAUSED_S
         if self._here_since is None:
             self._here_since = await self.deps.ledger.topology_cache.now()

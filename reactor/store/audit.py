@@ -24,6 +24,7 @@ from pydantic_core import to_json
 from redis.asyncio import Redis
 
 from reactor.core.model import AUDIT_ENTRIES, Reason
+from reactor.core.rules import DEFAULT
 from reactor.core.schemas import Entry
 from reactor.store.scripts import Script, Scripts
 
@@ -104,8 +105,10 @@ class Intent:
     """What the job system's own directory said, if it decides."""
     guards: list[dict[str, Any]] | None = None
     """Each with its length and when it passed."""
+    rule: str = DEFAULT
+    """By which rule the stream was judged; `default` for the settings, `stream` for its own metadata."""
 
-    TOLD_TO_ALL: ClassVar = ("stream", "job_id", "reason", "created", "status", "messages", "by", "at")
+    TOLD_TO_ALL: ClassVar = ("stream", "job_id", "reason", "rule", "created", "status", "messages", "by", "at")
     """What an outcome event tells."""
 
 

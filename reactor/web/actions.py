@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from reactor.operate.actions import Operator, PauseOrder, StreamActions, pause, resume
+from reactor.operate.protect import FOR_GOOD
 from reactor.web.responses import Declined, answering
 
 MOST_BYTES = 4_096
@@ -74,7 +75,7 @@ class ActionRoutes:
                 done = await actions.restore(name, operator, without_messages=order.without_messages)
                 lost = f"; {done.lost} it held are lost" if done.lost else ""
                 return f"{name} is back with {done.messages} messages, and protected{lost}"
-        await actions.protect(name, TIMEOUT_S, operator, protected=kind == "protect")
+        await actions.protect(name, TIMEOUT_S, operator, FOR_GOOD if kind == "protect" else None)
         return f"{name} is protected" if kind == "protect" else f"{name} is judged like any other"
 
 

@@ -22,6 +22,7 @@ _DRAINED = {
     "stream": "job_42",
     "job_id": "42",
     "reason": "terminal",
+    "rule": "default",
     "status": "SUCCESS",
     "created": "2026-01-31T09:00:00Z",
     "messages": 3,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support.harness import ROOT
 
 from reactor.config.catalogue import describe, table
-from reactor.config.durations import parse_duration
 from reactor.config.settings import Settings, SettingsError, load_settings
+from reactor.core.durations import parse_duration
 
 CONTRACT = {
     "REACTOR_NATS_URL": "nats://127.0.0.1:4222",
@@ -50,6 +50,7 @@ CONTRACT = {
     "REACTOR_POLICY_TERMINAL_STATUSES": "SUCCESS,FAILURE,REVOKED,DELETED",
     "REACTOR_POLICY_LIVE_STATUSES": "PENDING,QUEUED,RECEIVED,STARTED,RUNNING,PROGRESS,RETRY,CANCELING",
     "REACTOR_POLICY_ACTION": "delete",
+    "REACTOR_POLICY_FILE": "",
     "REACTOR_POLICY_PROTECT": "",
     "REACTOR_POLICY_COMPANIONS": "job-{job_id}-dlq",
     "REACTOR_BREAKER_MAX_MISSING": "20",

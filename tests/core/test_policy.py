@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.harness import said, word
+from support.streams import COVERAGES, HOUR, MINUTE, NOW, OLD, POLICY, RECORDS, STREAMS
 
 from reactor.core.model import (
     SECOND,
@@ -26,22 +27,8 @@ from reactor.core.model import (
     Wait,
     fold,
 )
-from reactor.core.policy import Breaker, Policy, decide, due_at, fell_due, spoke_too_early
+from reactor.core.policy import Breaker, decide, due_at, fell_due, policy_for, spoke_too_early
 
-HOUR = 3600 * SECOND
-MINUTE = 60 * SECOND
-NOW = 1_000_000 * SECOND
-POLICY = Policy(
-    pattern=re.compile(r"^job_(?P<job_id>0|[1-9][0-9]*)$", re.ASCII),
-    age_guard=HOUR,
-    terminal_grace=5 * MINUTE,
-    idle_guard=10 * MINUTE,
-    missing_guard=2 * HOUR,
-    dispute_guard=3 * HOUR,
-    terminal_statuses=frozenset({"SUCCESS", "FAILURE", "REVOKED", "DELETED"}),
-    protect=("job_9*",),
-)
-OLD = Stream("job_1", "1", NOW, created=NOW - 10 * HOUR)
 VOUCHING = Coverage(intact=True, since=0)
 BLIND = Coverage(intact=True, gap="says nothing")
 LOST = Coverage(intact=False)
@@ -255,42 +242,20 @@ def test_absence_counts_in_a_full_pass_only() -> None:
     assert decide(OLD, None, VOUCHING, replace(POLICY, absence_counts=False)) == Keep(Reason.UNKNOWN)
 
 
-STREAMS = st.builds(
-    Stream,
-    name=st.just("job_1"),
-    job_id=st.just("1"),
-    observed_at=st.integers(0, 10 * HOUR),
-    created=st.none() | st.integers(0, 10 * HOUR),
-    reported=st.booleans(),
-    protected=st.booleans(),
-    fenceable=st.booleans(),
-    fence=st.none() | st.builds(Fence, st.just("t"), st.integers(0, 10 * HOUR), st.sampled_from([(), ("a",)])),
-    last_publish=st.none() | st.integers(0, 10 * HOUR),
-    consumers=st.none()
-    | st.builds(Consumers, st.none() | st.integers(0, 10 * HOUR), st.just(0), st.none() | st.integers(0, 10 * HOUR)),
-)
-WORDS = st.builds(
-    StatusEvent,
-    st.integers(0, 10 * HOUR),
-    st.integers(1, 9),
-    st.sampled_from(["SUCCESS", "revoked", "STARTED", "?", "x"]),
-    st.integers(0, 10 * HOUR),
-)
-RECORDS = st.lists(WORDS, min_size=1, max_size=3).map(lambda words: Record.of(*words))
-COVERAGES = st.builds(Coverage, st.booleans(), st.none() | st.integers(0, 10 * HOUR))
-
-
 @given(STREAMS, st.none() | RECORDS, COVERAGES)
 def test_a_drain_is_always_proven(stream: Stream, record: Record | None, coverage: Coverage) -> None:
     """Whatever the world looks like, a Drain means every single guard has passed."""
     if not isinstance(decide(stream, record, coverage, POLICY), Drain):
         return
+    its = policy_for(stream, record, POLICY)
     assert stream.created is not None
+    assert its.kept_until(stream) is None
+    assert stream.own is None or stream.own.unreadable is None
     assert stream.reported
     assert stream.fenceable
     assert not stream.protected
     assert coverage.intact
-    assert stream.observed_at - stream.created >= POLICY.age_guard
+    assert stream.observed_at - stream.created >= its.age_guard
     assert stream.fence is None or stream.fence.until <= stream.observed_at
     if record is None:
         assert coverage.since is not None
@@ -299,7 +264,7 @@ def test_a_drain_is_always_proven(stream: Stream, record: Record | None, coverag
         assert stream.observed_at - stream.created >= POLICY.missing_guard
     else:
         assert record.last.status.upper() in POLICY.terminal_statuses
-        assert stream.observed_at - record.occurred_at >= POLICY.terminal_grace
+        assert stream.observed_at - record.occurred_at >= its.terminal_grace
         if record.latest.status.upper() not in POLICY.terminal_statuses:
             assert stream.observed_at - record.last.published_at >= POLICY.dispute_guard
 
@@ -385,6 +350,7 @@ def test_only_spans_count(stream: Stream, record: Record | None, coverage: Cover
         last_publish=moved(stream.last_publish),
         fence=fence,
         consumers=consumers,
+        own=stream.own and replace(stream.own, keep_until=moved(stream.own.keep_until)),
     )
     record_then = record and Record(shifted(record.latest, shift), shifted(record.last, shift))
     then = decide(later, record_then, replace(coverage, since=moved(coverage.since)), POLICY)

@@ -99,7 +99,7 @@ async def test_a_healthy_world_is_in_order(world: World) -> None:
     names = [check["name"] for check in told["checks"]]
     assert names[0] == "nats.server"
     assert names[-1] == "ledger.last_pass"
-    assert len(names) == len(set(names)) == 37
+    assert len(names) == len(set(names)) == 38
 
 
 async def test_people_read_groups_marks_and_mends(world: World) -> None:
@@ -116,7 +116,7 @@ async def test_people_read_groups_marks_and_mends(world: World) -> None:
     at = next(number for number, line in enumerate(lines) if line.startswith("!"))
     assert "1 event could not be read" in lines[at]
     assert lines[at + 1].strip().startswith("fix: ")
-    assert lines[-1] == "no errors, 1 warning in 37 checks"
+    assert lines[-1] == "no errors, 1 warning in 38 checks"
 
 
 async def test_where_backups_are_wanted_their_folder_is_tried(world: World, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from reactor.core.model import SECOND, Outcome, Reason, format_instant
 from reactor.core.stream_info import PROTECT_KEY, UNFINISHED_KEY, instant
 from reactor.deletion.backup import BackupWriter
 from reactor.deletion.drain import Drainer
+from reactor.deletion.resources import Resources
 from reactor.deletion.states import Target
 from reactor.operate.replay import NotReplayed, _headers, replay
 
@@ -174,12 +175,16 @@ async def test_a_job_that_lives_again_during_the_backup_keeps_its_stream(world: 
     async with Bench(world) as bench:
         await world.emit(1, "SUCCESS")
         await bench.take_snapshot()
-        backup_writer = BackupWriter(bench.effects, BackupStore(tmp_path, 60, CHUNK, lambda: 0), "always", actor)
+        backup_writer = BackupWriter(bench.effects, BackupStore(tmp_path, 60, CHUNK, lambda: 0), actor)
         bench.effects.before["STREAM.SNAPSHOT"] = lambda: world.emit(1, "STARTED")
-        drainer = Drainer(replace(bench.resources(), backup_writer=backup_writer))
+        drainer = Drainer(_backed_up(bench.resources(), backup_writer))
         settlement = await drainer.drain_stream(bench.snapshot, Target("job_1", "1"))
         assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.RUNNING)
     assert ((await world.info("job_1")) or {})["config"]["subjects"] == ["job.1.tasks"]
+
+
+def _backed_up(deps: Resources, backup_writer: BackupWriter) -> Resources:
+    return replace(deps, backup_writer=backup_writer, policy=replace(deps.policy, backup="always"))
 
 
 async def test_a_protection_set_during_a_backup_counts(world: World, tmp_path: Path) -> None:
@@ -195,9 +200,9 @@ async def test_a_protection_set_during_a_backup_counts(world: World, tmp_path: P
             metadata = config["metadata"] | {PROTECT_KEY: "true"}
             assert "error" not in await world.api("STREAM.UPDATE.job_1", config | {"metadata": metadata})
 
-        backup_writer = BackupWriter(bench.effects, BackupStore(tmp_path, 60, CHUNK, lambda: 0), "always", actor)
+        backup_writer = BackupWriter(bench.effects, BackupStore(tmp_path, 60, CHUNK, lambda: 0), actor)
         bench.effects.before["STREAM.SNAPSHOT"] = protect
-        drainer = Drainer(replace(bench.resources(), backup_writer=backup_writer))
+        drainer = Drainer(_backed_up(bench.resources(), backup_writer))
         settlement = await drainer.drain_stream(bench.snapshot, Target("job_1", "1"))
         assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.PROTECTED)
         assert (await bench.whole())["config"]["metadata"][PROTECT_KEY] == "true"

@@ -42,6 +42,7 @@ async def test_a_stream_without_a_job_falls(world: World) -> None:
         "messages": 3,
         "redelivered": 0,
         "detail": None,
+        "rule": "default",
     }
     assert await world.names() == set()
 
@@ -435,7 +436,7 @@ async def test_others_hear_what_was_drained(world: World) -> None:
     msg = await heard.next_msg(timeout=5)
     event = json.loads(msg.data)
     assert msg.subject == "reactor.drained.job_1"
-    assert set(event) == {"stream", "job_id", "reason", "status", "created", "messages", "by", "at"}
+    assert set(event) == {"stream", "job_id", "reason", "rule", "status", "created", "messages", "by", "at"}
     assert (event["job_id"], event["reason"], event["messages"]) == ("1", "terminal", 2)
 
 

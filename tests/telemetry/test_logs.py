@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from reactor.config.durations import parse_duration
+from reactor.core.durations import parse_duration
 from reactor.telemetry import logs
 
 

@@ -280,6 +280,14 @@ def judge_fenceable(streams: Sequence[Stream]) -> Check:
     return ok("streams.fenceable", "every job stream can be fenced")
 
 
+def judge_retention(streams: Sequence[Stream]) -> Check:
+    """Judge streams whose own metadata says how long to keep them, and cannot be read: they are kept."""
+    if found := [f"{item.name} ({item.own.unreadable})" for item in streams if item.own and item.own.unreadable]:
+        fix = "write a duration such as 24h, or for reactor.keep-until a time such as 2026-01-31T12:00:00Z"
+        return warning("streams.retention", f"kept, since their own times cannot be read: {some(found)}", fix)
+    return ok("streams.retention", "every stream's own times can be read")
+
+
 def judge_overlap(advisory_streams: Mapping[str, Collection[str]], read: Collection[str]) -> Check:
     """Judge streams that capture subjects of reactor's own, by subject; and job streams that it reads from."""
     if taken := {subject: names for subject, names in advisory_streams.items() if names}:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from reactor.core.checks import Check, warning
 from reactor.core.model import SECOND, Record, Stream, parse_instant
-from reactor.core.policy import spoke_too_early
+from reactor.core.policy import policy_for, spoke_too_early
 from reactor.core.stream_info import instant, read_consumers
 from reactor.jetstream.errors import NotFound
 from reactor.job_status.ledger_directory import Directory
@@ -62,7 +62,9 @@ class LedgerSection:
             return
         records = await self.deps.ledger.records.all()
         streams = [
-            item for item in self.found.job_streams() if item.reported and not self.deps.policy.is_protected(item)
+            item
+            for item in self.found.job_streams()
+            if item.reported and not policy_for(item, records.get(item.job_id), self.deps.policy).is_protected(item)
         ]
         live = {job: record for job, record in records.items() if not self.deps.policy.is_terminal(record)}
         now = instant(self.found.lifecycle.get("ts")) or 0

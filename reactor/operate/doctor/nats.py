@@ -167,13 +167,14 @@ class NatsSection:
         yield judges.judge_pattern(matching, others, self.deps.policy.pattern.pattern)
         yield judges.judge_fences(streams, self.found.listing.advisory_streams())
         yield judges.judge_fenceable(streams)
+        yield judges.judge_retention(streams)
 
     async def _rights(self) -> AsyncIterator[Check]:
         needs = Needs(
             events=self.found.events_stream,
             streams=self.found.missing_streams,
             durables=self.found.missing_durables,
-            companions=self.found.advisories if self.deps.companions and self.deps.policy.deletes else (),
+            companions=self.found.advisories if self.deps.companions and self.deps.policy.may_delete else (),
             durable=self.deps.desired.durable,
             backups=self.deps.backup_store is not None,
         )
@@ -182,7 +183,7 @@ class NatsSection:
 
     async def _deleting(self) -> AsyncIterator[Check]:
         barred = await lacking(self.deps.effects, for_deleting(self.deps.effects))
-        yield judges.judge_deleting(barred, deletes=self.deps.policy.deletes)
+        yield judges.judge_deleting(barred, deletes=self.deps.policy.may_delete)
 
     async def _nats_clock(self) -> AsyncIterator[Check]:
         name = next(

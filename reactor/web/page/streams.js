@@ -48,7 +48,7 @@ export function showStreams(answer) {
     ...one,
     ended: known(one.terminal_at) ? Date.parse(one.terminal_at) : null,
     due: known(one.until) ? Date.parse(one.until) : null,
-    haystack: [one.stream, plain(one.stream), one.job_id, WORDS[one.verdict], one.verdict, one.reason, one.status, one.detail]
+    haystack: [one.stream, plain(one.stream), one.job_id, WORDS[one.verdict], one.verdict, one.reason, one.status, one.rule, one.detail]
       .filter(known).join("\n").toLowerCase(),
   })).sort((one, two) => natural.compare(one.stream, two.stream));
   table.all.forEach((one, rank) => { one.rank = rank; });
@@ -316,7 +316,8 @@ function showWhy(row, why) {
   const left = el("div", {}, el("p", { class: "sentence data" }, why.sentence));
   if (known(row.one.detail)) left.append(el("h3", {}, "Detail"), el("p", { class: "data" }, row.one.detail));
   if (known(why.changes)) left.append(el("h3", {}, "What would change it"), el("p", { class: "data" }, why.changes));
-  if (why.guards?.length) left.append(el("h3", {}, "Guards"), el("ul", { class: "guards" }, ...why.guards.map(guardLine)));
+  const rule = known(why.rule) && why.rule !== "default" ? ` (rule: ${why.rule})` : "";
+  if (why.guards?.length) left.append(el("h3", {}, `Guards${rule}`), el("ul", { class: "guards" }, ...why.guards.map(guardLine)));
   if (ordersTaken) {
     const kind = why.reason === "protected" ? "unprotect" : "protect";
     left.append(el("div", { class: "orders" }, orderButton(kind, row.stream, () => { row.told = ""; loadWhy(row); })));
@@ -330,7 +331,7 @@ function showWhy(row, why) {
   row.box.replaceChildren(left, right);
 }
 
-function guardLine({ guard, passes_at: at, passed }) {
+function guardLine({ guard, length_s: length, passes_at: at, passed }) {
   const instant = Date.parse(at);
   const when = el("span", { class: "time" });
   if (passed) write(when, known(at) ? `passed at ${clock(at)}` : "passed");
@@ -338,7 +339,7 @@ function guardLine({ guard, passes_at: at, passed }) {
   else if (Number.isFinite(instant)) Object.assign(when, { passesAt: instant, className: "time countdown" });
   else write(when, at);
   const line = el("li", { "data-passed": Boolean(passed) }, el("span", { class: "mark", "aria-hidden": "true" }, passed ? "✓" : "…"),
-    el("span", { class: "data" }, String(guard).replaceAll("_", " ")), when);
+    el("span", { class: "data" }, `${String(guard).replaceAll("_", " ")} ${span(length)}`), when);
   tickGuard(when);
   return line;
 }

@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from reactor.client.django import Tracked, tracked
-from reactor.config.durations import parse_duration
+from reactor.core.durations import parse_duration
 
 
 class Command(BaseCommand):

@@ -3,7 +3,7 @@
 Adapters and use cases never read settings; what they need is handed to them here.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,6 +22,7 @@ from reactor.core.workers import WorkerInfo, judged_by, policy_json
 from reactor.deletion.backup import BackupWriter
 from reactor.deletion.companions import Companions
 from reactor.deletion.gates import PauseGate, Rights
+from reactor.deletion.notices import Notices
 from reactor.deletion.prepare import prepare
 from reactor.deletion.recorder import Recorder
 from reactor.deletion.resources import Resources
@@ -258,6 +259,7 @@ class UseCases:
             rights=Rights(connected.effects),
             pause_gate=pause_gate_of(connected),
             stream_states=StreamStateUpdater(ledger, policy, recorder, events_decide=connected.jobs is None),
+            notices=Notices(ledger, recorder, policy),
             throttle=Throttle(rules.concurrency, ledger.turns, rules.max_rate, connected.reads.pace),
             lease_s=rules.lease.total_seconds(),
             clock=utc_now,
@@ -278,11 +280,16 @@ class UseCases:
             note=note_coverage,
         )
 
-    async def lifecycle_subscriber(self, wake: Callable[[], None] = lambda: None) -> LifecycleSubscriber:
-        """Return the subscriber for lifecycle events. It connects, to learn the server's largest payload."""
+    async def lifecycle_subscriber(
+        self, wake: Callable[[], None] = lambda: None, ended: Callable[[Collection[str]], None] = lambda _: None
+    ) -> LifecycleSubscriber:
+        """Return the subscriber for lifecycle events. It connects, to learn the server's largest payload.
+
+        `ended` is told of the jobs that are over.
+        """
         client = await self.connected.reads.connect()
         dead_letters = DeadLetters(self.connected.reads.publish, client.max_payload)
-        return LifecycleSubscriber(self.resources, dead_letters, client.publish, wake)
+        return LifecycleSubscriber(self.resources, dead_letters, client.publish, wake, ended)
 
     def reconciler(self, subscriber: LifecycleSubscriber) -> Reconciler:
         """Return the full pass. It consumes pending events through the given subscriber."""

@@ -3,6 +3,7 @@
 Times are RFC 3339 in UTC. Keys are the contract's: none is renamed or taken away.
 """
 
+from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
 
@@ -167,6 +168,26 @@ class Workers(TypedDict):
     """The settings in which they differ; empty if they agree."""
     versions: list[str]
     workers: list[WorkerJson]
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledDeletion:
+    """What `reactor.scheduled.<stream>` tells: a stream was condemned, and falls unless somebody keeps it."""
+
+    stream: str
+    job_id: str
+    status: str | None
+    """Of the job's last event; None if the job does not exist."""
+    reason: str
+    """`terminal` or `missing`."""
+    rule: str
+    due_at: str
+    """When its last guard passes; later if it is used meanwhile."""
+    messages: int | None
+    keep: str
+    """How to keep it."""
+    by: str
+    at: str
 
 
 class RuleJson(TypedDict):

@@ -43,5 +43,8 @@ class Sink:
     async def exhausted(self, event: Mapping[str, Any]) -> None:
         """Take the event of a live job's queue that delivers nothing more."""
 
+    async def scheduled(self, event: Mapping[str, Any]) -> None:
+        """Take the event of a stream that was condemned, and when it falls; once for each condemnation."""
+
     async def drained(self, event: Mapping[str, Any]) -> None:
         """Take the event of a deleted stream, after the audit has the outcome."""

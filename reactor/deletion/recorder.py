@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from reactor.core.actor import Actor
-from reactor.core.model import Outcome, Settlement, format_instant
+from reactor.core.model import Outcome, Reason, Settlement, format_instant
+from reactor.core.schemas import ScheduledDeletion
 from reactor.core.sinks import EventOutcome, Sink
 from reactor.deletion.failpoints import Point, reach
 from reactor.store.audit import Audit, Failure, Intent, Order
@@ -141,6 +142,24 @@ class Recorder:
         event = {"stream": stream, "job_id": job_id, "consumer": consumer, "by": self.actor.by, "at": self._now()}
         for sink in self.sinks:
             await sink.exhausted(event)
+
+    async def scheduled(self, settlement: Settlement, rule: str, due: int) -> None:
+        """Record that a stream falls at `due` (ns), by that rule, unless somebody keeps it."""
+        stream, record = settlement.stream, settlement.record
+        event = ScheduledDeletion(
+            stream=stream.name,
+            job_id=stream.job_id,
+            status=record.status if record else None,
+            reason=(Reason.TERMINAL if record else Reason.MISSING).value,
+            rule=rule,
+            due_at=format_instant(due),
+            messages=stream.messages if stream.counted else None,
+            keep=f"reactor protect {stream.name} --for 2h; if the job lives: reactor emit {stream.job_id} STARTED",
+            by=self.actor.by,
+            at=format_instant(stream.observed_at),
+        )
+        for sink in self.sinks:
+            await sink.scheduled(asdict(event))
 
     def is_own_deletion(self, stream: str) -> bool:
         """Return whether this process deletes or has deleted the stream, and does all that follows."""

@@ -8,6 +8,7 @@ from reactor.core.policy import Policy
 from reactor.deletion.backup import BackupWriter
 from reactor.deletion.companions import Companions
 from reactor.deletion.gates import PauseGate, Rights
+from reactor.deletion.notices import Notices
 from reactor.deletion.recorder import Recorder
 from reactor.deletion.retries import Retries
 from reactor.deletion.stream_states import StreamStateUpdater
@@ -35,6 +36,7 @@ class Resources:
     pause_gate: PauseGate
     throttle: Throttle
     stream_states: StreamStateUpdater
+    notices: Notices
     lease_s: float
     """The time for one stream."""
     clock: Callable[[], int]

@@ -195,6 +195,7 @@ class Reconciler:
         if not options.only and self.deps.policy.may_delete and not plan.pause:
             await self._sweep_companions(plan.listing)
         self.deps.recorder.judged(*results)
+        await self.deps.notices.found(results)
         return results
 
     async def _settle_own(self, plan: Plan, settle: Settle, progress: Progress) -> dict[str, Settlement]:

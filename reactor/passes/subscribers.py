@@ -7,7 +7,7 @@ it costs nothing but time.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from reactor.core.explain import unknown_word
 from reactor.core.foreign_json import read_json
 from reactor.core.model import SECOND, Event, Malformed, fold
+from reactor.core.sinks import EventOutcome
 from reactor.core.stream_info import ADVISORY, headers_size, instant
 from reactor.deletion.failpoints import Point, reach
 from reactor.deletion.resources import Resources
@@ -94,13 +95,15 @@ class DeadLetters:
 class LifecycleSubscriber:
     """Takes batches of lifecycle messages.
 
-    `reply` publishes over core NATS, to end deliveries; `wake` is called when a job became due.
+    `reply` publishes over core NATS, to end deliveries; `wake` is called when a job became due, `ended` with jobs that
+    are over by what was just heard.
     """
 
     deps: Resources
     dead_letters: DeadLetters
     reply: Callable[[str, bytes], Awaitable[object]]
     wake: Callable[[], None]
+    ended: Callable[[Collection[str]], None] = lambda _: None
 
     def __post_init__(self) -> None:
         self._known = self.deps.policy.known_statuses
@@ -134,9 +137,19 @@ class LifecycleSubscriber:
                     malformed.append((msg, read))
         if taken.applied.due:
             self.wake()
+            self.ended(self._jobs_that_ended(taken.read, outcomes))
         with suppress(LedgerError):  # what onlookers miss, the next pass makes up for
             await self.deps.stream_states.as_dict(taken.read)
         await self._keep_malformed(malformed)
+
+    def _jobs_that_ended(
+        self, read: Sequence[Event | Malformed], outcomes: Sequence[tuple[str, EventOutcome]]
+    ) -> set[str]:
+        return {
+            item.job_id
+            for item, (_, heard) in zip(read, outcomes, strict=True)
+            if isinstance(item, Event) and heard is EventOutcome.APPLIED and self.deps.policy.ends(item.status_event)
+        }
 
     async def _take(self, messages: Sequence[Msg]) -> BatchResult:
         if self._identity is None:

@@ -76,7 +76,9 @@ class Sweeper:
             return await self._settle_job(snapshot, claim, job_id, names.get(job_id, ()), records.get(job_id))
 
         settled = await self.deps.throttle.each(claim.jobs, settle)
-        await self.deps.stream_states.found(item for some in settled for item in some)
+        found = [item for some in settled for item in some]
+        await self.deps.stream_states.found(found)
+        await self.deps.notices.found(found)
 
     async def _topology(self, snapshot: Snapshot, names: Sequence[str]) -> Topology:
         """Return the topology of a listing, with the advisories since; but only of one from this process's time."""

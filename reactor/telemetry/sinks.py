@@ -80,7 +80,10 @@ class LogSink(Sink):
 
 @dataclass(frozen=True, slots=True)
 class EventSink(Sink):
-    """Publishes `reactor.drained.<stream>` and `reactor.exhausted.<stream>`. `announce` publishes and never fails."""
+    """Publishes `reactor.drained.<stream>`, `.exhausted.<stream>` and `.scheduled.<stream>`.
+
+    `announce` publishes and never fails.
+    """
 
     announce: Callable[[str, bytes], Awaitable[None]]
 
@@ -91,6 +94,10 @@ class EventSink(Sink):
     async def exhausted(self, event: Mapping[str, Any]) -> None:
         """Publish the event."""
         await self.announce(f"reactor.exhausted.{event['stream']}", json.dumps(event).encode())
+
+    async def scheduled(self, event: Mapping[str, Any]) -> None:
+        """Publish when a stream falls."""
+        await self.announce(f"reactor.scheduled.{event['stream']}", json.dumps(event).encode())
 
 
 def _evidence(settlement: Settlement) -> dict[str, Any]:

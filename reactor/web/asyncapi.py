@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from reactor.core.events import Payload
+from reactor.core.schemas import ScheduledDeletion
 from reactor.core.subjects import SubjectTemplate
 from reactor.store.audit import Intent
 from reactor.telemetry.alerts import Alert, Kind
@@ -41,6 +42,18 @@ _EXHAUSTED_SCHEMA = {
     "title": "Exhausted",
     "properties": {name: {"type": "string"} for name in _EXHAUSTED},
     "required": list(_EXHAUSTED),
+}
+_SCHEDULED = {
+    "stream": "job_42",
+    "job_id": "42",
+    "status": "FAILURE",
+    "reason": "terminal",
+    "rule": "failed trainings",
+    "due_at": "2026-02-01T12:00:00Z",
+    "messages": 3,
+    "keep": "reactor protect job_42 --for 2h; if the job lives: reactor emit 42 STARTED",
+    "by": "reactor@host:1",
+    "at": "2026-01-31T12:00:00Z",
 }
 _ALERT = {
     "kind": "breaker_tripped",
@@ -84,6 +97,12 @@ def document(events: SubjectTemplate, version: str) -> Json:
                 "parameters": _STREAM,
                 "messages": {"exhausted": _message("A live job's queue is exhausted", _EXHAUSTED_SCHEMA, _EXHAUSTED)},
             },
+            "scheduled": {
+                "address": "reactor.scheduled.{stream}",
+                "description": "Core NATS, once for each condemnation: when the stream falls, and how to keep it.",
+                "parameters": _STREAM,
+                "messages": {"scheduled": _message("A stream will be deleted", _scheduled_schema(), _SCHEDULED)},
+            },
             "alert": {
                 "address": "reactor.alert.{kind}",
                 "description": "Core NATS, from each worker once when it begins and once, resolved, when it is over.",
@@ -95,6 +114,7 @@ def document(events: SubjectTemplate, version: str) -> Json:
             "hear": _operation("receive", "lifecycle", "Hear what becomes of jobs"),
             "tell": _operation("send", "drained", "Tell of each deletion"),
             "say": _operation("send", "exhausted", "Tell of live queues that deliver nothing more"),
+            "announce": _operation("send", "scheduled", "Tell of deletions ahead"),
             "warn": _operation("send", "alert", "Tell what needs a person"),
         },
     }
@@ -113,6 +133,10 @@ def _outcome_schema() -> Json:
     schema = TypeAdapter(Intent).json_schema()
     public = {name: rule for name, rule in schema["properties"].items() if name in Intent.TOLD_TO_ALL}
     return schema | {"title": "Drained", "properties": public, "required": list(public)}
+
+
+def _scheduled_schema() -> Json:
+    return TypeAdapter(ScheduledDeletion).json_schema()
 
 
 def _alert_schema() -> Json:

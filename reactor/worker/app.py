@@ -28,6 +28,8 @@ from reactor.job_status.ledger_directory import describe_outage
 from reactor.operate.actions import StreamActions
 from reactor.operate.overview import STEP_S, Overview
 from reactor.passes.exhausted import LOOK_S, ExhaustedQueues
+from reactor.passes.first_looks import LOOK_S as FIRST_LOOK_S
+from reactor.passes.first_looks import FirstLooks
 from reactor.passes.handover import Handover
 from reactor.passes.subscribers import AdvisorySubscriber
 from reactor.store.due_queue import WakeUps
@@ -161,7 +163,8 @@ class Worker:
         source, durable = provisioned.events, self._settings.events.durable
         alerts = alerts_of(connected)
         cases = UseCases(connected, provisioned, (self._metrics,), note_coverage=alerts.note_coverage)
-        lifecycle = await cases.lifecycle_subscriber(self._due.set)
+        first_looks = FirstLooks(cases.resources)
+        lifecycle = await cases.lifecycle_subscriber(self._due.set, first_looks.want)
         await self.broker.connect()
         exhausted = ExhaustedQueues(cases.resources)
         advisories = AdvisorySubscriber(cases.resources, exhausted)
@@ -200,6 +203,7 @@ class Worker:
             Loop("watch", self._watchdog.tick, WATCH_S, self.broker.hearing.lost),
             Loop("alerts", alerts.tell, WATCH_S, alerts.changed),
             Loop("exhausted", exhausted.tick, LOOK_S),
+            Loop("first looks", first_looks.tick, FIRST_LOOK_S),
         ]
         if connected.jobs is not None and (listener := connected.jobs.listener()) is not None:
             listening = Listening(listener, connected.ledger.due, cases.resources.policy, periodic.want)

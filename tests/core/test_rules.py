@@ -75,7 +75,7 @@ def test_a_streams_own_times_win(metadata: Mapping[str, str], verdict: Verdict) 
     ruled = replace(POLICY, rules=(Rule("all", guards={"terminal_grace": HOUR, "age_guard": HOUR}),))
     assert decide(stream, said(NOW - HOUR, 5, "SUCCESS"), VOUCHING, ruled) == verdict
     longer = replace(POLICY, rules=(Rule("all", guards={"terminal_grace": DAY, "age_guard": DAY}),))
-    own = {"reactor.terminal-grace": "0", "reactor.age-guard": "0"} | metadata
+    own = {"reactor.terminal-grace": "0", "reactor.age-guard": "0", **metadata}
     stream = replace(OLD, own=read_own_times(own))
     assert decide(stream, said(NOW - HOUR, 5, "SUCCESS"), VOUCHING, longer) == verdict
     assert policy_for(stream, None, longer).rule == ("all" if stream.own and stream.own.unreadable else "stream")

@@ -15,6 +15,7 @@ from reactor.deletion.companions import Companions
 from reactor.deletion.drain import Drainer
 from reactor.deletion.gates import PauseGate, Rights
 from reactor.deletion.inspection import preview
+from reactor.deletion.notices import Notices
 from reactor.deletion.recorder import Recorder
 from reactor.deletion.resources import Resources
 from reactor.deletion.retries import Retries
@@ -125,6 +126,7 @@ class Bench:
             pause_gate=PauseGate(self.reads),
             throttle=Throttle(1),
             stream_states=StreamStateUpdater(self.ledger, self.policy, recorder),
+            notices=Notices(self.ledger, recorder, self.policy),
             lease_s=self.lease_s,
             clock=utc_now,
             monotonic=monotonic,

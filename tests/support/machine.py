@@ -29,6 +29,7 @@ from reactor.core.report import Report
 from reactor.core.subjects import SubjectTemplate
 from reactor.deletion.companions import Companions
 from reactor.deletion.gates import PauseGate, Rights
+from reactor.deletion.notices import Notices
 from reactor.deletion.recorder import Recorder
 from reactor.deletion.resources import Resources
 from reactor.deletion.retries import Retries
@@ -488,6 +489,7 @@ class Replica:
             pause_gate=PauseGate(self.js),
             throttle=Throttle(4),
             stream_states=StreamStateUpdater(self.ledger, policy, recorder),
+            notices=Notices(self.ledger, recorder, policy),
             lease_s=LEASE_S,
             clock=lambda: self.server.now,
             monotonic=self.monotonic,

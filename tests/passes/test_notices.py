@@ -1,0 +1,129 @@
+"""A notice before the end: what was condemned, when it falls, and how to keep it; once, by whichever replica."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from nats.aio.msg import Msg
+from support.harness import World, eventually, gone, heard, worker
+
+from reactor.core.model import SECOND, parse_instant
+
+
+@asynccontextmanager
+async def listening(world: World) -> AsyncIterator[list[dict[str, Any]]]:
+    """The notices that are published."""
+    told: list[dict[str, Any]] = []
+
+    async def hear(msg: Msg) -> None:
+        event = json.loads(msg.data)
+        assert msg.subject == f"reactor.scheduled.{event['stream']}"
+        told.append(event)
+
+    subscription = await world.nc.subscribe("reactor.scheduled.>", cb=hear)
+    await world.nc.flush()
+    yield told
+    await subscription.unsubscribe()
+
+
+async def test_an_end_is_a_notice_once(world: World) -> None:
+    """With two replicas; a retry takes it back in silence, and a new end is a new one."""
+    await world.declare()
+    env = world.env(REACTOR_POLICY_TERMINAL_GRACE="1h", REACTOR_RECONCILE_INTERVAL="1s")
+    await world.stream("job_1", messages=3)
+    async with listening(world) as told, worker(env), worker(env):
+        await world.emit(1, "STARTED")
+        await world.emit(1, "FAILURE")
+        await eventually(lambda: told)
+        await world.emit(2, "SUCCESS")  # it has cleaned up after itself
+        await eventually(lambda: heard(world, 2))
+        [first] = told
+        assert {key: first[key] for key in ("stream", "job_id", "status", "reason", "rule", "messages")} == {
+            "stream": "job_1",
+            "job_id": "1",
+            "status": "FAILURE",
+            "reason": "terminal",
+            "rule": "default",
+            "messages": 3,
+        }
+        assert "reactor protect job_1 --for 2h" in first["keep"]
+        assert 3_590 * SECOND < parse_instant(first["due_at"]) - parse_instant(first["at"]) <= 3_600 * SECOND
+        passes = await _passes(world)
+        await eventually(lambda: _has_passed(world, passes), 20)
+        assert told == [first]  # passes of both replicas have found it since
+        await world.emit(1, "STARTED")
+        await world.emit(1, "SUCCESS")
+        await eventually(lambda: len(told) > 1)
+        assert (told[1]["status"], len(told)) == ("SUCCESS", 2)
+
+
+async def _passes(world: World) -> str:
+    last = json.loads((await world.reactor("status", "--json")).out)["last_reconcile"]
+    return str(last and last["started_at"])
+
+
+async def _has_passed(world: World, since: str) -> bool:
+    return await _passes(world) > since
+
+
+async def test_a_person_who_changes_the_time_is_told(world: World) -> None:
+    """A protection for a time is another due time."""
+    await world.declare()
+    await world.stream("job_1", messages=1)
+    async with listening(world) as told, worker(world.env(REACTOR_POLICY_TERMINAL_GRACE="1h")):
+        await world.emit(1, "SUCCESS")
+        await eventually(lambda: told)
+        assert (await world.reactor("protect", "job_1", "--for", "10h")).code == 0
+        await eventually(lambda: len(told) > 1)
+        assert parse_instant(told[1]["due_at"]) - parse_instant(told[0]["due_at"]) > 8 * 3_600 * SECOND
+        assert told[1]["rule"] == "stream"
+
+
+async def test_a_rule_that_changes_the_time_is_told(world: World, tmp_path: Path) -> None:
+    """After a restart with it; what stays as it was is not told again."""
+    await world.declare()
+    await world.stream("job_1", metadata={"kind": "training"})
+    await world.stream("job_2")
+    env = world.env(REACTOR_POLICY_TERMINAL_GRACE="1h")
+    async with listening(world) as told:
+        async with worker(env):
+            await world.emit(1, "SUCCESS")
+            await world.emit(2, "SUCCESS")
+            await eventually(lambda: len(told) == 2)
+        rules = tmp_path / "rules.toml"
+        rules.write_text('[[rule]]\nname = "long"\nmetadata = { kind = "training" }\nterminal_grace = "9h"')
+        async with worker(env | {"REACTOR_POLICY_FILE": str(rules)}):
+            await eventually(lambda: len(told) > 2)
+        assert [(item["stream"], item["rule"]) for item in told[2:]] == [("job_1", "long")]
+
+
+async def test_a_stream_that_wants_less_time_has_it(world: World) -> None:
+    """Less than the settings and every rule: the first look finds that out. A live job's stream is no news."""
+    await world.declare()
+    await world.stream("job_1", messages=1, metadata={"reactor.terminal-grace": "1s"})
+    await world.stream("job_2", messages=1)
+    env = world.env(REACTOR_POLICY_TERMINAL_GRACE="1h", REACTOR_RECONCILE_INTERVAL="1h")
+    async with listening(world) as told, worker(env):
+        await world.emit(2, "STARTED")
+        await world.emit(1, "SUCCESS")
+        await eventually(lambda: gone(world, "job_1"), 20)
+    assert {item["stream"] for item in told} <= {"job_1"}
+
+
+async def test_nothing_is_announced_that_will_not_fall(world: World) -> None:
+    """In report mode; nor by a dry run; a full pass announces what it finds."""
+    await world.declare()
+    await world.zombie(1)
+    grace: dict[str, Any] = {"REACTOR_POLICY_TERMINAL_GRACE": "1h"}
+    async with listening(world) as told:
+        await world.reconcile(**grace, REACTOR_POLICY_ACTION="report")
+        await world.reactor("reconcile", "--dry-run", **grace)
+        await world.nc.flush()
+        assert told == []
+        await world.reconcile(**grace)
+        await world.reconcile(**grace)
+        await eventually(lambda: told)
+        await world.nc.flush()
+        assert [item["stream"] for item in told] == ["job_1"]

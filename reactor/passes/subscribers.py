@@ -40,6 +40,8 @@ MAX_HEADER_CHARS = 256
 
 TAKEN, GIVEN_BACK, FORGOTTEN = "taken", "given-back", "forgotten"
 """What became of messages, in traces."""
+SOON = 5 * SECOND
+"""The grace of jobs whose streams need no first look: the look at the end of it comes as soon."""
 MANY = 100
 """Remarks remembered: an emitter gone mad must not fill the memory."""
 
@@ -145,10 +147,15 @@ class LifecycleSubscriber:
     def _jobs_that_ended(
         self, read: Sequence[Event | Malformed], outcomes: Sequence[tuple[str, EventOutcome]]
     ) -> set[str]:
+        """Return the jobs that ended now, without those that are looked at in a moment anyway."""
+        policy = self.deps.policy
         return {
             item.job_id
-            for item, (_, heard) in zip(read, outcomes, strict=True)
-            if isinstance(item, Event) and heard is EventOutcome.APPLIED and self.deps.policy.ends(item.status_event)
+            for item, (status, heard) in zip(read, outcomes, strict=True)
+            if isinstance(item, Event)
+            and heard is EventOutcome.APPLIED
+            and policy.ends(item.status_event)
+            and policy.shortest("terminal_grace", status) > SOON
         }
 
     async def _take(self, messages: Sequence[Msg]) -> BatchResult:

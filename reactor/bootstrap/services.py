@@ -3,6 +3,7 @@
 Adapters and use cases never read settings; what they need is handed to them here.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from datetime import UTC, datetime
@@ -54,6 +55,7 @@ from reactor.passes.subscribers import DeadLetters, LifecycleSubscriber, consume
 from reactor.passes.sweeper import Sweeper
 from reactor.store.health import RedisHealth
 from reactor.telemetry.alerts import Alerts
+from reactor.telemetry.notifier import Notifier
 from reactor.telemetry.sinks import EventSink, LogSink
 
 
@@ -145,6 +147,12 @@ def doctor_of(connected: Connections) -> Doctor:
 def alerts_of(connected: Connections) -> Alerts:
     """Return the alerts of this process."""
     return Alerts(connected.announce, connected.actor.by, utc_now)
+
+
+def notifier_of(connected: Connections) -> Notifier | None:
+    """Return who sends messages to people; None if nobody wants any."""
+    urls = connected.settings.notify.addresses
+    return Notifier(urls, connected.ledger.told.remember, time.monotonic) if urls else None
 
 
 def backup_store_of(settings: Settings) -> BackupStore:

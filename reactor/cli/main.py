@@ -261,6 +261,9 @@ def history(
 )
 def doctor(
     *,
+    notify: Annotated[
+        bool, typer.Option("--notify", help="Send a test message to all that REACTOR_NOTIFY_URLS names.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check all that reactor needs, and say each fix.
@@ -273,7 +276,7 @@ def doctor(
     """
     from reactor.cli import queries
 
-    queries.doctor(as_json=as_json)
+    queries.doctor(notify=notify, as_json=as_json)
 
 
 @app.command(epilog=_examples("reactor emit 42 STARTED", "reactor emit 42 SUCCESS --at 2026-01-31T12:00:00Z"))

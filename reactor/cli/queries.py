@@ -7,8 +7,8 @@ from typing import NoReturn, TypeVar, cast
 
 import typer
 
-from reactor.bootstrap.connections import actor_of, connections
-from reactor.bootstrap.services import UseCases, doctor_of, look, provision_safely, utc_now
+from reactor.bootstrap.connections import Connections, actor_of, connections
+from reactor.bootstrap.services import UseCases, doctor_of, look, notifier_of, provision_safely, utc_now
 from reactor.cli.exits import Exit, fail
 from reactor.cli.render import (
     show_diagnosis,
@@ -22,7 +22,7 @@ from reactor.cli.render import (
 )
 from reactor.cli.shell import console, duration_of, print_answer, run, settings_of_command
 from reactor.config.settings import Settings
-from reactor.core.checks import Diagnosis, Level
+from reactor.core.checks import Check, Diagnosis, Level, counted, error, ok
 from reactor.core.explain import PHASES, unknown_word
 from reactor.core.model import AUDIT_ENTRIES, Outcome, Reason, format_instant, nanoseconds, parse_instant
 from reactor.core.preparing import NotPrepared, Prepared
@@ -139,19 +139,35 @@ def _ask(question: Callable[[Overview], Awaitable[Answer]], *, local: bool, as_j
         fail(Exit.USAGE, str(error))
 
 
-def doctor(*, as_json: bool) -> None:
+def doctor(*, notify: bool, as_json: bool) -> None:
     """Print the doctor's checks. Exits with a code."""
     settings = settings_of_command()
-    diagnosis = run(lambda: _examine(settings))
+    diagnosis = run(lambda: _examine(settings, notify=notify))
     print_answer(diagnosis.as_dict(), as_json, lambda _, __: show_diagnosis(console(), diagnosis))
     if diagnosis.unreachable:
         raise typer.Exit(Exit.UNREACHABLE)
     raise typer.Exit(Exit.UNFIXABLE if diagnosis.count(Level.ERROR) else Exit.DONE)
 
 
-async def _examine(settings: Settings) -> Diagnosis:
+async def _examine(settings: Settings, *, notify: bool) -> Diagnosis:
     async with connections(settings) as connected:
-        return await doctor_of(connected).examine()
+        found = await doctor_of(connected).examine()
+        if not notify:
+            return found
+        return Diagnosis.of([*found.checks, await _test_message(connected)], unreachable=found.unreachable)
+
+
+async def _test_message(connected: Connections) -> Check:
+    """Send a message to all that want alerts, and return who took it."""
+    if (notifier := notifier_of(connected)) is None:
+        return error("notify.sent", "nobody wants messages", "set REACTOR_NOTIFY_URLS")
+    failed = await notifier.send(
+        "reactor: a test message", f"sent by reactor doctor --notify on {connected.actor.host}"
+    )
+    if failed:
+        fix = "check the address and its credentials, and that this machine reaches it"
+        return error("notify.sent", f"a test message was not taken by {', '.join(failed)}", fix)
+    return ok("notify.sent", f"a test message was taken by {counted(len(notifier.urls), 'service')}")
 
 
 def prepare(job_id: str, timeout: str) -> None:

@@ -5,7 +5,7 @@ No message holds the value of a secret.
 
 import re
 import ssl
-from datetime import timedelta
+from datetime import time, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -177,6 +177,36 @@ def _upper_word(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
 
+def parts_of(secret: SecretStr | None) -> list[str]:
+    """Return the parts of a comma-separated secret."""
+    return [part.strip() for part in secret.get_secret_value().split(",") if part.strip()] if secret else []
+
+
+def _notify_urls(secret: SecretStr | None) -> SecretStr | None:
+    """Check each URL by its own reader; no message holds one, which may have a token in it."""
+    if not (urls := parts_of(secret)):
+        return None
+    try:
+        from apprise import Apprise  # noqa: PLC0415  # an extra, and it takes its time
+    except ImportError as error:
+        raise ValueError("needs the extra notify: pip install 'jetstream-reactor[notify]'") from error
+    for number, url in enumerate(urls, 1):
+        if Apprise.instantiate(url, suppress_exceptions=True) is None:
+            raise ValueError(
+                f"number {number} of {len(urls)} is no URL of Apprise: https://github.com/caronc/apprise/wiki"
+            )
+    return secret
+
+
+def _time_of_day(value: object) -> object:
+    if value in {None, ""}:
+        return None
+    try:
+        return time.fromisoformat(str(value))
+    except ValueError as error:
+        raise ValueError("write a time of the day (UTC), such as 09:00") from error
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Span = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_positive)]
 Bytes = Annotated[ByteSize, Field(ge=1 << 20)]
@@ -199,5 +229,7 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 Statuses = Annotated[Words, AfterValidator(_not_empty), AfterValidator(_upper)]
 Templates = Annotated[Words, AfterValidator(_templates)]
 Rate = Annotated[Annotated[PositiveFloat, Field(allow_inf_nan=False)] | None, BeforeValidator(_none_word)]
+NotifyUrls = Annotated[OptionalSecret, AfterValidator(_notify_urls)]
+TimeOfDay = Annotated[time | None, BeforeValidator(_time_of_day)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper_word)]
 LogFormat = Annotated[Literal["console", "json"] | None, BeforeValidator(_none_word)]

@@ -371,6 +371,23 @@ class LogSettings(BaseSettings):
     """console or json; console on a terminal, else json."""
 
 
+class NotifySettings(BaseSettings):
+    """Whom to tell what needs a person."""
+
+    model_config = _group("NOTIFY")
+
+    urls: fields.NotifyUrls = None
+    """Where to send what needs a person, comma-separated, as Apprise writes it: slack://…, mailto://…, json://host/path.
+    Needs the extra notify. May hold secrets."""
+    daily: fields.TimeOfDay = None
+    """When to send a summary of the last day (UTC), such as 09:00; none if empty."""
+
+    @property
+    def addresses(self) -> list[str]:
+        """The URLs, one by one."""
+        return fields.parts_of(self.urls)
+
+
 @dataclass(frozen=True)
 class Settings:
     """All groups."""
@@ -385,6 +402,7 @@ class Settings:
     directory: DirectorySettings
     backup: BackupSettings
     http: HttpSettings
+    notify: NotifySettings
     log: LogSettings
 
 

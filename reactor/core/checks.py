@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-GROUPS = ("nats", "streams", "redis", "directory", "backups", "clocks", "workers", "ledger")
+GROUPS = ("nats", "streams", "redis", "directory", "backups", "clocks", "workers", "ledger", "notify")
 EXAMPLES = 5
 _SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 

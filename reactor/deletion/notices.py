@@ -32,11 +32,11 @@ class Notices:
         """
         ahead = {item.stream.name: (item, due) for item in settlements if (due := self._due(item)) is not None}
         told = {
-            name: (self._fingerprint(item), (due - item.stream.observed_at) // 1_000_000 + _KEPT_MS)
+            f"scheduled.{name}": (self._fingerprint(item), (due - item.stream.observed_at) // 1_000_000 + _KEPT_MS)
             for name, (item, due) in ahead.items()
         }
-        for name in sorted(await self.ledger.scheduled.remember(told)) if told else ():
-            item, due = ahead[name]
+        for subject in sorted(await self.ledger.told.remember(told)) if told else ():
+            item, due = ahead[subject.removeprefix("scheduled.")]
             await self.recorder.scheduled(item, policy_for(item.stream, item.record, self.policy).rule, due)
 
     def _due(self, item: Settlement) -> int | None:

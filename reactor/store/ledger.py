@@ -19,7 +19,7 @@ Keys, each under the namespace:
     found, found_at, found_state  the last state of each stream, for status and page (see `stream_states`)
     lacking             string  streams of reactor's own that a worker had no room for (JSON); expires
     control             string  there is, or was, a stream for operators' words
-    scheduled:<stream>  string  what was told of its deletion ahead; expires
+    told:<subject>      string  what was told last of a deletion ahead or an alert; expires
     workers             hash    the workers that are alive, by instance (see `workers`); expires
     surveyed            string  when a listing that showed that was begun, and of whose account; expires
 
@@ -36,10 +36,10 @@ from reactor.store.due_queue import DueQueue
 from reactor.store.exhausted import Exhausted
 from reactor.store.leases import Leases, Passes, Turns
 from reactor.store.records import Records
-from reactor.store.scheduled import Scheduled
 from reactor.store.scripts import Scripts
 from reactor.store.stream_states import StreamStateStore
 from reactor.store.tallies import Tallies
+from reactor.store.told import Told
 from reactor.store.topology_cache import TopologyCache
 from reactor.store.workers import Workers
 
@@ -58,7 +58,7 @@ class Ledger:
     stream_states: StreamStateStore
     workers: Workers
     exhausted: Exhausted
-    scheduled: Scheduled
+    told: Told
 
     @classmethod
     def of(cls, redis: Redis, scripts: Scripts, namespace: str, ttl_s: float) -> "Ledger":
@@ -74,5 +74,5 @@ class Ledger:
             StreamStateStore(redis, scripts, namespace),
             Workers(scripts, namespace),
             Exhausted(scripts, namespace),
-            Scheduled(scripts, namespace),
+            Told(scripts, namespace),
         )

@@ -28,6 +28,10 @@ class Kind(StrEnum):
     """An operator has paused all deleting."""
     COVERAGE_LOST = "coverage_lost"
     """Redis has lost history; nothing is deleted until the ledger is rebuilt."""
+    UNFIXABLE = "unfixable"
+    """The last full pass, of any replica, found streams that need a person."""
+    MASS_DELETION = "mass_deletion"
+    """Far more streams fall than usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class Alerts:
         self._open: dict[Kind, str] = {}
         self._untold: deque[Alert] = deque(maxlen=MANY)
         self._covered = False
+        self.on_change: Callable[[Alert], None] = lambda _: None
+        """Told of each change at once."""
         self.changed = asyncio.Event()
         """There is something to tell."""
 
@@ -76,7 +82,9 @@ class Alerts:
             self.note(Kind.COVERAGE_LOST, gap)
 
     def _change(self, kind: Kind, message: str, *, resolved: bool) -> None:
-        self._untold.append(Alert(kind, message, format_instant(self.clock()), self.by, resolved))
+        alert = Alert(kind, message, format_instant(self.clock()), self.by, resolved)
+        self._untold.append(alert)
+        self.on_change(alert)
         self.changed.set()
 
     async def tell(self) -> None:

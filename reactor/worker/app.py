@@ -17,7 +17,15 @@ import structlog
 from faststream import FastStream
 
 from reactor.bootstrap.connections import Connections, connections
-from reactor.bootstrap.services import UseCases, alerts_of, provision_missing, provision_safely, worker_info
+from reactor.bootstrap.services import (
+    UseCases,
+    alerts_of,
+    notifier_of,
+    provision_missing,
+    provision_safely,
+    utc_now,
+    worker_info,
+)
 from reactor.config.nats_options import api_prefix, desired_streams, nats_options
 from reactor.config.settings import LOOPBACK, Settings
 from reactor.core.backoff import backoff
@@ -26,6 +34,7 @@ from reactor.jetstream.errors import JetStreamError, TooOld
 from reactor.jetstream.pull_client import SubscriberConnection
 from reactor.job_status.ledger_directory import describe_outage
 from reactor.operate.actions import StreamActions
+from reactor.operate.history import Trail
 from reactor.operate.overview import STEP_S, Overview
 from reactor.passes.exhausted import LOOK_S, ExhaustedQueues
 from reactor.passes.first_looks import LOOK_S as FIRST_LOOK_S
@@ -37,6 +46,7 @@ from reactor.store.scripts import LedgerError
 from reactor.store.workers import BEAT_S
 from reactor.telemetry.alerts import Kind
 from reactor.telemetry.metrics import Metrics
+from reactor.telemetry.notifier import EVERY_S
 from reactor.telemetry.traces import tracing
 from reactor.web import asyncapi
 from reactor.web.server import Endpoint, HttpError, application
@@ -46,6 +56,8 @@ from reactor.worker.loops import Loop, rest, run
 from reactor.worker.periodic import PeriodicPass
 from reactor.worker.preparing import PrepareService
 from reactor.worker.registration import Registration
+from reactor.worker.summary import LOOK_S as SUMMARY_S
+from reactor.worker.summary import Summary
 from reactor.worker.watchdog import WATCH_S, Watchdog
 
 POLL_S = 30.0
@@ -190,6 +202,9 @@ class Worker:
         )
         if provisioned.lacking:
             await self._watchdog.make_what_is_missing()
+        notifier, told = notifier_of(connected), connected.ledger.told.remember
+        summary = Summary(Trail(connected.audit), alerts, utc_now, told, daily=self._settings.notify.daily)
+        summary.send = notifier.send if notifier else None
         registration = Registration(
             cases.resources, worker_info(connected, cases.resources.policy), self._metrics.connected
         )
@@ -203,8 +218,12 @@ class Worker:
             Loop("watch", self._watchdog.tick, WATCH_S, self.broker.hearing.lost),
             Loop("alerts", alerts.tell, WATCH_S, alerts.changed),
             Loop("exhausted", exhausted.tick, LOOK_S),
+            Loop("summary", summary.tick, SUMMARY_S),
             Loop("first looks", first_looks.tick, FIRST_LOOK_S),
         ]
+        if notifier:
+            alerts.on_change = notifier.note
+            loops.append(Loop("notify", notifier.tick, EVERY_S, notifier.changed))
         if connected.jobs is not None and (listener := connected.jobs.listener()) is not None:
             listening = Listening(listener, connected.ledger.due, cases.resources.policy, periodic.want)
             loops.append(Loop("listen", partial(self._listen, listening), RETRY_S))

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from reactor.core.checks import counted
 from reactor.core.pause import Pause
 from reactor.core.schemas import PassInShort
 from reactor.core.subjects import DesiredStreams
@@ -96,7 +97,7 @@ class Watchdog:
             self._pause = pause
             log.warning("deleting is paused", why=pause.describe()) if pause else log.warning("deleting goes on")
         self.alerts.note(Kind.PAUSED, pause.describe() if pause else None)
-        self._note_breaker(await self.deps.ledger.passes.last())
+        self._note_last_pass(await self.deps.ledger.passes.last())
 
     def _is_silent(self) -> bool:
         asked_at = self.broker.hearing.asked_at
@@ -127,7 +128,9 @@ class Watchdog:
             await self.deps.ledger.topology_cache.note_lacking(lacking)
         self._lacking = lacking
 
-    def _note_breaker(self, report: PassInShort | None) -> None:
-        """Note the breaker of the last full pass, by any replica. A pass that broke off says nothing of it."""
+    def _note_last_pass(self, report: PassInShort | None) -> None:
+        """Note what the last full pass found, by any replica. A pass that broke off says nothing of it."""
         if report and report["error"] is None:
             self.alerts.note(Kind.BREAKER_TRIPPED, report["breaker"])
+            need = f"{counted(report['unfixable'], 'stream')} need a person: reactor streams --verdict unfixable"
+            self.alerts.note(Kind.UNFIXABLE, need if report["unfixable"] else None)

@@ -1,6 +1,6 @@
-"""Which deletions ahead were told, so that each is told once by all replicas together.
+"""What was told to people and programs, so that all replicas together tell it once.
 
-Key: `scheduled:<stream>`, a string: what was told, as a fingerprint; it expires some time after the deletion is due.
+Key: `told:<subject>`, a string: what was told of it last, as a fingerprint; it expires.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ return new
 
 
 @dataclass(eq=False, repr=False)
-class Scheduled:
+class Told:
     """What one namespace has told. Every method raises LedgerError."""
 
     scripts: InitVar[Scripts]
@@ -33,10 +33,10 @@ class Scheduled:
         self._remember = Script(scripts, _REMEMBER)
 
     async def remember(self, told: Mapping[str, tuple[str, int]]) -> set[str]:
-        """Store a fingerprint for each stream, and for how long (ms). Return the streams of which it is new."""
+        """Store a fingerprint for each subject, and for how long (ms). Return the subjects of which it is new."""
         rest, new = iter(told.items()), set[str]()
         while some := list(islice(rest, CHUNK)):
             args = [part for _, (fingerprint, keep_ms) in some for part in (fingerprint, max(keep_ms, 1))]
-            keys = [key_of(self.namespace, "scheduled", stream) for stream, _ in some]
+            keys = [key_of(self.namespace, "told", subject) for subject, _ in some]
             new |= {some[index - 1][0] for index in cast("list[int]", await self._remember(keys=keys, args=args))}
         return new

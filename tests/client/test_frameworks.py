@@ -179,6 +179,27 @@ with transaction.atomic():
     assert words["52"] == ["SUCCESS"]
 
 
+async def test_a_celery_process_tells_its_last_jobs_first(world: World, tmp_path: Path) -> None:
+    """It ends by os._exit, after Celery's signal."""
+    await run(
+        world,
+        tmp_path,
+        DJANGO
+        + """
+import os, time
+from celery import signals
+from reactor.client.django import Tracked
+real = Tracked.rows
+Tracked.rows = lambda self, using=None: (time.sleep(0.1), real(self, using))[1]
+for id in range(1, 6):
+    Job.objects.create(id=id, status="STARTED")
+signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+os._exit(0)
+""",
+    )
+    assert set(await told(world)) == {"1", "2", "3", "4", "5"}
+
+
 async def test_a_job_that_cannot_be_read_holds_up_nobody(world: World, tmp_path: Path) -> None:
     """The code that saved it goes on, the next job is told, and the log says what to run."""
     await run(

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import urlsplit
 
-from reactor.backups.store import BackupStore
+from reactor.bootstrap.backups import Places
 from reactor.bootstrap.connections import Connections
 from reactor.config.nats_options import desired_streams
 from reactor.config.settings import Settings
@@ -137,7 +137,7 @@ def doctor_of(connected: Connections) -> Doctor:
         domain=settings.nats.domain,
         jobs=connected.jobs,
         directory_kind=settings.directory.kind,
-        backup_store=backup_store_of(settings) if settings.backup.when != "never" else None,
+        backup_store=places_of(connected).of_settings() if wants_backups(policy_of(settings)) else None,
         interval_s=settings.reconcile.interval.total_seconds(),
         clock=utc_now,
     )
@@ -155,17 +155,21 @@ def notifier_of(connected: Connections) -> Notifier | None:
     return Notifier(urls, connected.ledger.told.remember, time.monotonic) if urls else None
 
 
-def backup_store_of(settings: Settings) -> BackupStore:
-    """Return the backups on this machine."""
-    rules = settings.backup
-    return BackupStore(rules.dir, rules.max_age.total_seconds(), int(rules.max_bytes), utc_now)
+def places_of(connected: Connections) -> Places:
+    """Return the places for backups."""
+    return Places(connected, utc_now)
+
+
+def wants_backups(policy: Policy) -> bool:
+    """Return whether there is any stream that is backed up before it goes."""
+    return any(when not in {"never", None} for when in (policy.backup, *(rule.backup for rule in policy.rules)))
 
 
 def backup_writer_of(connected: Connections, policy: Policy) -> BackupWriter | None:
     """Return the writer of backups; None if no backups are wanted of any stream."""
-    if {policy.backup, *(rule.backup for rule in policy.rules)} <= {"never", None}:
+    if not wants_backups(policy):
         return None
-    return BackupWriter(connected.snapshots, backup_store_of(connected.settings), connected.actor)
+    return BackupWriter(connected.snapshots, places_of(connected).of_settings(), connected.actor)
 
 
 def recorder_of(connected: Connections, *sinks: Sink) -> Recorder:
@@ -273,7 +277,8 @@ class UseCases:
             clock=utc_now,
             backup_writer=backup_writer_of(connected, policy),
         )
-        self.deleted = DeletedStreams(self.resources, backup_store_of(settings))
+        places = places_of(connected)
+        self.deleted = DeletedStreams(self.resources, places.of_settings(), places.recorded)
 
     def _directory(self, policy: Policy, note_coverage: Callable[[str | None], None]) -> Directory:
         connected, events = self.connected, self.connected.settings.events

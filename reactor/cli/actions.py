@@ -4,18 +4,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import DownloadColumn
 
-from reactor.backups.store import ARCHIVE, Backup, BackupCorrupt, read_backup
+from reactor.backups.folder import read_backup
+from reactor.backups.objects import copy
+from reactor.backups.store import ARCHIVE, Backup, BackupCorrupt, BackupFailed
 from reactor.bootstrap.connections import actor_of, connections
 from reactor.bootstrap.services import (
     UseCases,
-    backup_store_of,
     find_provision,
     pause_gate_of,
+    places_of,
     policy_of,
     recorder_of,
 )
@@ -23,6 +26,7 @@ from reactor.cli.embedded import EmbeddedError, scratch_server
 from reactor.cli.exits import Exit, fail
 from reactor.cli.render import progress_bar, show_backups
 from reactor.cli.shell import duration_of, print_answer, run, settings_of_command
+from reactor.config.fields import checked_backup_url
 from reactor.core.checks import counted
 from reactor.core.model import SECOND, nanoseconds, parse_instant, to_the_second
 from reactor.core.pause import LONGEST_PAUSE
@@ -189,7 +193,49 @@ def _show_restored(done: Restored, policy: Policy) -> None:
 
 
 def backups(*, as_json: bool) -> None:
-    """Print the backups on this machine, newest first."""
-    backup_store = backup_store_of(settings_of_command())
-    found = [asdict(item.manifest) | {"folder": str(item.folder)} for item in backup_store.backups()]
-    print_answer({"folder": str(backup_store.folder), "backups": found}, as_json, show_backups)
+    """Print the backups in the place of the settings, newest first."""
+    settings = settings_of_command()
+
+    async def ask() -> dict[str, Any]:
+        async with connections(settings) as connected:
+            place = places_of(connected).of_settings()
+            found = [asdict(item.manifest) | {"folder": item.address} for item in await place.backups()]
+            return {"folder": place.address, "backups": found}
+
+    try:
+        print_answer(run(ask, settings.nats.domain), as_json, show_backups)
+    except BackupFailed as error:
+        fail(Exit.UNREACHABLE, str(error))
+
+
+def copy_backups(source: str, target: str) -> None:
+    """Copy all backups from one place to another; those that are there already are left out."""
+    settings = settings_of_command()
+    urls = [_place(source), _place(target)]
+
+    async def order() -> tuple[int, int]:
+        async with connections(settings, actor=actor_of("backups copy")) as connected:
+            origin, goal = (places_of(connected).at(url) for url in urls)
+            there = {item.manifest.sha256 for item in await goal.backups()}
+            found = await origin.backups()
+            missing = [item for item in found if item.manifest.sha256 not in there]
+            for item in missing:
+                await copy(item, goal)
+                typer.echo(f"{item.manifest.stream} of {item.manifest.at} copied")
+            return len(missing), len(found) - len(missing)
+
+    try:
+        copied, left = run(order, settings.nats.domain)
+    except (BackupFailed, BackupCorrupt) as error:
+        fail(Exit.UNFIXABLE, str(error))
+    typer.echo(f"{counted(copied, 'backup')} copied" + (f", {left} there already" if left else ""))
+
+
+def _place(url: str) -> str:
+    """Return the URL of a place for backups; a path is one of a folder. Exits if it is none."""
+    if "/" in url and ":" not in url:
+        return Path(url).resolve().as_uri()
+    try:
+        return checked_backup_url(url)
+    except ValueError as error:
+        fail(Exit.USAGE, f"{url}: {error}")

@@ -391,15 +391,31 @@ def restore(
     actions.restore(stream, source, name, without_messages=without_messages)
 
 
-@app.command(epilog=_examples("reactor backups", "reactor backups --json | jq -r '.backups[].folder'"))
-def backups(
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """List the backups on this machine, newest first."""
+backups_app = typer.Typer(help="List the backups, newest first.", rich_markup_mode=None)
+app.add_typer(backups_app, name="backups")
+
+
+@backups_app.callback(
+    invoke_without_command=True,
+    epilog=_examples("reactor backups", "reactor backups copy /var/lib/reactor/backups nats:backups"),
+)
+def backups(context: typer.Context, *, as_json: AsJson = False) -> None:
+    """List the backups in the place of REACTOR_BACKUP_URL, newest first."""
     from reactor.cli import actions
 
-    actions.backups(as_json=as_json)
+    if context.invoked_subcommand is None:
+        actions.backups(as_json=as_json)
+
+
+@backups_app.command("copy", epilog=_examples("reactor backups copy /var/lib/reactor/backups nats:backups"))
+def copy_backups(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="nats:BUCKET, s3://bucket/prefix, …, or a folder.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="As FROM.")],
+) -> None:
+    """Copy all backups from one place to another; those that are there already are left out."""
+    from reactor.cli import actions
+
+    actions.copy_backups(source, target)
 
 
 @app.command(epilog=_examples("reactor prepare 42", "reactor prepare 42 --timeout 10s && start-job 42"))

@@ -6,6 +6,7 @@ No message holds the value of a secret.
 import re
 import ssl
 from datetime import time, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ _REDIS_URLS = (
     "must be a URL such as redis://127.0.0.1:6379/0, redis+sentinel://host:26379,host:26379/service/0 "
     "or redis+cluster://host:6379,host:6379; "
 )
+CLOUDS = ("s3", "gs", "az")
 _ESCAPED = "odd characters in its password are written as %40 for @, and so on"
 
 
@@ -207,6 +209,26 @@ def _time_of_day(value: object) -> object:
         raise ValueError("write a time of the day (UTC), such as 09:00") from error
 
 
+def _backup_url(url: str | None) -> str | None:
+    return checked_backup_url(url) if url else None
+
+
+def checked_backup_url(url: str) -> str:
+    """Return the URL of a place for backups. Raises ValueError if it is none."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"nats", "file", *CLOUDS} or "@" in parts.netloc or parts.query:
+        raise ValueError("write nats:BUCKET, s3://bucket/prefix, gs://…, az://… or file:///path, without credentials")
+    if parts.scheme == "nats" and not re.fullmatch("nats:[A-Za-z0-9_-]+", url):
+        raise ValueError("nats: is followed by the name of a bucket: letters, digits, - and _")
+    if parts.scheme == "file" and (parts.netloc or not parts.path.startswith("/")):
+        raise ValueError("file:// is followed by a whole path, as in file:///var/lib/reactor/backups")
+    if parts.scheme in CLOUDS and not parts.netloc:
+        raise ValueError(f"{parts.scheme}:// is followed by the name of a bucket")
+    if parts.scheme in CLOUDS and find_spec("obstore") is None:
+        raise ValueError("needs the extra objectstore: pip install 'jetstream-reactor[objectstore]'")
+    return url.rstrip("/")
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Span = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_positive)]
 Bytes = Annotated[ByteSize, Field(ge=1 << 20)]
@@ -230,6 +252,7 @@ Statuses = Annotated[Words, AfterValidator(_not_empty), AfterValidator(_upper)]
 Templates = Annotated[Words, AfterValidator(_templates)]
 Rate = Annotated[Annotated[PositiveFloat, Field(allow_inf_nan=False)] | None, BeforeValidator(_none_word)]
 NotifyUrls = Annotated[OptionalSecret, AfterValidator(_notify_urls)]
+BackupUrl = Annotated[OptionalText, AfterValidator(_backup_url)]
 TimeOfDay = Annotated[time | None, BeforeValidator(_time_of_day)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper_word)]
 LogFormat = Annotated[Literal["console", "json"] | None, BeforeValidator(_none_word)]

@@ -320,6 +320,9 @@ class BackupSettings(BaseSettings):
 
     when: Literal["never", "pending", "always"] = "never"
     """never; pending (if unacknowledged work is left); always. Without its backup such a stream is kept."""
+    url: fields.BackupUrl = None
+    """The place for backups: nats:BUCKET (a JetStream bucket), s3://bucket/prefix, gs://…, az://… (extra objectstore),
+    or file:///path. If it is empty, REACTOR_BACKUP_DIR. Credentials come from the usual places, not from the URL."""
     dir: Path = Path(".reactor/backups")
     """The folder of this machine's backups."""
     max_age: fields.Span = timedelta(days=7)

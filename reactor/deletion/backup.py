@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
+from reactor.backups.folder import FolderBackup
 from reactor.backups.store import Backup, BackupFailed, BackupStore, Manifest
 from reactor.core.actor import Actor
 from reactor.core.model import SECOND, format_instant
@@ -54,7 +55,7 @@ class BackupWriter:
         inspection = behind.inspection
         try:
             async with asyncio.timeout(held_lease.deadline - held_lease.monotonic()), self._room:
-                await asyncio.to_thread(self.backup_store.make_room, inspection.stream.size)
+                await self.backup_store.make_room(inspection.stream.size)
                 with span("backup"):
                     return await self._write(behind)
         except TimeoutError as error:
@@ -79,11 +80,11 @@ class BackupWriter:
             last_seq=inspection.stream.last_seq,
             consumers=made_of["consumers"],
         )
-        async with self.backup_store.draft() as draft:
+        async with self.backup_store.draft(manifest.stream) as draft:
             described = await snapshot(self.js, inspection.stream.name, draft.write)
             description = {"config": made_of["config"], "state": described["state"]}
             return await self.backup_store.place(draft, manifest, description)
 
     def address_of(self, backup: Backup) -> str:
-        """Return the address of a backup for the audit: each machine has its own folder."""
-        return f"{self.actor.host}:{backup.folder.resolve()}"
+        """Return the address of a backup for the audit: of a folder with the machine, since each has its own."""
+        return f"{self.actor.host}:{backup.folder.resolve()}" if isinstance(backup, FolderBackup) else backup.address

@@ -117,6 +117,8 @@ class StreamActions:
         empty = f"reactor restore {name} --without-messages creates the empty stream"
         if address := await self.deleted.backup_address_of(name):
             host, _, folder = address.partition(":")
+            if not folder.startswith("/") or folder.startswith("//"):
+                return f"the backup of {name} is in {address}, which cannot be read from here; {empty}"
             return f"the backup of {name} is on {host}: run there reactor restore {name} --from {folder}; or {empty}"
         return f"there is no backup of {name}, so its {messages} messages are lost; {empty}"
 

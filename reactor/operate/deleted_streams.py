@@ -1,14 +1,16 @@
-"""What became of a stream that is not there: from the audit, the lifecycle stream and this machine's backups."""
+"""What became of a stream that is not there: from the audit, the lifecycle stream and the backups."""
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from socket import gethostname
 from typing import Any
 
-from reactor.backups.store import Backup, BackupStore, read_backup
+from reactor.backups.folder import read_backup
+from reactor.backups.store import Backup, BackupFailed, BackupStore
 from reactor.core.explain import deletion_of, happened, said
 from reactor.core.model import AUDIT_ENTRIES, Outcome, StatusEvent, format_instant, parse_instant, to_the_second
 from reactor.core.schemas import Entry, Gone, Happened, Restorable
@@ -22,11 +24,12 @@ _DELETED = {Outcome.DRAINED.value, Outcome.ALREADY_GONE.value}
 class DeletedStreams:
     """Methods raise JetStreamError and LedgerError.
 
-    `shelf` has this machine's backups.
+    `place_at` returns a place for backups by its URL, or None if it is none.
     """
 
     deps: Resources
     backup_store: BackupStore
+    place_at: Callable[[str], BackupStore | None] = lambda _: None
 
     async def of(self, name: str, job_id: str) -> Gone:
         """Return all that is known of a stream that does not exist."""
@@ -68,22 +71,24 @@ class DeletedStreams:
         command = f"reactor restore {name}"
         if (backup := await self.backup_of(name)) is not None:
             manifest = backup.manifest
-            return {"command": command, "backup": str(backup.folder), "messages": manifest.messages, "lost": 0}
+            return {"command": command, "backup": backup.address, "messages": manifest.messages, "lost": 0}
         if (recipe := _recipe(entries)) is None:
             return None
         elsewhere = next((entry["backup"] for entry in entries if entry.get("backup")), None)
         return {"command": command, "backup": elsewhere, "messages": 0, "lost": recipe.messages}
 
     async def backup_of(self, name: str) -> Backup | None:
-        """Return the stream's newest backup on this machine: in our folder, or where the audit says that it is."""
-        backups = await asyncio.to_thread(self.backup_store.backups)
-        if found := next((item for item in backups if item.manifest.stream == name), None):
+        """Return the stream's newest backup: in the place of the settings, or where the audit says that it is."""
+        if found := await _newest_in(self.backup_store, name):
             return found
-        if address := await self.backup_address_of(name):
-            host, _, folder = address.partition(":")
-            recorded = await asyncio.to_thread(read_backup, Path(folder)) if host == gethostname() else None
+        if (address := await self.backup_address_of(name)) is None:
+            return None
+        host, _, folder = address.partition(":")
+        if host == gethostname():
+            recorded = await asyncio.to_thread(read_backup, Path(folder))
             return recorded if recorded and recorded.manifest.stream == name else None
-        return None
+        place = self.place_at(address.rpartition("/")[0])
+        return await _newest_in(place, name) if place else None
 
     async def backup_address_of(self, name: str) -> str | None:
         """Return `host:folder` of the newest backup that the audit names."""
@@ -95,6 +100,13 @@ class DeletedStreams:
         return _recipe(
             [entry for entry in await self.deps.recorder.audit.newest(AUDIT_ENTRIES) if entry["stream"] == name]
         )
+
+
+async def _newest_in(place: BackupStore, name: str) -> Backup | None:
+    """Return the newest backup of a stream in a place; None also if the place is away."""
+    with suppress(BackupFailed):
+        return next((item for item in await place.backups() if item.manifest.stream == name), None)
+    return None
 
 
 def _is_own(backup: Backup | None) -> bool:

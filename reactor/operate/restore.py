@@ -69,10 +69,10 @@ class Restorer:
 
     async def from_backup(self, backup: Backup, name: str, why: str = "") -> Restored:
         """Restore messages, consumers and what they have acknowledged."""
-        manifest, description = backup.manifest, backup.description()
+        manifest, description = backup.manifest, await backup.description()
         config, lacking = await self._free(description["config"], name)
         await backup.check()
-        how = f"from {backup.folder}"
+        how = f"from {backup.address}"
         if lacking is None:
             try:
                 await restore(self.js, unfinished(config, CONSUMERS), description["state"], self._watched(backup))
@@ -96,7 +96,7 @@ class Restorer:
             )
         try:
             async with self.scratch() as scratch:
-                await replay(scratch, self.js, config, backup.description(), self._watched(backup))
+                await replay(scratch, self.js, config, await backup.description(), self._watched(backup))
         except (Refused, NotReplayed) as error:
             raise NotRestored(
                 f"the backup of {was} could not be brought back as {name}, or not all of it: {error}"

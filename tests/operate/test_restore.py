@@ -20,7 +20,8 @@ from nats.js.api import ConsumerConfig, StreamConfig
 from support.bench import Bench
 from support.harness import ARCHIVE, ROOT, World, eventually, gone, say, worker
 
-from reactor.backups.store import Backup, BackupFailed, BackupStore, Manifest
+from reactor.backups.folder import FolderBackup, FolderStore
+from reactor.backups.store import BackupFailed, Manifest
 from reactor.core.actor import Actor
 from reactor.core.model import SECOND, Outcome, Reason, format_instant
 from reactor.core.stream_info import PROTECT_KEY, UNFINISHED_KEY, instant
@@ -109,8 +110,8 @@ async def test_messages_that_are_too_old_by_now_come_back_all_the_same(world: Wo
     await world.declare()
     await used(world, max_age=1.5, metadata={"team": "ml"})
     assert (await world.verdicts(**backing(tmp_path)))["job_1"] == ("drained", "terminal")
-    [backup] = BackupStore(tmp_path, 60, CHUNK, lambda: 0).backups()
-    newest = instant(backup.description()["state"]["last_ts"]) or 0
+    [backup] = FolderStore(tmp_path, 60, CHUNK, lambda: 0)._backups()
+    newest = instant((await backup.description())["state"]["last_ts"]) or 0
     await eventually(lambda: time.time_ns() - newest > 2 * SECOND)
     done = await world.reactor("restore", "job_1", **backing(tmp_path))
     assert (done.code, "with 4 messages" in done.out) == (0, True)
@@ -175,7 +176,7 @@ async def test_a_job_that_lives_again_during_the_backup_keeps_its_stream(world: 
     async with Bench(world) as bench:
         await world.emit(1, "SUCCESS")
         await bench.take_snapshot()
-        backup_writer = BackupWriter(bench.effects, BackupStore(tmp_path, 60, CHUNK, lambda: 0), actor)
+        backup_writer = BackupWriter(bench.effects, FolderStore(tmp_path, 60, CHUNK, lambda: 0), actor)
         bench.effects.before["STREAM.SNAPSHOT"] = lambda: world.emit(1, "STARTED")
         drainer = Drainer(_backed_up(bench.resources(), backup_writer))
         settlement = await drainer.drain_stream(bench.snapshot, Target("job_1", "1"))
@@ -200,7 +201,7 @@ async def test_a_protection_set_during_a_backup_counts(world: World, tmp_path: P
             metadata = config["metadata"] | {PROTECT_KEY: "true"}
             assert "error" not in await world.api("STREAM.UPDATE.job_1", config | {"metadata": metadata})
 
-        backup_writer = BackupWriter(bench.effects, BackupStore(tmp_path, 60, CHUNK, lambda: 0), actor)
+        backup_writer = BackupWriter(bench.effects, FolderStore(tmp_path, 60, CHUNK, lambda: 0), actor)
         bench.effects.before["STREAM.SNAPSHOT"] = protect
         drainer = Drainer(_backed_up(bench.resources(), backup_writer))
         settlement = await drainer.drain_stream(bench.snapshot, Target("job_1", "1"))
@@ -352,15 +353,15 @@ async def test_without_a_backup_the_empty_stream_comes_back(world: World) -> Non
 def test_backups_are_kept_by_age_and_size(tmp_path: Path) -> None:
     """The oldest go first, by when they were written; an unfinished one once nobody can be writing it any more."""
     now, hour = 1_800_000_000 * SECOND, 3600
-    backup_store = BackupStore(tmp_path, 100.0 * hour, 1600, lambda: now)
+    backup_store = FolderStore(tmp_path, 100.0 * hour, 1600, lambda: now)
     for age, size in ((101, 1), (50, 100), (40, 100), (10, 100)):
         _aged(_placed(backup_store, format_instant(now - age * hour * SECOND), size), now, age * hour)
     abandoned, under_way = tmp_path / ".partial-a", tmp_path / ".partial-b"
     for folder, age in ((abandoned, 3 * 3600), (under_way, 60)):
         folder.mkdir()
         os.utime(folder, (now / SECOND - age, now / SECOND - age))
-    backup_store.make_room(500)
-    kept = [one.manifest.at for one in backup_store.backups()]
+    backup_store._make_room(500)
+    kept = [one.manifest.at for one in backup_store._backups()]
     assert kept == [format_instant(now - age * hour * SECOND) for age in (10, 40)]
     assert (abandoned.exists(), under_way.exists()) == (False, True)
 
@@ -368,18 +369,18 @@ def test_backups_are_kept_by_age_and_size(tmp_path: Path) -> None:
 def test_what_a_deletion_relies_on_is_not_tidied(tmp_path: Path) -> None:
     """Under a small limit: no backup, no deletion. What is settled goes; so does what is older than any lease."""
     now = 1_800_000_000 * SECOND
-    backup_store = BackupStore(tmp_path, 1e9, 1200, lambda: now)
+    backup_store = FolderStore(tmp_path, 1e9, 1200, lambda: now)
     four = [_placed(backup_store, format_instant(now), 100) for _ in range(2)]
     for one in four:
         _aged(one, now, 60)
     with pytest.raises(BackupFailed, match="still needed are beyond REACTOR_BACKUP_MAX_BYTES"):
-        backup_store.make_room(500)
+        backup_store._make_room(500)
     assert all(one.folder.exists() for one in four)
     backup_store.settled(four[0])
-    backup_store.make_room(500)
+    backup_store._make_room(500)
     assert [one.folder.exists() for one in four] == [False, True]
     _aged(four[1], now, 3601)
-    backup_store.make_room(1000)
+    backup_store._make_room(1000)
     assert not four[1].folder.exists()
 
 
@@ -397,7 +398,7 @@ ODD: dict[str, dict[str, Any] | str] = {
 def test_odd_folders_are_neither_fatal_nor_touched(tmp_path: Path, odd: str) -> None:
     """Nor do they cost a good backup its place; other tools' folders stay whatever their age."""
     now = 1_800_000_000 * SECOND
-    backup_store = BackupStore(tmp_path, 1e9, 4000, lambda: now)
+    backup_store = FolderStore(tmp_path, 1e9, 4000, lambda: now)
     good = _placed(backup_store, format_instant(now), 100)
     strange = _placed(backup_store, format_instant(now), 100)
     told = json.loads((strange.folder / "reactor.json").read_bytes())
@@ -411,16 +412,16 @@ def test_odd_folders_are_neither_fatal_nor_touched(tmp_path: Path, odd: str) -> 
     (tmp_path / "with a note" / "why.txt").write_text("keep this one")
     for one in (tmp_path / "with a note").iterdir():
         os.utime(one, (0, 0))
-    backup_store.make_room(1000)
+    backup_store._make_room(1000)
     assert good.folder.exists()
     assert strange.folder.exists()
     assert (tmp_path / "another tools" / "backup.json").exists()
     assert (tmp_path / "a file").exists()
     assert (tmp_path / "with a note" / "why.txt").exists()
-    assert good.folder in {one.folder for one in backup_store.backups()}
+    assert good.address in {one.address for one in backup_store._backups()}
 
 
-def _aged(backup: Backup, now: int, age_s: float) -> None:
+def _aged(backup: FolderBackup, now: int, age_s: float) -> None:
     for one in backup.folder.iterdir():
         os.utime(one, (now / SECOND - age_s, now / SECOND - age_s))
 
@@ -455,9 +456,9 @@ async def test_headers_that_carry_behaviour_are_not_sent_again() -> None:
         await replay(cast("Any", None), cast("Any", None), {"allow_msg_counter": True}, {}, cast("Any", None))
 
 
-def _placed(backup_store: BackupStore, at: str, size: int) -> Backup:
-    async def place() -> Backup:
-        async with backup_store.draft() as draft:
+def _placed(backup_store: FolderStore, at: str, size: int) -> FolderBackup:
+    async def place() -> FolderBackup:
+        async with backup_store.draft("job_1") as draft:
             await draft.write(b"x" * size)
             manifest = Manifest("job_1", "1", at, "me", "terminal", 1, 1, [])
             return await backup_store.place(draft, manifest, {"config": {}, "state": {}})

@@ -16,7 +16,7 @@ REACTOR, EMITTER, POLLER = re.findall(r"```nats\n(.*?)```", PAGE, re.DOTALL)
 ACL = re.findall(r"```acl\n(.*?)```", PAGE, re.DOTALL)[0].split()
 
 BACKUPS = re.findall(
-    r"`(\$JS[^`]+|reactor\.restored[^`]+)`",
+    r"`(\$JS[^`]+|\$O[^`]+|reactor\.restored[^`]+)`",
     PAGE[PAGE.index("**Backups**") : PAGE.index("**Prepare.**")],
 )
 """More rights, for backing up and restoring."""

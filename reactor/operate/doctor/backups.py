@@ -1,6 +1,5 @@
-"""The doctor's check of the backups' folder: without a backup that is wanted, nothing is deleted."""
+"""The doctor's check of the place for backups: without a backup that is wanted, nothing is deleted."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -10,24 +9,25 @@ from reactor.operate.doctor.context import CheckFunctions
 
 
 def backup_checks(backup_store: BackupStore | None) -> CheckFunctions:
-    """Return the check of this machine's folder; none if no backups are wanted."""
-    return {"backups.folder": partial(_folder, backup_store)} if backup_store else {}
+    """Return the check of the place for backups; none if no backups are wanted."""
+    return {"backups.folder": partial(_place, backup_store)} if backup_store else {}
 
 
-async def _folder(backup_store: BackupStore) -> AsyncIterator[Check]:
+async def _place(backup_store: BackupStore) -> AsyncIterator[Check]:
     name = "backups.folder"
     try:
-        async with backup_store.draft() as draft:
+        async with backup_store.draft("reactor-doctor") as draft:
             await draft.write(b"reactor doctor")
+            await draft.stored()
+        there = await backup_store.backups()
     except BackupFailed as failed:
-        yield error(name, f"{failed}, so nothing is deleted", "let REACTOR_BACKUP_DIR be a folder that can be written")
+        fix = "let REACTOR_BACKUP_URL or REACTOR_BACKUP_DIR name a place that this process may read and write"
+        yield error(name, f"{failed}, so nothing is deleted", fix)
         return
-    there = await asyncio.to_thread(backup_store.backups)
-    held, free = sum(item.manifest.size for item in there), backup_store.free()
-    finding = (
-        f"{backup_store.folder} has {counted(len(there), 'backup')} of {size(held)}, and room for {size(free)} more"
-    )
-    if free + held < backup_store.max_bytes:
+    held, free = sum(item.manifest.size for item in there), await backup_store.free()
+    room = "" if free is None else f", and room for {size(free)} more"
+    finding = f"{backup_store.address} has {counted(len(there), 'backup')} of {size(held)}{room}"
+    if free is not None and free + held < backup_store.max_bytes:
         fix = f"give it {size(backup_store.max_bytes)}, or set REACTOR_BACKUP_MAX_BYTES to what there is"
         yield warning(name, finding, fix)
         return

@@ -1,0 +1,55 @@
+"""Objects in S3, Google Cloud Storage and Azure, by obstore: streamed in parts, credentials from the usual places."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Collection
+from dataclasses import InitVar, dataclass
+from typing import Any
+
+from reactor.core.objects import StoredObject
+
+PART = 8 * 1024 * 1024
+"""Bytes of a part of a large object: at least 5 MiB in S3."""
+AT_ONCE = 2
+"""Parts that are sent at once; all of them are in memory."""
+
+
+@dataclass(eq=False, repr=False)
+class CloudObjects:
+    """What one URL names: a bucket, and perhaps a prefix in it. Methods raise obstore's errors."""
+
+    url: str
+    options: InitVar[dict[str, Any]]
+
+    def __post_init__(self, options: dict[str, Any]) -> None:
+        from obstore.store import from_url  # noqa: PLC0415  # an extra
+
+        self._store = from_url(self.url, **options)
+
+    async def put(self, name: str, chunks: AsyncIterable[bytes]) -> None:
+        """Store an object: a large one in parts, and visible once the last one is there."""
+        import obstore  # noqa: PLC0415  # as above
+
+        await obstore.put_async(self._store, name, chunks, use_multipart=True, chunk_size=PART, max_concurrency=AT_ONCE)
+
+    async def get(self, name: str) -> AsyncIterator[bytes]:
+        """Yield an object in pieces."""
+        import obstore  # noqa: PLC0415  # as above
+
+        found = await obstore.get_async(self._store, name)
+        async for chunk in found.stream(min_chunk_size=512 * 1024):
+            yield bytes(chunk)
+
+    async def list(self) -> list[StoredObject]:
+        """Return all objects."""
+        import obstore  # noqa: PLC0415  # as above
+
+        found = list[StoredObject]()
+        async for some in obstore.list(self._store):
+            found += [StoredObject(item["path"], item["size"], item["last_modified"].timestamp()) for item in some]
+        return found
+
+    async def delete(self, names: Collection[str]) -> None:
+        """Take objects away."""
+        import obstore  # noqa: PLC0415  # as above
+
+        for name in names:  # one after another: the first one counts most
+            await obstore.delete_async(self._store, name)

@@ -95,3 +95,30 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     command = [str(SYSTEMD), "verify", str(tmp_path / "reactor.service")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own file
     assert (done.returncode, done.stderr) == (0, "")
+
+
+KUBECTL = shutil.which("kubectl")
+
+
+@pytest.mark.skipif(KUBECTL is None, reason="there is no kubectl")
+@pytest.mark.parametrize("rules", ["", '[[rule]]\nname = "a"\nterminal_grace = "24h"\n'])
+def test_kustomize_builds_the_base(tmp_path: Path, rules: str) -> None:
+    """In a namespace, with the secrets and the rules that the workers read; what comes out is valid."""
+    (tmp_path / "reactor.yaml").write_text((EXPORT / "kubernetes.yaml").read_text())
+    (tmp_path / "kustomization.yaml").write_text((EXPORT / "kustomization.yaml").read_text())
+    (tmp_path / "rules.toml").write_text(rules)
+    (tmp_path / "secrets.env").write_text("REACTOR_NATS_URL=n\nREACTOR_REDIS_URL=r\nREACTOR_HTTP_TOKEN=t\n")
+    command = [str(KUBECTL), "kustomize", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  # our own files
+    built = {one["kind"]: one for one in yaml.safe_load_all(done.stdout)}
+    assert {one["metadata"]["namespace"] for one in built.values()} == {"jobs"}
+    for one in built.values():
+        kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
+    pod = built["Deployment"]["spec"]["template"]["spec"]
+    worker = pod["containers"][0]
+    variables = {item["name"]: item for item in worker["env"]}
+    assert variables["REACTOR_POLICY_FILE"]["value"] == "/etc/reactor/rules.toml"
+    assert variables["REACTOR_NATS_URL"]["valueFrom"]["secretKeyRef"]["name"] == built["Secret"]["metadata"]["name"]
+    [volume] = [item for item in pod["volumes"] if item["name"] == "rules"]
+    assert volume["configMap"]["name"] == built["ConfigMap"]["metadata"]["name"]
+    assert built["ConfigMap"]["data"]["rules.toml"] == rules

@@ -476,6 +476,7 @@ class Exported(StrEnum):
     ALERTS = "alerts"
     SYSTEMD = "systemd"
     KUBERNETES = "kubernetes"
+    KUSTOMIZATION = "kustomization"
     POSTGRES_TRIGGER = "postgres-trigger"
 
     @property
@@ -486,6 +487,7 @@ class Exported(StrEnum):
             "alerts": "alerts.yml",
             "systemd": "reactor.service",
             "kubernetes": "kubernetes.yaml",
+            "kustomization": "kustomization.yaml",
             "postgres-trigger": "postgres-trigger.sql",
         }
         return files[self.value]
@@ -498,8 +500,8 @@ def export(
     what: Annotated[
         Exported,
         typer.Argument(
-            metavar="alerts|grafana|systemd|kubernetes|postgres-trigger",
-            help="Rules for Prometheus, a dashboard for Grafana, a unit, manifests, or a trigger for PostgreSQL.",
+            metavar="alerts|grafana|systemd|kubernetes|kustomization|postgres-trigger",
+            help="Alerts for Prometheus, a dashboard for Grafana, a unit, manifests, a base for kustomize, a trigger.",
         ),
     ],
 ) -> None:

@@ -419,6 +419,7 @@ FILES = {
     "grafana": "grafana.json",
     "systemd": "reactor.service",
     "kubernetes": "kubernetes.yaml",
+    "kustomization": "kustomization.yaml",
     "postgres-trigger": "postgres-trigger.sql",
 }
 

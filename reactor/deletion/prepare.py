@@ -2,7 +2,10 @@
 
 1. Read the end of the job's stream. Later messages belong to the new run, and stay.
 2. Publish that the job is live. This event wins over every earlier one.
-3. Wait until nobody works on the stream, under the stream's own lease, and remove a fence that was left on it.
+3. Wait until nobody works on the stream, under the stream's own lease, and remove a fence that was left on it. Also if
+   there is no stream any more: a deletion may be under way. The server calls a stream gone before it has removed its
+   files; one of the same name that is made meanwhile has the sequences of the former one and answers no publisher
+   (measured on 2.15.1).
 4. Purge the stream up to that end. Its sequences go on, so a late acknowledgement from the former run cannot hit a new
    message; its consumers stay.
 """
@@ -39,13 +42,13 @@ async def prepare(deps: Resources, publish: Publish, job_id: str, timeout_s: flo
     """
     deps.directory.subject_of(job_id)
     names = sorted(await _names(deps, job_id))
-    former = [await _former_stream(deps, name, job_id) for name in names]
+    former = {name: await _former_stream(deps, name, job_id) for name in names}
     await publish(job_id, LIVE_STATUS)
     topology = Topology(advisory_streams=await streams_of_advisories(deps.reads))
     snapshot = replace(await deps.directory.ensure(), topology=topology)
     try:
         async with asyncio.timeout(timeout_s):
-            done = [await _prepare_stream(deps, snapshot, item) for item in former if item is not None]
+            done = [await _prepare_stream(deps, snapshot, Target(name, job_id), was) for name, was in former.items()]
     except TimeoutError as error:
         raise NotPrepared(
             f"a deletion of job {job_id}'s stream is still under way after {timeout_s:g} s: try again"
@@ -58,7 +61,8 @@ async def _names(deps: Resources, job_id: str) -> Collection[str]:
     """Return the names that the job's stream may have."""
     policy = deps.policy
     if (names := policy.names_of(job_id)) is None:
-        names = frozenset(name for name in await deps.reads.stream_names() if policy.job_id(name) == job_id)
+        known = {*await deps.reads.stream_names(), *await deps.recorder.begun()}
+        names = frozenset(name for name in known if policy.job_id(name) == job_id)
     elif not names:
         raise NotPrepared(f"no stream can belong to job {job_id!r}: {policy.pattern.pattern}")
     return names
@@ -79,18 +83,19 @@ async def _former_stream(deps: Resources, name: str, job_id: str) -> Stream | No
     return stream
 
 
-async def _prepare_stream(deps: Resources, snapshot: Snapshot, former: Stream) -> Prepared:
+async def _prepare_stream(deps: Resources, snapshot: Snapshot, target: Target, former: Stream | None) -> Prepared:
     async def purge(inspection: Inspection) -> Prepared:
-        name, job_id = inspection.stream.name, inspection.stream.job_id
-        is_same = inspection.stream.created == former.created  # a stream created since holds only new messages
-        purged = await deps.effects.purge_stream(name, former.last_seq) if is_same and former.last_seq else 0
+        name, job_id = target.name, target.job_id
+        # A stream that was created since holds only new messages.
+        is_same = former is not None and inspection.stream.created == former.created
+        purged = await deps.effects.purge_stream(name, former.last_seq) if former and is_same and former.last_seq else 0
         await deps.recorder.prepared(inspection.by_verdict(), purged)
         log.info("stream prepared", stream=name, job_id=job_id, purged=purged)
         return Prepared(job_id, name, purged)
 
     try:
-        return await run_exclusively(deps, snapshot, Target(former.name, former.job_id), purge)
+        return await run_exclusively(deps, snapshot, target, purge)
     except NotFound:
-        return Prepared(former.job_id)
+        return Prepared(target.job_id)
     except StaysFenced as error:
         raise NotPrepared(str(error)) from error

@@ -47,7 +47,7 @@ POOLS = {
 }
 LATE = {"requeue", "lost"}
 """Of a task that is acknowledged late: it runs again."""
-EVERYDAY = {"prefork", "solo", "gevent"}
+EVERYDAY = {"prefork"}
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from reactor.bootstrap.services import UseCases, provision_safely
 from reactor.client import NotPrepared, Prepared, emitter
 from reactor.config.settings import load_settings
 from reactor.deletion.failpoints import Point
+from reactor.store.leases import Lease
 
 
 async def aprepare(job_id: int, timeout: float = 60.0) -> Prepared:  # noqa: ASYNC109  # the client's
@@ -101,6 +102,22 @@ async def test_a_drain_under_way_is_waited_out(told: World, point: Point) -> Non
         await eventually(lambda: gone(told, "job_2"), 20)
         info: Any = await told.info("job_1")
         assert (info["state"]["messages"], info["config"]["subjects"]) == (1, ["job.1.tasks"])
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_a_deletion_that_is_not_over_is_waited_for(told: World, *, is_there: bool) -> None:
+    """Though the server already calls the stream gone: one that is created in that moment answers nobody."""
+    await told.declare()
+    if is_there:
+        await told.stream("job_1", messages=1)
+    async with connections(load_settings(), actor=actor_of("prepare")) as connected:
+        lease = Lease("stream:job_1", 60.0)
+        assert await connected.ledger.leases.take(lease)
+        with pytest.raises(NotPrepared, match=r"still under way after 0\.5 s"):
+            await aprepare(1, timeout=0.5)
+        preparing = asyncio.create_task(aprepare(1))
+        await connected.ledger.leases.release(lease)
+        assert await preparing == Prepared("1", "job_1" if is_there else None, 1 if is_there else 0)
 
 
 async def test_two_at_once_lose_nothing_of_the_new_life(told: World) -> None:

@@ -69,7 +69,7 @@ class Project:
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """Celery's worker; at the end it lets its tasks end."""
-        command = ["-m", "celery", "-A", "celery_app", "worker", "-c", "8", "-l", "warning"]
+        command = ["-m", "celery", "-A", "celery_app", "worker", "-c", "6", "-l", "warning"]
         process = await asyncio.create_subprocess_exec(
             sys.executable, *command, cwd=PROJECT, env=self.env, start_new_session=True
         )
@@ -105,7 +105,7 @@ async def poll(world: World) -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("source", ["events", "sql"])
+@pytest.mark.parametrize("source", ["events", pytest.param("sql", marks=pytest.mark.versions)])
 async def test_a_job_system_loses_its_zombies_and_nothing_else(world: World, postgres: str, source: str) -> None:
     """While it works, restarts jobs whose streams are on their way out, and runs its own tests beside it all."""
     project = Project(world, postgres, f"jobs_{source}")

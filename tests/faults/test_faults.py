@@ -145,6 +145,13 @@ async def test_an_answer_to_a_deletion_that_is_lost_is_found_out_by_looking(tmp_
         assert process.said("the connection broke before an answer to $JS.API.STREAM.DELETE.job_1")
 
 
+async def _is_kept_in_the_end(world: World) -> bool:
+    """On a busy machine the first lease may run out before the deletion is sent."""
+    found = await outcomes(world)
+    assert ("job_1", "drained") not in found
+    return found[-1:] == [("job_1", "kept")]
+
+
 async def test_a_deletion_that_never_arrived_is_not_sent_later(tmp_path: Path) -> None:
     """The connection broke under it; the job is made anew before reactor is back."""
     async with through_proxies(tmp_path) as (world, behind, proxy, *_), worker(behind.env(**SHORT_LEASE)) as process:
@@ -158,7 +165,7 @@ async def test_a_deletion_that_never_arrived_is_not_sent_later(tmp_path: Path) -
         await world.emit(1, "STARTED")
         proxy.refusing = False
         await eventually(lambda: acked(world), 20)
-        assert await eventually(lambda: outcomes(world), 20) == [("job_1", "kept")]
+        await eventually(lambda: _is_kept_in_the_end(world), 20)
         assert await is_whole(world, "job_1", 3)
         assert process.said("outcome-unknown")
 

@@ -53,7 +53,7 @@ async def _make_bucket(env: dict[str, str], name: str) -> None:
     await eventually(made, 30)
 
 
-@pytest_asyncio.fixture(params=["nats", "s3", "file"])
+@pytest_asyncio.fixture(params=["nats", pytest.param("s3", marks=pytest.mark.versions), "file"])
 async def place(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> AsyncIterator[dict[str, Any]]:
     """The settings that lead to it."""
     if request.param == "nats":

@@ -20,6 +20,7 @@ from reactor.core.model import (
     to_the_second,
 )
 from reactor.core.pause import Pause
+from reactor.core.rules import DEFAULT
 from reactor.core.schemas import Entry
 
 MINUTE_S = 60
@@ -117,15 +118,16 @@ def who(entry: Entry) -> str:
 
 
 def _condemned(entry: Entry) -> str:
-    """Return who said that its job is over."""
+    """Return who said that its job is over, and by which rule it was judged."""
+    rule = f", rule {entry['rule']}" if entry.get("rule", DEFAULT) != DEFAULT else ""
     if not entry.get("status"):
-        return "no job known"
+        return f"no job known{rule}"
     event, which = entry.get("event"), ""
     if entry.get("directory"):
         which = " (by the job directory)"
     elif event:
         which = f" (event {event['seq']}{' by ' + event['source'] if event['source'] else ''})"
-    return f"its job's status {entry['status']}{which}"
+    return f"its job's status {entry['status']}{which}{rule}"
 
 
 def _messages(entry: Entry) -> str:

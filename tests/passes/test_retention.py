@@ -98,6 +98,8 @@ async def test_each_stream_falls_by_its_rule(world: World, tmp_path: Path) -> No
         "job_3": "reports",
         "job_4": "trainings",
     }
+    assert "rule trainings" in (await world.reactor("history", "--stream", "job_4")).out
+    assert "rule trainings" in (await world.reactor("explain", "job_4")).out
     assert list((tmp_path / "backups").glob("job_4-*"))
     assert not list((tmp_path / "backups").glob("job_2-*"))
     assert await world.names() == {"job_1", "job_3"}

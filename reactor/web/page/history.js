@@ -49,7 +49,7 @@ function historyRow(entry, arrived) {
     el("td", { class: "time", title: known(entry.at) ? plain(entry.at) : null }, clock(entry.at)),
     el("td", {}, el("span", { class: "tag" }, el("span", { class: "dot", "aria-hidden": "true" }), el("span", { class: "data" }, outcome))),
     el("td", { class: "name" }, el("span", { class: "data" }, entry.stream)),
-    el("td", { class: "data cause" }, [entry.reason, entry.status].filter((word) => known(word) && word !== "").join(", ") || null),
+    el("td", { class: "data cause" }, [entry.reason, entry.status, known(entry.rule) && entry.rule !== "default" ? `rule ${entry.rule}` : ""].filter((word) => known(word) && word !== "").join(", ") || null),
     el("td", { class: "number mid" }, count(entry.messages)),
     el("td", { class: "data detail mid" }, entry.detail ?? ""),
     el("td", { class: "data by mid", title: known(entry.by) ? plain(entry.by) : null }, entry.by));

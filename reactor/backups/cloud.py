@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterable, AsyncIterator, Collection
 from dataclasses import InitVar, dataclass
+from functools import cached_property
 from typing import Any
 
 from reactor.core.objects import StoredObject
@@ -20,9 +21,13 @@ class CloudObjects:
     options: InitVar[dict[str, Any]]
 
     def __post_init__(self, options: dict[str, Any]) -> None:
-        from obstore.store import from_url  # noqa: PLC0415  # an extra
+        self._options = options
 
-        self._store = from_url(self.url, **options)
+    @cached_property
+    def _store(self) -> Any:  # noqa: ANN401  # obstore's
+        from obstore.store import from_url  # noqa: PLC0415  # an extra, and most commands need no backups
+
+        return from_url(self.url, **self._options)
 
     async def put(self, name: str, chunks: AsyncIterable[bytes]) -> None:
         """Store an object: a large one in parts, and visible once the last one is there."""

@@ -49,6 +49,10 @@ class FolderBackup(Backup):
         """The folder."""
         return str(self.folder)
 
+    def recorded_by(self, host: str) -> str:
+        """Return `host:folder`: each machine has its own."""
+        return f"{host}:{self.folder.resolve()}"
+
     async def description(self) -> dict[str, Any]:
         """Return the stream's config and state. Raises BackupCorrupt."""
         try:
@@ -211,6 +215,12 @@ def _own(folder: Path) -> Held | None:
             sizes = [(folder / name).stat().st_size for name in names]
             return Held(str(folder), sum(sizes), (folder / MANIFEST).stat().st_mtime)
     return None
+
+
+def recorded_folder(address: str) -> tuple[str, Path] | None:
+    """Return machine and folder of an address in the audit; None if it is a URL of another kind of place."""
+    host, _, folder = address.partition(":")
+    return (host, Path(folder)) if folder.startswith("/") and not folder.startswith("//") else None
 
 
 def read_backup(folder: Path) -> FolderBackup | None:

@@ -103,6 +103,7 @@ class ObjectDraft:
         """Begin to send."""
         self.name = name
         self.digest = Digest()
+        self.placed = False
         self._chunks = asyncio.Queue[bytes](WINDOW)
         self.sending = asyncio.create_task(objects.put(f"{name}/{ARCHIVE}", self._read()), name=f"backup {name}")
 
@@ -154,10 +155,15 @@ class ObjectStore(BackupStore):
 
     @asynccontextmanager
     async def draft(self, label: str) -> AsyncIterator[ObjectDraft]:
-        """Provide a draft to write, and take it away unless it is placed. Raises BackupFailed."""
+        """Provide a draft to write. Raises BackupFailed.
+
+        What was written and given up goes at once; what a failure has left over goes when it is old.
+        """
         draft = ObjectDraft(self.objects, f"{_ODD.sub('_', label)[:LONGEST_LABEL]}-{uuid4().hex}")
         try:
             yield draft
+            if not draft.placed:
+                await self.objects.delete([f"{draft.name}/{ARCHIVE}"])
         except BackupFailed:
             raise
         except Exception as error:
@@ -176,6 +182,7 @@ class ObjectStore(BackupStore):
                 await self.objects.put(f"{draft.name}/{part}", _once(json.dumps(content, indent=2).encode()))
         except Exception as error:
             raise self._failed(error) from error
+        draft.placed = True
         self._held += whole.size
         return ObjectBackup(self.objects, draft.name, whole)
 

@@ -76,6 +76,10 @@ class Backup(ABC):
     def address(self) -> str:
         """Where it is, without secrets."""
 
+    def recorded_by(self, host: str) -> str:  # noqa: ARG002  # a folder is one machine's
+        """Return the address for the audit; `host` is the machine that writes it."""
+        return self.address
+
     @abstractmethod
     async def description(self) -> dict[str, Any]:
         """Return the stream's config and state. Raises BackupCorrupt."""

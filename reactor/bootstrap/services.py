@@ -165,13 +165,6 @@ def wants_backups(policy: Policy) -> bool:
     return any(when not in {"never", None} for when in (policy.backup, *(rule.backup for rule in policy.rules)))
 
 
-def backup_writer_of(connected: Connections, policy: Policy) -> BackupWriter | None:
-    """Return the writer of backups; None if no backups are wanted of any stream."""
-    if not wants_backups(policy):
-        return None
-    return BackupWriter(connected.snapshots, places_of(connected).of_settings(), connected.actor)
-
-
 def recorder_of(connected: Connections, *sinks: Sink) -> Recorder:
     """Return the recorder of this process: the audit, the log, published events, and these `sinks`."""
     ours = (*sinks, LogSink(connected.actor.by), EventSink(connected.announce))
@@ -259,6 +252,9 @@ class UseCases:
         policy = judge_as or policy_of(settings, self.provisioned.own_streams)
         policy = replace(policy, assume_missing=assume_missing)
         recorder = recorder_of(connected, *self.sinks)
+        places = places_of(connected)
+        backup_store = places.of_settings()
+        writer = BackupWriter(connected.snapshots, backup_store, connected.actor)
         self.resources = Resources(
             policy=policy,
             reads=connected.reads,
@@ -275,10 +271,9 @@ class UseCases:
             throttle=Throttle(rules.concurrency, ledger.turns, rules.max_rate, connected.reads.pace),
             lease_s=rules.lease.total_seconds(),
             clock=utc_now,
-            backup_writer=backup_writer_of(connected, policy),
+            backup_writer=writer if wants_backups(policy) else None,
         )
-        places = places_of(connected)
-        self.deleted = DeletedStreams(self.resources, places.of_settings(), places.recorded)
+        self.deleted = DeletedStreams(self.resources, backup_store, places.recorded)
 
     def _directory(self, policy: Policy, note_coverage: Callable[[str | None], None]) -> Directory:
         connected, events = self.connected, self.connected.settings.events

@@ -45,8 +45,13 @@ def _positive(span: timedelta) -> timedelta:
     return span
 
 
+def comma_list(text: str) -> tuple[str, ...]:
+    """Return the parts of a comma-separated text, without empty ones."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def _comma_list(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    return comma_list(value) if isinstance(value, str) else value
 
 
 def _not_empty(parts: tuple[str, ...]) -> tuple[str, ...]:
@@ -179,9 +184,9 @@ def _upper_word(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
 
-def parts_of(secret: SecretStr | None) -> list[str]:
+def parts_of(secret: SecretStr | None) -> tuple[str, ...]:
     """Return the parts of a comma-separated secret."""
-    return [part.strip() for part in secret.get_secret_value().split(",") if part.strip()] if secret else []
+    return comma_list(secret.get_secret_value()) if secret else ()
 
 
 def _notify_urls(secret: SecretStr | None) -> SecretStr | None:

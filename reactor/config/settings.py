@@ -386,7 +386,7 @@ class NotifySettings(BaseSettings):
     """When to send a summary of the last day (UTC), such as 09:00; none if empty."""
 
     @property
-    def addresses(self) -> list[str]:
+    def addresses(self) -> tuple[str, ...]:
         """The URLs, one by one."""
         return fields.parts_of(self.urls)
 

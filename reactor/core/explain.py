@@ -214,9 +214,8 @@ def span(seconds: float) -> str:
 def changes(reason: Reason, stream: Stream) -> str:
     """Return what would change the verdict on a stream, with the very command."""
     keep = _KEEP.format(stream=stream.name, job_id=stream.job_id)
-    kept_until = stream.own.keep_until if stream.own else None
-    if reason is Reason.PROTECTED and kept_until is not None and not stream.protected:
-        return f"Time ({to_the_second(kept_until)}), or an operator: reactor unprotect {stream.name}."
+    if reason is Reason.PROTECTED and stream.keep_until is not None and not stream.protected:
+        return f"Time ({to_the_second(stream.keep_until)}), or an operator: reactor unprotect {stream.name}."
     others = "see REACTOR_POLICY_PROTECT and reactor rules"
     unprotect = f"reactor unprotect {stream.name}" if stream.protected else others
     text = _CHANGES.get(reason, "Another look.")

@@ -211,6 +211,11 @@ class Stream:
     consumers: Consumers | None = None
     """None if nobody has asked yet: it costs a request a stream, so only candidates are asked."""
 
+    @property
+    def keep_until(self) -> int | None:
+        """Until when its own metadata keeps it, be that over or not; None if it says nothing of that."""
+        return self.own.keep_until if self.own else None
+
 
 @dataclass(frozen=True, slots=True)
 class Coverage:

@@ -98,7 +98,7 @@ class Policy:
 
     def kept_until(self, stream: Stream) -> int | None:
         """Return until when its own metadata keeps it; None if that is over, or was never said."""
-        until = stream.own.keep_until if stream.own else None
+        until = stream.keep_until
         return until if until is not None and stream.observed_at < until else None
 
     def is_protected_by_name(self, name: str) -> bool:
@@ -166,11 +166,8 @@ def policy_for(stream: Stream, record: Record | None, policy: Policy) -> Policy:
     rule = next((one for one in policy.rules if one.matches(stream, record)), None)
     changes = dict[str, Any]()
     if rule is not None:
-        backup, deletes = (
-            rule.backup or policy.backup,
-            policy.deletes if rule.action is None else rule.action == "delete",
-        )
-        changes = {**rule.guards, "rule": rule.name, "protects": rule.protect, "deletes": deletes, "backup": backup}
+        changes = {**rule.guards, "rule": rule.name, "protects": rule.protect, "backup": rule.backup or policy.backup}
+        changes["deletes"] = policy.deletes if rule.action is None else rule.action == "delete"
     if (own := stream.own) is not None:
         spans = {"terminal_grace": own.terminal_grace, "age_guard": own.age_guard}
         told = {name: span for name, span in spans.items() if span is not None}
@@ -340,8 +337,7 @@ def is_over(record: Record, policy: Policy, now: int) -> bool:
 def fell_due(stream: Stream, record: Record | None, policy: Policy) -> int | None:
     """Return when a zombie fell due: when its last guard passed. None if no guard has a time."""
     ends = [] if stream.created is None else [guard.passes_at for guard in guards_of(stream, record, policy)]
-    kept_until = stream.own.keep_until if stream.own else None
-    return max([*ends, *([] if kept_until is None else [kept_until])], default=None)
+    return max([*ends, *([] if stream.keep_until is None else [stream.keep_until])], default=None)
 
 
 @dataclass(frozen=True, slots=True)

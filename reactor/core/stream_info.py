@@ -291,7 +291,6 @@ def protected_config(config: Raw, *, protected: bool, until: int | None = None) 
 
     `until` protects it until then (ns), after which it is judged as before. The `max_age` of a restored stream stays
     off all the same: given back, it would let older messages expire at once.
-    off all the same: given back, it would let older messages expire at once.
     """
     ours = (PROTECT_KEY, KEEP_UNTIL_KEY)
     metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key not in ours}

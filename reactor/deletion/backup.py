@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import dataclass
 
-from reactor.backups.folder import FolderBackup
 from reactor.backups.store import Backup, BackupFailed, BackupStore, Manifest
 from reactor.core.actor import Actor
 from reactor.core.model import SECOND, format_instant
@@ -86,5 +85,5 @@ class BackupWriter:
             return await self.backup_store.place(draft, manifest, description)
 
     def address_of(self, backup: Backup) -> str:
-        """Return the address of a backup for the audit: of a folder with the machine, since each has its own."""
-        return f"{self.actor.host}:{backup.folder.resolve()}" if isinstance(backup, FolderBackup) else backup.address
+        """Return the address of a backup for the audit."""
+        return backup.recorded_by(self.actor.host)

@@ -52,8 +52,8 @@ class Notices:
 
     def _fingerprint(self, item: Settlement) -> str:
         """Return what makes a condemnation another one: the stream, the end of its job, and how long it is kept."""
-        its, own = policy_for(item.stream, item.record, self.policy), item.stream.own
+        its = policy_for(item.stream, item.record, self.policy)
         ended = item.record.latest if item.record else None
-        parts = (item.stream.created, ended and (ended.occurred_at, ended.seq), own and own.keep_until)
+        parts = (item.stream.created, ended and (ended.occurred_at, ended.seq), item.stream.keep_until)
         spans = [getattr(its, guard) for guard in GUARDS]
         return sha1(repr((parts, its.rule, spans)).encode(), usedforsecurity=False).hexdigest()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from reactor.backups.folder import recorded_folder
 from reactor.backups.store import Backup
 from reactor.core.pause import Pause
 from reactor.deletion.gates import PauseGate
@@ -116,9 +117,9 @@ class StreamActions:
         """Return why the messages cannot be had here, and how they can."""
         empty = f"reactor restore {name} --without-messages creates the empty stream"
         if address := await self.deleted.backup_address_of(name):
-            host, _, folder = address.partition(":")
-            if not folder.startswith("/") or folder.startswith("//"):
+            if (of_machine := recorded_folder(address)) is None:
                 return f"the backup of {name} is in {address}, which cannot be read from here; {empty}"
+            host, folder = of_machine
             return f"the backup of {name} is on {host}: run there reactor restore {name} --from {folder}; or {empty}"
         return f"there is no backup of {name}, so its {messages} messages are lost; {empty}"
 

@@ -5,11 +5,10 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from socket import gethostname
 from typing import Any
 
-from reactor.backups.folder import read_backup
+from reactor.backups.folder import read_backup, recorded_folder
 from reactor.backups.store import Backup, BackupFailed, BackupStore
 from reactor.core.explain import deletion_of, happened, said
 from reactor.core.model import AUDIT_ENTRIES, Outcome, StatusEvent, format_instant, parse_instant, to_the_second
@@ -83,9 +82,9 @@ class DeletedStreams:
             return found
         if (address := await self.backup_address_of(name)) is None:
             return None
-        host, _, folder = address.partition(":")
-        if host == gethostname():
-            recorded = await asyncio.to_thread(read_backup, Path(folder))
+        if (of_machine := recorded_folder(address)) is not None:
+            host, folder = of_machine
+            recorded = await asyncio.to_thread(read_backup, folder) if host == gethostname() else None
             return recorded if recorded and recorded.manifest.stream == name else None
         place = self.place_at(address.rpartition("/")[0])
         return await _newest_in(place, name) if place else None

@@ -57,7 +57,7 @@ async def protect(
             raise NotProtected(
                 f"{format_instant(until)} is over: on the server it is {to_the_second(stream.observed_at)}"
             )
-        now = (stream.protected, stream.own.keep_until if stream.own else None)
+        now = (stream.protected, stream.keep_until)
         if now == (how_long is not None and until is None, until):
             return Protection(changed=False, until=until)
         await deps.effects.update_stream(protected_config(config, protected=how_long is not None, until=until))

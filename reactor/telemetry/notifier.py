@@ -63,7 +63,6 @@ class Notifier:
 
     async def tick(self) -> float | None:
         """Send what is new, at most one message a kind and `every_s`. Return seconds until more can be sent."""
-        self.changed.clear()
         rests = [rest for alert in list(self._now.values()) if (rest := await self._tell(alert)) is not None]
         return min(rests, default=None)
 

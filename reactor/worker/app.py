@@ -34,7 +34,6 @@ from reactor.jetstream.errors import JetStreamError, TooOld
 from reactor.jetstream.pull_client import SubscriberConnection
 from reactor.job_status.ledger_directory import describe_outage
 from reactor.operate.actions import StreamActions
-from reactor.operate.history import Trail
 from reactor.operate.overview import STEP_S, Overview
 from reactor.passes.exhausted import LOOK_S, ExhaustedQueues
 from reactor.passes.first_looks import LOOK_S as FIRST_LOOK_S
@@ -202,9 +201,15 @@ class Worker:
         )
         if provisioned.lacking:
             await self._watchdog.make_what_is_missing()
-        notifier, told = notifier_of(connected), connected.ledger.told.remember
-        summary = Summary(Trail(connected.audit), alerts, utc_now, told, daily=self._settings.notify.daily)
-        summary.send = notifier.send if notifier else None
+        overview, notifier = cases.overview(), notifier_of(connected)
+        summary = Summary(
+            overview.trail,
+            alerts,
+            utc_now,
+            connected.ledger.told.remember,
+            send=notifier.send if notifier else None,
+            daily=self._settings.notify.daily,
+        )
         registration = Registration(
             cases.resources, worker_info(connected, cases.resources.policy), self._metrics.connected
         )
@@ -228,7 +233,7 @@ class Worker:
             listening = Listening(listener, connected.ledger.due, cases.resources.policy, periodic.want)
             loops.append(Loop("listen", partial(self._listen, listening), RETRY_S))
         if self._settings.http.port:
-            loops += self._loops_of_endpoint(cases.overview(), periodic.passed)
+            loops += self._loops_of_endpoint(overview, periodic.passed)
             self._actions = cases.actions() if self._settings.http.orders else None
         rights.on_change = partial(alerts.note, Kind.DELETES_PAUSED)
         return loops

@@ -1,15 +1,16 @@
 """What the audit shows of the last day: whether far more falls than usual, and a summary for people."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import time
 
 from reactor.core.checks import counted, size
-from reactor.core.model import SECOND, parse_instant
+from reactor.core.model import SECOND, format_instant, parse_instant
 from reactor.core.schemas import Entry
 from reactor.operate.history import Trail
 from reactor.telemetry.alerts import Alerts, Kind
+from reactor.telemetry.notifier import Remember
 
 LOOK_S = 30.0
 QUARTER, DAY = 900 * SECOND, 86_400 * SECOND
@@ -19,7 +20,6 @@ LATE = 3_600 * SECOND
 """How late a summary may be: a worker that starts in the afternoon sends none for the morning."""
 
 Send = Callable[[str, str], Awaitable[object]]
-Remember = Callable[[Mapping[str, tuple[str, int]]], Awaitable[set[str]]]
 
 
 @dataclass(eq=False, repr=False)
@@ -48,7 +48,7 @@ class Summary:
         return 0 <= now % DAY - at < LATE
 
     async def _is_ours(self, now: int) -> bool:
-        day = datetime.fromtimestamp(now // SECOND, UTC).date().isoformat()
+        day, _, _ = format_instant(now).partition("T")
         return bool(await self.remember({"notify.daily": (day, 2 * DAY // 1_000_000)}))
 
 

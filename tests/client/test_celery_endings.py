@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 from celery import Celery
-from support.harness import ROOT, World, eventually
+from support.harness import ROOT, World, eventually, told
 
 PROCESSES = {
     "success": ["STARTED", "SUCCESS"],
@@ -71,14 +71,6 @@ async def a_worker(world: World, folder: Path, pool: str) -> AsyncIterator[Any]:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
-
-
-async def told(world: World) -> dict[str, list[str]]:
-    """The statuses that were told of each job, oldest first."""
-    words: dict[str, list[str]] = {}
-    for event in await world.lifecycle_events():
-        words.setdefault(event["job_id"], []).append(event["status"])
-    return words
 
 
 @pytest.mark.timeout(180)

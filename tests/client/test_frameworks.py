@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.harness import ROOT, World
+from support.harness import ROOT, World, told
 
 DJANGO = """
 import django
@@ -77,21 +77,17 @@ async def run(world: World, folder: Path, code: str, *args: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-async def told(world: World) -> dict[str, list[str]]:
-    """The statuses that were told of each job, oldest first."""
-    words: dict[str, list[str]] = {}
-    for event in await world.lifecycle_events():
-        words.setdefault(event["job_id"], []).append(event["status"])
-    return words
+async def run_django(world: World, folder: Path, code: str) -> None:
+    """As a Django process that tracks its jobs."""
+    await run(world, folder, DJANGO + code)
 
 
 async def test_django_tells_what_was_committed(world: World, tmp_path: Path) -> None:
     """Not what was rolled back, nor what a stale object says; a row that goes is DELETED."""
-    await run(
+    await run_django(
         world,
         tmp_path,
-        DJANGO
-        + """
+        """
 job = Job.objects.create(id=1, status="STARTED")
 assert flush()
 stale = Job.objects.get(id=1)
@@ -121,11 +117,10 @@ three.delete()
 
 async def test_django_tells_what_has_changed_while_it_told(world: World, tmp_path: Path) -> None:
     """STARTED was read, another process told the end, then STARTED was stored: the end is told again."""
-    await run(
+    await run_django(
         world,
         tmp_path,
-        DJANGO
-        + """
+        """
 import reactor.client.django as ours
 told, struck = ours.emit, []
 
@@ -153,11 +148,10 @@ call_command("announce_jobs", since="2d")
 
 async def test_a_process_that_ends_tells_its_last_jobs_first(world: World, tmp_path: Path) -> None:
     """Also what a forked child of it saved; and a job that is saved often is told as it is in the end."""
-    await run(
+    await run_django(
         world,
         tmp_path,
-        DJANGO
-        + """
+        """
 import os
 for id in range(1, 51):
     Job.objects.create(id=id, status="STARTED")
@@ -181,11 +175,10 @@ with transaction.atomic():
 
 async def test_a_celery_process_tells_its_last_jobs_first(world: World, tmp_path: Path) -> None:
     """It ends by os._exit, after Celery's signal."""
-    await run(
+    await run_django(
         world,
         tmp_path,
-        DJANGO
-        + """
+        """
 import os, time
 from celery import signals
 from reactor.client.django import Tracked
@@ -202,11 +195,10 @@ os._exit(0)
 
 async def test_a_job_that_cannot_be_read_holds_up_nobody(world: World, tmp_path: Path) -> None:
     """The code that saved it goes on, the next job is told, and the log says what to run."""
-    await run(
+    await run_django(
         world,
         tmp_path,
-        DJANGO
-        + """
+        """
 import logging
 from reactor.client.django import Tracked
 lines = []
@@ -226,11 +218,10 @@ assert lines == ["a job's status was not told: run announce_jobs"], lines
 
 async def test_django_announces_what_there_is(world: World, tmp_path: Path) -> None:
     """Every job that is not over, and those that ended of late; what no signal told is repaired."""
-    await run(
+    await run_django(
         world,
         tmp_path,
-        DJANGO
-        + """
+        """
 Job.objects.filter(id=90).update(status="PROGRESS")
 call_command("announce_jobs", since="2d")
 """,
@@ -240,11 +231,10 @@ call_command("announce_jobs", since="2d")
 
 async def test_proxies_and_children_are_rows_of_their_model(world: World, tmp_path: Path) -> None:
     """And a row that update() ended without a time is announced."""
-    await run(
+    await run_django(
         world,
         tmp_path,
-        DJANGO
-        + """
+        """
 class Proxied(Job):
     class Meta:
         proxy = True
@@ -296,7 +286,7 @@ async def test_the_tests_of_a_job_system_emit_nothing(world: World, tmp_path: Pa
     """They commit rows with ids of live jobs, beside a live NATS: their ends must not condemn live queues."""
     await world.declare()
     await world.stream("job_7", messages=1)
-    await run(world, tmp_path, DJANGO + TESTED)
+    await run_django(world, tmp_path, TESTED)
     assert await told(world) == {}
 
 
@@ -316,11 +306,10 @@ assert emit(1, "SUCCESS").skipped
 async def test_nothing_is_prepared_in_a_transaction(world: World, tmp_path: Path) -> None:
     """It may still roll back."""
     await world.declare()
-    await run(
+    await run_django(
         world,
         tmp_path,
-        DJANGO
-        + """
+        """
 from reactor.client import NotPrepared, prepare
 with transaction.atomic():
     try:

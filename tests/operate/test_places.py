@@ -22,6 +22,11 @@ from reactor.backups.store import Backup, BackupFailed, Manifest
 from reactor.cli.embedded import HOST, free_port
 from reactor.core.objects import StoredObject
 
+BUCKET: dict[str, Any] = {
+    "REACTOR_BACKUP_URL": "nats:backups",
+    "REACTOR_BACKUP_WHEN": "always",
+    "REACTOR_BACKUP_MAX_BYTES": "64MiB",
+}
 ORIGIN = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "5ecret", "AWS_REGION": "us-east-1"}
 
 
@@ -96,12 +101,7 @@ async def test_the_place_that_the_audit_names_is_found_without_its_setting(world
     """A shell that does not know where the backups are."""
     await world.declare()
     await world.zombie(1, messages=3)
-    env: dict[str, Any] = {
-        "REACTOR_BACKUP_URL": "nats:backups",
-        "REACTOR_BACKUP_WHEN": "always",
-        "REACTOR_BACKUP_MAX_BYTES": "64MiB",
-    }
-    assert (await world.verdicts(**env))["job_1"] == ("drained", "terminal")
+    assert (await world.verdicts(**BUCKET))["job_1"] == ("drained", "terminal")
     done = await world.reactor("restore", "job_1")
     assert (done.code, "with 3 messages" in done.out) == (0, True), done.err
 
@@ -142,22 +142,17 @@ async def test_an_account_without_room_keeps_the_stream(world: World) -> None:
 
 async def test_a_bucket_needs_the_rights_of_the_page_and_no_more(tmp_path: Path) -> None:
     """A user with docs/permissions.md's backs up, lists and restores; without them the stream is kept."""
-    env: dict[str, Any] = {
-        "REACTOR_BACKUP_URL": "nats:backups",
-        "REACTOR_BACKUP_WHEN": "always",
-        "REACTOR_BACKUP_MAX_BYTES": "64MiB",
-    }
     async with narrow_world(tmp_path / "with", *BACKUPS) as (world, _):
         await world.declare()
         await world.zombie(1, messages=3)
-        assert (await world.verdicts(**env))["job_1"] == ("drained", "terminal")
-        assert (await world.reactor("restore", "job_1", **env)).code == 0
+        assert (await world.verdicts(**BUCKET))["job_1"] == ("drained", "terminal")
+        assert (await world.reactor("restore", "job_1", **BUCKET)).code == 0
         assert ((await world.info("job_1")) or {})["state"]["messages"] == 3
     fewer = [right for right in BACKUPS if "OBJ_" not in right and "$O" not in right]
     async with narrow_world(tmp_path / "without", *fewer) as (world, _):
         await world.declare()
         await world.zombie(1, messages=3)
-        assert (await world.verdicts(**env))["job_1"] == ("unfixable", "backup-failed")
+        assert (await world.verdicts(**BUCKET))["job_1"] == ("unfixable", "backup-failed")
         info = (await world.info("job_1")) or {}
         assert (info["state"]["messages"], info["config"]["subjects"]) == (3, ["job.1.tasks"])
 
@@ -263,15 +258,10 @@ async def test_a_spoilt_archive_is_not_restored(world: World) -> None:
     """The checksum tells, before anything is made."""
     await world.declare()
     await world.zombie(1, messages=3)
-    env: dict[str, Any] = {
-        "REACTOR_BACKUP_URL": "nats:backups",
-        "REACTOR_BACKUP_WHEN": "always",
-        "REACTOR_BACKUP_MAX_BYTES": "64MiB",
-    }
-    assert (await world.verdicts(**env))["job_1"] == ("drained", "terminal")
+    assert (await world.verdicts(**BUCKET))["job_1"] == ("drained", "terminal")
     first = await world.api("STREAM.MSG.GET.OBJ_backups", {"seq": 1, "next_by_subj": "$O.backups.C.>"})
     await world.publish(first["message"]["subject"], b"not what was written")
-    done = await world.reactor("restore", "job_1", **env)
+    done = await world.reactor("restore", "job_1", **BUCKET)
     assert (done.code, "checksum differs" in done.err) == (1, True)
     assert await world.info("job_1") is None
 
@@ -353,6 +343,11 @@ async def test_what_is_kept_is_bounded_by_age_and_size() -> None:
     assert shelf.deleted[0] == "reactor.json"
     assert "left-over/stream.tar.s2" not in shelf.there
     assert "another tool's" in shelf.there
+    there = set(shelf.there)
+    async with store(10_000).draft("doctor") as draft:
+        await draft.write(b"given up")
+        await draft.stored()
+    assert set(shelf.there) == there
     held = sum(len(content) for name, (content, _) in shelf.there.items() if name != "another tool's")
     await store(held + 10).make_room(50)  # the older one makes room
     assert [item.manifest.stream for item in await store(held).backups()] == [newest.manifest.stream]

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,12 +21,9 @@ from support.harness import ARCHIVE, ROOT, World, eventually, gone, say, worker
 
 from reactor.backups.folder import FolderBackup, FolderStore
 from reactor.backups.store import BackupFailed, Manifest
-from reactor.core.actor import Actor
 from reactor.core.model import SECOND, Outcome, Reason, format_instant
 from reactor.core.stream_info import PROTECT_KEY, UNFINISHED_KEY, instant
-from reactor.deletion.backup import BackupWriter
 from reactor.deletion.drain import Drainer
-from reactor.deletion.resources import Resources
 from reactor.deletion.states import Target
 from reactor.operate.replay import NotReplayed, _headers, replay
 
@@ -172,26 +168,19 @@ async def test_without_a_backup_nothing_is_deleted(world: World, tmp_path: Path)
 async def test_a_job_that_lives_again_during_the_backup_keeps_its_stream(world: World, tmp_path: Path) -> None:
     """A backup takes its time, so everything is proven once more."""
     await world.stream("job_1", messages=2)
-    actor = Actor("worker", "bench", 1, "nobody", "0")
     async with Bench(world) as bench:
         await world.emit(1, "SUCCESS")
         await bench.take_snapshot()
-        backup_writer = BackupWriter(bench.effects, FolderStore(tmp_path, 60, CHUNK, lambda: 0), actor)
         bench.effects.before["STREAM.SNAPSHOT"] = lambda: world.emit(1, "STARTED")
-        drainer = Drainer(_backed_up(bench.resources(), backup_writer))
+        drainer = Drainer(bench.backing_up(tmp_path))
         settlement = await drainer.drain_stream(bench.snapshot, Target("job_1", "1"))
         assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.RUNNING)
     assert ((await world.info("job_1")) or {})["config"]["subjects"] == ["job.1.tasks"]
 
 
-def _backed_up(deps: Resources, backup_writer: BackupWriter) -> Resources:
-    return replace(deps, backup_writer=backup_writer, policy=replace(deps.policy, backup="always"))
-
-
 async def test_a_protection_set_during_a_backup_counts(world: World, tmp_path: Path) -> None:
     """By others, behind the fence: it is seen before the deletion, and it stays."""
     await world.stream("job_1", messages=2)
-    actor = Actor("worker", "bench", 1, "nobody", "0")
     async with Bench(world) as bench:
         await world.emit(1, "SUCCESS")
         await bench.take_snapshot()
@@ -201,9 +190,8 @@ async def test_a_protection_set_during_a_backup_counts(world: World, tmp_path: P
             metadata = config["metadata"] | {PROTECT_KEY: "true"}
             assert "error" not in await world.api("STREAM.UPDATE.job_1", config | {"metadata": metadata})
 
-        backup_writer = BackupWriter(bench.effects, FolderStore(tmp_path, 60, CHUNK, lambda: 0), actor)
         bench.effects.before["STREAM.SNAPSHOT"] = protect
-        drainer = Drainer(_backed_up(bench.resources(), backup_writer))
+        drainer = Drainer(bench.backing_up(tmp_path))
         settlement = await drainer.drain_stream(bench.snapshot, Target("job_1", "1"))
         assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.PROTECTED)
         assert (await bench.whole())["config"]["metadata"][PROTECT_KEY] == "true"

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,7 @@ from nats.aio.msg import Msg
 from support.bench import Bench
 from support.harness import World, eventually, gone, heard, worker
 
-from reactor.backups.folder import FolderStore
-from reactor.core.actor import Actor
 from reactor.core.model import Outcome, Reason
-from reactor.deletion.backup import BackupWriter
 from reactor.deletion.drain import Drainer
 from reactor.deletion.states import Target
 
@@ -224,11 +220,7 @@ async def test_who_tells_how_long_behind_a_fence_is_heard(world: World, tmp_path
             assert "error" not in await world.api("STREAM.UPDATE.job_1", config | {"metadata": metadata})
 
         bench.effects.before["STREAM.SNAPSHOT"] = keep
-        actor, store = Actor("worker", "bench", 1, "nobody", "0"), FolderStore(tmp_path, 60, 1_000_000, lambda: 0)
-        deps = bench.resources()
-        deps = replace(deps, policy=replace(deps.policy, backup="always"))
-        deps = replace(deps, backup_writer=BackupWriter(bench.effects, store, actor))
-        settlement = await Drainer(deps).drain_stream(bench.snapshot, Target("job_1", "1"))
+        settlement = await Drainer(bench.backing_up(tmp_path)).drain_stream(bench.snapshot, Target("job_1", "1"))
         assert (settlement.outcome, settlement.reason) == (Outcome.WAITING, Reason.GRACE)
         whole = await bench.whole()
         assert whole["config"]["metadata"]["reactor.terminal-grace"] == "1h"

@@ -2,8 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
+from reactor.backups.folder import FolderStore
 from reactor.bootstrap.services import policy_of, utc_now
 from reactor.config.nats_options import desired_streams, nats_options
 from reactor.core.actor import Actor
@@ -11,6 +14,7 @@ from reactor.core.model import Settlement
 from reactor.core.policy import Policy
 from reactor.core.sinks import Sink
 from reactor.core.stream_info import FENCE_TOKEN_KEY, Raw
+from reactor.deletion.backup import BackupWriter
 from reactor.deletion.companions import Companions
 from reactor.deletion.drain import Drainer
 from reactor.deletion.gates import PauseGate, Rights
@@ -105,6 +109,12 @@ class Bench:
     async def take_snapshot(self) -> None:
         """Where the lifecycle stream and the ledger stand now."""
         self.snapshot = await self.directory.ensure()
+
+    def backing_up(self, folder: Path) -> Resources:
+        """As `resources`, with a backup of each stream in a folder before it goes."""
+        deps = self.resources()
+        writer = BackupWriter(self.effects, FolderStore(folder, 60, 1_000_000, lambda: 0), deps.recorder.actor)
+        return replace(deps, backup_writer=writer, policy=replace(deps.policy, backup="always"))
 
     def resources(self, by: str = "bench") -> Resources:
         actor = Actor("worker", by, 1, "nobody", "0")

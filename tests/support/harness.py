@@ -462,6 +462,14 @@ def account_numbers() -> Iterator[int]:
     return iter(range(ACCOUNTS))
 
 
+async def told(world: World) -> dict[str, list[str]]:
+    """The statuses that were told of each job, oldest first."""
+    words: dict[str, list[str]] = {}
+    for event in await world.lifecycle_events():
+        words.setdefault(event["job_id"], []).append(event["status"])
+    return words
+
+
 async def gone(world: World, *names: str) -> bool:
     return not set(names) & await world.names()
 

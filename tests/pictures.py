@@ -26,7 +26,7 @@ from reactor.operate import overview
 from reactor.telemetry import logs
 from reactor.worker import app
 
-PICTURES = Path(__file__).parent / "pictures"
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 SECONDS = 60.0
 WIDTH = 116
 COMMANDS = {

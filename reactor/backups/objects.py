@@ -61,6 +61,9 @@ class Objects(Protocol):
     async def delete(self, names: Collection[str]) -> None:
         """Take objects away."""
 
+    async def sweep(self, older_than_s: float) -> None:
+        """Take away what is left of objects that were never whole, if it is so old."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectBackup(Backup):
@@ -236,9 +239,10 @@ class ObjectStore(BackupStore):
                 left.append(name)
         self._held = sum(item.size for item in held)
         spare = Limits(self.max_age_s, self.max_bytes).spare(held, wanted, now_s, self._settled)
-        if (spare or left) and await self.may_tidy():
+        if await self.may_tidy():
             names = [item.address.removeprefix(f"{self.address}/") for item in spare]
             await self._remove([*names, *left], stored)
+            await self.objects.sweep(ABANDONED_S)
             self._held -= sum(item.size for item in spare)
 
     async def _remove(self, names: list[str], stored: Mapping[str, Mapping[str, StoredObject]]) -> None:

@@ -53,12 +53,16 @@ class BackupWriter:
         """Return the backup of a stream whose end is proven. Raises BackupFailed."""
         inspection = behind.inspection
         try:
-            async with asyncio.timeout(held_lease.deadline - held_lease.monotonic()), self._room:
+            left_s = held_lease.deadline - held_lease.monotonic() - BESIDE_S  # else nobody could lift the fence in time
+            async with asyncio.timeout(left_s), self._room:
                 await self.backup_store.make_room(inspection.stream.size)
                 with span("backup"):
                     return await self._write(behind)
         except TimeoutError as error:
-            raise BackupFailed("the backup took longer than the stream could be held; it is tried again") from error
+            raise BackupFailed(
+                "the backup took longer than the stream could be held; it is tried again, "
+                "and a longer REACTOR_SWEEP_LEASE gives it more time"
+            ) from error
         except JetStreamError as error:
             raise BackupFailed(f"the server gave no snapshot of it: {error}") from error
 

@@ -6,6 +6,7 @@ description of an object on `$O.<bucket>.M.<name>`, which takes the place of the
 
 import asyncio
 import json
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterable, AsyncIterator, Collection
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from reactor.core.foreign_json import read_json
-from reactor.core.model import SECOND
+from reactor.core.model import SECOND, parse_instant
 from reactor.core.objects import StoredObject
 from reactor.jetstream.client import JetStream, StoredMessage
 from reactor.jetstream.errors import JetStreamError, NotFound, Refused
@@ -24,6 +25,8 @@ CHUNK = 128 * 1024
 WINDOW = 16
 """Chunks that are published and not acknowledged yet."""
 BATCH = 32
+_OURS = re.compile("[0-9a-f]{32}")
+"""How reactor numbers an object's chunks; other clients do otherwise."""
 
 
 @dataclass(eq=False, repr=False)
@@ -89,17 +92,34 @@ class Bucket:
 
     async def list(self) -> list[StoredObject]:
         """Return all objects; none if there is no bucket."""
-        found = list[StoredObject]()
-        try:
+        described = [one async for one in self._described()]
+        return [StoredObject(one["name"], one["size"], at / SECOND) for at, one in described]
+
+    async def _described(self) -> AsyncIterator[tuple[int, dict[str, Any]]]:
+        """Yield what describes each object, and when it was written."""
+        with suppress(NotFound):
             await self.js.stream_info(self._stream)
             async for messages in self.js.replay(self._stream, f"$O.{self.bucket}.M.>"):
                 for message in messages:
                     if (described := _read(message)) is not None:
-                        written_s = message.published_at / SECOND
-                        found.append(StoredObject(described["name"], described["size"], written_s))
+                        yield message.published_at, described
+
+    async def sweep(self, older_than_s: float) -> None:
+        """Take away what killed writers have left: reactor's own chunks that no object has and nobody has added to."""
+        subjects = f"$O.{self.bucket}.C."
+        try:
+            info = await self.js.call(f"STREAM.INFO.{self._stream}", {"subjects_filter": f"{subjects}>"})
         except NotFound:
-            return []
-        return found
+            return
+        before = parse_instant(info["ts"]) - older_than_s * SECOND  # by the server's clock
+        kept = {one.get("nuid") async for _, one in self._described()}
+        for subject in info["state"].get("subjects") or {}:
+            nuid = subject.removeprefix(subjects)
+            if nuid in kept or not _OURS.fullmatch(nuid):
+                continue
+            last = await self.js.last_message(self._stream, subject)
+            if last is not None and last.published_at < before:
+                await self.js.call(f"STREAM.PURGE.{self._stream}", {"filter": subject})
 
     async def delete(self, names: Collection[str]) -> None:
         """Take objects away: first what describes them, then what they hold."""

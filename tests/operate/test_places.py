@@ -9,6 +9,7 @@ import sys
 import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from support.narrow import BACKUPS, narrow_world
 from reactor.backups.objects import ObjectStore
 from reactor.backups.store import Backup, BackupFailed, Manifest
 from reactor.cli.embedded import HOST, free_port
+from reactor.config.nats_options import nats_options
 from reactor.core.objects import StoredObject
+from reactor.jetstream.bucket import Bucket
+from reactor.jetstream.client import JetStream
 
 BUCKET: dict[str, Any] = {
     "REACTOR_BACKUP_URL": "nats:backups",
@@ -204,6 +208,36 @@ async def test_a_store_that_fails_in_the_middle_keeps_the_stream(world: World, s
     assert await gone(world, "job_1")
 
 
+async def test_a_store_that_is_too_slow_gives_the_stream_back(world: World) -> None:
+    """While the lease is still held: nobody finds it fenced afterwards."""
+    await world.declare()
+    await world.zombie(1, messages=3)
+
+    async def takes_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.close()
+
+    over = asyncio.Event()
+    server = await asyncio.start_server(takes_nothing, HOST, 0)
+    report = await world.reactor(
+        "reconcile",
+        "--json",
+        REACTOR_SWEEP_LEASE="1s",
+        REACTOR_BACKUP_URL="s3://slow/x",
+        REACTOR_BACKUP_WHEN="always",
+        **ORIGIN,
+        AWS_ALLOW_HTTP="true",
+        AWS_ENDPOINT_URL=f"http://{HOST}:{server.sockets[0].getsockname()[1]}",
+    )
+    over.set()
+    server.close()
+    [row] = json.loads(report.out)["streams"]
+    assert (row["verdict"], row["reason"]) == ("unfixable", "backup-failed"), row
+    info = (await world.info("job_1")) or {}
+    assert (info["state"]["messages"], info["config"]["subjects"]) == (3, ["job.1.tasks"])
+    assert "REACTOR_SWEEP_LEASE" in row["detail"]
+
+
 async def test_killed_in_the_middle_nothing_is_half_there(world: World) -> None:
     """A bucket shows a backup when its manifest is there, and not before; the next worker goes on."""
     await world.declare()
@@ -233,6 +267,59 @@ async def test_killed_in_the_middle_nothing_is_half_there(world: World) -> None:
         await eventually(lambda: gone(world, "job_1"), 40)
     assert (await world.reactor("restore", "job_1", **env)).code == 0
     assert ((await world.info("job_1")) or {})["state"]["messages"] == 40
+
+
+async def test_chunks_of_a_killed_backup_do_not_stay(world: World) -> None:
+    """Nor fill the bucket; those of objects that are whole do, and so do those of other clients."""
+    js = JetStream(nats_options(world.load().nats))
+    bucket = Bucket(js, "backups", 86_400.0, 10_000_000)
+    await bucket.put("whole", _once(b"x" * 300_000))
+    for subject in (f"$O.backups.C.{'0' * 32}", "$O.backups.C.ClientsOwnNuid00000001"):
+        await world.publish(subject, b"x")
+    before = ((await world.info("OBJ_backups")) or {})["state"]
+    await bucket.sweep(3_600.0)
+    assert ((await world.info("OBJ_backups")) or {})["state"]["messages"] == before["messages"]
+    await bucket.sweep(0.0)
+    assert b"".join([piece async for piece in bucket.get("whole")]) == b"x" * 300_000
+    assert ((await world.info("OBJ_backups")) or {})["state"]["messages"] == before["messages"] - 1
+    await js.close()
+
+
+@pytest.mark.versions
+@pytest.mark.timeout(600)
+async def test_killed_at_each_step_nothing_is_half_there(world: World, place: dict[str, Any]) -> None:
+    """Of a backup, and then of a restore: each can be done again, and no message is missing."""
+    await world.declare()
+    env = {**place, "REACTOR_BACKUP_WHEN": "always", "REACTOR_SWEEP_LEASE": "1s"}
+    for step in count():  # each in a place of its own, since looking for room takes steps
+        env["REACTOR_BACKUP_URL"] = f"{place['REACTOR_BACKUP_URL']}-{step}"
+        await world.zombie(step, messages=5)
+        name = f"job_{step}"
+
+        async def is_deleted(name: str = name) -> bool:
+            await world.reactor("reconcile", "--stream", name, **env)
+            return await gone(world, name)
+
+        done = await reactor("reconcile", "--stream", name, env=world.env(**env), armed=("backup", str(step)))
+        listed = json.loads((await world.reactor("backups", "--json", **env)).out)["backups"]
+        assert (await world.info(name) is None) <= bool(listed), name
+        if done.code == 0:
+            break
+        assert done.code == -signal.SIGKILL, done
+        await eventually(is_deleted, 30)
+        assert (await world.reactor("restore", name, **env)).code == 0
+        assert ((await world.info(name)) or {})["state"]["messages"] == 5
+    for late in count():
+        done = await reactor("restore", name, env=world.env(**env), armed=("restore", str(late)))
+        if done.code == 0:
+            break
+        assert done.code == -signal.SIGKILL, done
+        again = await world.reactor("restore", name, **env)  # what is half there is nobody's zombie
+        assert again.code == 0 or "exists, with 5 messages" in again.err, again
+        assert ((await world.info(name)) or {})["state"]["messages"] == 5
+        await world.js.delete_stream(name)
+    assert (await world.verdicts(**env))[name] == ("kept", "protected")
+    print(f"killed at {step} steps of a backup and {late} of a restore")  # noqa: T201  # what the page tells
 
 
 async def test_backups_are_copied(world: World, place: dict[str, Any], tmp_path: Path) -> None:
@@ -307,6 +394,9 @@ class Shelf:
         for name in names:
             self.deleted.append(name.rpartition("/")[2])
             del self.there[name]
+
+    async def sweep(self, older_than_s: float) -> None:
+        self.swept_s = older_than_s
 
 
 async def _kept(store: ObjectStore, shelf: Shelf, at: float, size: int = 100) -> Backup:

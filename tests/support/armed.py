@@ -1,7 +1,8 @@
 """A `reactor` whose failpoints are armed, or whose clock is wrong: python armed.py POINT ACTION ARGUMENT...
 
 At the first stream or event that gets to POINT it does ACTION to itself: `kill` (SIGKILL) or `stop` (SIGSTOP).
-POINT `clock` sets its clocks off by ACTION seconds instead.
+POINT `clock` sets its clocks off by ACTION seconds instead. POINT `backup` or `restore` sends SIGKILL at step ACTION of
+the first one: a step is whatever runs between two waits.
 """
 
 import asyncio
@@ -9,14 +10,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
+from functools import wraps
+from typing import Any
 
 import nats
 
 from reactor.bootstrap import services
 from reactor.cli import main as cli
 from reactor.deletion import failpoints
+from reactor.deletion.backup import BackupWriter
 from reactor.deletion.failpoints import Point
+from reactor.operate.restore import Restorer
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
@@ -48,10 +53,48 @@ def shift(seconds: float) -> None:
     time.time = lambda: right_time() + seconds  # noqa: TID251  # as above
 
 
+class Steps(Generator[Any, Any, Any]):
+    """A coroutine that is killed at its Nth step, and all of the process with it."""
+
+    def __init__(self, whole: Coroutine[Any, Any, Any], last: int) -> None:
+        self.whole, self.left = whole, last
+
+    def __await__(self) -> "Steps":
+        return self
+
+    def send(self, value: object) -> object:
+        self.count()
+        return self.whole.send(value)
+
+    def throw(self, *error: Any) -> object:
+        self.count()
+        return self.whole.throw(*error)
+
+    def count(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_at_step(owner: type, method: str, last: int) -> None:
+    """After `last` steps."""
+    whole = getattr(owner, method)
+
+    @wraps(whole)
+    async def counted(*args: object, **kwargs: object) -> object:
+        return await Steps(whole(*args, **kwargs), last)
+
+    setattr(owner, method, counted)
+
+
 if __name__ == "__main__":
     place, what_to_do, *arguments = sys.argv[1:]
     if place == "clock":
         shift(float(what_to_do))
+    elif place == "backup":
+        kill_at_step(BackupWriter, "take", int(what_to_do))
+    elif place == "restore":
+        kill_at_step(Restorer, "from_backup", int(what_to_do))
     else:
         arm(Point(place), what_to_do)
     sys.argv = ["reactor", *arguments]

@@ -253,10 +253,12 @@ class Completed:
     err: str
 
 
-async def reactor(*args: str, env: dict[str, str], cwd: Path | None = None) -> Completed:
-    """Run `reactor ...` as a user would."""
+async def reactor(
+    *args: str, env: dict[str, str], cwd: Path | None = None, armed: tuple[str, str] | None = None
+) -> Completed:
+    """Run `reactor ...` as a user would; what `armed` means stands in armed.py."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "reactor", *args),
+        *(sys.executable, *_program(armed), *args),
         env={"PYTHONPATH": str(ROOT), "REACTOR_HTTP_PORT": "0"} | env,
         cwd=cwd or tempfile.gettempdir(),
         stdout=asyncio.subprocess.PIPE,
@@ -265,6 +267,10 @@ async def reactor(*args: str, env: dict[str, str], cwd: Path | None = None) -> C
     out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     return Completed(process.returncode, out.decode(), err.decode())
+
+
+def _program(armed: tuple[str, str] | None) -> tuple[str, ...]:
+    return (str(ROOT / "tests" / "support" / "armed.py"), *armed) if armed else ("-m", "reactor")
 
 
 @dataclass
@@ -304,7 +310,7 @@ async def worker(
     `code` is run before its own, in the same process.
     """
     until = until or ("worker starting" if armed and armed[0] != "clock" else "worker started")
-    how = (str(ROOT / "tests" / "support" / "armed.py"), *armed) if armed else ("-m", "reactor")
+    how = _program(armed)
     if code:
         how = ("-c", f"{code}\nfrom reactor.cli.main import main\nmain()")
     process = await asyncio.create_subprocess_exec(

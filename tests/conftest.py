@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
-from support.harness import World, account_numbers, accounts_config, connected
+from support.harness import FORKSERVER, World, account_numbers, accounts_config, connected
 from support.postgres import Postgres
 
 from reactor.cli.embedded import HOST, Server, free_port, nats_server, running, valkey_server
@@ -49,6 +49,13 @@ async def valkey_one(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     """The shared Valkey."""
     async with running(valkey_server(tmp_path_factory.mktemp("valkey"), free_port())) as server:
         yield server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forkserver() -> Iterator[None]:
+    """Starts when the first process is asked for."""
+    yield
+    FORKSERVER.close()
 
 
 @pytest.fixture(scope="session")

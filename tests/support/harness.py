@@ -37,9 +37,11 @@ from reactor.passes.reconciler import PassOptions, ignore_progress
 from reactor.store.audit import Audit
 from reactor.store.scripts import Scripts
 from support.faults import distant
+from support.forkserver import Forked, Forkserver
 
 ACCOUNTS = 400
 EVERYTHING = PassOptions()
+FORKSERVER = Forkserver()
 ROOT = Path(__file__).parents[2]
 ARCHIVE = Path(__file__).parents[1] / "operate" / "archive"
 """Of `job_1` of nats-server 2.12.8: six messages, the second deleted; one consumer has acknowledged three of them."""
@@ -257,16 +259,15 @@ async def reactor(
     *args: str, env: dict[str, str], cwd: Path | None = None, armed: tuple[str, str] | None = None
 ) -> Completed:
     """Run `reactor ...` as a user would; what `armed` means stands in armed.py."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *_program(armed), *args),
-        env={"PYTHONPATH": str(ROOT), "REACTOR_HTTP_PORT": "0"} | env,
-        cwd=cwd or tempfile.gettempdir(),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = await _start(*_program(armed), *args, env=env, cwd=cwd)
     out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     return Completed(process.returncode, out.decode(), err.decode())
+
+
+async def _start(*program: str, env: dict[str, str], cwd: Path | None = None) -> Forked:
+    env = {"PYTHONPATH": str(ROOT), "REACTOR_HTTP_PORT": "0"} | env
+    return await FORKSERVER.start(program, env, cwd or tempfile.gettempdir())
 
 
 def _program(armed: tuple[str, str] | None) -> tuple[str, ...]:
@@ -277,7 +278,7 @@ def _program(armed: tuple[str, str] | None) -> tuple[str, ...]:
 class WorkerProcess:
     """A `reactor worker` and all it has said so far."""
 
-    process: asyncio.subprocess.Process
+    process: Forked | asyncio.subprocess.Process
     lines: list[str] = field(default_factory=list)
 
     async def listen(self) -> None:
@@ -310,15 +311,8 @@ async def worker(
     `code` is run before its own, in the same process.
     """
     until = until or ("worker starting" if armed and armed[0] != "clock" else "worker started")
-    how = _program(armed)
-    if code:
-        how = ("-c", f"{code}\nfrom reactor.cli.main import main\nmain()")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *how, "worker", *args),
-        env={"PYTHONPATH": str(ROOT), "REACTOR_HTTP_PORT": "0"} | env,
-        cwd=tempfile.gettempdir(),
-        stderr=asyncio.subprocess.PIPE,
-    )
+    how = ("-c", f"{code}\nfrom reactor.cli.main import main\nmain()") if code else _program(armed)
+    process = await _start(*how, "worker", *args, env=env)
     one = WorkerProcess(process)
     listening = asyncio.create_task(one.listen())
     try:

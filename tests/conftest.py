@@ -20,8 +20,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of hundreds of comm
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two tests a core: they wait for servers far more than they compute."""
-    return 2 * (os.cpu_count() or 1)
+    """Three tests a core: they wait for servers more than they compute."""
+    return 3 * (os.cpu_count() or 1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -53,6 +53,7 @@ async def test_the_listed_rights_are_enough(narrow: tuple[World, Server]) -> Non
             assert (await at.get(f"/api/{path}"))[0] == 200
         await world.redis.flushall()
         await eventually(lambda: heard(world, 1, 2), 20)
+        await eventually(lambda: world.redis.exists("reactor:workers"), 20)
         assert (await world.api("CONSUMER.NAMES.advisories"))["consumers"] == ["theirs"]
         orders = ("protect job_2", "unprotect job_2", "pause --for 1h", "resume")
         for command in ("status", "history", "explain job_2", "streams", "backups", *orders, "doctor", "reconcile"):

@@ -10,12 +10,15 @@ import pytest_asyncio
 from support.harness import FORKSERVER, World, account_numbers, accounts_config, connected
 from support.postgres import Postgres
 
+from reactor.cli import embedded
 from reactor.cli.embedded import HOST, Server, free_port, nats_server, running, valkey_server
 from reactor.core.subjects import SubjectTemplate
 from reactor.telemetry import logs
 from reactor.web.asyncapi import document
 from reactor.web.server import Endpoint, application
 
+if "REDIS_SERVER" in os.environ:
+    embedded._valkey_binary = lambda: os.environ["REDIS_SERVER"]
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of hundreds of commands compiles all it imports
 
 

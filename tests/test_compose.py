@@ -2,6 +2,7 @@
 
 import os
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -69,7 +70,7 @@ def test_the_worker_can_do_little(compose: Any) -> None:
     """Two replicas, not root, nothing to write to, no capabilities; and nothing listens to the world."""
     worker = compose["services"]["worker"]
     assert worker["ports"] == ["127.0.0.1:8080-8081:8080"]
-    assert "/readyz" in worker["healthcheck"]["test"][-1]
+    assert "/readyz" in re.findall("^HEALTHCHECK .*", worker["build"]["dockerfile_inline"], re.MULTILINE)[-1]
     assert worker["deploy"]["resources"]["limits"]["memory"]
     assert worker["deploy"]["replicas"] == 2
     assert (worker["read_only"], worker["cap_drop"]) == (True, ["ALL"])
@@ -96,8 +97,17 @@ def test_redis_keeps_what_it_is_told(compose: Any) -> None:
 def test_what_the_image_is_built_from_is_there(compose: Any) -> None:
     """Every file that is copied exists."""
     for line in compose["services"]["worker"]["build"]["dockerfile_inline"].splitlines():
-        if line.startswith("COPY"):
+        if line.startswith("COPY") and "--from" not in line:
             assert all((ROOT / name).exists() for name in line.split()[1:-1])
+
+
+def test_the_image_has_what_the_worker_and_every_setting_need(compose: Any) -> None:
+    """All extras but the servers of the demo; the version is the package's."""
+    dockerfile = compose["services"]["worker"]["build"]["dockerfile_inline"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = set(project["optional-dependencies"]) - {"embedded", "nkeys"}  # the worker brings nkeys
+    assert set(re.findall(r"--extra (\w+)", dockerfile)) == extras
+    assert f'image.version="{project["version"]}"' in dockerfile
 
 
 def inside(compose: Any, service: str, target: str) -> Any:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -37,7 +38,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
     """Three jobs, two replicas, one Redis."""
 
     redis_url = ""
-    nats_url: str | None = None
+    real: tuple[str, Path] | None = None
     """None for the model alone."""
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
         self.raw = redis.Redis.from_url(self.redis_url, protocol=2)
         """For what happens in mid-call: it needs no loop."""
         self.namespace = f"m{next(NAMESPACES)}"
-        self.server = RealServer(self.nats_url) if self.nats_url else Server()
+        self.server = RealServer(*self.real) if self.real else Server()
         self.replicas = [self.replica(), self.replica()]
         self.dump: dict[bytes, Any] | None = None
 
@@ -271,19 +272,22 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A nats-server for the machine, likewise."""
-    server = nats_server(tmp_path_factory.mktemp("machine-nats"), free_port())
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A nats-server for the machine, likewise: its URL, and its folder."""
+    folder = tmp_path_factory.mktemp("machine-nats")
+    server = nats_server(folder, free_port())
     loop = asyncio.new_event_loop()
     loop.run_until_complete(server.start())
-    yield f"nats://{HOST}:{server.port}"
+    yield f"nats://{HOST}:{server.port}", folder
     loop.run_until_complete(server.stop())
     loop.close()
 
 
-def play(redis_url: str, examples: int, steps: int, nats_url: str | None = None, *, anew: bool = False) -> None:
+def play(
+    redis_url: str, examples: int, steps: int, real: tuple[str, Path] | None = None, *, anew: bool = False
+) -> None:
     """So many games of so many steps: the same ones at each run, or others where `anew`."""
-    machine = type("Machine", (JobsAndReplicas,), {"redis_url": redis_url, "nats_url": nats_url})
+    machine = type("Machine", (JobsAndReplicas,), {"redis_url": redis_url, "real": real})
     health = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
     run_state_machine_as_test(
         machine,
@@ -298,21 +302,22 @@ def play(redis_url: str, examples: int, steps: int, nats_url: str | None = None,
     )
 
 
+@pytest.mark.timeout(300)  # half a minute, alone
 def test_no_game_is_lost(redis_url: str) -> None:
     """Whatever jobs, replicas and faults do, in whatever order."""
     play(redis_url, 150, 25)
 
 
-def test_no_game_is_lost_on_a_real_server(redis_url: str, nats_url: str) -> None:
+def test_no_game_is_lost_on_a_real_server(redis_url: str, real: tuple[str, Path]) -> None:
     """And the model answers as the server does."""
-    play(redis_url, 40, 25, nats_url)
+    play(redis_url, 40, 25, real)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_no_game_is_lost_on_a_real_server_at_length(redis_url: str, nats_url: str) -> None:
+def test_no_game_is_lost_on_a_real_server_at_length(redis_url: str, real: tuple[str, Path]) -> None:
     """As above, at length."""
-    play(redis_url, 300, 30, nats_url, anew=True)
+    play(redis_url, 300, 30, real, anew=True)
 
 
 @pytest.mark.soak

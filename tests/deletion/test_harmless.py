@@ -101,8 +101,11 @@ def _is_ok(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://{HOST}:{port}/healthz", timeout=5) as answer:
             return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        error.close()
     except OSError:
-        return False
+        pass
+    return False
 
 
 @asynccontextmanager

@@ -209,7 +209,7 @@ class Reading:
         await self.page.unroute_all(behavior="wait")
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """A browser that talks to nobody but the page's server."""
     async with async_playwright() as playwright:
@@ -225,6 +225,7 @@ async def reading(browser: Browser, page_url: str) -> AsyncIterator[Reading]:
     one = Reading(await context.new_page(), page_url)
     yield one
     await one.close()
+    await context.close()
 
 
 async def names(page: Page) -> list[str]:

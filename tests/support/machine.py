@@ -288,7 +288,7 @@ class RealServer(Server):
         answer = json.loads(self._wait(self._nc.request(f"$JS.API.{verb}", body, timeout=10)).data)
         # The files of a deleted stream go later. As long as they are there, deleting the next one of that name fails
         # without a word, and the one after that has its messages: server/filestore.go, Delete, of 2.15.
-        while verb.startswith("STREAM.DELETE") and any(self._folder.glob("jetstream/jetstream/*/streams/.job_*")):
+        while verb.startswith("STREAM.DELETE") and any(self._folder.glob("jetstream/jetstream/*/streams/.*")):
             sleep(0.001)
         return cast("dict[str, Any]", answer)
 

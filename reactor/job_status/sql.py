@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from reactor.core.model import DirectoryStatus
 from reactor.job_status.protocol import Answer, DirectoryConfigError, Listener, time_told
 
-CHUNK = 500
+CHUNK = 2000
 """Jobs in a query: every database takes so many parameters."""
 CONNECTIONS = 4
 COLUMNS = {"id", "status"}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from reactor.job_status.protocol import Answer, JobDirectory, Listener
 
-CHUNK = 400
+CHUNK = 1000
 """Jobs in one question, each with a witness of its own."""
 NO_JOB = "-1"
 """A job that cannot exist."""

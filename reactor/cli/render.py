@@ -5,13 +5,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from textwrap import fill
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from reactor.core.checks import Diagnosis, Level, counted, size
 from reactor.core.explain import span, why
@@ -26,6 +28,7 @@ from reactor.core.schemas import (
     History,
     LastKnown,
     Listed,
+    ListedRow,
     PassInShort,
     PauseJson,
     Status,
@@ -45,6 +48,10 @@ STYLES = {
 }
 MARKS = {Level.OK: "[green]✓[/]", Level.WARNING: "[yellow]![/]", Level.ERROR: "[bold red]✗[/]"}
 BOX = box.SIMPLE_HEAD
+GAP = "  "
+"""Between columns."""
+COLUMNS = ("stream", "verdict", "reason", "status", "due", "messages")
+WIDE_COLUMNS = ("rule", "size", "created", "terminal since", "redelivered", "detail")
 INDENT: Any = {"initial_indent": "  ", "subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
 WORTH_A_BAR = 20
 """Streams to drain from which on a pass shows how far it is."""
@@ -53,9 +60,16 @@ MOST_KEPT = 10
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?Z")
 
 
+def printable(text: str) -> str:
+    """Return text that cannot move the cursor or turn the line around."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def visible(text: str) -> str:
-    """Return text that cannot move the cursor, turn the line around or be taken for markup."""
-    return escape("".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text))
+    """Return printable text that cannot be taken for markup either."""
+    return escape(printable(text))
 
 
 def show_report(console: Console, report: Report) -> None:
@@ -317,27 +331,50 @@ def show_streams(console: Console, found: Listed, *, wide: bool, most: int | Non
         other = f"no job streams: none of {counted(found['others'], 'stream')} matches the pattern"
         console.print(none if found["total"] else other if found["others"] else "no job streams")
         return
-    columns = ["stream", "verdict", "reason", "status", "due", "messages", *(["rule"] if wide else [])]
-    right = {"messages", "size"}
-    more = ["size", "created", "terminal since", "redelivered", "detail"] if wide else []
-    justified = [
-        Column(name, justify="right" if name in right else "left", no_wrap=wide or name == "stream")
-        for name in columns + more
-    ]
-    table = Table(*justified, box=None, pad_edge=False)
-    for row in found["streams"][:most]:
-        zombie = row["verdict"] == Outcome.WOULD_DRAIN.value
-        due = span_to(row["due_at"], found["at"]) if row["due_at"] else ""
-        reason = f"{row['reason']}, exhausted" if row.get("exhausted") else row["reason"]
-        cells = [row["stream"], "zombie" if zombie else row["verdict"], reason, row["status"] or "", due]
-        cells.append(str(row["messages"]))
-        if wide:
-            cells += [row["rule"], size(row["bytes"]), _short(row["created"] or ""), _short(row["terminal_at"] or "")]
-            cells += ["" if row["redelivered"] is None else str(row["redelivered"]), row["detail"] or ""]
-        style = STYLES[Outcome(row["verdict"])]
-        table.add_row(*(f"[{style}]{visible(cell)}[/]" if at == 1 else visible(cell) for at, cell in enumerate(cells)))
-    console.print(table, soft_wrap=wide, crop=not wide)
+    names = [*COLUMNS, *(WIDE_COLUMNS if wide else ())]
+    rows = [[printable(cell) for cell in _cells(row, found["at"], wide=wide)] for row in found["streams"][:most]]
+    styles = [STYLES[Outcome(row["verdict"])] for row in found["streams"][:most]]
+    widths = [max(map(cell_len, cells)) for cells in zip(names, *rows, strict=True)]
+    if wide or sum(widths) + len(GAP) * (len(widths) - 1) <= console.width:
+        console.print(_aligned([names, *rows], ["bold", *styles], widths), soft_wrap=True)
+    else:
+        table = Table(*(Column(name, justify=_side(name), no_wrap=name == "stream") for name in names), box=None)
+        table.pad_edge = False
+        for cells, style in zip(rows, styles, strict=True):
+            table.add_row(*(Text(cell, style if at == 1 else "") for at, cell in enumerate(cells)))
+        console.print(table)
     console.print(_totals(found, most), soft_wrap=True)
+
+
+def _side(column: str) -> Literal["left", "right"]:
+    return "right" if column in {"messages", "size"} else "left"
+
+
+def _cells(row: ListedRow, now: str, *, wide: bool) -> list[str]:
+    verdict = "zombie" if row["verdict"] == Outcome.WOULD_DRAIN.value else row["verdict"]
+    due = span_to(row["due_at"], now) if row["due_at"] else ""
+    reason = f"{row['reason']}, exhausted" if row.get("exhausted") else row["reason"]
+    cells = [row["stream"], verdict, reason, row["status"] or "", due, str(row["messages"])]
+    if wide:
+        cells += [row["rule"], size(row["bytes"]), _short(row["created"] or ""), _short(row["terminal_at"] or "")]
+        cells += ["" if row["redelivered"] is None else str(row["redelivered"]), row["detail"] or ""]
+    return cells
+
+
+def _aligned(rows: Sequence[Sequence[str]], styles: Sequence[str], widths: Sequence[int]) -> Text:
+    """Return rows that need no wrapping, the names first: for thousands of them a table takes seconds."""
+    text = Text()
+    sides = [_side(name) for name in rows[0]]
+    for row, style in zip(rows, styles, strict=True):
+        cells = list[str]()
+        for cell, width, side in zip(row, widths, sides, strict=True):
+            room = " " * (width - cell_len(cell))
+            cells.append(room + cell if side == "right" else cell + room)
+        others = "bold" if row is rows[0] else ""
+        text.append(cells[0] + GAP, others).append(cells[1], style)
+        text.append((GAP + GAP.join(cells[2:])).rstrip() + "\n", others)
+    text.right_crop(1)
+    return text
 
 
 def _totals(found: Listed, most: int | None) -> str:

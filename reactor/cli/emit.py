@@ -1,9 +1,11 @@
 """`reactor emit`: publish one lifecycle event. It needs NATS alone, so it imports nothing else."""
 
+import logging
+
 import typer
 
 from reactor.cli.exits import Exit, fail
-from reactor.cli.shell import run, settings_of_command
+from reactor.cli.shell import read_settings, run
 from reactor.config.nats_options import api_prefix, desired_streams, nats_options
 from reactor.core.explain import unknown_word
 from reactor.core.model import fold
@@ -13,7 +15,8 @@ from reactor.operate.emit import emit as publish_event
 
 def emit(job_id: str, status: str, at: str | None) -> None:
     """Publish a lifecycle event."""
-    settings = settings_of_command()
+    settings = read_settings()
+    logging.disable()  # what goes wrong is a line of its own
 
     async def publish() -> tuple[str, int]:
         js = JetStream(nats_options(settings.nats), prefix=api_prefix(settings.nats))

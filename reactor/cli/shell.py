@@ -8,17 +8,18 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
-from rich.console import Console
 
 from reactor.cli.exits import SIGNALLED, Exit, fail
 from reactor.config.settings import Settings, SettingsError, load_settings
 from reactor.core.checks import Misconfigured
 from reactor.core.durations import parse_duration
 from reactor.jetstream.errors import JetStreamError
-from reactor.telemetry import logs
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Result = TypeVar("Result")
 Answer = TypeVar("Answer")
@@ -28,6 +29,8 @@ PIPED_WIDTH = 200
 
 def settings_of_command() -> Settings:
     """Return the settings, checked. The command reports errors itself, so the log is quiet."""
+    from reactor.telemetry import logs  # noqa: PLC0415  # `emit` logs nothing, and starts quicker without
+
     settings = read_settings()
     logs.configure("ERROR", settings.log.format)
     return settings
@@ -120,7 +123,7 @@ def natural(name: str) -> list[int | str]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
-def print_answer(answer: Answer, as_json: bool, show: Callable[[Console, Answer], None]) -> None:  # noqa: FBT001  # a flag of theirs
+def print_answer(answer: Answer, as_json: bool, show: Callable[["Console", Answer], None]) -> None:  # noqa: FBT001  # a flag of theirs
     """Print an answer as one JSON object, or for people."""
     if as_json:
         sys.stdout.write(json.dumps(answer) + "\n")
@@ -128,6 +131,8 @@ def print_answer(answer: Answer, as_json: bool, show: Callable[[Console, Answer]
         show(console(), answer)
 
 
-def console() -> Console:
+def console() -> "Console":
     """Return standard output, wide enough if its width is unknown."""
+    from rich.console import Console  # noqa: PLC0415  # as above
+
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_settings import NoDecode
 
 from reactor.config.nats_access import check_websocket
-from reactor.config.redis_url import parse_redis_url
+from reactor.config.redis_url import PLAIN, parse_redis_url
 from reactor.core.durations import parse_duration
 from reactor.core.model import fold
 
@@ -141,7 +141,8 @@ def _nats_url(secret: SecretStr) -> SecretStr:
 
 def _redis_url(secret: SecretStr) -> SecretStr:
     try:
-        parse_redis_url(secret.get_secret_value())
+        if not PLAIN.fullmatch(secret.get_secret_value()):
+            parse_redis_url(secret.get_secret_value())
     except TypeError as error:
         parameter = str(error).rpartition(" ")[2].strip("'\"")
         raise ValueError(f"has a parameter that redis-py does not know: {parameter}") from error

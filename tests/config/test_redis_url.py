@@ -1,8 +1,16 @@
 """What the URL of a Redis says."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from reactor.config.redis_url import parse_redis_url
+from reactor.config.redis_url import PLAIN, parse_redis_url
+
+
+@given(st.from_regex(PLAIN, fullmatch=True))
+def test_a_plain_url_is_one_that_redis_py_takes(url: str) -> None:
+    """So nobody has to ask it."""
+    assert parse_redis_url(url).kind == ""
 
 
 def test_sentinels_have_addresses_a_service_and_secrets_of_their_own() -> None:

@@ -134,9 +134,7 @@ async def is_retried_on_the_same_stream(world: World, theirs: Platform) -> None:
     await theirs.publish(2, 2)
     for _ in range(3):
         await theirs.is_now(2, "FAILURE")
-        if (
-            not theirs.emits
-        ):  # the event of `prepare` holds against the table as long as the idle guard: here not at all
+        if not theirs.emits:  # without an idle guard the event of `prepare` does not hold against it
             await theirs.is_now(2, "PENDING")
         done = await world.reactor("prepare", "2")
         assert done.code == 0, done.err

@@ -59,5 +59,5 @@ class CloudObjects:
         for name in names:  # one after another: the first one counts most
             await obstore.delete_async(self._store, name)
 
-    async def sweep(self, older_than_s: float) -> None:
+    async def sweep(self, listed: Collection[StoredObject], older_than_s: float) -> None:
         """Do nothing: parts that never became an object are the bucket's to end, by a lifecycle rule."""

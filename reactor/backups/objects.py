@@ -61,8 +61,8 @@ class Objects(Protocol):
     async def delete(self, names: Collection[str]) -> None:
         """Take objects away."""
 
-    async def sweep(self, older_than_s: float) -> None:
-        """Take away what is left of objects that were never whole, if it is so old."""
+    async def sweep(self, listed: Collection[StoredObject], older_than_s: float) -> None:
+        """Take away what is left of objects that were never whole, if it is so old. `listed` are the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,8 @@ class ObjectStore(BackupStore):
         Limits(self.max_age_s, self.max_bytes).check(self._held, wanted)
 
     async def _tidy(self, wanted: int) -> None:
-        stored = _by_name(await self.objects.list())
+        listed = await self.objects.list()
+        stored = _by_name(listed)
         self._listed_at = time.monotonic()
         now_s = max((part.written_s for parts in stored.values() for part in parts.values()), default=0.0)
         held, left = list[Held](), list[str]()
@@ -242,7 +243,7 @@ class ObjectStore(BackupStore):
         if await self.may_tidy():
             names = [item.address.removeprefix(f"{self.address}/") for item in spare]
             await self._remove([*names, *left], stored)
-            await self.objects.sweep(ABANDONED_S)
+            await self.objects.sweep(listed, ABANDONED_S)
             self._held -= sum(item.size for item in spare)
 
     async def _remove(self, names: list[str], stored: Mapping[str, Mapping[str, StoredObject]]) -> None:

@@ -3,11 +3,10 @@
 import json
 import sys
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reactor.cli.shell import PIPED_WIDTH, read_settings
+from reactor.cli.shell import console, read_settings
 from reactor.config.catalogue import describe, present
 
 
@@ -25,4 +24,4 @@ def show_settings(*, changed: bool, as_json: bool) -> None:
         table.add_column(heading, overflow="fold")
     for name, default, value, text in rows:
         table.add_row(name, Text(default or "-"), Text(value or "-", "bold" if value != default else ""), text)
-    Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)
+    console().print(table)

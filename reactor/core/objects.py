@@ -10,3 +10,5 @@ class StoredObject:
     name: str
     size: int
     written_s: float
+    content: str = ""
+    """The store's own name for what it holds, if it has one."""

@@ -92,19 +92,17 @@ class Bucket:
 
     async def list(self) -> list[StoredObject]:
         """Return all objects; none if there is no bucket."""
-        described = [one async for one in self._described()]
-        return [StoredObject(one["name"], one["size"], at / SECOND) for at, one in described]
-
-    async def _described(self) -> AsyncIterator[tuple[int, dict[str, Any]]]:
-        """Yield what describes each object, and when it was written."""
+        found = list[StoredObject]()
         with suppress(NotFound):
             await self.js.stream_info(self._stream)
             async for messages in self.js.replay(self._stream, f"$O.{self.bucket}.M.>"):
                 for message in messages:
                     if (described := _read(message)) is not None:
-                        yield message.published_at, described
+                        written_s, nuid = message.published_at / SECOND, described.get("nuid", "")
+                        found.append(StoredObject(described["name"], described["size"], written_s, nuid))
+        return found
 
-    async def sweep(self, older_than_s: float) -> None:
+    async def sweep(self, listed: Collection[StoredObject], older_than_s: float) -> None:
         """Take away what killed writers have left: reactor's own chunks that no object has and nobody has added to."""
         subjects = f"$O.{self.bucket}.C."
         try:
@@ -112,7 +110,7 @@ class Bucket:
         except NotFound:
             return
         before = parse_instant(info["ts"]) - older_than_s * SECOND  # by the server's clock
-        kept = {one.get("nuid") async for _, one in self._described()}
+        kept = {item.content for item in listed}
         for subject in info["state"].get("subjects") or {}:
             nuid = subject.removeprefix(subjects)
             if nuid in kept or not _OURS.fullmatch(nuid):

@@ -277,9 +277,9 @@ async def test_chunks_of_a_killed_backup_do_not_stay(world: World) -> None:
     for subject in (f"$O.backups.C.{'0' * 32}", "$O.backups.C.ClientsOwnNuid00000001"):
         await world.publish(subject, b"x")
     before = ((await world.info("OBJ_backups")) or {})["state"]
-    await bucket.sweep(3_600.0)
+    await bucket.sweep(await bucket.list(), 3_600.0)
     assert ((await world.info("OBJ_backups")) or {})["state"]["messages"] == before["messages"]
-    await bucket.sweep(0.0)
+    await bucket.sweep(await bucket.list(), 0.0)
     assert b"".join([piece async for piece in bucket.get("whole")]) == b"x" * 300_000
     assert ((await world.info("OBJ_backups")) or {})["state"]["messages"] == before["messages"] - 1
     await js.close()
@@ -395,8 +395,8 @@ class Shelf:
             self.deleted.append(name.rpartition("/")[2])
             del self.there[name]
 
-    async def sweep(self, older_than_s: float) -> None:
-        self.swept_s = older_than_s
+    async def sweep(self, listed: Collection[StoredObject], older_than_s: float) -> None:
+        self.swept = (len(listed), older_than_s)
 
 
 async def _kept(store: ObjectStore, shelf: Shelf, at: float, size: int = 100) -> Backup:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import random
 
 import pytest
@@ -171,13 +172,14 @@ async def test_a_namespace_is_taken_literally(world: World, odd: str) -> None:
 
 
 async def test_a_live_job_costs_little(world: World, ledger: Ledger) -> None:
-    """At most 200 bytes of Redis: 140 of Valkey 9.1, 178 of Redis 8.0."""
+    """At most 150 bytes of Valkey's memory; Redis 8.0 takes 178."""
+    most = 200 if "REDIS_SERVER" in os.environ else 150
     await write(ledger, ("0", word(1, 1, "STARTED"), None))
     before = (await world.redis.info("memory"))["used_memory"]
     for start in range(0, 20_000, 500):
         await write(ledger, *[(f"{10**9 + start + n}", word(start + n, n, "STARTED"), None) for n in range(500)])
     used = (await world.redis.info("memory"))["used_memory"] - before
-    assert used / 20_000 < 200
+    assert used / 20_000 < most
 
 
 async def test_every_key_expires_but_those_that_must_stay(world: World, ledger: Ledger) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from support.faults import is_stopped
 from support.harness import ROOT, World, connected, eventually, own_nats
 from support.narrow import EMITTER
 
@@ -125,6 +126,7 @@ async def test_who_emits_waits_once_for_a_server_that_hangs(
         _clean(monkeypatch, f"nats://{HOST}:{server.port}")
         assert await aemit(0, "STARTED")
         server.signal(signal.SIGSTOP)
+        await eventually(lambda: is_stopped(server.pid))
         answers = [await aemit(number, "STARTED", timeout=0.3) for number in range(1, 50)]
         server.signal(signal.SIGCONT)
         assert all(answer.waits for answer in answers)
@@ -199,6 +201,7 @@ async def test_events_that_fail_at_the_same_time_are_all_sent(
         _clean(monkeypatch, f"nats://{HOST}:{server.port}")
         assert await aemit(0, "STARTED")
         server.signal(signal.SIGSTOP)
+        await eventually(lambda: is_stopped(server.pid))
         await asyncio.gather(*(aemit(number, "STARTED", timeout=0.3 + number / 1000) for number in range(1, 60)))
         server.signal(signal.SIGCONT)
         await eventually(lambda: counts()["waiting"] == 0, 30)

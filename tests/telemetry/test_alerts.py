@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from support.alerting import alerts, changes, passes
+from support.faults import is_stopped
 from support.harness import World, acked, eventually, heard, own_world, worker
 
 from reactor.job_status.ledger_directory import LOST
@@ -85,6 +86,7 @@ async def test_a_nats_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
         await eventually(lambda: passes(process))  # so the worker itself has seen that nothing is lacking
         told = await alerts(world)
         nats_one.signal(signal.SIGSTOP)
+        await eventually(lambda: is_stopped(nats_one.pid))
         await world.redis.flushall()
         await eventually(lambda: process.said("failed, trying again"), 40)
         nats_one.signal(signal.SIGCONT)

@@ -194,6 +194,11 @@ async def test_a_missing_right_shows_at_once(world: World) -> None:
     """Paused as soon as it is noticed, by the pass at the start: no deletion is begun."""
     url = world.nats_url.replace(f"a{world.number}:", f"u{world.number}:")
     async with served(world, ready=False, REACTOR_NATS_URL=url) as at:
+
+        async def is_noticed() -> bool:
+            return (await scraped(at)).value("reactor_deletes_paused") == 1
+
+        await eventually(is_noticed, 20)
         await eventually(lambda: vouched(world))
         await world.zombie(1)
 

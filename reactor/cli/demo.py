@@ -46,6 +46,8 @@ LAST_JOBS_S = 12.0
 """No new jobs in the last seconds, or in the second half of a short demo: so leaked streams are seen to fall."""
 LONGEST_S = 7.0
 """How long a job runs at most; in a short demo, a quarter of it."""
+PATIENCE_S = 30.0
+"""How much longer it goes on if no zombie has fallen yet, on a slow machine."""
 SHOWN = 14
 
 # How a job ends and what its clean-up forgets: status (None: no event at all), does the clean-up run, description.
@@ -91,13 +93,21 @@ class JobSystem:
     nc: Client
     jobs: dict[str, Job] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
+    fell: asyncio.Event = field(default_factory=asyncio.Event)
+    """A first zombie has fallen."""
     dice: random.Random = field(default_factory=lambda: random.Random(7))  # noqa: S311  # a simulation, no secret
 
     async def run(self, until: float) -> None:
-        """Start jobs until then; each lives by itself."""
-        seconds = until - time.monotonic()
-        last, longest = until - min(LAST_JOBS_S, seconds / 2), min(LONGEST_S, seconds / 4)
+        """Start jobs, each of which lives by itself, until then; wait longer for a first zombie to fall."""
         await self.nc.subscribe("reactor.drained.*", cb=self._drained)
+        seconds = until - time.monotonic()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._run_jobs(until, seconds), seconds)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.fell.wait(), PATIENCE_S)
+
+    async def _run_jobs(self, until: float, seconds: float) -> None:
+        last, longest = until - min(LAST_JOBS_S, seconds / 2), min(LONGEST_S, seconds / 4)
         async with asyncio.TaskGroup() as group:
             number = 1
             while time.monotonic() < last:
@@ -169,6 +179,7 @@ class JobSystem:
         if job.ended is None:
             self.touched.add(job.stream)
         job.gone, job.reason = time.monotonic(), event["reason"]
+        self.fell.set()
 
     @property
     def leaked(self) -> list[Job]:
@@ -296,7 +307,7 @@ async def _play(console: Console, system: JobSystem, worker: Worker, stop: async
     console.print(f"Watch it in a browser: {worker.page}", soft_wrap=True)
     work = [system.run(ends), _show(console, system, ends), stop.wait(), worker.process.wait()]
     tasks = [asyncio.ensure_future(item) for item in work]
-    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
     for result in await asyncio.gather(*tasks, return_exceptions=True):

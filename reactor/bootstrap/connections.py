@@ -28,6 +28,7 @@ from reactor.job_status.witness import WitnessedDirectory
 from reactor.store.audit import Audit
 from reactor.store.cluster import Cluster
 from reactor.store.ledger import Ledger
+from reactor.store.packing import pack_quickly
 from reactor.store.scripts import Scripts
 
 RECORD_TTL_S = 7 * 86_400.0
@@ -112,8 +113,10 @@ async def redis_of(address: RedisAddress, namespace: str) -> AsyncIterator[Redis
             for sentinel in sentinels.sentinels:
                 stack.push_async_callback(sentinel.aclose)
             redis = sentinels.master_for(address.service)
+            pack_quickly(redis.connection_pool)
         else:
-            redis = Redis.from_pool(ConnectionPool(retry=retry, **options))
+            redis = Redis.from_pool(pool := ConnectionPool(retry=retry, **options))
+            pack_quickly(pool)
         stack.push_async_callback(redis.aclose)
         yield redis
 

@@ -49,8 +49,13 @@ def _seconds(text: str) -> int:
 def format_instant(instant: int) -> str:
     """Return the RFC 3339 text of an instant, in UTC with `Z`, without trailing zeros in the fraction."""
     seconds, fraction = divmod(instant, SECOND)
-    whole = (_EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
-    return f"{whole}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
+    return f"{_text(seconds)}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
+
+
+@lru_cache(maxsize=1024)
+def _text(seconds: int) -> str:
+    """Return what `_seconds` reads."""
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
 
 
 def nanoseconds(span: timedelta) -> int:

@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from reactor.core.model import (
     Coverage,
@@ -163,6 +163,8 @@ def policy_for(stream: Stream, record: Record | None, policy: Policy) -> Policy:
 
     The policy of a stream stays as it is: asked again for the same stream, it is returned.
     """
+    if not policy.rules and stream.own is None:
+        return policy
     rule = next((one for one in policy.rules if one.matches(stream, record)), None)
     changes = dict[str, Any]()
     if rule is not None:
@@ -236,8 +238,7 @@ def _by_job(stream: Stream, created: int, record: Record | None, coverage: Cover
     return next(waits, Drain(Reason.MISSING if record is None else Reason.TERMINAL))
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(NamedTuple):
     """One guard of a stream: its name, its length (ns), why the stream waits, and until when (ns)."""
 
     name: str
@@ -264,7 +265,7 @@ Begins = list[tuple[str, Reason, int | None, int]]
 
 def _passing(stream: Stream, begins: Begins) -> list[Guard]:
     return [
-        Guard(name, reason, span, since + span, passed=stream.observed_at >= since + span)
+        Guard(name, reason, span, since + span, stream.observed_at >= since + span)
         for name, reason, since, span in begins
         if since is not None
     ]

@@ -20,10 +20,10 @@ again. docs/safety.md has the argument.
 """
 
 import asyncio
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -58,6 +58,7 @@ from reactor.deletion.states import (
     empty_settlement,
     unreachable_settlement,
 )
+from reactor.deletion.together import both, finished
 from reactor.jetstream.errors import JetStreamError, NobodyThere, NotFound, PermissionDenied, Refused, Unanswered
 from reactor.job_status.ledger_directory import JobReading, Snapshot
 from reactor.store.leases import Lease
@@ -109,9 +110,8 @@ class Drainer:
     async def _settle(self, snapshot: Snapshot, target: Target, known: JobReading, held_lease: HeldLease) -> Settlement:
         try:
             with span("look"):
-                inspection, pause = await asyncio.gather(
-                    inspect(self.deps, snapshot, target, known), self.deps.pause_gate.active_pause()
-                )
+                inspecting = inspect(self.deps, snapshot, target, known)
+                inspection, pause = await both(inspecting, self.deps.pause_gate.active_pause())
             await reach(Point.LOOKED, target.name)
             if not inspection.is_incarnation_of(target):
                 return empty_settlement(target, Outcome.KEPT, Reason.UNKNOWN, REPLACED)
@@ -304,7 +304,7 @@ class Drainer:
         """
         inspection = behind.inspection
         with span("recheck"):
-            event, held = await asyncio.gather(
+            event, held = await both(
                 self.deps.directory.last_event_since(inspection.snapshot, inspection.stream.job_id, inspection.event),
                 self.deps.ledger.leases.holds(held_lease.lease),
             )
@@ -318,7 +318,7 @@ class Drainer:
         if not behind.is_as_judged():
             return again
         with span("barrier"):
-            end, pause = await asyncio.gather(self._end(behind), self.deps.pause_gate.active_pause())
+            end, pause = await both(self._end(behind), self.deps.pause_gate.active_pause())
         if pause:
             return pause
         if end != inspection.stream.last_seq:
@@ -427,23 +427,6 @@ class Drainer:
             await self.deps.companions.delete(snapshot.topology, target.job_id)
             await self.deps.recorder.account(settlement)
         return settlement
-
-
-async def finished(work: Coroutine[Any, Any, Result]) -> Result:
-    """Do the work to its end, even if this task is cancelled meanwhile. The next await then raises the cancellation."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if task.cancelled():
-            raise
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({task})
-        if current := asyncio.current_task():
-            current.uncancel()
-            current.cancel()
-        return task.result()
 
 
 def _settlement_after(inspection: Inspection, error: BaseException) -> Settlement:

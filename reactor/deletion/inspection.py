@@ -1,6 +1,5 @@
 """Inspection: read everything that a verdict on one stream needs, and decide. It has no effect on the stream."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ from reactor.core.policy import decide
 from reactor.core.stream_info import Raw, figures_of, is_silent, mark_if_sourced, read_consumers, read_stream
 from reactor.deletion.resources import Resources
 from reactor.deletion.states import REPLACED, Inspection, Target, empty_settlement, unreachable_settlement
+from reactor.deletion.together import both
 from reactor.jetstream.errors import JetStreamError, NotFound
 from reactor.job_status.ledger_directory import JobReading, Snapshot
 
@@ -58,7 +58,7 @@ async def _event_and_consumers(
     event = deps.directory.last_event(snapshot, target.job_id)
     if not falls:
         return await event, None
-    return await asyncio.gather(event, deps.reads.consumers(target.name))
+    return await both(event, deps.reads.consumers(target.name))
 
 
 async def with_consumers(deps: Resources, stream: Stream, raws: Sequence[Raw], *, absent: bool) -> Stream:

@@ -63,7 +63,7 @@ class Recorder:
 
         `made_of` is what it takes to create the stream again.
         """
-        intent = replace(self._intent(settlement, lease.token), **grounds)
+        intent = self._intent(settlement, lease.token, **grounds)
         self._own[intent.stream] = None
         if len(self._own) > MAX_OWN:
             del self._own[next(iter(self._own))]
@@ -118,7 +118,7 @@ class Recorder:
 
     async def report(self, settlement: Settlement, grounds: Grounds) -> None:
         """Record a stream that would have been deleted (report mode), once for each stream."""
-        if await self.audit.report(replace(self._intent(settlement, token=""), **grounds)):
+        if await self.audit.report(self._intent(settlement, token="", **grounds)):
             for sink in self.sinks:
                 sink.reported(settlement)
 
@@ -193,7 +193,7 @@ class Recorder:
             ]
         return key, ended
 
-    def _intent(self, settlement: Settlement, token: str) -> Intent:
+    def _intent(self, settlement: Settlement, token: str, **grounds: Any) -> Intent:  # noqa: ANN401  # see Grounds
         stream, record = settlement.stream, settlement.record
         return Intent(
             stream=stream.name,
@@ -207,6 +207,7 @@ class Recorder:
             at=format_instant(stream.observed_at),
             size=stream.size,
             actor=self._actor_json,
+            **grounds,
         )
 
     def _now(self) -> str:

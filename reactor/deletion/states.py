@@ -24,7 +24,7 @@ from reactor.core.model import (
 from reactor.core.pause import Pause
 from reactor.core.policy import Policy, guards_of, policy_for
 from reactor.core.report import settlement_of
-from reactor.core.stream_info import Raw, read_stream
+from reactor.core.stream_info import FENCE_KEYS, Raw
 from reactor.jetstream.errors import JetStreamError
 from reactor.jetstream.topology import Topology
 from reactor.job_status.ledger_directory import Snapshot
@@ -156,10 +156,18 @@ class Fenced:
         return cls(inspection, inspection.raw, inspection.stream.fence, inspection.asked_at)
 
     def is_as_judged(self) -> bool:
-        """Return whether this is still the stream that was judged, and nobody has told since how long to keep it."""
-        judged, stream = self.inspection.stream, read_stream(self.raw, self.inspection.stream.job_id)
-        same = (stream.created, stream.sealed) == (judged.created, judged.sealed)
-        return same and not stream.protected and (stream.own, stream.metadata) == (judged.own, judged.metadata)
+        """Return whether this is still the stream that was judged, and nobody has written into its metadata since.
+
+        There it could be protected, or be told how long to keep.
+        """
+        return _identity(self.raw) == _identity(self.inspection.raw)
+
+
+def _identity(raw: Raw) -> tuple[object, ...]:
+    config = raw["config"]
+    metadata = (config.get("metadata") or {}).items()
+    theirs = {key: value for key, value in metadata if key not in FENCE_KEYS and not key.startswith("_nats.")}
+    return raw.get("created"), bool(config.get("sealed")), theirs
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,8 +77,7 @@ class JetStream(Connection):
         Raises Refused for any other answer, NobodyThere if no stream is on that subject, and as `call` does. None of
         them proves anything.
         """
-        client = await self._connected()
-        data = await self._request(client, subject, b"", barrier_headers(stream))
+        data = await self._request(subject, b"", barrier_headers(stream))
         with suppress(Unreadable, AttributeError, TypeError):
             answer = read_json(data)
             error = answer.get("error") or {}
@@ -92,7 +91,7 @@ class JetStream(Connection):
 
     async def publish(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> tuple[str, int]:
         """Store a message; the stream that took it, and its sequence there. Raises as `call` does."""
-        answer = answered(await self._request(await self._connected(), subject, body, headers))
+        answer = answered(await self._request(subject, body, headers))
         return answer["stream"], answer["seq"]
 
     async def _pages(self, verb: str, request: Raw | None = None) -> AsyncIterator[Raw]:
@@ -100,19 +99,19 @@ class JetStream(Connection):
 
         A page covers `limit` names, even if some of them did not report.
         """
-        offset, total, coming = 0, 1, asyncio.create_task(self.call(verb, (request or {}) | {"offset": 0}))
-        try:
-            while offset < total:
-                page = await coming
-                offset, total = offset + page["limit"], page["total"]
-                if offset < total:
-                    coming = asyncio.create_task(self.call(verb, (request or {}) | {"offset": offset}))
+        request = request or {}
+        page = await self.call(verb, request | {"offset": 0})
+        while (offset := page["offset"] + page["limit"]) < page["total"]:
+            coming = asyncio.create_task(self.call(verb, request | {"offset": offset}))
+            try:
                 yield page
-        finally:
-            coming.cancel()
-            await asyncio.wait({coming})
-            if not coming.cancelled():
-                coming.exception()  # of a page that nobody wants any more
+                page = await coming
+            finally:
+                coming.cancel()
+                await asyncio.wait({coming})
+                if not coming.cancelled():
+                    coming.exception()  # of a page that nobody wants any more
+        yield page
 
     async def pages_of_streams(self) -> AsyncIterator[tuple[list[Raw], set[str]]]:
         """Yield all streams, page by page, and the names of those that the server could not report whole.

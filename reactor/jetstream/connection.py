@@ -32,6 +32,7 @@ from reactor.jetstream.errors import (
     refusal,
 )
 from reactor.jetstream.latency import Pace
+from reactor.jetstream.requests import NO_RESPONDERS, Requests
 
 REQUEST_TIMEOUT_S = 10.0
 """A degraded cluster gathers a listing for 4 s before it answers; the client's own half second would cut that off."""
@@ -92,29 +93,30 @@ class Connection:
     """How quickly requests about single streams are answered."""
 
     def __post_init__(self) -> None:
-        self._client: Client | None = None
+        self._requests: Requests | None = None
         self._connecting = asyncio.Lock()
         self._last_error = ""
         self._opening: asyncio.Timeout | None = None
         self._refusal: str | None = None
         self._refused = 0
-        self._asking: dict[str, dict[asyncio.Task[Any], str]] = {}
         self._trying: dict[str, bool] = {}
         self._one_trial = asyncio.Lock()
-        self._failed: dict[asyncio.Task[Any], JetStreamError] = {}
 
     async def connect(self) -> Client:
         """Return the connection; open it if there is none. Raises Unreachable."""
+        return (await self._opened()).client
+
+    async def _opened(self) -> Requests:
         async with self._connecting:
-            if self._client is None or self._client.is_closed:
-                self._client = await self._open()
-            return self._client
+            if self._requests is None or self._requests.client.is_closed:
+                self._requests = Requests(await self._open())
+            return self._requests
 
     async def close(self) -> None:
         """Close the connection. No error if there is none, or if it is broken."""
-        if self._client is not None:
+        if self._requests is not None:
             with suppress(OSError, RuntimeError, nats.errors.Error):  # see TolerantClient
-                await self._client.close()
+                await self._requests.client.close()
 
     @property
     def address(self) -> str:
@@ -124,12 +126,12 @@ class Connection:
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection now."""
-        return self._client is not None and self._client.is_connected
+        return self._requests is not None and self._requests.client.is_connected
 
     @property
     def server_version(self) -> str:
         """Of the server connected to, such as `2.15.1`."""
-        version = self._client.connected_server_version if self._client else None
+        version = self._requests.client.connected_server_version if self._requests else None
         return f"{version.major}.{version.minor}.{version.patch}" if version else "unknown"
 
     async def _open(self) -> Client:
@@ -167,51 +169,45 @@ class Connection:
         if self._opening is not None and "authorization" in self._last_error.lower():
             self._refusal = self._last_error  # the server then hangs up, which is no news
             self._opening.reschedule(0)
-        elif self._opening is not None and self._client is None and isinstance(error, OSError):
+        elif self._opening is not None and self._requests is None and isinstance(error, OSError):
             self._refused += 1  # before the first connection, trying each server once is enough
             if self._refused >= len(self.options["servers"]):
                 self._opening.reschedule(0)
         if violation := _VIOLATION.search(self._last_error):
             if violation[1].lower() in self._trying:
                 self._trying[violation[1].lower()] = False
-            self._fail(violation[1].lower(), PermissionDenied, "no permission to publish to")
+            self._fail(PermissionDenied, "no permission to publish to", violation[1].lower())
         elif (violation := _DEAF.search(self._last_error)) and violation[1].lower() in self._trying:
             self._trying[violation[1].lower()] = False
         elif violation:
-            self._fail_all(f"{NO_INBOX} {violation[1]}, so no answer can arrive to")
+            self._fail(Unanswered, f"{NO_INBOX} {violation[1]}, so no answer can arrive to")
 
     async def _broken(self) -> None:
         """Handle a lost connection."""
-        self._fail_all("the connection broke before an answer to")
+        self._fail(Unanswered, "the connection broke before an answer to")
 
-    def _fail_all(self, why: str) -> None:
-        """Fail every request under way: no answer will come any more."""
-        for subject in list(self._asking):
-            self._fail(subject, Unanswered, why)
-
-    def _fail(self, key: str, kind: type[JetStreamError], why: str) -> None:
-        """End the requests to a subject that wait for an answer."""
-        for asking, subject in self._asking.get(key, {}).items():
-            self._failed[asking] = kind(f"{why} {subject}")
-            asking.cancel()
+    def _fail(self, kind: type[JetStreamError], why: str, folded: str | None = None) -> None:
+        if self._requests is not None:
+            self._requests.fail(kind, why, folded)
 
     async def call(self, verb: str, payload: Raw | None = None) -> Raw:
         """Send one request, such as `STREAM.INFO.job_1`. Raises the errors at the top of this module."""
-        client, subject = await self._connected(), self.api(verb)
         body = json.dumps(payload).encode() if payload is not None else b""
         asked_at = time.monotonic()
         try:
-            return answered(await self._request(client, subject, body))
+            return answered(await self._request(self.api(verb), body))
         finally:
             if verb.startswith(_OF_ONE_STREAM):
                 self.pace.note(time.monotonic() - asked_at)
 
-    async def _connected(self) -> Client:
+    async def _connected(self) -> Requests:
         """Return the connection, if it is not just broken. Raises Unreachable."""
-        client = await self.connect()
-        if not client.is_connected:
+        if self._requests is not None and self._requests.client.is_connected:
+            return self._requests
+        opened = await self._opened()
+        if not opened.client.is_connected:
             raise Unreachable(f"{self.address}: {self._last_error or 'disconnected'}")
-        return client
+        return opened
 
     def api(self, verb: str) -> str:
         """Return the subject of a request, such as `$JS.API.STREAM.INFO.job_1`."""
@@ -234,7 +230,7 @@ class Connection:
 
     async def _is_allowed(self, subject: str, attempt: Callable[[Client], Awaitable[None]]) -> bool:
         """Return whether the server lets it happen: it complains before it answers a ping behind the attempt."""
-        client, key = await self._connected(), subject.lower()
+        client, key = (await self._connected()).client, subject.lower()
         async with self._one_trial:  # the server names only the subject in its complaint
             self._trying[key] = True
             try:
@@ -249,33 +245,20 @@ class Connection:
                 allowed = self._trying.pop(key)
             return allowed
 
-    async def _request(self, client: Client, subject: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
-        if (size := len(body) + headers_size(headers or {})) > client.max_payload:
-            raise TooLarge(f"{size} bytes to {subject} are more than the server's max_payload of {client.max_payload}")
-        key = subject.lower()  # nats-py writes what the server says in lower case
-        task = asyncio.current_task()
-        asking = self._asking.setdefault(key, {})
-        if task:
-            asking[task] = subject
+    async def _request(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
+        requests = await self._connected()
+        size, most = len(body) + (headers_size(headers) if headers else 0), requests.client.max_payload
+        if size > most:
+            raise TooLarge(f"{size} bytes to {subject} are more than the server's max_payload of {most}")
         try:
-            return (await client.request(subject, body, timeout=self.timeout, headers=headers)).data
-        except asyncio.CancelledError:
-            if task is None or task not in self._failed:
-                raise
-            task.uncancel()
-            raise self._failed.pop(task) from None
-        except TimeoutError as error:  # nats-py's own is one, too
+            answer = await requests.ask(subject, body, headers, self.timeout)
+        except TimeoutError as error:
             raise Unanswered(f"no answer to {subject} in {self.timeout:g} s") from error
-        except nats.errors.NoRespondersError as error:
-            message = "no answer: JetStream is off for this account, or the domain is wrong"
-            raise NobodyThere(message) from error
         except nats.errors.Error as error:
             raise Unreachable(str(error)) from error
-        finally:
-            if task:
-                asking.pop(task, None)
-            if not asking:
-                self._asking.pop(key, None)
+        if answer.headers and answer.headers.get("Status") == NO_RESPONDERS:
+            raise NobodyThere("no answer: JetStream is off for this account, or the domain is wrong")
+        return answer.data
 
     async def context(self) -> JetStreamContext:
         """Return nats-py's view of this connection, for publishing and consuming. Raises Unreachable."""

@@ -388,8 +388,7 @@ class Memory(JetStream):
         del subject, body, headers
         return True
 
-    async def _request(self, client: Client, subject: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
-        del client
+    async def _request(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
         await asyncio.sleep(0)
         if self.dead:
             raise Killed

@@ -67,11 +67,10 @@ class Throttle:
 
 @dataclass(eq=False, repr=False)
 class Room:
-    """How many may be at work at once: half as many whenever the API is slow, and bit by bit all again.
+    """How many may be at work at once: half as many whenever the API is slow, or others wait for it because of us.
 
-    An eighth of them is always let in: a server may be slow by itself, and zombies are to fall there, too.
-
-    All of them, to begin with.
+    Bit by bit all again, as at the beginning. An eighth is always let in: a server may be slow by itself, and zombies
+    are to fall there, too.
     """
 
     most: int
@@ -103,8 +102,9 @@ class Room:
             self._seen = self.pace.answers
             before = self._limit
             grown = min(self.most, before + 1 + before // 4)
-            self._limit = max(self._least, before // 2) if self.pace.is_slow else grown
-            if self._limit < before:
+            crowded = self.pace.is_slow or self.pace.is_felt
+            self._limit = max(self._least, before // 2) if crowded else grown
+            if self._limit < before and self.pace.is_slow:
                 p95_s = round(self.pace.p95_s, 3)
                 log.info("JetStream answers slowly and is given room", p95_s=p95_s, at_once=self._limit)
         return self._limit

@@ -18,13 +18,14 @@ class CoalescedRequest(Generic[Answer]):
     A question that comes after a request was sent shares the next one: what happened just before it may not be in the
     answer to an earlier one. A few may be under way, so that over a distance nobody waits for a whole one of others'.
 
-    `ask` makes the request; its errors are raised to all who share it.
+    `ask` makes the request; its errors are raised to all who share it. At most so many are `under_way`.
     """
 
     ask: Callable[[], Awaitable[Answer]]
+    under_way: int = UNDER_WAY
 
     def __post_init__(self) -> None:
-        self._turn = asyncio.Semaphore(UNDER_WAY)
+        self._turn = asyncio.Semaphore(self.under_way)
         self._next: asyncio.Task[Answer] | None = None
 
     async def __call__(self) -> Answer:

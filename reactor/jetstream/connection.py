@@ -42,7 +42,8 @@ PING_INTERVAL_S = 20
 OLDEST_SERVER = (2, 10)
 """The first with stream metadata, which carries the fence, and with the server's own time in each answer."""
 
-_OF_ONE_STREAM = ("STREAM.INFO.", "STREAM.UPDATE.", "STREAM.DELETE.")
+_TIMED = "STREAM.INFO."
+"""Takes the server no time and no vote of replicas, so its answers tell how long requests queue."""
 _VIOLATION = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 _DEAF = re.compile(r'permissions violation for subscription to "([^"]+)"', re.IGNORECASE)
 
@@ -90,7 +91,7 @@ class Connection:
     timeout: float = REQUEST_TIMEOUT_S
     on_error: ErrorCallback = lambda _: None
     pace: Pace = field(default_factory=Pace)
-    """How quickly requests about single streams are answered."""
+    """How quickly questions about single streams are answered."""
 
     def __post_init__(self) -> None:
         self._requests: Requests | None = None
@@ -197,7 +198,7 @@ class Connection:
         try:
             return answered(await self._request(self.api(verb), body))
         finally:
-            if verb.startswith(_OF_ONE_STREAM):
+            if verb.startswith(_TIMED):
                 self.pace.note(time.monotonic() - asked_at)
 
     async def _connected(self) -> Requests:

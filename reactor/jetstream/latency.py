@@ -2,10 +2,14 @@
 
 from collections import deque
 
-WINDOW = 64
+WINDOW = 32
 """Answers that count."""
 BOUND_S = 0.25
 """Beyond what the distance takes: the 95th percentile of answers may be so much, or the API is busy."""
+FELT_S = 0.002
+"""The same while others work: from then on they wait for the server behind us."""
+LATELY = 512
+"""For so many answers somebody counts as at work who was heard of."""
 _FORGETTING = 1.0005
 """The quickest answer is forgotten little by little: a connection may come to another server."""
 
@@ -17,6 +21,7 @@ class Pace:
         """None yet."""
         self._last = deque[float](maxlen=WINDOW)
         self._quickest_s = float("inf")
+        self._others_until = 0
         self.answers = 0
         """How many there were, ever."""
 
@@ -26,6 +31,10 @@ class Pace:
         self._quickest_s = min(self._quickest_s * _FORGETTING, seconds)
         self.answers += 1
 
+    def note_others(self) -> None:
+        """Note that others work with the server."""
+        self._others_until = self.answers + LATELY
+
     @property
     def p95_s(self) -> float:
         """Of the last answers; 0 before there are any."""
@@ -33,5 +42,10 @@ class Pace:
 
     @property
     def is_slow(self) -> bool:
-        """Whether the caller should leave room for others."""
+        """Whether the server has more to do than it can."""
         return self.p95_s > BOUND_S + self._quickest_s
+
+    @property
+    def is_felt(self) -> bool:
+        """Whether others are at work, and wait because of us."""
+        return self.answers < self._others_until and self.p95_s > FELT_S + self._quickest_s

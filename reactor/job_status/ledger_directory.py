@@ -110,6 +110,7 @@ class Directory:
     def __post_init__(self) -> None:
         self._gone = f"lifecycle stream {self.source.stream} is gone"
         self._end = CoalescedRequest(self._ask_end)
+        self._seen_end: tuple[str, int] | None = None
 
     async def take_snapshot(self, caught_up_to: int | None = None) -> Snapshot:
         """Return the state of the lifecycle stream, and whether the ledger is whole.
@@ -196,7 +197,11 @@ class Directory:
             raw = await self.js.stream_info(self.source.stream)
         except NotFound as error:
             raise Unreachable(self._gone) from error
-        return identity_of(raw), raw["state"]["last_seq"]
+        end = identity_of(raw), raw["state"]["last_seq"]
+        if self._seen_end not in (None, end):
+            self.js.pace.note_others()
+        self._seen_end = end
+        return end
 
     async def _unread(self, snapshot: Snapshot, subject: str, end: int) -> list[StoredMessage]:
         """Return messages on a subject before `end` that were not acknowledged at the snapshot."""

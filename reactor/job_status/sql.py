@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any
 
 from sqlalchemy import Row, bindparam, text
@@ -15,14 +16,19 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchModuleError, Operat
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from reactor.core.model import DirectoryStatus
+from reactor.jetstream.coalesce import CoalescedRequest
 from reactor.job_status.protocol import Answer, DirectoryConfigError, Listener, time_told
 
 CHUNK = 2000
 """Jobs in a query: every database takes so many parameters."""
-CONNECTIONS = 4
+CONNECTIONS = 2
+"""One for questions, one for a check beside them."""
 COLUMNS = {"id", "status"}
 NEVER = -1
 """An id that no job has, for a query that only shows its columns."""
+_BOUNDS = text(
+    "SELECT set_config('transaction_read_only', 'on', true), set_config('statement_timeout', :milliseconds, true)"
+)
 _NO_VALUE = "invalid input for query argument"
 """asyncpg's word for a value that its parameter cannot have."""
 _UNREADABLE = "its row cannot be read"
@@ -55,6 +61,9 @@ class SqlDirectory:
             ) from error
         self._listener = self._listening_on(channel) if channel else None
         self._query = text(query).bindparams(bindparam("ids", expanding=True))
+        self._asked = dict[str, None]()
+        """Jobs that the next question is about."""
+        self._together = CoalescedRequest(self._ask, under_way=1)
         self._as_numbers: bool | None = None
         """Whether the database compares the ids with numbers; None before it was found out."""
 
@@ -72,8 +81,16 @@ class SqlDirectory:
         return self._listener
 
     async def ask(self, job_ids: Sequence[str]) -> Answer:
+        """Ask together with all who ask at that time: many drains run at once, and a query costs more than a row."""
+        self._asked |= dict.fromkeys(job_ids)
+        answer = await self._together()
+        found = {job: answer.found[job] for job in job_ids if job in answer.found}
+        return Answer(found, {job: answer.unknown[job] for job in job_ids if job in answer.unknown})
+
+    async def _ask(self) -> Answer:
         """Ask in chunks. The jobs of a chunk that fails are unknown."""
-        answers = [await self._ask_chunk(job_ids[first : first + CHUNK]) for first in range(0, len(job_ids), CHUNK)]
+        asked, self._asked = list(self._asked), {}
+        answers = [await self._ask_chunk(asked[first : first + CHUNK]) for first in range(0, len(asked), CHUNK)]
         found = {job: current for answer in answers for job, current in answer.found.items()}
         unknown = {job: why for answer in answers for job, why in answer.unknown.items()}
         return Answer(found, unknown)
@@ -135,16 +152,14 @@ class SqlDirectory:
     async def _select(self, values: Sequence[int | str]) -> tuple[set[str], Sequence[Row[Any]]]:
         async with asyncio.timeout(self.timeout_s), self._engine.connect() as connection:
             await self._bound(connection)
-            result = await connection.execute(self._query, {"ids": list(values)})
+            result = await connection.execute(self._query, {"ids": _padded(values)})
             return set(result.keys()), result.all()
 
     async def _bound(self, connection: AsyncConnection) -> None:
         """Make the session read-only, and let the server itself give up in time."""
         match connection.dialect.name:
             case "postgresql":
-                await connection.execute(text("SET TRANSACTION READ ONLY"))
-                milliseconds = int(self.timeout_s * 1000)
-                await connection.execute(text(f"SET LOCAL statement_timeout = {milliseconds}"))
+                await connection.execute(_BOUNDS, {"milliseconds": str(int(self.timeout_s * 1000))})
             case "sqlite":
                 await connection.execute(text("PRAGMA query_only = ON"))
             case "mysql" | "mariadb":
@@ -173,6 +188,12 @@ class SqlDirectory:
         if self._listener is not None:
             await self._listener.close()
         await self._engine.dispose()
+
+
+def _padded(values: Sequence[int | str]) -> list[int | str]:
+    """Repeat the last value up to a power of two: then a few texts are all queries, and each is prepared only once."""
+    length = 1 << (len(values) - 1).bit_length()
+    return [*values, *repeat(values[-1], length - len(values))]
 
 
 def _numbers(ids: Sequence[str]) -> list[int]:

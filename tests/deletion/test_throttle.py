@@ -9,7 +9,7 @@ from nats.aio.msg import Msg
 from support.harness import World, eventually
 
 from reactor.deletion.throttle import Room
-from reactor.jetstream.latency import BOUND_S, WINDOW, Pace
+from reactor.jetstream.latency import BOUND_S, FELT_S, LATELY, WINDOW, Pace
 
 
 def is_slow(pace: Pace) -> bool:
@@ -39,6 +39,40 @@ def test_a_slow_server_that_comes_after_a_quick_one_is_what_there_is() -> None:
     for _ in range(2_500):
         pace.note(0.5)
     assert not is_slow(pace)
+
+
+def is_felt(pace: Pace) -> bool:
+    """As above."""
+    return pace.is_felt
+
+
+def test_a_queue_counts_sooner_while_others_wait_in_it() -> None:
+    """Alone, full speed is to nobody's cost; and who was heard of long ago is not there any more."""
+    pace = Pace()
+    pace.note(0.001)
+    for _ in range(WINDOW):
+        pace.note(0.001 + 2 * FELT_S)
+    assert not is_felt(pace)
+    pace.note_others()
+    assert is_felt(pace)
+    assert not is_slow(pace)
+    for _ in range(LATELY):
+        pace.note(0.001 + 2 * FELT_S)
+    assert not is_felt(pace)
+
+
+async def test_room_shrinks_for_the_sake_of_others() -> None:
+    """The server itself is quick enough."""
+    pace, limits = Pace(), []
+    room = Room(32, pace)
+    pace.note(0.001)
+    for _ in range(5):
+        for _ in range(WINDOW):
+            pace.note(0.001 + 2 * FELT_S)
+        pace.note_others()
+        async with room.taken():
+            limits.append(room._limit)
+    assert limits == [16, 8, 4, 4, 4]
 
 
 async def test_room_shrinks_by_halves_to_an_eighth_and_grows_again() -> None:

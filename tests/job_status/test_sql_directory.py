@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from support.harness import World, eventually, gone, heard, worker
 from support.postgres import Postgres
@@ -114,6 +114,30 @@ async def test_more_jobs_than_a_query_takes(jobs: AsyncEngine) -> None:
     answer = await asked(jobs, *map(str, range(1200)))
     assert set(answer.found) == {str(number) for number in range(0, 1200, 2)}
     assert not answer.unknown
+
+
+async def test_who_asks_at_the_same_time_shares_a_query(jobs: AsyncEngine) -> None:
+    """Each hears of its own jobs alone; and who asks later is not told what was read before."""
+    await run(jobs, *(f"INSERT INTO jobs VALUES ({number}, 'STARTED', NULL)" for number in range(100)))  # noqa: S608  # as above
+    directory, queries = SqlDirectory(url_of(jobs), QUERY, timeout_s=5.0), list[str]()
+
+    def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        queries.extend([statement] if "FROM jobs" in statement else [])
+
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        answers = await asyncio.gather(*(directory.ask([str(number)]) for number in range(120)))
+        asked_first, later = len(queries), asyncio.create_task(directory.ask(["1"]))
+        await run(jobs, "UPDATE jobs SET status = 'SUCCESS' WHERE id = 1")
+        now = await directory.ask(["1"])
+        await later
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+        await directory.close()
+    found = DirectoryStatus("STARTED")
+    assert [answer.found for answer in answers] == [{str(n): found} if n < 100 else {} for n in range(120)]
+    assert now.found == {"1": DirectoryStatus("SUCCESS")}
+    assert asked_first <= 3, "one to learn the type of the ids, and one or two"
 
 
 async def test_a_database_that_is_away_is_unknown_and_no_mistake() -> None:

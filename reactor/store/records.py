@@ -9,6 +9,7 @@ is met, and the ledger then counts as lost: it is said, and rebuilt.
 """
 
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import InitVar, dataclass, field
@@ -20,6 +21,7 @@ from reactor.core.model import Record, StatusEvent
 from reactor.store.leases import TAKE, Lease, LeaseLost
 from reactor.store.scripts import NOW, WAKE, LedgerError, Script, Scripts, key_of
 
+TIDY_S = 60.0
 _HEAD = 51
 _WORDS = f"""
 local function word_at(value, start)
@@ -198,11 +200,12 @@ class Records:
     """
 
     redis: Redis
-    scripts: InitVar[Scripts]
+    scripts: Scripts
     namespace: str
     ttl_s: InitVar[float]
 
-    def __post_init__(self, scripts: Scripts, ttl_s: float) -> None:
+    def __post_init__(self, ttl_s: float) -> None:
+        scripts, self._tidied_at = self.scripts, float("-inf")
         self._ttl_ms = int(ttl_s * 1000)
         self._apply = Script(scripts, _APPLY)
         self._read = Script(scripts, _READ)
@@ -295,7 +298,13 @@ class Records:
         return found
 
     async def tidy(self) -> list[str]:
-        """Take away what cannot have been written here; the keys. If there were any, the ledger counts as lost."""
+        """Take away what cannot have been written here; the keys. If there were any, the ledger counts as lost.
+
+        It looks once in `TIDY_S`, and at once after a script has met such a key.
+        """
+        if not self.scripts.has_refused and time.monotonic() - self._tidied_at < TIDY_S:
+            return []
+        self.scripts.has_refused, self._tidied_at = False, time.monotonic()
         keys = [self._key(name) for name in _KINDS]
         return list(await self._tidy(keys=keys, args=list(_KINDS.values())))
 

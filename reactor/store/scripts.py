@@ -53,6 +53,8 @@ class Scripts:
 
     def __post_init__(self) -> None:
         self._waiting: list[_Call] = []
+        self.has_refused = False
+        """Whether a script ended with an error since somebody set this to False: a key may hold what is not ours."""
         self._sender: asyncio.Task[None] | None = None
 
     async def call(self, script: "Script", keys: Sequence[str], args: Sequence[Argument]) -> Any:  # noqa: ANN401  # Lua's
@@ -92,6 +94,7 @@ class Scripts:
         if call.answer.done():
             return  # the caller was cancelled
         if isinstance(answer, Exception):
+            self.has_refused = True
             call.answer.set_exception(answer)
         else:
             call.answer.set_result(answer)

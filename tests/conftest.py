@@ -30,6 +30,7 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """For the benchmarks; here, since pytest asks only this file early enough."""
     parser.addoption("--rtt", type=float, default=0.0, help="benchmarks: milliseconds of round trip to nats-server")
+    parser.addoption("--synced", action="store_true", help="benchmarks: Redis syncs each write (appendfsync always)")
     parser.addoption("--figures", help="benchmarks: a file for the figures, as JSON")
 
 

@@ -18,7 +18,8 @@ def _figures(request: pytest.FixtureRequest) -> Iterator[list[dict[str, object]]
     figures = list[dict[str, object]]()
     yield figures
     if path := request.config.getoption("--figures"):
-        Path(path).write_text(json.dumps({"rtt_ms": request.config.getoption("--rtt"), "figures": figures}, indent=2))
+        asked = {"rtt_ms": request.config.getoption("--rtt"), "redis_synced": request.config.getoption("--synced")}
+        Path(path).write_text(json.dumps(asked | {"figures": figures}, indent=2))
 
 
 @pytest.fixture
@@ -50,7 +51,10 @@ async def _far(near: World, rtt_ms: float) -> AsyncIterator[World]:
 
 @pytest_asyncio.fixture
 async def world(world: World, request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    """Reached over the line that was asked for."""
+    """Reached over the line that was asked for, with a Redis that syncs its writes if that was asked for."""
+    if request.config.getoption("--synced"):
+        await world.redis.config_set("appendonly", "yes")
+        await world.redis.config_set("appendfsync", "always")
     async with _far(world, request.config.getoption("--rtt")) as far:
         yield far
 

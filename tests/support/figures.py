@@ -11,6 +11,8 @@ RECORDED = {
     "a rebuild of 60,000 jobs": 5.0,
     "a pass over 1,500 zombies": 1.6,
     "CPU of a drain": 1.3,
+    "CPU of a drain in the sweeper": 1.8,
+    "a pass by a table": 1.3,
     "2,000 jobs due at once": 4.0,
     "the job system's own requests": 0.1,
     "a pass over 4,000 live streams": 4.5,

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Answer = TypeVar("Answer")
 
@@ -32,9 +32,16 @@ class CoalescedRequest(Generic[Answer]):
         """Return the answer to a request that is sent from now on."""
         if self._next is None:
             self._next = asyncio.create_task(self._send(), name="shared question")
+            self._next.add_done_callback(_retrieve)
         return await asyncio.shield(self._next)
 
     async def _send(self) -> Answer:
         async with self._turn:
             self._next = None
             return await self.ask()
+
+
+def _retrieve(task: "asyncio.Task[Any]") -> None:
+    """Take note of its error: all who asked may have given up meanwhile."""
+    if not task.cancelled():
+        task.exception()

@@ -272,13 +272,17 @@ class Records:
         redis_identity, flat, values = answer
         head = dict(zip(flat[::2], flat[1::2], strict=True))
         whole = (head.get("state"), head.get("redis"), head.get("stream")) == ("complete", redis_identity, identity)
-        since = head.get("since")
+        try:
+            since, applied, events = (int(head.get(name) or 0) for name in ("since", "applied", "events"))
+        except ValueError as error:
+            self.scripts.has_refused = True
+            raise LedgerError(f"the ledger in Redis was altered by somebody else: {error}") from error
         return Reading(
             intact=whole,
             built="stream" in head,
-            since=int(since) if since else None,
-            applied=int(head.get("applied", 0)),
-            events=int(head.get("events", 0)),
+            since=since or None,
+            applied=applied,
+            events=events,
             records={job: _unpack(value) for job, value in zip(job_ids, values, strict=False) if value is not None},
         )
 

@@ -219,6 +219,9 @@ async def test_a_worker_survives_garbage_under_every_key(world: World, spoil: Sp
         await eventually(lambda: process.said("Redis held what reactor did not write"), 20)
         await world.zombie(3)
         await eventually(lambda: gone(world, "job_3"), 30)
+        await GARBAGE["numbers that are none"](world, world.namespace)
+        await world.zombie(4)
+        await eventually(lambda: gone(world, "job_4"), 30)
         for command in ("status", "history", "explain job_2", "doctor"):
             # what was spoilt while the worker tidied up waits for its next look
             await eventually(lambda command=command: _answers(world, command), 30)  # type: ignore[misc]

@@ -7,7 +7,7 @@ WINDOW = 32
 BOUND_S = 0.25
 """Beyond what the distance takes: the 95th percentile of answers may be so much, or the API is busy."""
 FELT_S = 0.002
-"""The same while others work: from then on they wait for the server behind us."""
+"""The same while others work, beside half of what the distance takes, which may vary: then they wait behind us."""
 LATELY = 512
 """For so many answers somebody counts as at work who was heard of."""
 _FORGETTING = 1.0005
@@ -48,4 +48,4 @@ class Pace:
     @property
     def is_felt(self) -> bool:
         """Whether others are at work, and wait because of us."""
-        return self.answers < self._others_until and self.p95_s > FELT_S + self._quickest_s
+        return self.answers < self._others_until and self.p95_s > FELT_S + 1.5 * self._quickest_s

@@ -35,7 +35,8 @@ class Requests:
         """Send a request and return its answer. Raises TimeoutError, nats.errors.Error, and what `fail` is given."""
         self._sent += 1
         if self._sent == 1:  # as late as this: a user who sends no request needs no right to subscribe
-            await self.client.subscribe(f"{self._inbox}*", cb=self._hear)
+            # Unbounded: there are no more answers than requests, and one that is dropped as too much is never known.
+            await self.client.subscribe(f"{self._inbox}*", cb=self._hear, pending_msgs_limit=-1, pending_bytes_limit=-1)
         loop = asyncio.get_running_loop()
         inbox, answer = f"{self._inbox}{self._sent:x}", cast("asyncio.Future[Msg]", loop.create_future())
         self._asked[inbox] = _Asked(subject, answer)

@@ -31,6 +31,8 @@ _BOUNDS = text(
 )
 _NO_VALUE = "invalid input for query argument"
 """asyncpg's word for a value that its parameter cannot have."""
+_BOUNCED = "; if PgBouncer pools transactions in front of it, use postgresql+psycopg://"
+"""asyncpg's prepared statements are not there in the next transaction (measured with PgBouncer 1.18)."""
 _UNREADABLE = "its row cannot be read"
 
 
@@ -231,4 +233,5 @@ def _refused(error: Exception) -> DirectoryConfigError:
 def _in_short(error: Exception) -> str:
     """Return the error without the query and its parameters, and never with the URL."""
     origin = getattr(error, "orig", None) or error
-    return str(origin).splitlines()[0][:200] if str(origin) else type(origin).__name__
+    text = str(origin).splitlines()[0][:200] if str(origin) else type(origin).__name__
+    return text + _BOUNCED if "prepared statement" in text else text

@@ -1,4 +1,7 @@
-"""Commands to Redis packed by hiredis, which redis-py uses for its answers alone: a fifth of the time."""
+"""Commands to Redis packed by hiredis, in a fifth of the time.
+
+redis-py's asyncio client uses it for answers alone: https://github.com/redis/redis-py/issues/4176
+"""
 
 import hiredis
 from redis.asyncio import ConnectionPool

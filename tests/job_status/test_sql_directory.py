@@ -116,6 +116,17 @@ async def test_more_jobs_than_a_query_takes(jobs: AsyncEngine) -> None:
     assert not answer.unknown
 
 
+async def test_a_pooler_in_front_is_named(postgres: str) -> None:
+    """As PgBouncer, which gives each transaction another connection, the server has forgotten what was prepared."""
+    forgetful = "SELECT 1 AS id, 'STARTED' AS status FROM jobs_prepared() WHERE 1 IN :ids"
+    engine = create_async_engine(postgres)
+    body = "BEGIN RAISE 'prepared statement \"__asyncpg_stmt_1__\" does not exist'; END"
+    await run(engine, f"CREATE OR REPLACE FUNCTION jobs_prepared() RETURNS SETOF int AS $$ {body} $$ LANGUAGE plpgsql")
+    answer = await asked(engine, "1", query=forgetful)
+    await engine.dispose()
+    assert "postgresql+psycopg://" in answer.unknown["1"]
+
+
 async def test_who_asks_at_the_same_time_shares_a_query(jobs: AsyncEngine) -> None:
     """Each hears of its own jobs alone; and who asks later is not told what was read before."""
     await run(jobs, *(f"INSERT INTO jobs VALUES ({number}, 'STARTED', NULL)" for number in range(100)))  # noqa: S608  # as above

@@ -19,7 +19,7 @@ RECORDED = {
     "from due to deleted, told by events": 0.1,
     "from due to deleted, told by NOTIFY": 0.1,
     "at rest": 0.012,
-    "Redis commands a second at rest": 6.5,
+    "Redis commands a second at rest": 4.0,
     "memory of the worker": 100.0,
     "memory of Redis": 800.0,
     "start of --help": 1.4,

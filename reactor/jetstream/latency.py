@@ -9,7 +9,7 @@ BOUND_S = 0.25
 FELT_S = 0.002
 """The same while others work, beside half of what the distance takes, which may vary: then they wait behind us."""
 LATELY = 512
-"""For so many answers somebody counts as at work who was heard of."""
+"""Others count as at work for this many answers after a sign of them."""
 _FORGETTING = 1.0005
 """The quickest answer is forgotten little by little: a connection may come to another server."""
 

@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from reactor.jetstream.errors import JetStreamError
 
 NO_RESPONDERS = "503"
-"""The status of the server's own answer where nobody listens on the subject."""
+"""The status of the server's own answer if no client listens on the subject."""
 
 
 class _Asked(NamedTuple):
@@ -35,7 +35,7 @@ class Requests:
         """Send a request and return its answer. Raises TimeoutError, nats.errors.Error, and what `fail` is given."""
         self._sent += 1
         if self._sent == 1:  # as late as this: a user who sends no request needs no right to subscribe
-            # Unbounded: there are no more answers than requests, and one that is dropped as too much is never known.
+            # Without bounds: nats-py drops what exceeds them, and then no request is ever answered (nats.py #667).
             await self.client.subscribe(f"{self._inbox}*", cb=self._hear, pending_msgs_limit=-1, pending_bytes_limit=-1)
         loop = asyncio.get_running_loop()
         inbox, answer = f"{self._inbox}{self._sent:x}", cast("asyncio.Future[Msg]", loop.create_future())

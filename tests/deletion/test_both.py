@@ -24,8 +24,8 @@ async def test_both_are_done_at_the_same_time() -> None:
     assert done == ["second", "first", "third", "fourth"]
 
 
-async def test_the_second_is_given_up_where_the_first_fails() -> None:
-    """And its own error is raised where only it fails."""
+async def test_the_second_is_given_up_if_the_first_fails() -> None:
+    """Its own error is raised if only it fails."""
     done = list[str]()
     with pytest.raises(ValueError, match="first"):
         await both(_after(3, done, "first", ValueError("first")), _after(9, done, "second"))

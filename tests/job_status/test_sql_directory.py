@@ -117,7 +117,7 @@ async def test_more_jobs_than_a_query_takes(jobs: AsyncEngine) -> None:
 
 
 async def test_a_pooler_in_front_is_named(postgres: str) -> None:
-    """As PgBouncer, which gives each transaction another connection, the server has forgotten what was prepared."""
+    """PgBouncer gives each transaction another connection, so the server does not know what was prepared."""
     forgetful = "SELECT 1 AS id, 'STARTED' AS status FROM jobs_prepared() WHERE 1 IN :ids"
     engine = create_async_engine(postgres)
     body = "BEGIN RAISE 'prepared statement \"__asyncpg_stmt_1__\" does not exist'; END"

@@ -78,7 +78,8 @@ class Server:
         """Start, and wait until it answers. Raises EmbeddedError."""
         process = self._spawn()
         deadline = time.monotonic() + START_S
-        while not await asyncio.to_thread(_answers, self.port) or process.poll() is not None:
+        greeting = b"INFO" if self.name == "nats-server" else b"+PONG"
+        while not await asyncio.to_thread(_answers, self.port, greeting) or process.poll() is not None:
             if process.poll() is not None or time.monotonic() > deadline:
                 await self.stop()
                 raise EmbeddedError(f"{self.name} did not start on {HOST}:{self.port}; its log ends: {self._tail()}")
@@ -173,12 +174,12 @@ def _valkey_binary() -> str:
     return str(get_binary_path())
 
 
-def _answers(port: int) -> bool:
-    """Return whether a server speaks on that port: NATS greets, Valkey answers a PING once its data is loaded."""
+def _answers(port: int, greeting: bytes) -> bool:
+    """Return whether the server speaks on that port: NATS greets, Valkey answers a PING once its data is loaded."""
     with suppress(OSError), socket.create_connection((HOST, port), timeout=1) as connection:
         connection.settimeout(1)
         connection.sendall(b"PING\r\n")
-        return connection.recv(16).startswith((b"INFO", b"+PONG"))
+        return connection.recv(16).startswith(greeting)
     return False
 
 
@@ -186,12 +187,25 @@ def free_port() -> int:
     """Return a port that nobody listens on now; none that the system would give to a connection the moment after."""
     while True:
         port = secrets.choice(PORTS)
-        if port in _given:
+        if port in _given or not _reserve(port):
             continue
         with suppress(OSError), socket.socket() as probe:
             probe.bind((HOST, port))
             _given.add(port)
             return port
+
+
+def _reserve(port: int) -> bool:
+    """Reserve a port until this process ends. Return False if another process of this package has it (Linux)."""
+    if _LIBC is None:
+        return True
+    with socket.socket(socket.AF_UNIX) as lock:
+        try:
+            lock.bind(f"\0reactor-port-{port}")  # no file: it is gone with the process
+        except OSError:
+            return False
+        lock.detach()
+        return True
 
 
 def _require_free(name: str, port: int) -> None:

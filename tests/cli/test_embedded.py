@@ -161,6 +161,13 @@ async def test_servers_end_with_a_killed_reactor(tmp_path: Path) -> None:
     assert all(map(_gone, left))
 
 
+def test_a_port_is_given_to_one_process_alone() -> None:
+    """Two that start servers at the same moment would else find the same port free."""
+    ask = f"from reactor.cli.embedded import _reserve; raise SystemExit(_reserve({free_port()}))"
+    done = subprocess.run([sys.executable, "-c", ask], env={"PYTHONPATH": str(ROOT)}, check=False)  # noqa: S603  # ours
+    assert done.returncode == 0
+
+
 async def test_stopping_leaves_no_process(tmp_path: Path) -> None:
     """Nor anything that listens."""
     before = _children()
@@ -183,7 +190,7 @@ async def test_a_cancelled_start_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: Callable[[Path, int], Server]
 ) -> None:
     """Ctrl-C may come before the server answers."""
-    monkeypatch.setattr(embedded, "_answers", lambda _: False)
+    monkeypatch.setattr(embedded, "_answers", lambda *_: False)
     server = build(tmp_path, free_port())
     starting = asyncio.create_task(running(server).__aenter__())
     await eventually(lambda: server.pid)

@@ -64,6 +64,8 @@ class Server:
     command: Sequence[str]
     port: int
     log: Path
+    greeting: bytes = b"+PONG"
+    """How its answer to a PING begins."""
 
     def __post_init__(self) -> None:
         self._lock: IO[str] | None = None
@@ -78,8 +80,7 @@ class Server:
         """Start, and wait until it answers. Raises EmbeddedError."""
         process = self._spawn()
         deadline = time.monotonic() + START_S
-        greeting = b"INFO" if self.name == "nats-server" else b"+PONG"
-        while not await asyncio.to_thread(_answers, self.port, greeting) or process.poll() is not None:
+        while not await asyncio.to_thread(_answers, self.port, self.greeting) or process.poll() is not None:
             if process.poll() is not None or time.monotonic() > deadline:
                 await self.stop()
                 raise EmbeddedError(f"{self.name} did not start on {HOST}:{self.port}; its log ends: {self._tail()}")
@@ -138,7 +139,7 @@ def nats_server(folder: Path, port: int, config: str = "", *, jetstream: bool = 
     path = folder / "nats.conf"
     store = f'jetstream {{ store_dir: "{folder / "jetstream"}" }}\n' if jetstream else ""
     path.write_text(f"listen: {HOST}:{port}\n{store}{config}")
-    return Server("nats-server", [_nats_binary(), "-c", str(path)], port, folder / "nats.log")
+    return Server("nats-server", [_nats_binary(), "-c", str(path)], port, folder / "nats.log", b"INFO")
 
 
 def valkey_server(folder: Path, port: int, *options: str) -> Server:
@@ -187,12 +188,13 @@ def free_port() -> int:
     """Return a port that nobody listens on now; none that the system would give to a connection the moment after."""
     while True:
         port = secrets.choice(PORTS)
-        if port in _given or not _reserve(port):
+        if port in _given:
             continue
         with suppress(OSError), socket.socket() as probe:
             probe.bind((HOST, port))
-            _given.add(port)
-            return port
+            if _reserve(port):
+                _given.add(port)
+                return port
 
 
 def _reserve(port: int) -> bool:

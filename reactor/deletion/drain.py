@@ -23,7 +23,6 @@ import asyncio
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import structlog
 
@@ -67,7 +66,6 @@ from reactor.telemetry.traces import span
 
 log = structlog.get_logger(__name__)
 
-Result = TypeVar("Result")
 _BARRIER_RETRY_DELAYS_S = (0.005, 0.02, 0.1, 0.4)
 """Pauses between barriers that met no subscriber: a cluster may need a moment to tell its nodes about a new subject."""
 

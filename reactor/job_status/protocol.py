@@ -3,7 +3,7 @@
 A directory of the job system's own decides; an event only says *look*, and that a job has been alive a moment ago.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,6 +33,21 @@ class Answer:
     def nothing(cls, job_ids: Sequence[str], why: str) -> "Answer":
         """Return an answer that knows nothing."""
         return cls(unknown=dict.fromkeys(job_ids, why))
+
+    @classmethod
+    def merged(cls, answers: Iterable["Answer"]) -> "Answer":
+        """Return what these answers say together; of two that tell of the same job the later one counts."""
+        found, unknown = dict[str, DirectoryStatus](), dict[str, str]()
+        for answer in answers:
+            found |= answer.found
+            unknown |= answer.unknown
+        return cls(found, unknown)
+
+    def about(self, job_ids: Iterable[str]) -> "Answer":
+        """Return what it says of these jobs alone."""
+        asked = list(job_ids)
+        found = {job: self.found[job] for job in asked if job in self.found}
+        return Answer(found, {job: self.unknown[job] for job in asked if job in self.unknown})
 
 
 def time_told(value: object) -> int | None:

@@ -85,17 +85,13 @@ class SqlDirectory:
     async def ask(self, job_ids: Sequence[str]) -> Answer:
         """Ask together with all who ask at that time: many drains run at once, and a query costs more than a row."""
         self._asked |= dict.fromkeys(job_ids)
-        answer = await self._together()
-        found = {job: answer.found[job] for job in job_ids if job in answer.found}
-        return Answer(found, {job: answer.unknown[job] for job in job_ids if job in answer.unknown})
+        return (await self._together()).about(job_ids)
 
     async def _ask(self) -> Answer:
         """Ask in chunks. The jobs of a chunk that fails are unknown."""
         asked, self._asked = list(self._asked), {}
-        answers = [await self._ask_chunk(asked[first : first + CHUNK]) for first in range(0, len(asked), CHUNK)]
-        found = {job: current for answer in answers for job, current in answer.found.items()}
-        unknown = {job: why for answer in answers for job, why in answer.unknown.items()}
-        return Answer(found, unknown)
+        chunks = [asked[first : first + CHUNK] for first in range(0, len(asked), CHUNK)]
+        return Answer.merged([await self._ask_chunk(chunk) for chunk in chunks])
 
     async def _ask_chunk(self, job_ids: Sequence[str]) -> Answer:
         try:
@@ -112,8 +108,7 @@ class SqlDirectory:
         half = len(job_ids) // 2
         if not half:
             return Answer.nothing(job_ids, _in_short(error))
-        item, other = await self._ask_chunk(job_ids[:half]), await self._ask_chunk(job_ids[half:])
-        return Answer({**item.found, **other.found}, {**item.unknown, **other.unknown})
+        return Answer.merged([await self._ask_chunk(job_ids[:half]), await self._ask_chunk(job_ids[half:])])
 
     def _answer(self, job_ids: Sequence[str], rows: Sequence[Row[Any]]) -> Answer:
         asked, found, unknown = set(job_ids), dict[str, DirectoryStatus](), dict[str, str]()

@@ -41,11 +41,7 @@ class WitnessedDirectory:
         if self.canary is None:
             found = next((job for answer in answers for job in answer.found), None)
             self._witness = found or self._witness
-        witnessed = [await self._witnessed(*item) for item in zip(chunks, answers, strict=True)]
-        return Answer(
-            {job: current for answer in witnessed for job, current in answer.found.items()},
-            {job: why for answer in witnessed for job, why in answer.unknown.items()},
-        )
+        return Answer.merged([await self._witnessed(*item) for item in zip(chunks, answers, strict=True)])
 
     async def _witnessed(self, asked: Sequence[str], answer: Answer) -> Answer:
         absent = [job for job in asked if job not in answer.found and job not in answer.unknown]

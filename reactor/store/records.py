@@ -22,6 +22,7 @@ from reactor.store.leases import TAKE, Lease, LeaseLost
 from reactor.store.scripts import NOW, WAKE, LedgerError, Script, Scripts, key_of
 
 TIDY_S = 60.0
+"""How often to look for keys that hold what was not written here."""
 _HEAD = 51
 _WORDS = f"""
 local function word_at(value, start)
@@ -205,7 +206,8 @@ class Records:
     ttl_s: InitVar[float]
 
     def __post_init__(self, ttl_s: float) -> None:
-        scripts, self._tidied_at = self.scripts, float("-inf")
+        scripts = self.scripts
+        self._tidied_at = float("-inf")
         self._ttl_ms = int(ttl_s * 1000)
         self._apply = Script(scripts, _APPLY)
         self._read = Script(scripts, _READ)

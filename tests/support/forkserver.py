@@ -68,11 +68,13 @@ class Forkserver:
         self._folder = tempfile.TemporaryDirectory()
         self._path = f"{self._folder.name}/s"
         self._process: subprocess.Popen[bytes] | None = None
+        self._opening = asyncio.Lock()
 
     async def start(self, program: tuple[str, ...], env: dict[str, str], cwd: str | Path) -> Forked:
         """Start a Python program: `-m MODULE`, `-c CODE` or `FILE`, and its arguments."""
-        if self._process is None:
-            await asyncio.to_thread(self._open)
+        async with self._opening:  # two may want the first one at the same time
+            if self._process is None:
+                await asyncio.to_thread(self._open)
         (out, to_out), (err, to_err) = os.pipe(), os.pipe()
         door = socket.socket(socket.AF_UNIX)
         await asyncio.to_thread(door.connect, self._path)

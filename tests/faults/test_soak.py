@@ -38,6 +38,7 @@ class Jobs:
     """A job system, and what it must find again: messages of each live job that the server has acknowledged."""
 
     world: World
+    folder: Path
     random: Random
     live: dict[int, int] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
@@ -80,7 +81,10 @@ class Jobs:
             self.counts["ended"] += 1
 
     async def retry(self) -> None:
-        """On the stream that it has, or on a new one where that is gone."""
+        """On the stream that it has, or on a new one where that is gone.
+
+        Not before the server has removed the old one's files: it may remove the new one's with them (docs/safety.md).
+        """
         if not self.ended:
             return
         job = self.random.choice(list(self.ended))
@@ -89,11 +93,18 @@ class Jobs:
             await self.world.js.publish(f"job.{job}.tasks", b"task")
             before = 0
         except nats.js.errors.NoStreamResponseError:
+            if self._has_files(job):
+                return
             await self.world.stream(f"job_{job}")
             before = -1
         self.ended.discard(job)
         self.live[job] = before + 1
         self.counts["retried"] += 1
+
+    def _has_files(self, job: int) -> bool:
+        """Deleted streams lie in folders that begin with a dot until the server has removed them."""
+        folders = self.folder.glob("nats/jetstream/jetstream/*/streams/*")
+        return any(path.name in {f"job_{job}", f".job_{job}"} for path in folders)
 
     async def clear_up(self) -> bool:
         """Tell again of the end of what is not live: where an answer was lost nobody knows what was heard."""
@@ -205,7 +216,7 @@ async def soak(folder: Path, seconds: float, pause_s: float) -> None:
         parts = await stack.enter_async_context(through_proxies(folder))
         world, behind, nats_proxy, redis_proxy, nats_one, valkey = parts
         await world.declare()
-        jobs, stop, replicas = Jobs(world, random), asyncio.Event(), list[WorkerProcess]()
+        jobs, stop, replicas = Jobs(world, folder, random), asyncio.Event(), list[WorkerProcess]()
         env = behind.env(**GUARDS)
         running = [asyncio.create_task(keep_running(env, replicas, stop)) for _ in range(2)]
         troubles = Troubles(world, nats_proxy, redis_proxy, nats_one, valkey, replicas, random)

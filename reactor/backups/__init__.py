@@ -1,1 +1,1 @@
-"""Backups: streams of the server, packed, kept on a shelf and read back. It speaks neither NATS nor Redis."""
+"""Places for backups of streams: write, list, read and tidy them. This folder uses neither NATS nor Redis."""

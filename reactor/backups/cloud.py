@@ -1,4 +1,4 @@
-"""Objects in S3, Google Cloud Storage and Azure, by obstore: streamed in parts, credentials from the usual places."""
+"""Objects in S3, Google Cloud Storage and Azure, by obstore. Credentials come from the usual places."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Collection
 from dataclasses import InitVar, dataclass
@@ -8,14 +8,14 @@ from typing import Any
 from reactor.core.objects import StoredObject
 
 PART = 8 * 1024 * 1024
-"""Bytes of a part of a large object: at least 5 MiB in S3."""
+"""The size of a part of a large object in bytes. S3 wants at least 5 MiB."""
 AT_ONCE = 2
-"""Parts that are sent at once; all of them are in memory."""
+"""How many parts are sent at once. All of them are in memory."""
 
 
 @dataclass(eq=False, repr=False)
 class CloudObjects:
-    """What one URL names: a bucket, and perhaps a prefix in it. Methods raise obstore's errors."""
+    """The objects of one bucket, perhaps under a prefix. Methods raise obstore's errors."""
 
     url: str
     options: InitVar[dict[str, Any]]
@@ -30,13 +30,13 @@ class CloudObjects:
         return from_url(self.url, **self._options)
 
     async def put(self, name: str, chunks: AsyncIterable[bytes]) -> None:
-        """Store an object: a large one in parts, and visible once the last one is there."""
+        """Store an object, a large one in parts. It is visible when the last part is stored."""
         import obstore  # noqa: PLC0415  # as above
 
         await obstore.put_async(self._store, name, chunks, use_multipart=True, chunk_size=PART, max_concurrency=AT_ONCE)
 
     async def get(self, name: str) -> AsyncIterator[bytes]:
-        """Yield an object in pieces."""
+        """Yield the content of an object in pieces."""
         import obstore  # noqa: PLC0415  # as above
 
         found = await obstore.get_async(self._store, name)
@@ -53,11 +53,11 @@ class CloudObjects:
         return found
 
     async def delete(self, names: Collection[str]) -> None:
-        """Take objects away."""
+        """Delete objects."""
         import obstore  # noqa: PLC0415  # as above
 
         for name in names:  # one after another: the first one counts most
             await obstore.delete_async(self._store, name)
 
     async def sweep(self, listed: Collection[StoredObject], older_than_s: float) -> None:
-        """Do nothing: parts that never became an object are the bucket's to end, by a lifecycle rule."""
+        """Do nothing. A lifecycle rule of the bucket must delete parts that never became an object."""

@@ -1,6 +1,6 @@
-"""Backups in a folder of this machine, each a folder of its own that is there whole or not at all.
+"""Backups in a folder of this machine. Each backup is a folder that exists completely or not at all.
 
-Written under another name first, to the disk and not only to its cache, and then renamed.
+It is written under a temporary name, synced to the disk, and then renamed.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ from reactor.core.foreign_json import read_json
 from reactor.core.model import SECOND, format_instant
 
 ABANDONED_S = 2 * 3_600.0
-"""An unfinished backup that is older was its writer's last: no lease lasts so long."""
+"""The age (s) from which an unfinished backup is deleted. No lease lasts as long, so its writer is gone."""
 _PARTIAL = ".partial-"
 
 
 @dataclass(frozen=True, slots=True)
 class FolderBackup(Backup):
-    """One folder."""
+    """A backup in a folder."""
 
     folder: Path
     manifest: Manifest
@@ -50,7 +50,7 @@ class FolderBackup(Backup):
         return str(self.folder)
 
     def recorded_by(self, host: str) -> str:
-        """Return `host:folder`: each machine has its own."""
+        """Return `host:folder`, because each machine has its own folder."""
         return f"{host}:{self.folder.resolve()}"
 
     async def description(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class FolderBackup(Backup):
             raise BackupCorrupt(f"{self.folder / DESCRIPTION} cannot be read: {error}") from error
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the archive, bit by bit. Raises BackupCorrupt."""
+        """Yield the archive in pieces. Raises BackupCorrupt."""
         try:
             with (self.folder / ARCHIVE).open("rb") as file:
                 while chunk := await asyncio.to_thread(file.read, CHUNK):
@@ -75,7 +75,7 @@ class FolderDraft:
     """A backup that is being written. Methods raise OSError."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is there and empty."""
+        """`folder` exists and is empty."""
         self.folder = folder
         self._file: BinaryIO = (folder / ARCHIVE).open("xb")
         self._digest = Digest()
@@ -93,7 +93,7 @@ class FolderDraft:
         await asyncio.to_thread(self._flush, self._file)
 
     def finish(self, manifest: Manifest, description: Mapping[str, Any]) -> Manifest:
-        """Write all of it to the disk, and return the manifest with size and checksum."""
+        """Sync all files to the disk. Return the manifest with size and checksum."""
         self._flush(self._file)
         self._file.close()
         whole = self._digest.signed(manifest)
@@ -108,14 +108,14 @@ class FolderDraft:
         os.fsync(file.fileno())
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the archive."""
         with suppress(OSError):  # what could not be written is of no more use
             self._file.close()
 
 
 @dataclass(eq=False, repr=False)
 class FolderStore(BackupStore):
-    """The folder. It belongs to this machine: each replica has its own. `clock` is in ns."""
+    """Backups in a folder of this machine. Replicas on other machines have their own. `clock` is in ns."""
 
     folder: Path
     max_age_s: float
@@ -132,7 +132,7 @@ class FolderStore(BackupStore):
 
     @asynccontextmanager
     async def draft(self, label: str) -> AsyncIterator[FolderDraft]:  # noqa: ARG002  # it is named when it is placed
-        """Provide a draft to write, and remove it unless it is placed. Raises BackupFailed."""
+        """Provide a draft to write. Delete it at the end unless it was placed. Raises BackupFailed."""
         try:
             draft = await asyncio.to_thread(self._begin)
         except OSError as error:
@@ -152,7 +152,7 @@ class FolderStore(BackupStore):
         return FolderDraft(folder)
 
     async def place(self, draft: FolderDraft, manifest: Manifest, description: Mapping[str, Any]) -> FolderBackup:
-        """Finish a draft: from now on it is a backup. Raises OSError."""
+        """Turn a draft into a backup. Raises OSError."""
         return await asyncio.to_thread(self._place, draft, manifest, description)
 
     def _place(self, draft: FolderDraft, manifest: Manifest, description: Mapping[str, Any]) -> FolderBackup:
@@ -167,7 +167,7 @@ class FolderStore(BackupStore):
         return FolderBackup(folder, whole)
 
     async def backups(self) -> list[Backup]:
-        """Return all that are whole, newest first."""
+        """Return all complete backups, newest first."""
         return await asyncio.to_thread(self._backups)
 
     def _backups(self) -> list[Backup]:
@@ -180,15 +180,15 @@ class FolderStore(BackupStore):
         return []
 
     async def free(self) -> int | None:
-        """Return bytes that the disk has left."""
+        """Return the free bytes of the disk."""
         return shutil.disk_usage(self.folder).free
 
-    def settled(self, backup: Backup) -> None:
-        """Allow this backup to be tidied when its time has come: the deletion that relied on it is over."""
+    def release(self, backup: Backup) -> None:
+        """Mark the deletion that relied on this backup as over, so that the backup may be tidied."""
         self._settled.add(backup.address)
 
     async def make_room(self, wanted: int) -> None:
-        """Take away what is too old, and the oldest until `wanted` bytes fit in. Raises BackupFailed if they cannot."""
+        """Delete expired backups, and the oldest ones until `wanted` bytes fit. Raises BackupFailed if they cannot."""
         await asyncio.to_thread(self._make_room, wanted)
 
     def _make_room(self, wanted: int) -> None:
@@ -208,7 +208,7 @@ class FolderStore(BackupStore):
 
 
 def _own(folder: Path) -> Held | None:
-    """Return a backup that is plainly reactor's own, judged by what is on the disk."""
+    """Return a backup that is certainly reactor's own, as the disk shows it; else None."""
     with suppress(OSError):
         backup, names = read_backup(folder), {item.name for item in folder.iterdir()}
         if backup and backup.manifest.sha256 and names == {ARCHIVE, DESCRIPTION, MANIFEST}:
@@ -218,15 +218,15 @@ def _own(folder: Path) -> Held | None:
 
 
 def recorded_folder(address: str) -> tuple[str, Path] | None:
-    """Return machine and folder of an address in the audit; None if it is a URL of another kind of place."""
+    """Return the host and the folder of an address in the audit; None if it is a URL."""
     host, _, folder = address.partition(":")
     return (host, Path(folder)) if folder.startswith("/") and not folder.startswith("//") else None
 
 
 def read_backup(folder: Path) -> FolderBackup | None:
-    """Return the backup in a folder; of the nats CLI's, without a manifest, what can be told. None if there is none.
+    """Return the backup in a folder, of reactor or of the nats CLI. Return None if there is none.
 
-    What cannot be read is no backup of reactor's, whatever it is: it is never fatal, and never tidied.
+    A folder that cannot be read is never an error, and never tidied.
     """
     with suppress(OSError, ValueError, TypeError, KeyError):
         if not (folder / ARCHIVE).is_file():

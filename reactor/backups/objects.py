@@ -1,7 +1,7 @@
-"""Backups in an object store that every replica reaches: a JetStream bucket, S3, Google's or Azure's.
+"""Backups in an object store that all replicas share: a JetStream bucket, S3, Google Cloud Storage or Azure.
 
-Each backup is three objects under one name. The manifest is put last: what has none is no backup, and is taken away
-when it is old. Sizes and ages are those that the store itself shows.
+A backup is three objects under one name. The manifest is stored last. Objects without a manifest are not a backup, and
+are deleted when they are old. Sizes and ages are those of the store's listing.
 """
 
 import asyncio
@@ -32,19 +32,19 @@ from reactor.core.foreign_json import read_json
 from reactor.core.objects import StoredObject
 
 ABANDONED_S = 2 * 3_600.0
-"""What has no manifest and is older was its writer's last: no lease lasts so long."""
+"""The age (s) from which objects without a manifest are deleted. No lease lasts as long, so their writer is gone."""
 TIDY_S = 30.0
-"""How often this process lists what there is, to tidy it and to know how much it is."""
+"""How often this process lists the store, to tidy it and to know its size."""
 WINDOW = 4
-"""Chunks of an archive that wait to be sent."""
+"""How many chunks of an archive may wait to be sent."""
 LONGEST_REASON = 300
 LONGEST_LABEL = 100
 _ODD = re.compile("[^A-Za-z0-9_-]")
-"""Characters that some store spells in its own way."""
+"""Characters that some stores encode in names."""
 
 
 class Objects(Protocol):
-    """An object store. Methods raise whatever its library raises. An object is there whole or not at all."""
+    """An object store. Methods raise the errors of its library. An object exists completely or not at all."""
 
     url: str
     """Without secrets."""
@@ -59,15 +59,15 @@ class Objects(Protocol):
         """Return all objects."""
 
     async def delete(self, names: Collection[str]) -> None:
-        """Take objects away."""
+        """Delete objects."""
 
     async def sweep(self, listed: Collection[StoredObject], older_than_s: float) -> None:
-        """Take away what is left of objects that were never whole, if it is so old. `listed` are the others."""
+        """Delete remains of incomplete objects that are older than that. `listed` are the complete objects."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectBackup(Backup):
-    """Three objects."""
+    """A backup in an object store."""
 
     objects: Objects
     name: str
@@ -75,7 +75,7 @@ class ObjectBackup(Backup):
 
     @property
     def address(self) -> str:
-        """The store's URL, and the name."""
+        """The store's URL and the backup's name."""
         return f"{self.objects.url}/{self.name}"
 
     async def description(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class ObjectBackup(Backup):
             raise BackupCorrupt(f"{self.address} cannot be read: {_reason(error)}") from error
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the archive, bit by bit. Raises BackupCorrupt."""
+        """Yield the archive in pieces. Raises BackupCorrupt."""
         pieces = aiter(self.objects.get(f"{self.name}/{ARCHIVE}"))
         while True:
             try:
@@ -103,7 +103,7 @@ class ObjectDraft:
     """A backup that is being sent, while it is written."""
 
     def __init__(self, objects: Objects, name: str) -> None:
-        """Begin to send."""
+        """Start sending."""
         self.name = name
         self.digest = Digest()
         self.placed = False
@@ -120,12 +120,12 @@ class ObjectDraft:
         await self._put(chunk)
 
     async def stored(self) -> None:
-        """Wait until all of the archive is stored."""
+        """Wait until the whole archive is stored."""
         await self._put(b"")
         await self.sending
 
     async def _put(self, chunk: bytes) -> None:
-        """Hand over a chunk, unless sending has failed: then raise why."""
+        """Queue a chunk. If sending has failed, raise the error."""
         waiting = asyncio.create_task(self._chunks.put(chunk))
         await asyncio.wait({waiting, self.sending}, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
@@ -136,9 +136,9 @@ class ObjectDraft:
 
 @dataclass(eq=False, repr=False)
 class ObjectStore(BackupStore):
-    """One store, for all replicas. Ages count from the newest object, by the store's own clock: no worker's matters.
+    """Backups in a store that all replicas share. Ages are measured by the store's clock, from the newest object.
 
-    `may_tidy` asks whether it is this process's turn to take away what is too old; one replica at a time.
+    `may_tidy` asks whether this process may delete old backups now. Only one replica at a time may.
     """
 
     objects: Objects
@@ -160,7 +160,7 @@ class ObjectStore(BackupStore):
     async def draft(self, label: str) -> AsyncIterator[ObjectDraft]:
         """Provide a draft to write. Raises BackupFailed.
 
-        What was written and given up goes at once; what a failure has left over goes when it is old.
+        A draft that is given up is deleted at once. Remains after a failure are deleted when they are old.
         """
         draft = ObjectDraft(self.objects, f"{_ODD.sub('_', label)[:LONGEST_LABEL]}-{uuid4().hex}")
         try:
@@ -177,7 +177,7 @@ class ObjectStore(BackupStore):
             await asyncio.gather(draft.sending, return_exceptions=True)
 
     async def place(self, draft: ObjectDraft, manifest: Manifest, description: Mapping[str, Any]) -> ObjectBackup:
-        """Finish a draft: from now on it is a backup. Raises BackupFailed."""
+        """Turn a draft into a backup. Raises BackupFailed."""
         try:
             await draft.stored()
             whole = draft.digest.signed(manifest)
@@ -193,7 +193,7 @@ class ObjectStore(BackupStore):
         return BackupFailed(f"no backup could be written to {self.address}: {_reason(error)}")
 
     async def backups(self) -> list[Backup]:
-        """Return all that are whole, newest first. Raises BackupFailed."""
+        """Return all complete backups, newest first. Raises BackupFailed."""
         try:
             names = [name for name, parts in _by_name(await self.objects.list()).items() if MANIFEST in parts]
             room = asyncio.Semaphore(8)
@@ -208,15 +208,15 @@ class ObjectStore(BackupStore):
         return ObjectBackup(self.objects, name, manifest) if manifest else None
 
     async def free(self) -> int | None:
-        """Return None: nobody knows."""
+        """Return None: an object store does not know its free space."""
         return None
 
-    def settled(self, backup: Backup) -> None:
-        """Allow this backup to be tidied when its time has come: the deletion that relied on it is over."""
+    def release(self, backup: Backup) -> None:
+        """Mark the deletion that relied on this backup as over, so that the backup may be tidied."""
         self._settled.add(backup.address)
 
     async def make_room(self, wanted: int) -> None:
-        """Take away what is too old, and the oldest until `wanted` bytes fit in. Raises BackupFailed if they cannot."""
+        """Delete expired backups, and the oldest ones until `wanted` bytes fit. Raises BackupFailed if they cannot."""
         is_full = self._held + wanted > self.max_bytes
         if is_full or time.monotonic() - self._listed_at > TIDY_S:
             try:
@@ -247,7 +247,7 @@ class ObjectStore(BackupStore):
             self._held -= sum(item.size for item in spare)
 
     async def _remove(self, names: list[str], stored: Mapping[str, Mapping[str, StoredObject]]) -> None:
-        """Take backups away, each one's manifest first: what is left over is no backup."""
+        """Delete backups, the manifests first, so that remains are not taken for a backup."""
         for parts in (stored[name] for name in names):
             ordered = sorted(parts, key=lambda part: part != MANIFEST)
             await self.objects.delete([parts[part].name for part in ordered])
@@ -272,7 +272,7 @@ async def _once(content: bytes) -> AsyncIterator[bytes]:
 
 
 def _reason(error: Exception) -> str:
-    """Return why something failed, in one line."""
+    """Return the error's text in one line."""
     return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
 
 

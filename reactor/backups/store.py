@@ -1,8 +1,8 @@
-"""Backups of streams: what one is, and what every place that keeps them can do.
+"""The interface of backups and of the places that keep them.
 
 A backup has three parts: the archive as the server packed it (`stream.tar.s2`), the stream's config and state as the
-nats CLI writes them (`backup.json`), and the manifest (`reactor.json`). The manifest is written last: before that there
-is no backup.
+nats CLI writes them (`backup.json`), and the manifest (`reactor.json`). The manifest is written last and completes the
+backup.
 """
 
 from abc import ABC, abstractmethod
@@ -20,11 +20,11 @@ ARCHIVE, DESCRIPTION, MANIFEST = "stream.tar.s2", "backup.json", "reactor.json"
 CHUNK = 512 * 1024
 LONGEST_NAME = 180
 RELIED_ON_S = 3_600.0
-"""The longest lease: how long another process's deletion may rely on a backup."""
+"""How long (s) the deletion of another process may rely on a backup: the longest lease."""
 
 
 class BackupFailed(Exception):
-    """There is no backup: says why, and what to do."""
+    """The backup failed. The message says why, and what to do."""
 
 
 class BackupCorrupt(Exception):
@@ -33,7 +33,7 @@ class BackupCorrupt(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What is stored about a backup, besides the server's own description."""
+    """What reactor stores about a backup, besides the server's description of the stream."""
 
     stream: str
     job_id: str
@@ -44,11 +44,11 @@ class Manifest:
     last_seq: int
     consumers: list[dict[str, Any]]
     size: int = 0
-    """Bytes of the archive."""
+    """The size of the archive in bytes."""
     sha256: str = ""
 
     def name(self, token: str) -> str:
-        """Return a name for the backup; `token` makes it one of its own."""
+        """Return a name for the backup. `token` makes it unique."""
         time = self.at.replace("-", "").replace(":", "").replace(".", "")
         return f"{self.stream[:LONGEST_NAME]}-{time}-{token}"
 
@@ -57,7 +57,7 @@ _MANIFEST = TypeAdapter(Manifest)
 
 
 def read_manifest(raw: bytes) -> Manifest | None:
-    """Read a manifest; None if it is none of ours."""
+    """Read a manifest. Return None if it is not reactor's."""
     try:
         manifest = _MANIFEST.validate_json(raw, strict=True)
         parse_instant(manifest.at)
@@ -67,7 +67,7 @@ def read_manifest(raw: bytes) -> Manifest | None:
 
 
 class Backup(ABC):
-    """One that is whole."""
+    """A complete backup."""
 
     manifest: Manifest
 
@@ -86,10 +86,10 @@ class Backup(ABC):
 
     @abstractmethod
     def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the archive, bit by bit. Raises BackupCorrupt."""
+        """Yield the archive in pieces. Raises BackupCorrupt."""
 
     async def check(self) -> None:
-        """Raise BackupCorrupt if the archive is not what was written."""
+        """Raise BackupCorrupt if the archive differs from the manifest."""
         digest = Digest()
         async for chunk in self.chunks():
             digest.add(chunk)
@@ -99,14 +99,14 @@ class Backup(ABC):
 
 
 class Digest:
-    """Checksum and size of what was added."""
+    """Computes the checksum and the size of an archive."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Start with an empty archive."""
         self._sha256, self.size = sha256(), 0
 
     def add(self, chunk: bytes) -> None:
-        """Take the next piece."""
+        """Add the next piece."""
         self._sha256.update(chunk)
         self.size += len(chunk)
 
@@ -126,11 +126,11 @@ class Draft(Protocol):
         """Append the next piece of the archive."""
 
     async def stored(self) -> None:
-        """Wait until the place has all of the archive."""
+        """Wait until the place has the whole archive."""
 
 
 class BackupStore(ABC):
-    """A place that keeps backups, for so long and so many bytes."""
+    """A place that keeps backups, within limits of age and size."""
 
     max_bytes: int
 
@@ -141,56 +141,56 @@ class BackupStore(ABC):
 
     @abstractmethod
     def draft(self, label: str) -> AbstractAsyncContextManager[Any]:
-        """Provide a `Draft` to write, named so that people know it; nothing stays of one that is not placed.
+        """Provide a `Draft` to write. `label` becomes part of its name. A draft that is not placed is deleted.
 
         Raises BackupFailed.
         """
 
     @abstractmethod
     async def place(self, draft: Any, manifest: Manifest, description: Mapping[str, Any]) -> Backup:  # noqa: ANN401  # its own
-        """Finish a draft: from now on it is a backup. Raises BackupFailed."""
+        """Turn a draft into a backup. Raises BackupFailed."""
 
     @abstractmethod
     async def backups(self) -> list[Backup]:
-        """Return all that are whole, newest first. Raises BackupFailed if they cannot be listed."""
+        """Return all complete backups, newest first. Raises BackupFailed if they cannot be listed."""
 
     @abstractmethod
     async def make_room(self, wanted: int) -> None:
-        """Take away what is too old, and the oldest until `wanted` bytes fit in. Raises BackupFailed if they cannot.
+        """Delete expired backups, and the oldest ones until `wanted` bytes fit. Raises BackupFailed if they cannot.
 
-        Only reactor's own backups go, and none that a deletion may still rely on.
+        It deletes only reactor's own backups, and none that a deletion may still rely on.
         """
 
     @abstractmethod
-    def settled(self, backup: Backup) -> None:
-        """Allow this backup to be tidied when its time has come: the deletion that relied on it is over."""
+    def release(self, backup: Backup) -> None:
+        """Mark the deletion that relied on this backup as over, so that the backup may be tidied."""
 
     @abstractmethod
     async def free(self) -> int | None:
-        """Return bytes that there are left; None if nobody knows."""
+        """Return the free bytes; None if that is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A backup of reactor's own, as the place shows it, whatever its manifest claims."""
+    """A backup of reactor's own, as the place lists it. Its manifest is not trusted."""
 
     address: str
     size: int
     written_s: float
-    """Since 1970, by the clock of the place."""
+    """When it was written (s since 1970, by the clock of the place)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long backups are kept, and how many bytes of them."""
+    """The limits of age and size of backups."""
 
     max_age_s: float
     max_bytes: int
 
     def spare(self, held: Sequence[Held], wanted: int, now_s: float, settled: Collection[str]) -> list[Held]:
-        """Return what is to be removed: what is too old, and the oldest until `wanted` bytes fit in.
+        """Return the backups to delete: expired ones, and the oldest ones until `wanted` bytes fit.
 
-        None that a deletion may still rely on: one that is not `settled` and younger than any lease.
+        A backup that is not `settled` and is younger than the longest lease stays, because a deletion may rely on it.
         """
         ours = sorted(held, key=lambda item: item.written_s)
         free = [item for item in ours if item.address in settled or now_s - item.written_s >= RELIED_ON_S]
@@ -205,7 +205,7 @@ class Limits:
         return gone
 
     def check(self, held: int, wanted: int) -> None:
-        """Raise BackupFailed if `wanted` bytes more than those `held` are too many."""
+        """Raise BackupFailed if `wanted` more bytes exceed the limit."""
         if held + wanted > self.max_bytes:
             raise BackupFailed(
                 f"{wanted} bytes more than the {held} of backups still needed are beyond REACTOR_BACKUP_MAX_BYTES"

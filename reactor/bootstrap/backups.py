@@ -1,4 +1,4 @@
-"""The places for backups: the one of the settings, and others by their URLs."""
+"""Open the places for backups: the one in the settings, and others by their URLs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from reactor.jetstream.bucket import Bucket
 from reactor.store.leases import Lease
 
 TIDIED_S = 30.0
-"""How long one replica alone may tidy; nobody gives that up, so it is not tidied more often."""
+"""How long one replica alone may tidy. It keeps that lease, so tidying is not done more often."""
 _PATIENCE = {
     "client_options": {"connect_timeout": "5s", "timeout": "60s", "allow_http": True},  # if AWS_ENDPOINT_URL says so
     "retry_config": {"max_retries": 2, "retry_timeout": timedelta(seconds=20)},
@@ -25,27 +25,27 @@ _PATIENCE = {
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Opens places for backups. `clock` is in ns."""
+    """Opens places for backups. `clock` is in ns, by this process."""
 
     connected: Connections
     clock: Callable[[], int]
 
     def of_settings(self) -> BackupStore:
-        """Return the place of the settings."""
+        """Return the place in the settings."""
         rules = self.connected.settings.backup
         return self.at(rules.url) if rules.url else self._folder(rules.dir)
 
     def at(self, url: str) -> BackupStore:
-        """Return the place that a URL names."""
+        """Return the place of a URL."""
         parts, rules = urlsplit(url), self.connected.settings.backup
         if parts.scheme == "file":
             return self._folder(Path(unquote(parts.path)))
-        may_tidy = partial(self.connected.ledger.leases.take, Lease("backups", TIDIED_S))
+        may_tidy = partial(self.connected.ledger.leases.acquire, Lease("backups", TIDIED_S))
         age_s = rules.max_age.total_seconds()
         return ObjectStore(self._objects(url), age_s, int(rules.max_bytes), may_tidy)
 
     def recorded(self, url: str) -> BackupStore | None:
-        """Return the place that the audit names; None if its name does not open it, as a folder elsewhere."""
+        """Return the place that an audit entry names; None if this machine cannot open it."""
         return self.at(url) if urlsplit(url).scheme in {"nats", *CLOUDS} else None
 
     def _folder(self, folder: Path) -> FolderStore:

@@ -1,4 +1,4 @@
-"""From settings to connections: only here do credentials and addresses become sockets, at their first use."""
+"""From settings to connections. Each connection opens at its first use."""
 
 import getpass
 import os
@@ -26,10 +26,9 @@ from reactor.jetstream.errors import JetStreamError
 from reactor.job_status.protocol import DirectoryConfigError, JobDirectory
 from reactor.job_status.witness import WitnessedDirectory
 from reactor.store.audit import Audit
-from reactor.store.cluster import Cluster
+from reactor.store.clients import Cluster, pack_quickly
+from reactor.store.keyspace import Keyspace
 from reactor.store.ledger import Ledger
-from reactor.store.packing import pack_quickly
-from reactor.store.scripts import Scripts
 
 RECORD_TTL_S = 7 * 86_400.0
 
@@ -38,36 +37,35 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """What every command works with, not connected yet: connections open at their first use."""
+    """The connections of one process. Each opens at its first use."""
 
     settings: Settings
     actor: Actor
-    """Who this process is, in the audit."""
+    """This process, as the audit names it."""
     reads: JetStream
     effects: JetStream
     snapshots: JetStream
-    """For backups and what is restored: a connection that may be full for a while."""
-    redis: Redis
-    namespace: str
-    """The prefix of every key in it."""
+    """For backups and restores, which may fill the connection for some time."""
+    space: Keyspace
+    """The namespace in Redis."""
     ledger: Ledger
     audit: Audit
     jobs: WitnessedDirectory | None
-    """The job system's own word, if it is asked."""
+    """The job system's directory, if the settings name one."""
 
     async def announce(self, subject: str, data: bytes) -> None:
-        """Publish to subscribers. The event has happened already, so a failure here must not look like its failure."""
+        """Publish an event to subscribers. A failure is only logged, because the event has already happened."""
         try:
             await (await self.reads.connect()).publish(subject, data)
         except (JetStreamError, nats.errors.Error) as error:
-            log.debug("not told", subject=subject, error=str(error))
+            log.debug("not published", subject=subject, error=str(error))
 
 
 @asynccontextmanager
 async def connections(
     settings: Settings, on_error: Callable[[str], None] = lambda _: None, *, actor: Actor | None = None
 ) -> AsyncIterator[Connections]:
-    """Provide the connections, and close them at the end. `on_error` receives the NATS server's complaints."""
+    """Provide the connections, and close them at the end. `on_error` receives the NATS server's asynchronous errors."""
     options, prefix = nats_options(settings.nats), api_prefix(settings.nats)
     async with AsyncExitStack() as stack:
         reads = JetStream(options, prefix=prefix, on_error=on_error)
@@ -79,14 +77,12 @@ async def connections(
         stack.push_async_callback(effects.close)
         stack.push_async_callback(reads.close)
         stack.push_async_callback(snapshots.close)
-        scripts = Scripts(redis)
-        ledger, audit = Ledger.of(redis, scripts, namespace, RECORD_TTL_S), Audit(redis, scripts, namespace)
+        space = Keyspace(redis, namespace)
+        ledger, audit = Ledger.of(space, RECORD_TTL_S), Audit(space)
         jobs = job_directory(settings.directory)
         if jobs is not None:
             stack.push_async_callback(jobs.close)
-        yield Connections(
-            settings, actor or actor_of("worker"), reads, effects, snapshots, redis, namespace, ledger, audit, jobs
-        )
+        yield Connections(settings, actor or actor_of("worker"), reads, effects, snapshots, space, ledger, audit, jobs)
 
 
 @asynccontextmanager
@@ -96,10 +92,10 @@ async def redis_of(address: RedisAddress, namespace: str) -> AsyncIterator[Redis
     options = {
         **timeouts,
         "decode_responses": True,
-        "encoding_errors": "surrogateescape",  # what is no text must not break the connection
+        "encoding_errors": "surrogateescape",  # bytes that are not text must not break the connection
         **address.options,
     }
-    # uvloop's word for a transport that is closed, which redis-py takes for something else: nothing was written.
+    # uvloop raises RuntimeError if the transport is closed. Nothing was written then, so the command is repeated.
     retry: Any = Retry(NoBackoff(), 1, supported_errors=(RuntimeError,))  # type: ignore[arg-type]
     async with AsyncExitStack() as stack:
         if address.kind == "cluster":
@@ -122,7 +118,7 @@ async def redis_of(address: RedisAddress, namespace: str) -> AsyncIterator[Redis
 
 
 def job_directory(settings: DirectorySettings) -> WitnessedDirectory | None:
-    """Return the directory, or None if the lifecycle events decide. Raises DirectoryConfigError."""
+    """Return the job system's directory, or None if the lifecycle events decide. Raises DirectoryConfigError."""
     jobs = _job_directory(settings)
     return WitnessedDirectory(jobs, settings.canary) if jobs else None
 
@@ -153,12 +149,12 @@ def _job_directory(settings: DirectorySettings) -> JobDirectory | None:
 
 
 def actor_of(role: str, *overrides: str) -> Actor:
-    """Return this process in that role; `overrides` are flags that replace a setting, a guard or the breaker."""
+    """Return this process as an actor. `overrides` are flags that override a setting, a guard or the breaker."""
     return Actor(role, socket.gethostname(), os.getpid(), _user(), version("jetstream-reactor"), overrides)
 
 
 def _user() -> str:
-    """Return the operating system's user; in a container this may be a number only."""
+    """Return the user of the operating system. In a container it may be only a number."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

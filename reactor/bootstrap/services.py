@@ -1,6 +1,6 @@
-"""From connections to use cases: the one place that turns settings into policies and objects.
+"""From connections to use cases: the only place that turns settings into policies and objects.
 
-Adapters and use cases never read settings; what they need is handed to them here.
+Adapters and use cases never read settings. They get what they need here.
 """
 
 import time
@@ -68,7 +68,7 @@ async def provision_safely(connected: Connections) -> Provision:
 
 
 async def find_provision(connected: Connections) -> Provision:
-    """Find the streams without declaring any, for commands that only look. Raises ProvisionError as above."""
+    """Find the streams without declaring any, for commands that only read. Raises ProvisionError as above."""
     desired = desired_streams(connected.settings.events)
     stream = await _lifecycle_stream(connected)
     if stream is None:
@@ -81,7 +81,7 @@ async def find_provision(connected: Connections) -> Provision:
 async def _lifecycle_stream(connected: Connections) -> str | None:
     """Find the lifecycle stream. Raises ProvisionError if this looks like the wrong account.
 
-    A ledger in Redis was built from a lifecycle stream; an account without any is hardly the same job system.
+    If Redis has a ledger, it was built from a lifecycle stream. An account without one belongs to another job system.
     """
     desired = desired_streams(connected.settings.events)
     stream = await find_lifecycle_stream(connected.reads, desired)
@@ -91,14 +91,14 @@ async def _lifecycle_stream(connected: Connections) -> str | None:
 
 
 async def provision_missing(connected: Connections) -> Provision:
-    """Declare what is missing, as far as there is room; a lost control stream stays lost. Raises ProvisionError."""
+    """Declare missing streams, as far as there is room, but not a lost control stream. Raises ProvisionError."""
     desired = desired_streams(connected.settings.events)
     make_control = not await connected.ledger.topology_cache.had_control()
     return await provision(connected.reads, desired, make_control=make_control, needs_events=connected.jobs is None)
 
 
 def policy_of(settings: Settings, own_streams: frozenset[str] = OWN_STREAMS) -> Policy:
-    """Return the rules, as the core takes them."""
+    """Return the policy in the settings."""
     rules = settings.policy
     return Policy(
         pattern=rules.regex,
@@ -119,17 +119,17 @@ def policy_of(settings: Settings, own_streams: frozenset[str] = OWN_STREAMS) -> 
 
 
 def utc_now() -> int:
-    """Return the worker's own clock (ns), for reports only: no verdict ever sees it."""
+    """Return this process's clock (ns). It is for reports only; no verdict uses it."""
     return parse_instant(datetime.now(UTC).isoformat())  # noqa: TID251  # the one clock of the shell
 
 
 def doctor_of(connected: Connections) -> Doctor:
-    """Return the doctor. It needs no stream of reactor's own."""
+    """Return the doctor. It works without any of reactor's streams."""
     settings = connected.settings
     deps = DoctorContext(
         reads=connected.reads,
         effects=connected.effects,
-        health=RedisHealth(connected.redis, connected.namespace),
+        health=RedisHealth(connected.space),
         ledger=connected.ledger,
         policy=policy_of(settings),
         desired=desired_streams(settings.events),
@@ -150,9 +150,9 @@ def alerts_of(connected: Connections) -> Alerts:
 
 
 def notifier_of(connected: Connections) -> Notifier | None:
-    """Return who sends messages to people; None if nobody wants any."""
+    """Return the notifier, or None if the settings name no receiver."""
     urls = connected.settings.notify.addresses
-    return Notifier(urls, connected.ledger.told.remember, time.monotonic) if urls else None
+    return Notifier(urls, connected.ledger.sent_notices.remember, time.monotonic) if urls else None
 
 
 def places_of(connected: Connections) -> Places:
@@ -161,23 +161,23 @@ def places_of(connected: Connections) -> Places:
 
 
 def wants_backups(policy: Policy) -> bool:
-    """Return whether there is any stream that is backed up before it goes."""
+    """Return whether the policy backs up any stream before its deletion."""
     return any(when not in {"never", None} for when in (policy.backup, *(rule.backup for rule in policy.rules)))
 
 
 def recorder_of(connected: Connections, *sinks: Sink) -> Recorder:
-    """Return the recorder of this process: the audit, the log, published events, and these `sinks`."""
+    """Return the recorder of this process, with the audit, the log, published events, and these `sinks`."""
     ours = (*sinks, LogSink(connected.actor.by), EventSink(connected.announce))
     return Recorder(connected.audit, connected.actor, utc_now, ours)
 
 
 def pause_gate_of(connected: Connections) -> PauseGate:
-    """Return the gate that an operator's pause closes."""
+    """Return the gate of the operator's pause."""
     return PauseGate(connected.reads, connected.ledger.topology_cache, connected.settings.events.replicas)
 
 
 def worker_info(connected: Connections, policy: Policy) -> WorkerInfo:
-    """Return what this worker tells about itself."""
+    """Return the heartbeat of this worker."""
     settings = connected.settings
     return WorkerInfo(
         instance=connected.actor.by,
@@ -200,21 +200,21 @@ def _address_of(url: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What a command looks with: use cases that declare nothing, and by whose settings they judge."""
+class ReadOnly:
+    """Use cases for a command that only reads: they declare nothing."""
 
     cases: "UseCases"
     notice: str | None
-    """A line that says so, if those are not the shell's own, or if no worker is alive."""
+    """Whose settings they judge by, if not by the shell's; or that no worker is alive."""
     nats_error: str | None = None
-    """Why NATS could not be asked; then only what Redis knows can be told."""
+    """Why NATS could not be asked. Then only Redis can answer."""
 
     def overview(self) -> Overview:
-        """Return the answers to what an operator asks."""
+        """Return the overview for an operator's questions."""
         return Overview(self.cases.resources, self.cases.deleted, self.notice, self.nats_error)
 
 
-async def look(connected: Connections, *, local: bool = False) -> Look:
+async def read_only(connected: Connections, *, local: bool = False) -> ReadOnly:
     """Return use cases that judge as the running workers do, or by the shell's settings if it is `local`."""
     settings, nats_error = connected.settings, None
     try:
@@ -222,18 +222,18 @@ async def look(connected: Connections, *, local: bool = False) -> Look:
     except (Unreachable, Unanswered) as error:
         provisioned, nats_error = Provision(NO_EVENTS), str(error)
     if local:
-        return Look(UseCases(connected, provisioned), None, nats_error)
+        return ReadOnly(UseCases(connected, provisioned), None, nats_error)
     shell = policy_of(settings, provisioned.own_streams)
     policy, notice = judged_by(shell, settings.directory.kind, await connected.ledger.workers.alive())
-    return Look(UseCases(connected, provisioned, judge_as=policy), notice, nats_error)
+    return ReadOnly(UseCases(connected, provisioned, judge_as=policy), notice, nats_error)
 
 
 @dataclass(eq=False, repr=False)
 class UseCases:
-    """The use cases for one provisioned account. What they share is created once, in `resources`.
+    """The use cases for one provisioned account. They share `resources`.
 
-    `sinks` receive what happens; `note_coverage` receives what the ledger lacks at each check. `assume_missing` is an
-    operator's order for one full pass. `judge_as` replaces the policy of the settings.
+    `sinks` receive all events. Each check of the ledger calls `note_coverage` with what the ledger lacks, or None.
+    `assume_missing` is an operator's order for one full pass. `judge_as` replaces the policy of the settings.
     """
 
     connected: Connections
@@ -300,19 +300,19 @@ class UseCases:
         return LifecycleSubscriber(self.resources, dead_letters, client.publish, wake, ended)
 
     def reconciler(self, subscriber: LifecycleSubscriber) -> Reconciler:
-        """Return the full pass. It consumes pending events through the given subscriber."""
+        """Return the reconciler. It consumes pending events through the given subscriber."""
         reads, durable = self.connected.reads, self.connected.settings.events.durable
         catch_up = partial(consume_pending, reads, self.provisioned.events.stream, durable, subscriber.handle)
         limits = self.connected.settings.breaker
         return Reconciler(self.resources, Breaker(limits.max_missing, limits.max_missing_ratio), catch_up)
 
-    def sweeper(self, want_pass: Callable[[], Awaitable[None]]) -> Sweeper:
+    def sweeper(self, request_pass: Callable[[], Awaitable[None]]) -> Sweeper:
         """Return the sweeper. It judges jobs one by one, so it never acts on absence."""
         policy = replace(self.resources.policy, absence_counts=False)
-        return Sweeper(replace(self.resources, policy=policy), want_pass)
+        return Sweeper(replace(self.resources, policy=policy), request_pass)
 
     async def prepare(self, job_id: str, timeout_s: float) -> Prepared:
-        """Make a job's stream safe to publish to (see `deletion.prepare`)."""
+        """Make a job's stream safe to publish to, see `deletion.prepare`."""
         desired = desired_streams(self.connected.settings.events)
 
         async def publish(job_id: str, status: str) -> None:
@@ -325,6 +325,6 @@ class UseCases:
         return Overview(self.resources, self.deleted)
 
     def actions(self, scratch: Scratch | None = None, progress: Progress = ignore_progress) -> StreamActions:
-        """Return the orders about streams. `scratch` starts a server for restores that this one refuses."""
+        """Return the orders about streams. `scratch` starts a temporary server, for restores that this one refuses."""
         restorer = Restorer(self.connected.snapshots, self.resources.recorder, scratch, progress)
         return StreamActions(self.resources, self.deleted, restorer)

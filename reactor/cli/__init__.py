@@ -1,1 +1,1 @@
-"""What a person types. Parse, wire, run, and turn what went wrong into a line and an exit code."""
+"""The commands: parse, wire, run, and turn an error into one line and an exit code."""

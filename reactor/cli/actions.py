@@ -1,4 +1,4 @@
-"""What an operator orders: pause and resume, protect and unprotect, restore."""
+"""The commands that change something: pause, resume, protect, unprotect, restore, and copying backups."""
 
 import re
 from collections.abc import Sequence
@@ -39,9 +39,9 @@ from reactor.operate.restore import NotRestored, Restored
 
 STREAM_NAME = r"[^\s.*>/\\\x00-\x1f\x7f]{1,255}"
 ARCHIVE_WORTH_A_BAR = 10_000_000
-"""Bytes from which on a restore shows how far it is."""
+"""A restore of an archive of this size (bytes) shows its progress."""
 PROTECT_S = 90.0
-"""How long a deletion under way is waited out; longer than a lease by default."""
+"""How long to wait for a deletion under way. It is longer than a default lease."""
 
 
 def pause(span: str | None, reason: str) -> None:
@@ -57,7 +57,7 @@ def pause(span: str | None, reason: str) -> None:
             return await actions.pause(pause_gate_of(connected), recorder_of(connected), operator, lasting)
 
     done = run(order, settings.nats.domain)
-    typer.echo(f"{done.pause.describe() if done.pause else 'deleting is paused'}; reactor resume lets it go on")
+    typer.echo(f"{done.pause or 'deleting is paused'}; reactor resume lets it go on")
     _say_unrecorded(done)
 
 
@@ -71,7 +71,7 @@ def resume() -> None:
             return await actions.resume(pause_gate_of(connected), recorder_of(connected), operator)
 
     done = run(order, settings.nats.domain)
-    typer.echo(f"deleting goes on; it was: {done.pause.describe()}" if done.pause else "deleting was not paused")
+    typer.echo(f"deleting goes on; it was: {done.pause}" if done.pause else "deleting was not paused")
     _say_unrecorded(done)
 
 
@@ -81,7 +81,7 @@ def _say_unrecorded(done: PauseOrder) -> None:
 
 
 def how_long(span: str | None, until: str | None) -> HowLong:
-    """Return what `--for` and `--until` ask for. Exits if they cannot be read."""
+    """Return how long to protect, by `--for` and `--until`. Exits if they cannot be read."""
     if span is not None and until is not None:
         fail(Exit.USAGE, "--for and --until say the same: give one of them")
     if span is not None:
@@ -168,7 +168,7 @@ def restore(stream: str, source: Path | None, name: str | None, *, without_messa
 
 
 def _backup_in(source: Path, stream: str) -> Backup:
-    """Return a folder as the nats CLI or reactor writes it, or a file in it."""
+    """Return the backup in a folder of reactor or the nats CLI. `source` is the folder or a file in it."""
     backup = read_backup(source if source.is_dir() else source.parent)
     if backup is None:
         fail(Exit.USAGE, f"--from: there is no backup in {source}: no {ARCHIVE}, or it cannot be read")
@@ -209,7 +209,7 @@ def backups(*, as_json: bool) -> None:
 
 
 def copy_backups(source: str, target: str) -> None:
-    """Copy all backups from one place to another; those that are there already are left out."""
+    """Copy all backups from one place to another, except those that are already there."""
     settings = settings_of_command()
     urls = [_place(source), _place(target)]
 
@@ -232,7 +232,7 @@ def copy_backups(source: str, target: str) -> None:
 
 
 def _place(url: str) -> str:
-    """Return the URL of a place for backups; a path is one of a folder. Exits if it is none."""
+    """Return the URL of a place for backups, given as URL or path. Exits if it is neither."""
     if "/" in url and ":" not in url:
         return Path(url).resolve().as_uri()
     try:

@@ -1,4 +1,4 @@
-"""What a shell completes: names of job streams. A failure completes nothing."""
+"""Shell completion of the names of job streams. After a failure it completes nothing."""
 
 import asyncio
 from contextlib import suppress
@@ -12,7 +12,7 @@ WAIT_S = 2.0
 
 
 def stream_names(incomplete: str) -> list[str]:
-    """Return the names of job streams that begin so."""
+    """Return the names of job streams that begin with `incomplete`."""
     with suppress(Exception):
         return sorted(asyncio.run(_names(incomplete)), key=natural)
     return []

@@ -1,7 +1,7 @@
-"""`reactor demo`: a simulated job system that leaks streams, and the real worker beside it, on embedded servers.
+"""`reactor demo`: a simulated job system that leaks streams, and the real worker, on embedded servers.
 
-The job system here knows nothing of reactor but the lifecycle events it publishes, and it keeps the truth: which jobs
-run, which streams it leaked and when. So it can tell whether a live stream was ever touched.
+The job system only publishes lifecycle events. It knows which jobs run and which streams it leaked, so it notices if a
+live stream is ever touched.
 """
 
 import asyncio
@@ -43,11 +43,11 @@ GUARDS = {
 }
 NEW_JOB_EVERY_S = 0.7
 LAST_JOBS_S = 12.0
-"""No new jobs in the last seconds, or in the second half of a short demo: so leaked streams are seen to fall."""
+"""No jobs start in the last seconds, or in the second half of a short demo, so that leaked streams can be deleted."""
 LONGEST_S = 7.0
-"""How long a job runs at most; in a short demo, a quarter of it."""
+"""The longest run of a job (s). In a short demo it is a quarter of the demo."""
 PATIENCE_S = 30.0
-"""How much longer it goes on if no zombie has fallen yet, on a slow machine."""
+"""How much longer (s) the demo runs on a slow machine, until the first zombie is deleted."""
 SHOWN = 14
 
 # How a job ends and what its clean-up forgets: status (None: no event at all), does the clean-up run, description.
@@ -63,7 +63,7 @@ ENDINGS: tuple[tuple[str | None, bool, str], ...] = (
 
 @dataclass
 class Job:
-    """The truth about one simulated job. Times by the monotonic clock."""
+    """One simulated job. Times are by the monotonic clock (s)."""
 
     number: int
     born: float
@@ -77,28 +77,28 @@ class Job:
 
     @property
     def stream(self) -> str:
-        """Its queue."""
+        """The name of its stream."""
         return f"job_{self.number}"
 
     @property
     def due(self) -> float:
-        """When a leaked stream may fall."""
+        """When its leaked stream may be deleted."""
         return max(self.born + AGE_GUARD_S, (self.ended or 0.0) + GRACE_S)
 
 
 @dataclass
 class JobSystem:
-    """Creates, runs, retries and ends jobs, and forgets to clean up now and then."""
+    """Creates, runs, retries and ends jobs. Sometimes it forgets to clean up."""
 
     nc: Client
     jobs: dict[str, Job] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
     fell: asyncio.Event = field(default_factory=asyncio.Event)
-    """A first zombie has fallen."""
+    """Set when the first zombie was deleted."""
     dice: random.Random = field(default_factory=lambda: random.Random(7))  # noqa: S311  # a simulation, no secret
 
     async def run(self, until: float) -> None:
-        """Start jobs, each of which lives by itself, until then; wait longer for a first zombie to fall."""
+        """Start jobs until then, and wait for the first zombie to be deleted."""
         await self.nc.subscribe("reactor.drained.*", cb=self._drained)
         seconds = until - time.monotonic()
         with suppress(TimeoutError):
@@ -139,7 +139,7 @@ class JobSystem:
         await js.add_consumer(job.stream, ConsumerConfig(durable_name=durable, max_deliver=2))
 
     async def _work(self, job: Job, seconds: float) -> None:
-        """Publish tasks and poll for them, as an external worker would. A refusal means the live stream was touched."""
+        """Publish tasks and poll for them, like an external worker. A refusal means that a live stream was touched."""
         js = self.nc.jetstream(timeout=10)
         pull = await js.pull_subscribe_bind(consumer=f"job-{job.number}-consumer", stream=job.stream)
         until = time.monotonic() + seconds
@@ -183,7 +183,7 @@ class JobSystem:
 
     @property
     def leaked(self) -> list[Job]:
-        """Jobs whose clean-up was forgotten."""
+        """The jobs whose clean-up was forgotten."""
         return [job for job in self.jobs.values() if job.leak]
 
 
@@ -246,22 +246,22 @@ def _summary(console: Console, system: JobSystem) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """The real worker, and what it writes."""
+    """The real worker, and its log."""
 
     process: asyncio.subprocess.Process
     log: Path
     page: str
-    """Its address."""
+    """The address of its page."""
 
     @property
     def last_words(self) -> str | None:
-        """The end of its log, if it has died."""
+        """Return the end of its log, if it has died."""
         return None if self.process.returncode is None else self.log.read_text().strip()[-500:]
 
 
 @asynccontextmanager
 async def _worker(endpoints: Endpoints, log: Path) -> AsyncIterator[Worker]:
-    """Run the real worker as a process, and stop it as an init system would."""
+    """Run the real worker as a process, and stop it with SIGTERM."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
     port = free_port()
     ours = {
@@ -287,7 +287,7 @@ async def _worker(endpoints: Endpoints, log: Path) -> AsyncIterator[Worker]:
 
 
 async def run_demo(seconds: float) -> int:
-    """Show the demo, then sum up. Return 0; or 1 if a live stream was touched or the worker died."""
+    """Run the demo and print a summary. Return 0, or 1 if a live stream was touched or the worker died."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -301,7 +301,7 @@ async def run_demo(seconds: float) -> int:
 
 
 async def _play(console: Console, system: JobSystem, worker: Worker, stop: asyncio.Event, seconds: float) -> int:
-    """Play until the time is over, Ctrl-C, or an unexpected end."""
+    """Run until the time is over, until Ctrl-C, or until something fails."""
     ends = time.monotonic() + seconds
     console.print("A nats-server, a Valkey and a worker run; now a job system begins to leak.")
     console.print(f"Watch it in a browser: {worker.page}", soft_wrap=True)

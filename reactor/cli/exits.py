@@ -1,4 +1,4 @@
-"""Exit codes, which people script against, and how a command ends with one."""
+"""The exit codes. They are part of the contract."""
 
 from enum import IntEnum
 from typing import NoReturn
@@ -6,11 +6,11 @@ from typing import NoReturn
 import typer
 
 SIGNALLED = 128
-"""A process that was ended by a signal exits with this plus the signal's number."""
+"""A process that a signal ends exits with this plus the number of the signal."""
 
 
 class Exit(IntEnum):
-    """What people script against."""
+    """The exit codes of all commands."""
 
     DONE = 0
     UNFIXABLE = 1

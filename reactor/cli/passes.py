@@ -1,4 +1,4 @@
-"""`reactor reconcile`: one pass, its report, and what becomes of a Ctrl-C in the middle of it."""
+"""`reactor reconcile`: run one pass, print its report, and end in order on Ctrl-C."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from reactor.jetstream.errors import JetStreamError
 from reactor.job_status.ledger_directory import describe_outage
 from reactor.passes.reconciler import PassOptions, ignore_progress
 from reactor.passes.reconciler import Progress as OnProgress
-from reactor.store.scripts import LedgerError
+from reactor.store.keyspace import LedgerError
 from reactor.telemetry.traces import tracing
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -58,7 +58,7 @@ def reconcile(options: PassOptions, *, as_json: bool, assume_missing: bool, age_
 async def _until_stopped(
     settings: Settings, options: PassOptions, actor: Actor, progress: OnProgress, *, assume_missing: bool
 ) -> tuple[Report, int]:
-    """Return the report, and the number of the signal that ended it, or 0. A second signal ends the process at once."""
+    """Run the pass. Return the report, and the signal that ended it or 0. A second signal ends the process at once."""
     loop, stop, caught = asyncio.get_running_loop(), asyncio.Event(), [0]
 
     def heard(number: signal.Signals) -> None:
@@ -93,7 +93,7 @@ def _check_streams(settings: Settings, names: list[str]) -> None:
 async def one_pass(
     settings: Settings, options: PassOptions, progress: OnProgress, actor: Actor | None = None, *, assume_missing: bool
 ) -> Report:
-    """Run one pass as the command does; an outage is in the report."""
+    """Run one pass like the command, and return its report. An outage is in the report."""
     async with tracing(os.environ), connections(settings, actor=actor or actor_of("reconcile")) as connected:
         try:
             find = find_provision if options.dry_run else provision_safely  # a dry run creates nothing

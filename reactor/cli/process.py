@@ -1,4 +1,4 @@
-"""What runs until it is stopped: the worker, with embedded servers if wanted, and the demo."""
+"""The commands that run until they are stopped: the worker, maybe with embedded servers, and the demo."""
 
 import os
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ from reactor.worker.watchdog import SubscriberDied
 
 
 def worker(*, embedded: bool, data_dir: Path) -> None:
-    """Run the worker until it is stopped. If a loop or subscriber dies, exit with a line that says why."""
+    """Run the worker until it is stopped. If a loop or subscriber dies, print why and exit."""
     settings = read_settings()
     logs.configure(settings.log.level, settings.log.format)
 
@@ -52,7 +52,7 @@ def demo(duration: str) -> None:
 
 
 def _first_cause(error: Exception) -> Exception:
-    """Return what has ended a group of tasks."""
+    """Return the first error in a group."""
     return _first_cause(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
 
 
@@ -67,7 +67,7 @@ def _make_usable(data_dir: Path) -> None:
 
 @asynccontextmanager
 async def _servers(settings: Settings, data_dir: Path | None) -> AsyncIterator[Settings]:
-    """Provide the settings as they are, or with embedded servers behind their URLs."""
+    """Provide the settings; with `data_dir`, run embedded servers and use their URLs."""
     if data_dir is None:
         yield settings
         return

@@ -1,4 +1,4 @@
-"""What an operator asks: explain, status, history, doctor, and an event to emit by hand."""
+"""The commands that only read: explain, status, workers, history, doctor; and prepare."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import NoReturn, TypeVar, cast
 import typer
 
 from reactor.bootstrap.connections import Connections, actor_of, connections
-from reactor.bootstrap.services import UseCases, doctor_of, look, notifier_of, provision_safely, utc_now
+from reactor.bootstrap.services import UseCases, doctor_of, notifier_of, provision_safely, read_only, utc_now
 from reactor.cli.exits import Exit, fail
 from reactor.cli.render import (
     show_diagnosis,
@@ -23,7 +23,7 @@ from reactor.cli.render import (
 from reactor.cli.shell import console, duration_of, print_answer, run, settings_of_command
 from reactor.config.settings import Settings
 from reactor.core.checks import Check, Diagnosis, Level, counted, error, ok
-from reactor.core.explain import PHASES, unknown_word
+from reactor.core.explain import PHASES, unknown_value
 from reactor.core.model import AUDIT_ENTRIES, Outcome, Reason, format_instant, nanoseconds, parse_instant
 from reactor.core.preparing import NotPrepared, Prepared
 from reactor.core.schemas import Entry, History, LastKnown, Workers
@@ -31,14 +31,14 @@ from reactor.core.workers import workers_json
 from reactor.jetstream.errors import Unreachable
 from reactor.job_status.ledger_directory import describe_outage
 from reactor.operate.doctor.advice import fix_for
-from reactor.operate.history import Trail
+from reactor.operate.history import AuditTrail
 from reactor.operate.overview import NoJobStream, NoSuchStream, Overview
 
 Answer = TypeVar("Answer")
 
 
 def explain(stream: str, *, as_json: bool, local: bool) -> None:
-    """Print the verdict on one stream now; with NATS away, what Redis knows about it."""
+    """Print the verdict on one stream now. If NATS is away, print what Redis knows about it."""
     try:
         answer = _ask(lambda overview: overview.explain_or_last_known(stream), local=local, as_json=as_json)
     except NoSuchStream as error:
@@ -52,7 +52,7 @@ def explain(stream: str, *, as_json: bool, local: bool) -> None:
 
 
 def status(*, as_json: bool, local: bool) -> None:
-    """Print counts, ledger, due queue and the last full pass; with NATS away, what Redis knows."""
+    """Print counts, ledger, due queue and the last full pass. If NATS is away, print what Redis knows."""
     answer = _ask(lambda overview: overview.status(), local=local, as_json=as_json)
     print_answer(answer, as_json, show_status)
     if answer["nats_error"]:
@@ -60,7 +60,7 @@ def status(*, as_json: bool, local: bool) -> None:
 
 
 def _fail_for_nats(nats_error: str) -> NoReturn:
-    """Exit as for an outage, after what Redis knows was printed."""
+    """Exit with the code of an outage, after printing what Redis knows."""
     error = Unreachable(nats_error)
     fail(Exit.UNREACHABLE, f"{describe_outage(error)}; {fix_for(error, settings_of_command().nats.domain)}")
 
@@ -78,18 +78,18 @@ def workers(*, as_json: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class HistoryFilter:
-    """What is wanted of the history; None for whatever it is."""
+    """A filter of the history. A field that is None matches everything."""
 
     stream: str | None
-    """A name, or a glob of names."""
+    """A stream's name, or a glob."""
     outcome: str | None
-    """Of a deletion, or the phase of another entry."""
+    """The outcome of a deletion, or the phase of another entry."""
     reason: Reason | None
     since: str | None
-    """How old it may be, as a duration."""
+    """The age of the oldest entry, as a duration."""
 
     def matches(self, entry: Entry, earliest: int) -> bool:
-        """Return whether this is one."""
+        """Return whether the entry matches. `earliest` is the time of the oldest entry to show."""
         return (
             (self.stream is None or fnmatchcase(entry["stream"], self.stream))
             and self.outcome in {None, entry.get("outcome") or entry["phase"]}
@@ -99,10 +99,10 @@ class HistoryFilter:
 
 
 def history(chosen: HistoryFilter, *, limit: int, as_json: bool) -> None:
-    """Print the audit trail, newest first. It asks Redis alone."""
+    """Print the audit trail, newest first. It needs only Redis."""
     known = sorted({*Outcome, *PHASES})
     if chosen.outcome is not None and chosen.outcome not in known:
-        fail(Exit.USAGE, f"--outcome: {unknown_word(chosen.outcome, known)}")
+        fail(Exit.USAGE, f"--outcome: {unknown_value(chosen.outcome, known)}")
     earliest = utc_now() - nanoseconds(duration_of("--since", chosen.since)) if chosen.since else 0
     trail = _ask_trail(lambda trail: trail.history(AUDIT_ENTRIES))
     entries = [entry for entry in trail["entries"] if chosen.matches(entry, earliest)]
@@ -110,28 +110,28 @@ def history(chosen: HistoryFilter, *, limit: int, as_json: bool) -> None:
 
 
 def would_drain(*, limit: int, as_json: bool) -> None:
-    """Print what report mode would have deleted, and what became of it. It asks Redis alone."""
+    """Print the zombies that report mode kept, and what happened to them. It needs only Redis."""
     print_answer(_ask_trail(lambda trail: trail.would_drain(limit)), as_json, show_would_drain)
 
 
-def _ask_trail(question: Callable[[Trail], Awaitable[Answer]]) -> Answer:
+def _ask_trail(question: Callable[[AuditTrail], Awaitable[Answer]]) -> Answer:
     settings = settings_of_command()
 
     async def ask() -> Answer:
         async with connections(settings) as connected:
-            return await question(Trail(connected.audit))
+            return await question(AuditTrail(connected.audit))
 
     return run(ask)
 
 
 def _ask(question: Callable[[Overview], Awaitable[Answer]], *, local: bool, as_json: bool) -> Answer:
-    """Return an overview's answer. It declares nothing, and answers from Redis if NATS is away."""
+    """Return an answer of the overview. It declares nothing. If NATS is away, it answers from Redis."""
     settings = settings_of_command()
 
     async def ask() -> Answer:
         async with connections(settings) as connected:
-            judge = await look(connected, local=local)
-            return await question(judge.overview())
+            view = await read_only(connected, local=local)
+            return await question(view.overview())
 
     try:
         return run(ask, settings.nats.domain, as_json=as_json)
@@ -158,7 +158,7 @@ async def _examine(settings: Settings, *, notify: bool) -> Diagnosis:
 
 
 async def _test_message(connected: Connections) -> Check:
-    """Send a message to all that want alerts, and return who took it."""
+    """Send a test message to all receivers, and return which of them accepted it."""
     if (notifier := notifier_of(connected)) is None:
         return error("notify.sent", "nobody wants messages", "set REACTOR_NOTIFY_URLS")
     failed = await notifier.send(
@@ -171,7 +171,7 @@ async def _test_message(connected: Connections) -> Check:
 
 
 def prepare(job_id: str, timeout: str) -> None:
-    """Make a job's name clean and safe."""
+    """Make a job's stream safe before the job is started again."""
     settings = settings_of_command()
     timeout_s = duration_of("--timeout", timeout).total_seconds()
 

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from reactor.core.checks import Diagnosis, Level, counted, size
-from reactor.core.explain import span, why
+from reactor.core.explain import details_of, span
 from reactor.core.model import SECOND, Outcome, Settlement, parse_instant
 from reactor.core.report import Report, full_detail
 from reactor.core.rules import DEFAULT
@@ -29,7 +29,7 @@ from reactor.core.schemas import (
     LastKnown,
     Listed,
     ListedRow,
-    PassInShort,
+    PassSummary,
     PauseJson,
     Status,
     WorkerJson,
@@ -226,7 +226,7 @@ def _pause(pause: PauseJson | None) -> str | None:
     return f"paused by {pause['by']} since {_plain(pause['since'])}{until}: {pause['reason']}"
 
 
-def _last_pass(last: PassInShort | None, now: str) -> str:
+def _last_pass(last: PassSummary | None, now: str) -> str:
     if last is None:
         return "none yet"
     of = dict(last)
@@ -243,7 +243,7 @@ def show_history(console: Console, history: History) -> None:
     for entry, count, since in _told_once(history["entries"]):
         times = f"{count} times since {_short(since)}: " if count > 1 else ""
         outcome = (entry.get("outcome") or entry["phase"]).replace("_", " ")
-        table.add_row(*map(visible, (_short(entry["at"]), entry["stream"] or "-", outcome, times + why(entry))))
+        table.add_row(*map(visible, (_short(entry["at"]), entry["stream"] or "-", outcome, times + details_of(entry))))
     console.print(table)
 
 

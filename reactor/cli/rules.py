@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reactor.bootstrap.connections import connections
-from reactor.bootstrap.services import Look, look, utc_now
+from reactor.bootstrap.services import ReadOnly, read_only, utc_now
 from reactor.cli.exits import Exit, fail
 from reactor.cli.render import show_notice, visible
 from reactor.cli.shell import print_answer, run, settings_of_command
@@ -25,7 +25,7 @@ from reactor.passes.listing import PassAborted
 
 
 def check(path: Path, *, as_json: bool) -> None:
-    """Check a file of rules, and ask no server. Exits with USAGE if there is a fault."""
+    """Check a file of rules without asking a server. Exits with USAGE if there is a fault."""
     try:
         rules = read_rules(path).rules
         faults = list[str]()
@@ -42,12 +42,12 @@ def check(path: Path, *, as_json: bool) -> None:
 
 
 def show(*, local: bool, as_json: bool) -> None:
-    """Print the rules that the workers judge by, or this shell's."""
+    """Print the rules of the workers, or with `local` those of this shell."""
     settings = settings_of_command()
 
     async def ask() -> Rules:
         async with connections(settings) as connected:
-            return await _rules(await look(connected, local=local))
+            return await _rules(await read_only(connected, local=local))
 
     try:
         print_answer(run(ask, settings.nats.domain), as_json, _show)
@@ -55,8 +55,8 @@ def show(*, local: bool, as_json: bool) -> None:
         fail(Exit.UNFIXABLE, str(error))
 
 
-async def _rules(judge: Look) -> Rules:
-    cases, policy = judge.cases, judge.cases.resources.policy
+async def _rules(view: ReadOnly) -> Rules:
+    cases, policy = view.cases, view.cases.resources.policy
     listing = await cases.reconciler(await cases.lifecycle_subscriber()).listing()
     matched = Counter(policy_for(item.stream, item.record, policy).rule for item in listing.settlements())
     workers = [
@@ -65,7 +65,7 @@ async def _rules(judge: Look) -> Rules:
     ]
     return Rules(
         at=format_instant(utc_now()),
-        notice=judge.notice,
+        notice=view.notice,
         rules=[_row(rule, policy, matched[rule.name]) for rule in policy.rules],
         unmatched=[rule.name for rule in policy.rules if not matched[rule.name]],
         by_default=matched[DEFAULT],
@@ -75,7 +75,7 @@ async def _rules(judge: Look) -> Rules:
 
 
 def _row(rule: Rule, policy: Policy, streams: int) -> RuleJson:
-    """Return a rule with what the settings add to it."""
+    """Return a rule, completed with the settings."""
     return RuleJson(
         name=rule.name,
         streams=list(rule.streams),
@@ -111,7 +111,7 @@ def _show(console: Console, found: Rules) -> None:
 
 
 def _wanted(rule: RuleJson) -> str:
-    """Return what a rule matches."""
+    """Return the conditions of a rule as text."""
     metadata = [f"{key}={value}" for key, value in rule["metadata"].items()]
     return "; ".join(filter(None, (" ".join(rule["streams"]), " ".join(rule["status"]), " ".join(metadata)))) or "all"
 

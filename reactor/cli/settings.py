@@ -11,7 +11,7 @@ from reactor.config.catalogue import describe, present
 
 
 def show_settings(*, changed: bool, as_json: bool) -> None:
-    """Print the settings. Secrets are masked; invalid settings are reported as by every command."""
+    """Print the settings, with secrets masked. Invalid settings are an error, as in every command."""
     now = present(read_settings())
     rows = [(name, default, now[name], text) for name, default, text in describe()]
     rows = [row for row in rows if not changed or row[1] != row[2]]

@@ -1,4 +1,4 @@
-"""What every command does: read the settings, run to the end, and turn what went wrong into a line and an exit code."""
+"""The frame of every command: read the settings, run, and turn an error into one line and an exit code."""
 
 import asyncio
 import json
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 Answer = TypeVar("Answer")
 PIPED_WIDTH = 200
-"""Columns if the width is unknown: enough not to cut a name."""
+"""The width (columns) if it is unknown. It is wide enough for any name."""
 
 
 def settings_of_command() -> Settings:
-    """Return the settings, checked. The command reports errors itself, so the log is quiet."""
+    """Return the checked settings, and configure the log. The command prints errors itself, so the log is quiet."""
     from reactor.telemetry import logs  # noqa: PLC0415  # `emit` logs nothing, and starts quicker without
 
     settings = read_settings()
@@ -37,7 +37,7 @@ def settings_of_command() -> Settings:
 
 
 def duration_of(flag: str, text: str) -> timedelta:
-    """Return a flag's duration. Exits if it is none."""
+    """Return a flag's duration. Exits if it cannot be read."""
     try:
         return parse_duration(text)
     except ValueError as error:
@@ -45,7 +45,7 @@ def duration_of(flag: str, text: str) -> timedelta:
 
 
 def read_settings() -> Settings:
-    """Return the settings, checked. Exits with a line a problem."""
+    """Return the checked settings. Exits with one line for each problem."""
     try:
         return load_settings()
     except SettingsError as error:
@@ -53,11 +53,10 @@ def read_settings() -> Settings:
 
 
 def run(work: Callable[[], Awaitable[Result]], domain: str | None = None, *, as_json: bool = False) -> Result:
-    """Run to the end; an outage is a line and an exit code. `domain` is JetStream's, if one is asked for.
+    """Run the work and return its result. After an outage, print one line and exit with a code.
 
-    With `as_json` standard output gets an object with the error, too.
-
-    SIGTERM, too, lets what was begun be put away, such as a server of our own.
+    `domain` is the JetStream domain, for the message. With `as_json` the error is also printed as a JSON object.
+    SIGTERM cancels the work, so that it can clean up.
     """
     terminated = threading.Event()
 
@@ -82,12 +81,12 @@ def run(work: Callable[[], Awaitable[Result]], domain: str | None = None, *, as_
 
 
 def _fail_if_outage(error: Exception, domain: str | None, *, as_json: bool) -> None:
-    """Exit with a line that says what is away, and what to do. Redis is imported only by commands that need it."""
+    """Exit with one line that says which server is away, and what to do."""
     if not isinstance(error, JetStreamError) and "redis" not in sys.modules:
         return
     from reactor.job_status.ledger_directory import describe_outage  # noqa: PLC0415  # it imports Redis
     from reactor.operate.doctor.advice import fix_for  # noqa: PLC0415  # as above
-    from reactor.store.scripts import LedgerError  # noqa: PLC0415  # as above
+    from reactor.store.keyspace import LedgerError  # noqa: PLC0415  # as above
 
     if isinstance(error, JetStreamError | LedgerError):
         outage, fix = describe_outage(error), fix_for(error, domain)
@@ -97,7 +96,7 @@ def _fail_if_outage(error: Exception, domain: str | None, *, as_json: bool) -> N
 
 
 def _on_sigterm(terminated: threading.Event) -> None:
-    """Cancel this task and note the signal. A command that handles signals itself replaces this."""
+    """Cancel this task at SIGTERM and note it. A command that handles signals itself replaces this."""
     task = asyncio.current_task()
 
     def heard() -> None:
@@ -110,7 +109,7 @@ def _on_sigterm(terminated: threading.Event) -> None:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's event loop, which saves a fifth of a drain's time, if it is installed."""
+    """Return uvloop's event loop if it is installed. It saves a fifth of a drain's time."""
     try:
         import uvloop  # noqa: PLC0415  # not made for every platform
     except ImportError:
@@ -119,7 +118,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def natural(name: str) -> list[int | str]:
-    """Return a key by which job_2 comes before job_10."""
+    """Return a sort key that puts job_2 before job_10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
@@ -132,7 +131,7 @@ def print_answer(answer: Answer, as_json: bool, show: Callable[["Console", Answe
 
 
 def console() -> "Console":
-    """Return standard output, wide enough if its width is unknown."""
+    """Return the console on standard output, wide enough if its width is unknown."""
     from rich.console import Console  # noqa: PLC0415  # as above
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)

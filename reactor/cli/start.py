@@ -1,11 +1,11 @@
-"""The entry point of the `reactor` command. Only the client may be installed: then it says what is missing."""
+"""The entry point of the `reactor` command. If only the client is installed, it says what is missing."""
 
 import sys
 from importlib.metadata import version
 
 
 def main() -> None:
-    """Run the command, or say in one line that the worker is not installed."""
+    """Run the command, or print that the worker is not installed."""
     try:
         from reactor.cli.main import main as run  # noqa: PLC0415  # its libraries may be missing
     except ModuleNotFoundError as error:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from reactor.bootstrap.connections import connections
-from reactor.bootstrap.services import Look, look, utc_now
+from reactor.bootstrap.services import ReadOnly, read_only, utc_now
 from reactor.cli.exits import Exit, fail
 from reactor.cli.render import show_streams
 from reactor.cli.shell import console, natural, run, settings_of_command
@@ -24,17 +24,17 @@ from reactor.passes.listing import PassAborted
 
 WATCH_S = 2.0
 SHARE = 10
-"""A listing takes at most a tenth of the time, however many streams there are."""
+"""With `--watch`, listing takes at most a tenth of the time."""
 ZOMBIE = {"zombie": "would_drain"}
-"""What people call it."""
+"""Another name for a verdict."""
 WATCH_LINES = 5
-"""Of the screen, for what is around the rows."""
+"""Lines of the screen that are not rows."""
 NEVER = "9"
-"""Behind every time."""
+"""Sorts after every time."""
 
 
 class Sort(StrEnum):
-    """What comes first: what is due first, the oldest, the largest."""
+    """The order of the rows: due first, oldest first, largest first."""
 
     NAME = "name"
     DUE = "due"
@@ -43,7 +43,7 @@ class Sort(StrEnum):
 
 
 class Output(StrEnum):
-    """How they are printed."""
+    """The formats of the output."""
 
     TABLE = "table"
     WIDE = "wide"
@@ -57,7 +57,7 @@ Kind = TypeVar("Kind", bound=StrEnum)
 
 @dataclass(frozen=True, slots=True)
 class StreamFilter:
-    """Which streams are wanted; empty for all."""
+    """A filter of streams. An empty field matches everything."""
 
     names: Sequence[str] = ()
     """Exact names, or globs."""
@@ -66,7 +66,7 @@ class StreamFilter:
     statuses: Collection[str] = ()
 
     def matches(self, row: ListedRow) -> bool:
-        """Return whether this row is wanted."""
+        """Return whether the row matches."""
         return (
             (not self.names or any(fnmatchcase(row["stream"], name) for name in self.names))
             and (not self.verdicts or row["verdict"] in {ZOMBIE.get(verdict, verdict) for verdict in self.verdicts})
@@ -76,7 +76,7 @@ class StreamFilter:
 
 
 def streams(wanted: StreamFilter, sort: str, output: str, *, watch: bool, local: bool) -> None:
-    """Print the streams once, or again and again until Ctrl-C."""
+    """Print the streams once, or with `watch` repeatedly until Ctrl-C."""
     order, form = _one_of(Sort, "--sort", sort), _one_of(Output, "--output", output)
     settings = settings_of_command()
 
@@ -84,8 +84,8 @@ def streams(wanted: StreamFilter, sort: str, output: str, *, watch: bool, local:
         async with connections(settings) as connected:
             while True:
                 began = time.monotonic()
-                judge = await look(connected, local=local)
-                _print(await _listed(judge, wanted, order), form, again=watch)
+                view = await read_only(connected, local=local)
+                _print(await _listed(view, wanted, order), form, again=watch)
                 if not watch:
                     return
                 await asyncio.sleep(max(WATCH_S, SHARE * (time.monotonic() - began)))
@@ -96,15 +96,15 @@ def streams(wanted: StreamFilter, sort: str, output: str, *, watch: bool, local:
         fail(Exit.UNFIXABLE, str(error))
 
 
-async def _listed(judge: Look, wanted: StreamFilter, order: Sort) -> Listed:
-    cases = judge.cases
+async def _listed(view: ReadOnly, wanted: StreamFilter, order: Sort) -> Listed:
+    cases = view.cases
     reconciler = cases.reconciler(await cases.lifecycle_subscriber())
     listing = await reconciler.listing()
     found = [listed(item, cases.resources.policy) for item in listing.settlements()]
     rows = mark_exhausted(found, await cases.resources.ledger.exhausted.consumers())
     chosen = _sorted([row for row in rows if wanted.matches(row)], order)
     return Listed(
-        at=format_instant(utc_now()), notice=judge.notice, total=len(rows), others=listing.others, streams=chosen
+        at=format_instant(utc_now()), notice=view.notice, total=len(rows), others=listing.others, streams=chosen
     )
 
 
@@ -147,6 +147,6 @@ def _print(found: Listed, output: Output, *, again: bool) -> None:
 
 
 def _clear(screen: Console) -> None:
-    """Clear a terminal; in a pipe, one listing follows the other."""
+    """Clear a terminal. In a pipe the listings follow each other."""
     if screen.is_terminal:
         screen.clear()

@@ -1,13 +1,13 @@
-"""For job systems: say what has become of a job, from wherever that is known.
+"""The client for job systems: publish the status of a job.
 
     from reactor.client import emit
 
     emit(42, "SUCCESS")
 
-`emit` is for views, Celery tasks, threads and forked workers; `aemit` is the same in an event loop. Neither raises
-unless asked to, and neither waits for longer than its timeout: whether the event is safe in the lifecycle stream is in
-the answer, in a line of the log, and in `counts`. Where NATS is, and on which subject, says the environment, by the
-names that the worker reads (REACTOR_NATS_…, REACTOR_EVENTS_…).
+`emit` is for views, Celery tasks, threads and forked workers; `aemit` does the same in an event loop. Neither raises
+unless asked to, and neither waits longer than its timeout. The answer, the log and `counts` show whether the event is
+stored in the lifecycle stream. The server and the subject are configured by the same variables as the worker's
+(REACTOR_NATS_…, REACTOR_EVENTS_…).
 """
 
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ __all__ = ["EmitError", "Emitted", "NotPrepared", "Prepared", "aemit", "aprepare
 
 
 def __getattr__(name: str) -> object:
-    """Import what prepares a job when it is used."""
+    """Import the functions that prepare a job when they are used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from reactor.client import preparing  # noqa: PLC0415

@@ -1,18 +1,20 @@
-"""For Celery: the tasks that are jobs publish their states.
+"""The client for Celery: tasks that are jobs publish their states.
 
     from reactor.client.celery import connect
 
     connect(lambda task, args, kwargs: kwargs.get("job_id"), task="jobs.run")
 
-The function says which job a task is, None for none. It publishes STARTED, RETRY, FAILURE and REVOKED.
+The function returns the job of a task, or None if the task is not a job. STARTED, RETRY, FAILURE and REVOKED are
+published.
 
-**The end of a task that only queues work is not the end of its job.** So the success of a task is published only with
-`ends="all"`: ask for that if the task does all of the job's work itself. Otherwise publish the end when the work is
-done, with `emit` or `reactor.client.django`.
+**If a task only queues work, its end is not the end of the job.** So the success of a task is published only with
+`ends="all"`. Use that if the task does all of the job's work. Otherwise publish the end when the work is done, with
+`emit` or `reactor.client.django`.
 
-Celery gives the signal of a failure also where a task that is acknowledged late ran into its time limit and will run
-again (`acks_on_failure_or_timeout=False`): that is told as RETRY. No signal tells of a task that ended with `Ignore` or
-was killed with the whole worker. Let the job's own row tell, or `announce_jobs`; docs/adopting.md has each ending.
+Celery signals a failure, too, if a task that is acknowledged late exceeds its time limit and will run again
+(`acks_on_failure_or_timeout=False`). That is published as RETRY. Celery sends no signal for a task that ends with
+`Ignore` or is killed with the whole worker. For those, publish from the job's row, or use `announce_jobs`;
+docs/adopting.md lists all endings.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -29,9 +31,9 @@ JobOf = Callable[[Any, Sequence[Any], Mapping[str, Any]], int | str | None]
 def connect(
     job_of: JobOf, *, task: str | Collection[str] | None = None, ends: Literal["failures", "all"] = "failures"
 ) -> None:
-    """Publish the states of tasks, in the process that runs them.
+    """Publish the states of tasks from the process that runs them.
 
-    `task` names the tasks that are jobs; None asks `job_of` about each. `ends="all"` publishes SUCCESS, too.
+    `task` names the tasks that are jobs; None passes every task to `job_of`. `ends="all"` publishes SUCCESS, too.
     """
     names = {task} if isinstance(task, str) else None if task is None else set(task)
 
@@ -72,7 +74,7 @@ def connect(
 
 
 def _is_redelivered(task: Any) -> bool:  # noqa: ANN401  # Celery's
-    """Return whether a task's message is given back when it ran into its time limit."""
+    """Return whether a task's message is redelivered if the task exceeds its time limit."""
     both = getattr(task, "acks_on_failure_or_timeout", True)
     of_timeout = getattr(task, "acks_on_timeout", None)  # since Celery 5.7
     return bool(task.acks_late) and not (both if of_timeout is None else of_timeout)

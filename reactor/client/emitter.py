@@ -1,7 +1,8 @@
-"""One connection for each process, in an event loop of its own thread: opened at the first event, again after a fork.
+"""Publish events over one connection for each process, in an event loop of its own thread.
 
-Every event is sent: no question is asked before, and no answer to one can keep a status back. While NATS is away events
-wait in memory, callers wait for nothing, and what waits is sent in its order once NATS is back.
+The connection opens at the first event, and again after a fork. Every event is sent without a request before it, so no
+failed request can hold a status back. While NATS is away, events wait in memory, and callers do not wait. When NATS is
+back, they are sent in their order.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ from reactor.jetstream.topology import ProvisionError, lifecycle_stream
 
 TIMEOUT_S = 2.0
 MAX_WAITING = 10_000
-"""Events that wait in memory while NATS is away; the oldest go first, and `announce_jobs` makes up for them."""
+"""How many events may wait in memory. Beyond that the oldest are dropped, and `announce_jobs` publishes them."""
 SWITCH = "REACTOR_CLIENT_EMIT"
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 30.0
 
@@ -39,12 +40,12 @@ JobId = int | str
 
 
 class EmitError(Exception):
-    """An event is not known to be safe: says of which job, and why."""
+    """An event may not be stored. The message says of which job, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """What became of an event. It is true if the lifecycle stream has it."""
+    """The result of publishing an event. It is true if the lifecycle stream has the event."""
 
     job_id: str
     status: str
@@ -52,12 +53,12 @@ class Emitted:
     seq: int | None = None
     error: str | None = None
     waits: bool = False
-    """It is in memory, and is sent again while this process lives."""
+    """It waits in memory and is sent again while this process lives."""
     skipped: bool = False
-    """It was not sent, since emitting is off. Tests of a job system must not end the jobs of a live one."""
+    """It was not sent, because emitting is off. Tests of a job system must not end the jobs of a live one."""
 
     def __bool__(self) -> bool:
-        """Return whether the event is safe, or was skipped on purpose."""
+        """Return whether the event is stored, or was skipped on purpose."""
         return self.error is None
 
 
@@ -71,8 +72,8 @@ def emit(
 ) -> Emitted:
     """Publish a lifecycle event and wait until it is stored, for `timeout` seconds at most.
 
-    `occurred_at` is now if it is left out; one without an offset is local time. While NATS is away nothing is waited
-    for. Raises EmitError only if `raise_errors` says so.
+    `occurred_at` is now by default; a time without an offset is local time. While NATS is away, this does not wait.
+    Raises EmitError only with `raise_errors`.
     """
     if is_off():
         return Emitted(str(job_id), status, skipped=True)
@@ -88,7 +89,7 @@ async def aemit(
     timeout: float = TIMEOUT_S,  # noqa: ASYNC109  # as emit's
     raise_errors: bool = False,
 ) -> Emitted:
-    """Do as `emit` does, without holding up the event loop."""
+    """Publish an event like `emit`, without blocking the event loop."""
     if is_off():
         return Emitted(str(job_id), status, skipped=True)
     future = _submitted(job_id, status, occurred_at, timeout)
@@ -96,10 +97,10 @@ async def aemit(
 
 
 def is_off() -> bool:
-    """Return whether emitting is off: by REACTOR_CLIENT_EMIT, or since Django's tests are running.
+    """Return whether emitting is off, by REACTOR_CLIENT_EMIT or because Django's tests are running.
 
-    A test suite commits rows of its own. Beside a live NATS their ends would condemn the queues of live jobs with the
-    same ids. REACTOR_CLIENT_EMIT=on emits in tests, too.
+    A test suite commits its own rows. With a live NATS, their ends would delete the queues of live jobs with the same
+    ids. REACTOR_CLIENT_EMIT=on emits in tests, too.
     """
     setting = os.environ.get(SWITCH, "").strip().lower()
     if setting in {"on", "1", "true", "yes"}:
@@ -116,7 +117,7 @@ def is_off() -> bool:
 
 
 def counts() -> dict[str, int]:
-    """Count what became of this process's events: `sent`, `failed`, and `waiting` in memory now."""
+    """Return how many events this process has `sent`, `failed` to send, and has `waiting` in memory."""
     process = Process.existing()
     return {"sent": _counted["sent"], "failed": _counted["failed"], "waiting": process.waiting if process else 0}
 
@@ -141,7 +142,7 @@ def _settled(answer: Emitted, *, raise_errors: bool) -> Emitted:
 
 
 class Event(NamedTuple):
-    """An event to send. `job_id` and `status` are for the answer; the rest is the message."""
+    """An event to send. `job_id` and `status` are for the result; the rest is the message."""
 
     job_id: str
     status: str
@@ -150,14 +151,14 @@ class Event(NamedTuple):
 
 
 class Process:
-    """This process's loop and connection."""
+    """The event loop and the connection of this process."""
 
     _one: "Process | None" = None
     _making = threading.Lock()
 
     @classmethod
     def ours(cls) -> "Process":
-        """Return this process's own. It is made if there is none, also after a fork, which leaves the thread behind."""
+        """Return the instance of this process. It is created at first use and after a fork, which has no threads."""
         with cls._making:
             if cls._one is None or cls._one.pid != os.getpid():
                 cls._one = cls()
@@ -165,11 +166,11 @@ class Process:
 
     @classmethod
     def existing(cls) -> "Process | None":
-        """Return the one of this process, if there is one."""
+        """Return the instance of this process, or None."""
         return cls._one if cls._one is not None and cls._one.pid == os.getpid() else None
 
     def __init__(self) -> None:
-        """Start the thread. It is a daemon: it holds up no exit."""
+        """Start the thread. It is a daemon, so it does not delay the exit."""
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
         self._js: JetStream | None = None
@@ -177,16 +178,16 @@ class Process:
         self._waiting = deque[Event](maxlen=MAX_WAITING)
         self._sending: asyncio.Task[None] | None = None
         self._is_deaf = False
-        """The server lets us hear no answer, so waiting for one is in vain."""
+        """Whether we lack the permission to receive answers, so that waiting for one is useless."""
         threading.Thread(target=self.loop.run_forever, name="reactor.client", daemon=True).start()
 
     @property
     def waiting(self) -> int:
-        """Events in memory."""
+        """The number of events in memory."""
         return len(self._waiting)
 
     async def publish(self, job_id: JobId, status: str, occurred_at: datetime | None, timeout_s: float) -> Emitted:
-        """Send one event. What fails is in the answer."""
+        """Send one event and return the result. It does not raise."""
         job, at = str(job_id), (occurred_at or datetime.now(UTC)).astimezone(UTC)  # noqa: TID251  # an emitter's clock
         try:
             body = payload_of(job, status, at.isoformat())
@@ -213,7 +214,7 @@ class Process:
         return Emitted(event.job_id, event.status, error=f"{why}; it waits in memory and is sent again", waits=True)
 
     async def _send_waiting(self) -> None:
-        """Send what waits, in its order, once NATS takes it. A repetition of what was stored costs nothing."""
+        """Send the waiting events in their order. Sending a stored event again has no effect."""
         failures, sent, began = 1, 0, time.monotonic()
         try:
             while self._waiting:
@@ -234,7 +235,7 @@ class Process:
         log.info("NATS takes lifecycle events again: %d sent after %.0f s", sent, time.monotonic() - began)
 
     async def _send(self, event: Event) -> Emitted:
-        """Send the event first; only if no stream takes it, make the lifecycle stream and send it again."""
+        """Send the event. If no stream captures it, create the lifecycle stream and send it again."""
         js, desired = self._connection()
         if self._is_deaf:
             return await self._send_unheard(js, event)
@@ -269,7 +270,7 @@ class Process:
         return _unheard(event)
 
     async def connected(self) -> Client:
-        """Return nats-py's connection. Raises ValueError and JetStreamError."""
+        """Return nats-py's client. Raises ValueError and JetStreamError."""
         return await self._connection()[0].connect()
 
     def _connection(self) -> tuple[JetStream, DesiredStreams]:

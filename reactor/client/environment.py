@@ -1,6 +1,6 @@
-"""What a job system's environment says: the server, and the lifecycle stream. By the names that the worker reads.
+"""Read the server and the lifecycle stream from the job system's environment, by the names of the worker's variables.
 
-It reads variables only, no `.env` file: the process belongs to the job system.
+It reads no `.env` file, because the process belongs to the job system.
 """
 
 import os
@@ -32,7 +32,7 @@ def access_of(environ: Mapping[str, str] = os.environ) -> NatsAccess:
 
 
 def desired_streams_of(environ: Mapping[str, str] = os.environ) -> DesiredStreams:
-    """Return how the lifecycle stream should be (REACTOR_EVENTS_…), if the client must create it. Raises ValueError."""
+    """Return the config of the lifecycle stream (REACTOR_EVENTS_…), if the client must create it. Raises ValueError."""
 
     def text(name: str, default: str) -> str:
         return environ.get(f"REACTOR_EVENTS_{name}") or default

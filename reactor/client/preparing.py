@@ -1,6 +1,6 @@
-"""Prepare a job before it is started again: a request to a worker, answered when the job's stream is safe.
+"""Prepare a job before it is started again. A worker answers the request when the job's stream is safe.
 
-The worker holds the stream's lease and purges; the job system needs neither Redis nor a right to purge.
+The worker holds the stream's lease and purges the stream. The job system needs neither Redis nor that permission.
 """
 
 import asyncio
@@ -16,20 +16,20 @@ __all__ = ["NotPrepared", "Prepared", "aprepare", "prepare"]
 
 TIMEOUT_S = 60.0
 ANSWER_S = 10.0
-"""How much longer than a deletion under way the answer may take."""
+"""How much longer (s) the answer may take than a deletion under way."""
 
 
 def prepare(job_id: JobId, *, timeout: float = TIMEOUT_S) -> Prepared:
-    """Have a worker mark the job as live and empty its stream of the former run: then publishing is safe.
+    """Let a worker mark the job as live and empty its stream of the former run. Then publishing is safe.
 
-    A deletion under way is waited for, `timeout` seconds at most. Raises NotPrepared: then publishing may not be safe.
+    It waits for a deletion under way, at most `timeout` seconds. After NotPrepared publishing may not be safe.
     """
     _refuse_in_transaction(job_id)
     return asyncio.run_coroutine_threadsafe(_prepare(str(job_id), timeout), Process.ours().loop).result()
 
 
 async def aprepare(job_id: JobId, *, timeout: float = TIMEOUT_S) -> Prepared:  # noqa: ASYNC109  # as prepare's
-    """Prepare as `prepare` does, without blocking the event loop."""
+    """Prepare a job like `prepare`, without blocking the event loop."""
     future = asyncio.run_coroutine_threadsafe(_prepare(str(job_id), timeout), Process.ours().loop)
     return await asyncio.wrap_future(future)
 

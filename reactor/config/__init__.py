@@ -1,1 +1,1 @@
-"""Settings, and how the text of a variable is read. Only the shell (`cli`, `worker`) reads them."""
+"""The settings, and how their variables are read. Only `bootstrap`, `cli` and `worker` use them."""

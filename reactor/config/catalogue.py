@@ -1,4 +1,4 @@
-"""The settings, listed: for `reactor settings`, and for docs/settings.md (`python -m reactor.config.catalogue`)."""
+"""List the settings, for `reactor settings` and for docs/settings.md (`python -m reactor.config.catalogue`)."""
 
 import ast
 import inspect
@@ -23,7 +23,7 @@ def describe() -> list[tuple[str, str, str]]:
 
 
 def _attribute_docstrings(group: type[BaseSettings]) -> Iterator[tuple[str, str]]:
-    """Yield the variable and the docstring of each field. Pydantic can read them too, but at every start."""
+    """Yield the variable and the docstring of each field. Pydantic could read them, but only at every start."""
     [definition] = ast.parse(inspect.getsource(group)).body
     body = cast("ast.ClassDef", definition).body
     for field, text in pairwise(body):
@@ -46,7 +46,7 @@ def _cell(text: str) -> str:
 
 
 def present(settings: Settings) -> dict[str, str]:
-    """Return what each variable is now, as it would be written; a secret is masked."""
+    """Return the value of each variable now, as it would be written. Secrets are masked."""
     values = {}
     for group_name, group in groups().items():
         for name in group.model_fields:
@@ -57,7 +57,7 @@ def present(settings: Settings) -> dict[str, str]:
 
 
 def _masked(secret: str) -> str:
-    """Return a URL without its credentials; anything else is hidden whole."""
+    """Return a URL without its credentials. Anything else is hidden completely."""
     return re.sub(r"//[^/@]*@", "//***@", secret) if "://" in secret else "***"
 
 
@@ -78,7 +78,7 @@ def _shown(default: object) -> str:
 
 
 def _short(span: timedelta) -> str:
-    """Return a whole number of the largest unit that fits."""
+    """Return a span as a whole number of the largest unit possible."""
     milliseconds = span // timedelta(milliseconds=1)
     whole = (unit for unit, size in UNITS.items() if milliseconds % size == 0)
     unit = next(unit for unit in whole if unit != "d" or milliseconds > UNITS["d"])  # 24h, then 2d

@@ -1,6 +1,6 @@
-"""Kinds of settings: how the text of a variable is read, and the error if it cannot be.
+"""The types of settings: how the text of a variable is read, and the error if it cannot be read.
 
-No message holds the value of a secret.
+No message contains the value of a secret.
 """
 
 import re
@@ -161,7 +161,7 @@ def _seed(secret: SecretStr | None) -> SecretStr | None:
 
 
 def with_async_driver(url: str) -> str:
-    """Return a URL of a database as frameworks write it, for SQLAlchemy's async engine."""
+    """Return a database URL of a framework with the async driver that SQLAlchemy needs."""
     scheme, separator, rest = url.partition("://")
     drivers = {"postgres": "postgresql+asyncpg", "postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
     return drivers.get(scheme, scheme) + separator + rest
@@ -191,7 +191,7 @@ def parts_of(secret: SecretStr | None) -> tuple[str, ...]:
 
 
 def _notify_urls(secret: SecretStr | None) -> SecretStr | None:
-    """Check each URL by its own reader; no message holds one, which may have a token in it."""
+    """Check each URL with Apprise. No message contains a URL, which may have a token in it."""
     if not (urls := parts_of(secret)):
         return None
     try:
@@ -220,7 +220,7 @@ def _backup_url(url: str | None) -> str | None:
 
 
 def checked_backup_url(url: str) -> str:
-    """Return the URL of a place for backups. Raises ValueError if it is none."""
+    """Return the URL if it names a place for backups. Raises ValueError otherwise."""
     parts = urlsplit(url)
     if parts.scheme not in {"nats", "file", *CLOUDS} or "@" in parts.netloc or parts.query:
         raise ValueError("write nats:BUCKET, s3://bucket/prefix, gs://…, az://… or file:///path, without credentials")

@@ -1,4 +1,4 @@
-"""How to reach a NATS server: what the settings of a worker and the environment of a job system both come to."""
+"""How to reach a NATS server, for the settings of a worker and for the environment of a job system."""
 
 import ssl
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from typing import Any
 
 
 def check_websocket(url: str) -> None:
-    """Check that nats-py can speak websocket, if the URL asks for it. Raises ValueError."""
+    """Raise ValueError if the URL needs websocket and nats-py lacks the library for it."""
     if url.startswith(("ws://", "wss://")) and find_spec("aiohttp") is None:
         raise ValueError("a websocket URL needs aiohttp: pip install 'jetstream-reactor[ws]'")
 
 
 @dataclass(frozen=True, slots=True)
 class NatsAccess:
-    """Addresses and credentials. It holds secrets, so it is not printed."""
+    """Addresses and credentials. They are secret, so `repr` hides them."""
 
     servers: tuple[str, ...]
     creds: str | None = None
@@ -55,7 +55,7 @@ class NatsAccess:
         return options | {"servers": list(self.servers), "name": "reactor", "connect_timeout": 5}
 
     def _tls_context(self) -> ssl.SSLContext | None:
-        """Return the context for a private authority or a client certificate; None leaves TLS to the URL."""
+        """Return the TLS context for a private authority or a client certificate; None leaves TLS to the URL."""
         if not (self.tls_ca or self.tls_cert):
             return None
         context = ssl.create_default_context(cafile=self.tls_ca)

@@ -1,4 +1,4 @@
-"""Contexts of the nats CLI: a server's address and credentials, by a name.
+"""Read contexts of the nats CLI: a server's address and credentials under a name.
 
 Files as `nats context save` writes them: https://github.com/nats-io/jsm.go/blob/main/natscontext/context.go
 """
@@ -23,17 +23,17 @@ _FIELDS = {
     "jetstream_api_prefix": "api_prefix",
     "inbox_prefix": "inbox_prefix",
 }
-"""Of a context, and what they are called here."""
+"""The fields of a context, and the names of our settings."""
 _UNSUPPORTED = {
     "user_jwt": "use a credentials file (creds) instead",
     "nsc": "write its credentials to a file and name that (creds)",
     "socks_proxy": "nats-py has no SOCKS proxy",
 }
-"""What a context may hold that reactor cannot honour, and what to do."""
+"""Fields of a context that reactor does not support, and what to do instead."""
 
 
 def read_context(name: str) -> dict[str, str]:
-    """Return what a context says, by the names of our settings. Raises ValueError, which never holds what is in it."""
+    """Return a context's fields by the names of our settings. Raises ValueError, which never shows their values."""
     if not re.fullmatch(r"[^/\\\0]+", name) or name in {".", ".."}:
         raise ValueError(f"is no name of a context: {name}")
     path = _folder() / f"{name}.json"
@@ -58,12 +58,12 @@ def read_context(name: str) -> dict[str, str]:
 
 
 def context_names() -> list[str]:
-    """Return the names of the contexts that there are."""
+    """Return the names of all contexts."""
     return sorted(item.stem for item in _folder().glob("*.json"))
 
 
 def _seed(path: str, name: str) -> str:
-    """Return the seed from the file that a context names."""
+    """Return the seed in the file that a context names."""
     try:
         return Path(path).expanduser().read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What the settings mean for NATS: how to connect, and which streams there should be."""
+"""The settings for NATS as nats-py's options, and as the streams to declare."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from reactor.core.subjects import DesiredStreams, SubjectTemplate
 
 
 def desired_streams(events: EventsSettings) -> DesiredStreams:
-    """Return how the streams should be when reactor declares them."""
+    """Return the config of the streams that reactor declares."""
     return DesiredStreams(
         events_stream=events.stream,
         events_subject=SubjectTemplate(events.subject),

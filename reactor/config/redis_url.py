@@ -4,8 +4,8 @@
     redis+sentinel://host:26379,host:26379/service/0
     redis+cluster://host:6379,host:6379
 
-With `rediss` instead of `redis` over TLS. User and password stand before the hosts, and are the same for all nodes;
-those of the sentinels themselves are parameters: `?sentinel_username=…&sentinel_password=…`.
+With `rediss` instead of `redis` the connection uses TLS. User and password stand before the hosts and are the same for
+all nodes. Those of the sentinels are parameters: `?sentinel_username=…&sentinel_password=…`.
 """
 
 import re
@@ -16,29 +16,29 @@ from urllib.parse import urlsplit
 
 _PORTS = {"sentinel": 26379, "cluster": 6379}
 PLAIN = re.compile(r"rediss?://([^@/?#\[\]\s]*@)?[A-Za-z0-9.-]+(:[1-5]?[0-9]{1,4})?(/[0-9]*)?")
-"""A URL that redis-py takes for certain. Others are shown to it, which takes a tenth of a second to import."""
+"""URLs that are certainly valid. Others are checked by redis-py, whose import takes a tenth of a second."""
 _SENTINELS_OWN = ("sentinel_username", "sentinel_password")
 
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """What the URL says."""
+    """The content of a Redis URL."""
 
     kind: str
     """`sentinel`, `cluster`, or empty for one server."""
     options: dict[str, Any] = field(repr=False)
-    """Of each connection to what holds data, as redis-py takes them."""
+    """redis-py's options for the connections to data nodes."""
     nodes: Sequence[tuple[str, int]] = ()
     service: str = ""
     sentinel_options: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def namespace(self, name: str) -> str:
-        """Return the prefix of every key; in a cluster a hash tag, so that all of them are in one slot."""
+        """Return the prefix of every key. In a cluster it is a hash tag, so all keys are in one slot."""
         return f"{{{name}}}" if self.kind == "cluster" and not re.search(r"\{[^}]+\}", name) else name
 
 
 def parse_redis_url(url: str) -> RedisAddress:
-    """Read a Redis URL. Raises ValueError, and TypeError for a parameter that redis-py does not know."""
+    """Read a Redis URL. Raises ValueError, or TypeError for a parameter that redis-py does not know."""
     parts = urlsplit(url)
     tls, _, kind = parts.scheme.partition("+")
     if not kind:
@@ -72,7 +72,7 @@ def _options(url: str) -> dict[str, Any]:
 
 
 def _split_query(query: str) -> tuple[str, dict[str, Any]]:
-    """Split the query into what is for Redis and what is for its sentinels."""
+    """Split the query into parameters for Redis and for its sentinels."""
     from redis.asyncio.connection import parse_url  # noqa: PLC0415  # as above
 
     parts = [part for part in query.split("&") if part]

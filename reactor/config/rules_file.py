@@ -1,4 +1,4 @@
-"""The file of retention rules: TOML, checked whole when it is read. docs/retention.md describes it.
+"""Read the file of retention rules (TOML). The whole file is checked. docs/retention.md describes it.
 
 [[rule]]
 name = "failed trainings"
@@ -30,7 +30,7 @@ Texts = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)
 
 
 class _Table(BaseModel):
-    """One `[[rule]]`, as it is written."""
+    """One `[[rule]]` in the file."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -55,7 +55,7 @@ class _Table(BaseModel):
         return self
 
     def guards(self) -> dict[str, int]:
-        """Return the guards that it sets, in nanoseconds."""
+        """Return the guards that the rule sets, in nanoseconds."""
         return {name: nanoseconds(span) for name in GUARDS if (span := getattr(self, name)) is not None}
 
     def rule(self) -> Rule:
@@ -72,17 +72,17 @@ class _Table(BaseModel):
 
 
 class RulesFaulty(Exception):
-    """A file of rules cannot be used: `faults` has a line for each reason, with the place of it."""
+    """A file of rules cannot be used. `faults` has one line for each reason, with its place."""
 
     def __init__(self, faults: Sequence[str]) -> None:
-        """There is at least one fault."""
+        """`faults` has at least one line."""
         super().__init__("; ".join(faults))
         self.faults = faults
 
 
 @dataclass(frozen=True, slots=True)
 class RulesFile:
-    """Rules, and where they are from."""
+    """The rules, and the file they come from."""
 
     rules: tuple[Rule, ...] = ()
     path: str | None = None
@@ -109,7 +109,7 @@ def read_rules(path: Path) -> RulesFile:
 
 
 class _Reading:
-    """One file while it is read; `faults` fills up."""
+    """Reads one file and collects its `faults`."""
 
     def __init__(self, path: str, lines: Sequence[str]) -> None:
         self._path = path
@@ -118,7 +118,7 @@ class _Reading:
         self.faults = list[str]()
 
     def rules(self, content: Mapping[str, Any]) -> list[Rule]:
-        """Return the rules that are sound, and note what is wrong with the others and with them together."""
+        """Return the valid rules. Note the faults of the others, and of all rules together."""
         for key in content.keys() - {"rule"}:
             self._fault(None, key, f"{key}: no such key; a file of rules has [[rule]] tables and nothing else")
         tables = content.get("rule", [])
@@ -151,7 +151,7 @@ class _Reading:
         self.faults.append(f"{self._path}:{self._line_of(number, key)}: {whose}{why}")
 
     def _line_of(self, number: int | None, key: str) -> int:
-        """Return the line of a key in the n-th rule, or that of the rule; by the text, which TOML's reader forgets."""
+        """Return the line of a key in the n-th rule, or of the rule, from the text, as TOML's reader keeps no lines."""
         heads = [*self._heads, len(self._lines) + 1]
         has_head = number is not None and number < len(self._heads)
         begin, end = (heads[number], heads[number + 1]) if number is not None and has_head else (1, heads[-1])
@@ -161,7 +161,7 @@ class _Reading:
 
 
 def _why(key: str, error: ErrorDetails) -> str:
-    """Return what is wrong with a key, or, without one, with a rule."""
+    """Return what is wrong with a key, or with the whole rule if `key` is None."""
     if error["type"] == "extra_forbidden":
         close = difflib.get_close_matches(key, _Table.model_fields, n=1)
         return f"{key}: no such key; " + (f"did you mean {close[0]}?" if close else f"there are {_KEYS}")

@@ -1,7 +1,7 @@
-"""Settings from the environment and `.env`, checked when they are loaded: what is wrong is one clear line each.
+"""The settings from the environment and `.env`. They are checked when they are loaded, with one line for each problem.
 
-A variable is `REACTOR_`, a group, a field: `REACTOR_POLICY_AGE_GUARD`. A name with that prefix which is no setting is
-an error, not ignored: a typo in a guard must not leave the default in force.
+A variable is `REACTOR_`, a group and a field: `REACTOR_POLICY_AGE_GUARD`. An unknown name with that prefix is an error,
+because a typo in a guard must not leave the default in force.
 """
 
 import difflib
@@ -36,7 +36,7 @@ ENV_FILE = Path(".env")
 
 
 class SettingsError(Exception):
-    """One line a problem, each naming its variable. Never holds a secret."""
+    """The settings are invalid. There is one line for each problem, with its variable and without secrets."""
 
     def __init__(self, lines: list[str]) -> None:
         """The lines, in the order of the settings."""
@@ -100,7 +100,7 @@ class NatsSettings(BaseSettings):
     tls_first: bool = False
     """Shake hands for TLS before the server speaks (handshake_first in its config)."""
     context: fields.OptionalText = None
-    """A context of the nats CLI, for the variables that are not set."""
+    """A context of the nats CLI. It is used for the variables that are not set."""
 
     @model_validator(mode="before")
     @classmethod
@@ -127,7 +127,7 @@ class NatsSettings(BaseSettings):
 
 
 class RedisSettings(BaseSettings):
-    """If the ledger is kept."""
+    """The Redis that holds the ledger."""
 
     model_config = _group("REDIS")
 
@@ -135,7 +135,7 @@ class RedisSettings(BaseSettings):
     """Redis or Valkey. The default is REDIS_URL. Also redis+sentinel://host:port,host:port/service/db and
     redis+cluster://host:port,host:port, both with rediss for TLS. May hold a password."""
     namespace: Annotated[str, Field(min_length=1)] = "reactor"
-    """Prefix of every key, for several reactors in one Redis."""
+    """Prefix of every key, so that several reactors can share one Redis."""
 
     @model_validator(mode="before")
     @classmethod
@@ -162,9 +162,9 @@ class EventsSettings(BaseSettings):
     """Storage reserved for the lifecycle stream if reactor declares it, such as 1GiB. If the account demands a size,
     1 GiB or what is free. A million jobs of eight events each take about 2 GB."""
     dead_letters_max_msgs: Annotated[int, Field(ge=1)] = 100_000
-    """Events that could not be read, at most; the oldest go first."""
+    """The largest number of unreadable events that are kept; the oldest go first."""
     dead_letters_max_bytes: fields.Bytes = ByteSize(256 << 20)
-    """Their size, at most, such as 256MiB."""
+    """The largest size of the unreadable events that are kept, such as 256MiB."""
 
 
 class PolicySettings(BaseSettings):
@@ -183,9 +183,9 @@ class PolicySettings(BaseSettings):
     idle_guard: fields.Duration = timedelta(minutes=10)
     """Minimum time since the last publish (and, for a missing or done job, delivery or ack)."""
     missing_guard: fields.Duration = timedelta(hours=24)
-    """Minimum time without any sign of life for a job that merely no event was heard of."""
+    """Minimum time without any sign of life for a job that is only missing from the ledger."""
     dispute_guard: fields.Duration = timedelta(hours=24)
-    """How long a job lives whose last words disagree, by sequence and by occurred_at."""
+    """How long a job counts as live if its last events by sequence and by occurred_at disagree."""
     terminal_statuses: fields.Statuses = (*("SUCCESS", "FAILURE", "REVOKED", "DELETED"),)
     """Statuses after which no more work is done, comma-separated; every other one is live."""
     live_statuses: fields.Statuses = (
@@ -193,7 +193,7 @@ class PolicySettings(BaseSettings):
     )
     """Known statuses of live jobs. Every other status that does not end a job is live, too, but is warned about."""
     action: Literal["delete", "report"] = "delete"
-    """delete, or report: do everything but fence and delete, and tell what would have been deleted."""
+    """delete; or report: do everything except fencing and deleting, and report what would have been deleted."""
     file: fields.OptionalFile = None
     """Retention rules (TOML): what differs for some streams. See docs/retention.md."""
     protect: fields.Words = ()
@@ -231,9 +231,9 @@ class SweepSettings(BaseSettings):
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
     """Streams drained at once."""
     lease: Annotated[fields.Span, Field(le=timedelta(hours=1))] = timedelta(seconds=30)
-    """How long a stream is one replica's; a killed one's streams are taken over after that."""
+    """How long one replica holds a stream. After that, another replica takes over the streams of a killed one."""
     max_rate: fields.Rate = None
-    """Deletions a second that may begin, among all replicas together; none for no limit."""
+    """Deletions that may begin in a second, in all replicas together; none for no limit."""
     max_attempts: Annotated[int, Field(ge=1)] = 8
     """Failed drains of a job in a row before it is left to the next reconcile."""
 
@@ -248,7 +248,7 @@ class ReconcileSettings(BaseSettings):
 
 
 class DirectorySettings(BaseSettings):
-    """Who says what a job's status is."""
+    """The source of the jobs' statuses."""
 
     model_config = _group("DIRECTORY")
 
@@ -268,7 +268,7 @@ class DirectorySettings(BaseSettings):
     auth: fields.OptionalSecret = None
     """http: the whole value of the Authorization header, such as Token abc (Django REST framework)."""
     timeout: fields.Span = timedelta(seconds=5)
-    """How long an answer is waited for; one that does not come is unknown."""
+    """How long to wait for an answer. Without an answer the job's status is unknown."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 16
     """http: requests at once."""
     channel: fields.OptionalText = None
@@ -280,7 +280,7 @@ class DirectorySettings(BaseSettings):
 
     @property
     def has_canary(self) -> bool:
-        """Whether a table or an API is asked, and for a job that must be found."""
+        """Whether a table or an API is asked, and a canary is set."""
         return self.kind != "events" and self.canary is not None
 
     @property
@@ -314,7 +314,7 @@ class DirectorySettings(BaseSettings):
 
 
 class BackupSettings(BaseSettings):
-    """What is kept of a stream before it is deleted."""
+    """Backups of streams before they are deleted."""
 
     model_config = _group("BACKUP")
 
@@ -328,7 +328,7 @@ class BackupSettings(BaseSettings):
     max_age: fields.Span = timedelta(days=7)
     """How long a backup is kept."""
     max_bytes: fields.Bytes = ByteSize(10 << 30)
-    """What all of them may take, such as 10GiB; the oldest go first."""
+    """The largest size of all backups together, such as 10GiB; the oldest go first."""
 
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -348,7 +348,7 @@ class HttpSettings(BaseSettings):
     open: bool = False
     """Serve other hosts without a token: everyone who reaches the port can read."""
     hosts: fields.Words = ()
-    """Further names that it answers for, comma-separated, beside loopback's and the address it is bound to."""
+    """Further host names that it answers to, comma-separated, besides those of loopback and of its own address."""
     orders: bool = False
     """Buttons on the page to pause, protect and restore, each with a confirmation; needs a token."""
 
@@ -364,7 +364,7 @@ class HttpSettings(BaseSettings):
 
 
 class LogSettings(BaseSettings):
-    """What is written to standard error."""
+    """The log on standard error."""
 
     model_config = _group("LOG")
 
@@ -375,7 +375,7 @@ class LogSettings(BaseSettings):
 
 
 class NotifySettings(BaseSettings):
-    """Whom to tell what needs a person."""
+    """Messages to people."""
 
     model_config = _group("NOTIFY")
 
@@ -387,13 +387,13 @@ class NotifySettings(BaseSettings):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The URLs, one by one."""
+        """The URLs as a list."""
         return fields.parts_of(self.urls)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All groups."""
+    """All settings, by group."""
 
     nats: NatsSettings
     redis: RedisSettings
@@ -422,7 +422,7 @@ def variables() -> Iterator[tuple[str, FieldInfo]]:
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment and `.env`. Raises SettingsError with every problem."""
+    """Read the settings from the environment and `.env`. Raises SettingsError with all problems."""
     try:
         _env_file()
     except (OSError, UnicodeDecodeError) as error:
@@ -445,15 +445,15 @@ def load_settings() -> Settings:
 
 
 CLIENT_SWITCH = "REACTOR_CLIENT_EMIT"
-"""Read by `reactor.client`, in the job system's own processes."""
+"""A variable of `reactor.client`, read in the job system's processes."""
 _SERVICE_LINK = re.compile(
     r"REACTOR(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
-"""What Kubernetes puts into every pod beside a Service called `reactor…`, unless `enableServiceLinks: false`."""
+"""Variables that Kubernetes sets in every pod if there is a Service `reactor…`, unless `enableServiceLinks: false`."""
 
 
 def _unknown_variables() -> Iterator[str]:
-    """Yield names with our prefix that are no setting."""
+    """Yield names with our prefix that are not settings."""
     known = [name for name, _ in variables()]
     given = {*os.environ, *_env_file()}
     for name in sorted(given):
@@ -467,7 +467,7 @@ def _unknown_variables() -> Iterator[str]:
 
 
 def _describe(group: type[BaseSettings], error: dict[str, Any]) -> str:
-    """Return `REACTOR_…: what is wrong` without the value, which may be a secret; a duration names its own."""
+    """Return `REACTOR_…: what is wrong` without the value, which may be a secret. Only durations show theirs."""
     if not error["loc"]:  # about a group as a whole
         return f"{group.model_config['env_prefix'].rstrip('_')}: {error['msg'].removeprefix('Value error, ')}"
     field = str(error["loc"][0])

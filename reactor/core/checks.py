@@ -2,9 +2,9 @@
 
 Laws of a check:
 
-* Each check is one sentence on what is, and if that is not as it should be, one on how to fix it.
-* An error keeps reactor from its work, or endangers a live stream; a warning is for a person to know.
-* What could not be found out is never taken for being in order.
+* Each check says in one sentence what it found, and, if that is not in order, in one more how to fix it.
+* An error means that reactor cannot work, or that a live stream is in danger. A warning informs a person.
+* What could not be checked never counts as in order.
 """
 
 from collections.abc import Collection, Iterable
@@ -18,7 +18,7 @@ _SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 class Level(StrEnum):
-    """How a check came out."""
+    """The result of a check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -27,7 +27,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at. The name is `<group>.<what>`, fixed, for scripts."""
+    """One check. Its name is `<group>.<what>` and does not change, so scripts can rely on it."""
 
     name: str
     level: Level
@@ -41,25 +41,25 @@ class Check:
 
 
 class Misconfigured(Exception):
-    """What exists does not fit the settings, and only a person can change it. Trying again does not help."""
+    """The system does not fit the settings, and only a person can change that. Retrying does not help."""
 
     def __init__(self, found: str, fix: str) -> None:
-        """`found` says what is wrong, and with which stream or setting; `fix` says what to do."""
+        """`found` says what is wrong with which stream or setting. `fix` says what to do."""
         super().__init__(f"{found}: {fix}")
         self.found, self.fix = found, fix
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All checks that could be made, by group."""
+    """The results of all checks, by group."""
 
     checks: tuple[Check, ...]
     unreachable: bool
-    """NATS or Redis was away, so that some checks could not be made."""
+    """True if NATS or Redis was away, so that some checks could not be made."""
 
     @classmethod
     def of(cls, checks: Iterable[Check], *, unreachable: bool) -> "Diagnosis":
-        """Return the checks in the order of their groups, and else as they were made."""
+        """Return the checks in the order of their groups, within a group in the order in which they were made."""
         ordered = sorted(checks, key=lambda check: GROUPS.index(check.group))
         return cls(tuple(ordered), unreachable)
 
@@ -90,13 +90,13 @@ def error(name: str, found: str, fix: str) -> Check:
 
 
 def size(number: int) -> str:
-    """Return bytes for people: `1.42 MB`."""
+    """Return a number of bytes as text, such as `1.42 MB`."""
     size, unit = next((size for size in _SIZES if number >= size[0]), (1.0, "bytes"))
     return f"{number / size:.3g} {unit}"
 
 
 def some(names: Collection[str]) -> str:
-    """Name a few of these, and how many more there are."""
+    """Return the first few names, and how many more there are."""
     shown = sorted(names)[:EXAMPLES]
     return ", ".join(shown) + (f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else "")
 

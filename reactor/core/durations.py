@@ -1,4 +1,4 @@
-"""Durations, as people write them. Pure, and free of other libraries: job systems read them, too."""
+"""Read durations as people write them. Pure, without other libraries, because job systems import it."""
 
 import re
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Reading lifecycle messages. Pure; what cannot be read is a value (`Malformed`), not an exception.
+"""Read lifecycle messages. Pure. A message that cannot be read becomes a value (`Malformed`), not an exception.
 
 A payload is JSON of at most 64 KiB, `{"job_id": 42, "status": "SUCCESS", "occurred_at": "2026-01-31T12:00:00Z"}`, or a
 CloudEvents 1.0 structured envelope with that as its `data`.
@@ -17,7 +17,7 @@ MAX_BYTES = 64 * 1024
 
 
 class Payload(BaseModel):
-    """What an emitter says. Unknown fields are ignored."""
+    """The payload of a lifecycle message. Unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -33,9 +33,8 @@ def read_event(
 ) -> Event | Malformed:
     """Read one stored message; `published_at` is the server's own timestamp of it.
 
-    An event's time is clamped to `published_at`, so that a fast emitter clock cannot shadow what follows. A time that
-    cannot be read, or could be anywhere on earth for want of an offset, is no reason to lose the event: it counts from
-    the server's time, with a remark.
+    An event's time is clamped to `published_at`, so that a fast emitter clock cannot hide later events. An event whose
+    time cannot be read, or has no offset, is not lost: it gets the server's time, and a remark.
     """
     job_id = template.job_id(subject)
     try:
@@ -51,19 +50,19 @@ def read_event(
 
 
 def _parse(data: bytes) -> tuple[Payload, str | None, object]:
-    """Return the payload, the emitter and the time, as written."""
+    """Return the payload, the emitter and the time, as they are in the message."""
     if len(data) > MAX_BYTES:
         raise ValueError(f"{len(data)} bytes, more than the {MAX_BYTES} allowed")
     document = read_json(data)
     envelope: dict[str, Any] = document if isinstance(document, dict) and "specversion" in document else {}
     payload = Payload.model_validate(envelope.get("data") if envelope else document)
     source = payload.source or envelope.get("source")
-    # An envelope's own `time` is when the occurrence happened; the payload's word goes before it.
+    # The envelope's `time` is when the occurrence happened. A time in the payload takes precedence.
     return payload, source if isinstance(source, str) else None, payload.occurred_at or envelope.get("time")
 
 
 def _instant_of(time: object, published_at: int) -> tuple[int, str | None]:
-    """Return when it happened, and what is odd about the emitter's own time."""
+    """Return the time of the event (ns), and a remark if the emitter's time cannot be used."""
     if time is None or time == "":
         return published_at, None
     try:

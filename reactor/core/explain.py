@@ -72,27 +72,27 @@ _KEEP = "to keep it: reactor protect {stream}, or, if its job is live, reactor e
 
 
 def sentence(name: str, verdict: Verdict, record: Record | None, coverage: Coverage) -> str:
-    """Return what will become of a stream, and why."""
+    """Return a sentence that says what will happen to a stream, and why."""
     match verdict:
         case Keep(reason):
             fate = "is kept"
         case Wait(reason, until):
             fate = f"waits until {to_the_second(until)}"
         case Drain(reason):
-            fate = "is drained at the next look"
+            fate = "is drained at the next inspection"
         case Unfixable(reason):
             fate = "needs a person"
     last = f"; its job's last event is {record.status} at {to_the_second(record.occurred_at)}" if record else ""
     if record and record.status == UNREADABLE:
         last = f"; its job's last event ({record.latest.seq}) could not be read: see REACTOR_DEAD_LETTERS"
     if record and reason is Reason.DISPUTED:
-        last = f": {both_words(record)}"
+        last = f": {both_events(record)}"
     gap = f" ({coverage.gap})" if reason is Reason.UNKNOWN and coverage.gap else ""
     return f"{name} {fate}: {_WHY.get(reason, reason.value)}{gap}{last}."
 
 
-def both_words(record: Record) -> str:
-    """Return a sentence about a job's two last events that disagree."""
+def both_events(record: Record) -> str:
+    """Return text that names a job's two last events, which disagree."""
     latest, last = record.latest, record.last
     return (
         f"by time {latest.status} ({to_the_second(latest.occurred_at)}, event {latest.seq}), "
@@ -101,14 +101,14 @@ def both_words(record: Record) -> str:
 
 
 def deletion_of(entry: Entry) -> str:
-    """Return what the audit says about a deletion."""
+    """Return a sentence about a deletion, from its audit entry."""
     did = "drained it" if entry["outcome"] == Outcome.DRAINED.value else "began to drain it, and it was found gone"
     at = to_the_second(parse_instant(entry["at"]))
-    return f"reactor {did} at {at}: {entry['reason']}, {_condemned(entry)}, {_messages(entry)} ({who(entry)})"
+    return f"reactor {did} at {at}: {entry['reason']}, {_condemned(entry)}, {_messages(entry)} ({actor_of(entry)})"
 
 
-def who(entry: Entry) -> str:
-    """Return the process, and of a command the person and what was overridden."""
+def actor_of(entry: Entry) -> str:
+    """Return who acted: the process; for a command also the person and the overridden settings."""
     actor = entry.get("actor")
     if not actor:
         return entry["by"]
@@ -118,7 +118,7 @@ def who(entry: Entry) -> str:
 
 
 def _condemned(entry: Entry) -> str:
-    """Return who said that its job is over, and by which rule it was judged."""
+    """Return the status of the job, its source, and the rule that the stream was judged by."""
     rule = f", rule {entry['rule']}" if entry.get("rule", DEFAULT) != DEFAULT else ""
     if not entry.get("status"):
         return f"no job known{rule}"
@@ -134,45 +134,45 @@ def _messages(entry: Entry) -> str:
     return f"{entry.get('messages', 0)} messages"
 
 
-def said(job_id: str, event: StatusEvent) -> str:
-    """Return one lifecycle event, as a line of a timeline."""
+def event_line(job_id: str, event: StatusEvent) -> str:
+    """Return a lifecycle event as a line of a timeline."""
     if event.status == UNREADABLE:
         return (
-            f"what was said of job {job_id} (event {event.seq}) could not be read, so it counts as alive: "
+            f"event {event.seq} of job {job_id} could not be read, so the job counts as live: "
             f"nats stream view REACTOR_DEAD_LETTERS has it whole"
         )
     when = "" if event.occurred_at == event.published_at else f", since {to_the_second(event.occurred_at)}"
-    return f"job {job_id} was said to be {event.status} (event {event.seq}{when})"
+    return f"job {job_id} was reported as {event.status} (event {event.seq}{when})"
 
 
-def why(entry: Entry) -> str:
-    """Return the details of an audit entry: its reason, proof and actor."""
+def details_of(entry: Entry) -> str:
+    """Return the details of an audit entry: reason, proof and actor."""
     detail, parts = entry.get("detail") or "", list[str]()
     if entry["phase"] in ORDERS:
         actor = entry["actor"]
         parts = [detail, f"by {actor['user']}@{actor['host']}"]
     elif entry["phase"] == "unfixable":
-        parts = [entry["reason"], detail, f"({who(entry)})"]
+        parts = [entry["reason"], detail, f"({actor_of(entry)})"]
     else:
         proof, backup = entry.get("proof"), entry.get("backup")
-        parts = [f"{entry['reason']}, {_condemned(entry)}, {_messages(entry)}", f"({who(entry)})", proof or ""]
+        parts = [f"{entry['reason']}, {_condemned(entry)}, {_messages(entry)}", f"({actor_of(entry)})", proof or ""]
         parts += [f"backup {backup}" if backup else "", detail]
     return "; ".join(filter(None, parts)).replace("; (", " (")
 
 
 PHASES = ("prepared", "paused", "resumed", "protected", "unprotected", "restored", "afterwards")
-"""What `history --outcome` takes besides the outcomes of deletions."""
+"""Values of `history --outcome` besides the outcomes of deletions."""
 ORDERS = frozenset({"paused", "resumed", "protected", "unprotected", "restored"})
-"""Phases that tell what an operator has ordered."""
+"""Phases of an operator's orders."""
 
 
-def happened(entry: Entry) -> str:
-    """Return one entry of the audit, as a line of a timeline."""
+def entry_line(entry: Entry) -> str:
+    """Return an audit entry as a line of a timeline."""
     detail, reason = entry.get("detail") or "", entry["reason"]
     rest = f": {detail}" if detail else ""
     match entry["phase"], entry.get("outcome"):
         case "intent", _:
-            return f"{who(entry)} began to drain it: {reason}, {_condemned(entry)}"
+            return f"{actor_of(entry)} began to drain it: {reason}, {_condemned(entry)}"
         case "outcome", Outcome.DRAINED.value:
             proof = f", {entry['proof']}" if entry.get("proof") else ""
             backup = f", backup {entry['backup']}" if entry.get("backup") else ""
@@ -182,25 +182,25 @@ def happened(entry: Entry) -> str:
         case "outcome", outcome:
             return f"the drain was given up ({outcome}){rest}"
         case "unfixable", _:
-            return f"an attempt came to nothing ({reason}){rest}"
+            return f"an attempt failed ({reason}){rest}"
         case "prepared", _:
-            return f"it was emptied for a new life of its job: {_messages(entry)} taken out"
+            return f"it was emptied for a new run of its job: {_messages(entry)} purged"
         case "would_drain", _:
             return f"report mode would have drained it: {reason}, {_condemned(entry)}"
         case "afterwards", what:
-            return f"what report mode would have drained: {what}"
+            return f"later, after report mode kept it: {what}"
         case phase, _:
-            return f"it was {phase} by {who(entry)}{rest}"
+            return f"it was {phase} by {actor_of(entry)}{rest}"
 
 
-def unknown_word(word: str, known: Sequence[str]) -> str:
-    """Return a sentence about a word that is none of the known ones, with a suggestion."""
+def unknown_value(word: str, known: Sequence[str]) -> str:
+    """Return a sentence that a value is not one of the known ones, with a suggestion."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"{word!r} is none of {', '.join(known)}" + (f": did you mean {close[0]}?" if close else "")
 
 
 def span(seconds: float) -> str:
-    """Return a length of time in the two units that matter: `250 ms`, `4.2 s`, `3 min 10 s`, `2 d 4 h`."""
+    """Return a duration in its two largest units: `250 ms`, `4.2 s`, `3 min 10 s`, `2 d 4 h`."""
     whole = round(seconds)
     if seconds < 1:
         return f"{seconds * 1000:.{0 if seconds == 0 or seconds >= SHORT_S else 1}f} ms"
@@ -212,17 +212,17 @@ def span(seconds: float) -> str:
 
 
 def changes(reason: Reason, stream: Stream) -> str:
-    """Return what would change the verdict on a stream, with the very command."""
+    """Return what would change the verdict on a stream, with the command to type."""
     keep = _KEEP.format(stream=stream.name, job_id=stream.job_id)
     if reason is Reason.PROTECTED and stream.keep_until is not None and not stream.protected:
         return f"Time ({to_the_second(stream.keep_until)}), or an operator: reactor unprotect {stream.name}."
     others = "see REACTOR_POLICY_PROTECT and reactor rules"
     unprotect = f"reactor unprotect {stream.name}" if stream.protected else others
-    text = _CHANGES.get(reason, "Another look.")
+    text = _CHANGES.get(reason, "Another inspection.")
     keeps = {"keep": keep, "Keep": keep[0].upper() + keep[1:]}
     return text.format(stream=stream.name, job_id=stream.job_id, unprotect=unprotect, **keeps)
 
 
-def would_be(stream: Stream, pause: Pause) -> str:
-    """Return what will become of a zombie while deleting is paused."""
-    return f"{stream.name} would be drained at the next look, but {pause.describe()}."
+def paused_sentence(stream: Stream, pause: Pause) -> str:
+    """Return a sentence about a zombie that is kept because deleting is paused."""
+    return f"{stream.name} would be drained at the next inspection, but {pause}."

@@ -1,6 +1,6 @@
-"""JSON that others wrote: a job system, a server, a file, an operator's tool. Pure.
+"""Read JSON that others wrote: a job system, a server, a file, a tool. Pure.
 
-Every parser of such JSON goes through `read_json`, so no input can raise anything but `Unreadable`.
+All such JSON is read by `read_json`, so bad input raises `Unreadable` and nothing else.
 """
 
 import json
@@ -12,7 +12,7 @@ MAX_DEPTH = 200
 
 
 class Unreadable(ValueError):
-    """The text is no JSON that can be used: says why."""
+    """The text is not valid JSON. The message says why."""
 
 
 def read_json(data: bytes | str) -> Any:  # noqa: ANN401  # JSON is anything
@@ -25,7 +25,7 @@ def read_json(data: bytes | str) -> Any:  # noqa: ANN401  # JSON is anything
 
 def _read_slowly(data: bytes | str) -> Any:  # noqa: ANN401  # JSON is anything
     def refuse(constant: str) -> float:
-        raise Unreadable(f"{constant} is no JSON")
+        raise Unreadable(f"{constant} is not JSON")
 
     text = data.decode() if isinstance(data, bytes) else data
     if text.count("[") + text.count("{") > MAX_DEPTH * MAX_DEPTH:

@@ -1,10 +1,10 @@
-"""The words of the domain as frozen values: streams, records, verdicts, settlements.
+"""The domain model as frozen values: streams, records, verdicts, settlements.
 
 Laws of this module:
 
 * Time is data. An instant is an `int`: nanoseconds since 1970 UTC, as the server wrote it. It keeps the
   order of nanosecond timestamps, which `datetime` (microseconds) does not. A span is nanoseconds, too.
-* Nothing here reads a clock, does I/O or decides anything (deciding is `reactor.policy`).
+* Nothing here reads a clock, does I/O or decides anything. Decisions are in `core.policy`.
 """
 
 import re
@@ -35,13 +35,13 @@ def parse_instant(text: str) -> int:
 
 
 def to_the_second(instant: int) -> str:
-    """Return an instant as RFC 3339 without its fraction: nanoseconds are not for people."""
+    """Return an instant as RFC 3339, cut to whole seconds."""
     return format_instant(instant // SECOND * SECOND)
 
 
 @lru_cache(maxsize=1024)
 def _seconds(text: str) -> int:
-    """Return the seconds since 1970. A listing has the same text in thousands of entries, so it is cached."""
+    """Return the seconds since 1970. Cached, because a listing repeats the same text in thousands of entries."""
     whole = datetime.fromisoformat(text) - _EPOCH
     return whole.days * 86_400 + whole.seconds
 
@@ -54,28 +54,28 @@ def format_instant(instant: int) -> str:
 
 @lru_cache(maxsize=1024)
 def _text(seconds: int) -> str:
-    """Return what `_seconds` reads."""
+    """Return the time as text that `_seconds` can read."""
     return (_EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
 
 
 def nanoseconds(span: timedelta) -> int:
-    """Return the span in nanoseconds, exact."""
+    """Return the span in nanoseconds, without rounding."""
     return span // timedelta(microseconds=1) * 1_000
 
 
 UNREADABLE = "?"
-"""The status of a job whose last event could not be read: it exists, and nobody may call it terminal."""
+"""The status of a job whose last event could not be read. The job exists, and it never counts as terminal."""
 
 
 @lru_cache(maxsize=1024)
 def fold(status: str) -> str:
-    """Return a status as it is compared: ASCII letters in upper case, and only those."""
+    """Return a status in the form in which statuses are compared: ASCII letters in upper case, all else unchanged."""
     return status.encode("utf-8", "surrogatepass").upper().decode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class StatusEvent:
-    """What one lifecycle event says of its job. Words compare by `occurred_at`, then by the event's stream sequence."""
+    """The status of a job in one lifecycle event. Events compare by `occurred_at`, then by stream sequence."""
 
     occurred_at: int
     """By the emitter's clock, clamped to `published_at`; `published_at` itself if the emitter left it out."""
@@ -84,12 +84,12 @@ class StatusEvent:
     published_at: int = field(compare=False)
     """By the clock of the server that stored the event."""
     source: str | None = field(default=None, compare=False)
-    """Who says so, if the emitter tells and the event was just read: the ledger does not keep it."""
+    """The emitter, if the event names one. The ledger does not store it, so only a fresh event has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of one job: its last word by either order. Emitters' clocks differ, and late news comes last."""
+    """The last event of one job, by time and by sequence. They differ if clocks differ or events come late."""
 
     latest: StatusEvent
     """The last one by `occurred_at`."""
@@ -98,37 +98,37 @@ class Record:
 
     @classmethod
     def of(cls, *events: StatusEvent) -> "Record":
-        """Return the record of these events, in whatever order they come. Raises ValueError if there are none."""
+        """Return the record of these events, given in any order. Raises ValueError if there are none."""
         return cls(max(events), max(events, key=lambda event: event.seq))
 
     def merged(self, other: "Record | None") -> "Record":
-        """Return what both know together."""
+        """Return the record of the events of both."""
         return self if other is None else Record.of(self.latest, self.last, other.latest, other.last)
 
     @property
     def status(self) -> str:
-        """The one to show: that of the latest word."""
+        """The status to show: that of the latest event by time."""
         return self.latest.status
 
     @property
     def occurred_at(self) -> int:
-        """Since when it has that status."""
+        """When the job got that status."""
         return self.latest.occurred_at
 
     @property
-    def heard_at(self) -> int:
-        """When the last of its words was spoken, by whichever clock says so later."""
+    def last_published_at(self) -> int:
+        """When the newer of its two events was stored, by the server's clock."""
         return max(self.latest.published_at, self.last.published_at)
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A lifecycle event that was read: the job and what it says of it."""
+    """A lifecycle event that was read: the job and its status."""
 
     job_id: str
     status_event: StatusEvent
     remark: str | None = None
-    """What is odd about it, though it counts."""
+    """A problem with the event that does not invalidate it, such as an unreadable time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,104 +142,104 @@ class Malformed:
 
 @dataclass(frozen=True, slots=True)
 class DirectoryStatus:
-    """What the job system's own directory says of a job."""
+    """The status of a job in the job system's own directory."""
 
     status: str
     ended_at: int | None = None
-    """Since when it has that status, if it is over and the directory tells."""
+    """When the job ended, if it has ended and the directory knows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """A stream's subjects taken away for a deletion: whose (`token`), until when, and what to give back."""
+    """A fence on a stream: the deletion that set it (`token`), when it expires (ns), and what to restore."""
 
     token: str
     until: int
     subjects: tuple[str, ...]
     """The original subjects; empty if the metadata that holds them cannot be read."""
     lifted: dict[str, Any] = field(default_factory=dict, hash=False)
-    """Further original values of the stream's config, which would keep the barrier from being answered."""
+    """Original values of further config fields, lifted because the barrier would get no answer with them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Consumers:
-    """What a stream's consumers show together."""
+    """The state of all consumers of a stream, combined."""
 
     last_active: int | None
-    """The last delivery or ack; None if there never was one."""
+    """The last delivery or ack (ns); None if there never was one."""
     redelivered: int
     unchanged_since: int | None = None
-    """Since when nothing about them has changed: their creation, their activity, and the first sighting of it all."""
+    """The latest of their creation, their activity, and the time when these figures were first seen (ns)."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnTimes:
-    """How long a stream asks to be kept, in its own metadata; spans and instants in ns."""
+    """The retention times in a stream's own metadata; spans and instants in ns."""
 
     terminal_grace: int | None = None
     age_guard: int | None = None
     keep_until: int | None = None
     unreadable: str | None = None
-    """The entry that cannot be read, if there is one: then nobody knows how long."""
+    """The entry that cannot be read, if there is one. Then the retention is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What the server said of one job stream in one answer."""
+    """A job stream, as the server described it in one answer."""
 
     name: str
     job_id: str
     observed_at: int
-    """The server's own clock in that answer: the only `now` a verdict knows."""
+    """The server's clock in that answer (ns). It is the only `now` that a verdict uses."""
     created: int | None = None
     """None if the server gave no readable time."""
     reported: bool = True
     """False if the server named the stream but could not report it whole."""
     protected: bool = False
     own: OwnTimes | None = None
-    """None if it asks for nothing."""
+    """None if its metadata has no retention times."""
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Its own metadata, without what the server and reactor have written there."""
+    """Its metadata, without the keys of the server and of reactor."""
     fenceable: bool = True
     """False for a mirror, and for a stream that another one mirrors or sources."""
     sealed: bool = False
-    """It takes nothing in, and never will."""
+    """It accepts no messages, and this cannot be undone."""
     mirror_of: str | None = None
     fence: Fence | None = None
     counted: bool = True
-    """False if only an advisory has told of the stream: then what it holds is not known."""
+    """False if the stream is known from an advisory alone. Then its number of messages is unknown."""
     messages: int = 0
     size: int = 0
     """Bytes of storage."""
     last_seq: int = 0
     last_publish: int | None = None
     consumers: Consumers | None = None
-    """None if nobody has asked yet: it costs a request a stream, so only candidates are asked."""
+    """None if they were not read. Reading costs a request for each stream, so only candidates are read."""
 
     @property
     def keep_until(self) -> int | None:
-        """Until when its own metadata keeps it, be that over or not; None if it says nothing of that."""
+        """The `keep-until` of its own metadata (ns), in the past or in the future; None if it has none."""
         return self.own.keep_until if self.own else None
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What the ledger can vouch for: the absence of jobs whose stream was created at `since` or later."""
+    """For which jobs absence from the ledger counts: those whose stream was created at `since` or later."""
 
     intact: bool
-    """False while the ledger has lost history: then nothing is drained at all."""
+    """False if the ledger has lost history. Then nothing is drained."""
     since: int | None = None
-    """None: it can vouch for nothing."""
+    """None if absence counts for no job."""
     gap: str | None = None
-    """Why it cannot vouch, and what to do, as text for a report."""
+    """Why absence does not count, and what to do, as text for a report."""
 
     def vouches_for(self, created: int) -> bool:
-        """Return whether a job that the ledger does not know, with a stream of that age, does not exist."""
+        """Return whether a job that is not in the ledger does not exist. `created` is its stream's time (ns)."""
         return self.intact and self.since is not None and self.since <= created
 
 
 class Reason(StrEnum):
-    """Why a verdict is what it is: the same word in the log, the audit, the metrics and the report."""
+    """The reason of a verdict. Log, audit, metrics and reports use these values."""
 
     PROTECTED = "protected"
     RETENTION_UNREADABLE = "retention-unreadable"
@@ -266,14 +266,14 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Leave the stream alone; only an event or an operator changes that."""
+    """Keep the stream. Only an event or an operator can change this."""
 
     reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Leave the stream alone until then, and look again."""
+    """Keep the stream until then, and inspect it again."""
 
     reason: Reason
     until: int
@@ -288,7 +288,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Unfixable:
-    """Nobody can tell, or nothing can be done: a person should look."""
+    """Keep the stream: its state is unknown or cannot be changed, and a person must look."""
 
     reason: Reason
 
@@ -297,7 +297,7 @@ Verdict = Keep | Wait | Drain | Unfixable
 
 
 class Outcome(StrEnum):
-    """What came of a verdict."""
+    """The result of a verdict."""
 
     DRAINED = "drained"
     WOULD_DRAIN = "would_drain"
@@ -309,7 +309,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What came of one stream, with the evidence."""
+    """The result for one stream, with the evidence."""
 
     outcome: Outcome
     reason: Reason
@@ -318,10 +318,10 @@ class Settlement:
     until: int | None = None
     detail: str | None = None
     attempts: int = 0
-    """How many in a row came to nothing, this one included."""
+    """How many attempts in a row have failed, including this one."""
     retry_s: float | None = None
     """Seconds until the next attempt; None if none is planned before the next full pass."""
     backup: str | None = None
-    """Of a drained stream: the machine and the folder of its backup."""
+    """The address of the backup of a drained stream."""
     late_s: float | None = None
-    """Of a drained stream: seconds from when it fell due to when it was gone."""
+    """Seconds from when a drained stream fell due to when it was deleted."""

@@ -1,4 +1,4 @@
-"""An operator's word that nothing is to be deleted, as it is kept in NATS. Pure."""
+"""An operator's pause of all deleting, as it is stored in NATS. Pure."""
 
 import json
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from reactor.core.model import SECOND, format_instant, to_the_second
 from reactor.core.schemas import PauseJson
 
 LONGEST_PAUSE = 10 * 366 * 86_400 * SECOND
-"""Nanoseconds. A message that claims more is not an operator's."""
+"""Nanoseconds. A message with a longer pause counts as unreadable."""
 UNREADABLE = "the message that paused it cannot be read: reactor resume, or reactor pause again"
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Who has paused deleting, why, since when and until when (ns, the server's time; None: until it is resumed)."""
+    """A pause: who, why, since when and until when (ns by the server's clock; None: until it is resumed)."""
 
     by: str
     reason: str
@@ -22,10 +22,10 @@ class Pause:
     until: int | None = None
 
     def is_active(self, now: int) -> bool:
-        """Return whether it still holds at the server's time `now`."""
+        """Return whether the pause is active at the server's time `now`."""
         return self.until is None or now < self.until
 
-    def describe(self) -> str:
+    def __str__(self) -> str:
         """Return the pause as a sentence for reports."""
         until = f" until {to_the_second(self.until)}" if self.until else ""
         return f"deleting is paused by {self.by} since {to_the_second(self.since)}{until}: {self.reason}"
@@ -37,7 +37,7 @@ class Pause:
 
 
 def pausing(by: str, reason: str, span_ns: int | None) -> bytes:
-    """Return the message that pauses, for so long or until it is resumed."""
+    """Return the message that pauses for `span_ns`, or until it is resumed."""
     return json.dumps({"paused": True, "by": by, "reason": reason, "span_ns": span_ns}).encode()
 
 
@@ -47,15 +47,15 @@ def resuming(by: str) -> bytes:
 
 
 def read_pause(body: bytes, stored_at: int) -> Pause | None:
-    """Return what the last message says; `stored_at` is the server's own time of it. What cannot be read pauses."""
+    """Return the pause in the last message, stored at the server's time `stored_at`. An unreadable message pauses."""
     try:
-        said = read_json(body)
-        if said["paused"] is False:
+        order = read_json(body)
+        if order["paused"] is False:
             return None
-        span = said["span_ns"]
-        if said["paused"] is not True or not (span is None or (type(span) is int and 0 < span <= LONGEST_PAUSE)):
+        span = order["span_ns"]
+        if order["paused"] is not True or not (span is None or (type(span) is int and 0 < span <= LONGEST_PAUSE)):
             return Pause("somebody", UNREADABLE, stored_at)
         until = None if span is None else stored_at + span
-        return Pause(str(said["by"]), str(said["reason"]), stored_at, until)
+        return Pause(str(order["by"]), str(order["reason"]), stored_at, until)
     except (ValueError, TypeError, KeyError):
         return Pause("somebody", UNREADABLE, stored_at)

@@ -3,10 +3,10 @@
 Laws of this module:
 
 * Pure and total: every stream gets a verdict, no clock is read, nothing is awaited.
-* Unknown is not dead. Whatever cannot be read, or nobody vouches for, is never Drain.
-* Live beats everything: a record with a status that is not terminal keeps its stream, whatever its age.
-* A job has ended only if its last word is terminal by both orders, the stream's and the emitters' clocks'. Where
-  they disagree it lives; after the dispute guard, without a sign of life, the stream's order counts.
+* Unknown is not dead. What cannot be read, or what no source confirms, is never Drain.
+* Live wins: a record with a status that is not terminal keeps its stream at any age.
+* A job has ended only if its last event is terminal both by sequence and by the emitters' clocks. If the two disagree,
+  the job counts as live. After the dispute guard, without a sign of life, the last event by sequence decides.
 * The only `now` is the server's own time in the answer that described the stream, so no worker's clock matters.
 
 The ladder of `decide`, top rung first: protected, unreported, fenced, created unreadable, running or disputed, ledger
@@ -38,12 +38,12 @@ from reactor.core.rules import DEFAULT, OWN, Rule, When
 _NEVER_IN_A_NAME = re.compile(r"[ \t\r\n\f.*>/\\]")
 """What nats-server refuses in the name of a stream."""
 DONE = frozenset({"SUCCESS"})
-"""Terminal words that say that the work was done: what is worked on after them was announced too early."""
+"""Terminal statuses that say that all work is done. If work goes on after them, they were published too early."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What one installation judges by, or, from `policy_for`, one stream. Spans in nanoseconds."""
+    """The rules of one installation, or, if made by `policy_for`, of one stream. Spans in nanoseconds."""
 
     pattern: re.Pattern[str]
     """Group `job_id` is the stream's job; the whole name must match."""
@@ -51,23 +51,23 @@ class Policy:
     terminal_grace: int
     idle_guard: int
     missing_guard: int
-    """Replaces the idle guard, if it is longer, for a job that only the ledger calls missing: one lost event, and a
-    live job looks just so."""
+    """Replaces the idle guard, if it is longer, for a job that is missing only from the ledger: after one lost event a
+    live job looks the same."""
     dispute_guard: int
     terminal_statuses: frozenset[str]
     """Upper case."""
     live_statuses: frozenset[str] = frozenset()
-    """Known statuses of live jobs. Any other one is live too, but may be a typo: it is warned about."""
+    """Known statuses of live jobs. Any other status is live, too, but may be a typo, so a warning is logged."""
     protect: tuple[str, ...] = ()
     """Globs over stream names, case-sensitive."""
     own_streams: frozenset[str] = frozenset()
-    """Reactor's own: never job streams, whatever the pattern says."""
+    """Reactor's own streams. They are never job streams, even if the pattern matches."""
     absence_counts: bool = True
-    """False if streams are judged one by one: only a full pass, with its breaker, may call a job missing."""
+    """False if streams are judged one by one. Only a full pass, with its breaker, may call a job missing."""
     deletes: bool = True
     """False in report mode: zombies are reported and kept."""
     rules: tuple[Rule, ...] = ()
-    """What differs from stream to stream; the first that matches counts."""
+    """Retention rules; the first that matches a stream counts."""
     rule: str = DEFAULT
     """Of one stream's policy: the name of the rule that gave it."""
     protects: bool = False
@@ -75,15 +75,15 @@ class Policy:
     backup: When = "never"
     """Whether a stream is backed up before it is deleted."""
     assume_missing: bool = False
-    """An operator's word that a job nobody vouches for does not exist. The guards still hold."""
+    """An operator's order: a job that no source confirms does not exist. The guards still hold."""
 
     def job_id(self, stream_name: str) -> str | None:
-        """Return the job of a stream, or None if it is no job stream."""
+        """Return the job of a stream, or None if it is not a job stream."""
         match = self.pattern.fullmatch(stream_name)
         return None if match is None or stream_name in self.own_streams else match["job_id"]
 
     def names_of(self, job_id: str) -> frozenset[str] | None:
-        """Return the names that a stream of this job can have, one or none; None if the pattern allows several."""
+        """Return the one name that a stream of this job can have, or no name; None if the pattern allows several."""
         ends = _ends_of(self.pattern.pattern)
         if ends is None:
             return None
@@ -92,12 +92,12 @@ class Policy:
         return frozenset({name} if possible else ())
 
     def is_protected(self, stream: Stream) -> bool:
-        """Return whether its own metadata, its rule, or a glob in the settings protects it, perhaps for a time."""
+        """Return whether its metadata, its rule, or a glob in the settings protects it now."""
         own = stream.protected or self.kept_until(stream) is not None
         return own or self.protects or self.is_protected_by_name(stream.name)
 
     def kept_until(self, stream: Stream) -> int | None:
-        """Return until when its own metadata keeps it; None if that is over, or was never said."""
+        """Return the time until which its metadata keeps it (ns); None if that has passed or is not set."""
         until = stream.keep_until
         return until if until is not None and stream.observed_at < until else None
 
@@ -107,41 +107,41 @@ class Policy:
 
     @property
     def may_delete(self) -> bool:
-        """Whether there is any stream that it may delete."""
+        """Whether this policy can delete any stream."""
         return self.deletes or any(rule.action == "delete" for rule in self.rules)
 
     @property
     def may_report(self) -> bool:
-        """Whether there is any stream that it reports instead of deleting it."""
+        """Whether this policy can report any stream instead of deleting it."""
         return not self.deletes or any(rule.action == "report" for rule in self.rules)
 
     def shortest(self, guard: str, status: str | None = None) -> int:
-        """Return the shortest that a guard can be by the settings and the rules, for jobs with this status."""
+        """Return the shortest value (ns) of a guard in the settings and the rules, for jobs with this status."""
         own: int = getattr(self, guard)
         rules = [rule for rule in self.rules if status is None or rule.may_match(status)]
         return min(own, *(rule.guards.get(guard, own) for rule in rules)) if rules else own
 
     @property
     def known_statuses(self) -> frozenset[str]:
-        """Statuses that are no typo."""
+        """All statuses that the settings name."""
         return self.live_statuses | self.terminal_statuses
 
     def ends(self, event: StatusEvent) -> bool:
-        """Return whether by this word the job system does no more work for the job. Unknown words are live."""
+        """Return whether this event ends its job. An unknown status does not."""
         return fold(event.status) in self.terminal_statuses
 
     def is_terminal(self, record: Record) -> bool:
-        """Return whether its last word is terminal, in whichever order one reads them."""
+        """Return whether its last event is terminal, both by time and by sequence."""
         return self.ends(record.latest) and self.ends(record.last)
 
     def is_disputed(self, record: Record) -> bool:
-        """Return whether one of its last words is terminal and the other is not."""
+        """Return whether its last events by time and by sequence disagree: one is terminal, the other is not."""
         return self.ends(record.latest) != self.ends(record.last)
 
 
 @cache
 def _ends_of(pattern: str) -> tuple[str, str] | None:
-    """Return the texts before and after the job's id, if the pattern has them literally."""
+    """Return the texts before and after the job's id, if both are literal in the pattern."""
     before, group, rest = pattern.partition("(?P<job_id>")
     depth, end = 1, 0
     for part in re.finditer(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[()]", rest):
@@ -159,28 +159,28 @@ def _ends_of(pattern: str) -> tuple[str, str] | None:
 
 
 def policy_for(stream: Stream, record: Record | None, policy: Policy) -> Policy:
-    """Return what one stream is judged by: the first rule that matches, over it the stream's own times.
+    """Return the policy of one stream: the settings, then the first rule that matches, then the stream's own times.
 
-    The policy of a stream stays as it is: asked again for the same stream, it is returned.
+    Calling this with a policy of a stream returns that policy.
     """
     if not policy.rules and stream.own is None:
         return policy
-    rule = next((one for one in policy.rules if one.matches(stream, record)), None)
+    rule = next((rule for rule in policy.rules if rule.matches(stream, record)), None)
     changes = dict[str, Any]()
     if rule is not None:
         changes = {**rule.guards, "rule": rule.name, "protects": rule.protect, "backup": rule.backup or policy.backup}
         changes["deletes"] = policy.deletes if rule.action is None else rule.action == "delete"
     if (own := stream.own) is not None:
         spans = {"terminal_grace": own.terminal_grace, "age_guard": own.age_guard}
-        told = {name: span for name, span in spans.items() if span is not None}
-        changes |= told | ({"rule": OWN} if told or policy.kept_until(stream) is not None else {})
+        given = {name: span for name, span in spans.items() if span is not None}
+        changes |= given | ({"rule": OWN} if given or policy.kept_until(stream) is not None else {})
     return replace(policy, rules=(), **changes) if changes else policy
 
 
 def decide(stream: Stream, record: Record | None, coverage: Coverage, policy: Policy) -> Verdict:
-    """Return the verdict on one stream, from one answer of the server and what the ledger knows of its job.
+    """Return the verdict on one stream, from one answer of the server and the job's record.
 
-    `policy` is the installation's: what differs for this stream is taken from it here, so that no caller forgets it.
+    `policy` is the installation's. The stream's own policy is made from it here, so that no caller can forget it.
     """
     policy = policy_for(stream, record, policy)
     if stream.own is not None and stream.own.unreadable and not stream.protected:
@@ -202,7 +202,7 @@ def decide(stream: Stream, record: Record | None, coverage: Coverage, policy: Po
 
 
 def _protected(stream: Stream, policy: Policy) -> Verdict:
-    """Return the verdict on a protected stream: if nothing but its own time protects it, it waits for that."""
+    """Return the verdict on a protected stream. It waits if only its own `keep-until` protects it."""
     until = policy.kept_until(stream)
     if until is None or policy.protects or stream.protected or policy.is_protected_by_name(stream.name):
         return Keep(Reason.PROTECTED)
@@ -212,12 +212,12 @@ def _protected(stream: Stream, policy: Policy) -> Verdict:
 def by_directory(
     record: Record | None, current: DirectoryStatus | None, since: int, now: int, policy: Policy
 ) -> Record | None:
-    """Return the record by which a job is judged that has a directory of its own: the directory's word, `since` then.
+    """Return the record to judge a job by if the job system's directory decides: its status, valid `since` (ns).
 
-    A live event that is younger than the idle guard keeps the job whatever the directory says, which may lag behind;
-    older events do not count against it.
+    A live event younger than the idle guard keeps the job whatever the directory says, because the directory may lag
+    behind. Older events are ignored.
     """
-    if record is not None and not policy.is_terminal(record) and now - record.heard_at < policy.idle_guard:
+    if record is not None and not policy.is_terminal(record) and now - record.last_published_at < policy.idle_guard:
         return record
     if current is None:
         return None
@@ -239,7 +239,7 @@ def _by_job(stream: Stream, created: int, record: Record | None, coverage: Cover
 
 
 class Guard(NamedTuple):
-    """One guard of a stream: its name, its length (ns), why the stream waits, and until when (ns)."""
+    """One guard of a stream: name, length (ns), the reason to wait, and when it passes (ns)."""
 
     name: str
     reason: Reason
@@ -249,7 +249,7 @@ class Guard(NamedTuple):
 
 
 def guards_of(stream: Stream, record: Record | None, policy: Policy) -> list[Guard]:
-    """Return the guards of a stream, in the order in which they count; none if its job is live."""
+    """Return the guards of a stream in the order in which they are checked; none if its job is live."""
     policy = policy_for(stream, record, policy)
     if record is None:
         return _passing(stream, _of_missing_job(stream, policy))
@@ -260,7 +260,7 @@ def guards_of(stream: Stream, record: Record | None, policy: Policy) -> list[Gua
 
 
 Begins = list[tuple[str, Reason, int | None, int]]
-"""Each guard with the time it began (ns; None if it never did) and how long it lasts."""
+"""Guards as (name, reason, start in ns or None if it never started, length in ns)."""
 
 
 def _passing(stream: Stream, begins: Begins) -> list[Guard]:
@@ -272,15 +272,15 @@ def _passing(stream: Stream, begins: Begins) -> list[Guard]:
 
 
 def _dispute_of(stream: Stream, record: Record, policy: Policy) -> Guard:
-    """Return how long the two orders may disagree: since the later event, and since the stream was last used."""
-    since = max(record.heard_at, stream.last_publish or 0, _consumed_at(stream) or 0)
+    """Return the dispute guard. It starts at the later event, or when the stream was last used."""
+    since = max(record.last_published_at, stream.last_publish or 0, _consumed_at(stream) or 0)
     return _passing(stream, [("dispute_guard", Reason.DISPUTED, since, policy.dispute_guard)])[0]
 
 
 def _of_terminal_job(stream: Stream, record: Record, policy: Policy) -> Begins:
-    """Return the guards of an ended job's stream. Messages from before its end are no sign of a new run.
+    """Return the guards of an ended job's stream. Messages from before the end are no sign of a new run.
 
-    But a job that is done has no work left: if work goes on, its end was published too early.
+    A job with a status in `DONE` has no work left. If work goes on, its end was published too early, so it waits.
     """
     published, consumed = stream.last_publish, _consumed_at(stream)
     done = any(fold(event.status) in DONE for event in (record.latest, record.last))
@@ -293,7 +293,7 @@ def _of_terminal_job(stream: Stream, record: Record, policy: Policy) -> Begins:
 
 
 def spoke_too_early(stream: Stream, record: Record, policy: Policy) -> bool:
-    """Return whether a job was called done, and its work went on."""
+    """Return whether work went on after the job was reported as done."""
     done = policy.is_terminal(record) and fold(record.status) in DONE
     return done and _since_the_end(_consumed_at(stream), record) is not None
 
@@ -303,7 +303,7 @@ def _since_the_end(instant: int | None, record: Record) -> int | None:
 
 
 def _of_missing_job(stream: Stream, policy: Policy) -> Begins:
-    """Return the guards of a missing job. An operator's word replaces the missing guard."""
+    """Return the guards of a missing job. The operator's `assume_missing` replaces the missing guard."""
     rows: Begins = [
         ("age_guard", Reason.FRESH, stream.created, policy.age_guard),
         ("idle_guard", Reason.ACTIVE, stream.last_publish, policy.idle_guard),
@@ -318,38 +318,38 @@ def _of_missing_job(stream: Stream, policy: Policy) -> Begins:
 
 
 def _consumed_at(stream: Stream) -> int | None:
-    """Return the last delivery or ack, as far as anybody asked."""
+    """Return the last delivery or ack (ns), if the consumers were read."""
     return stream.consumers.last_active if stream.consumers else None
 
 
 def due_at(event: StatusEvent, policy: Policy) -> int | None:
-    """Return when to inspect the stream of a job with this event first; None for a live job.
+    """Return when to inspect the job's stream for the first time after this event (ns); None for a live job.
 
-    By the shortest grace that can apply: the inspection knows which one does.
+    It uses the shortest terminal grace that can apply. The inspection finds the one that does.
     """
     return event.occurred_at + policy.shortest("terminal_grace", event.status) if policy.ends(event) else None
 
 
 def is_over(record: Record, policy: Policy, now: int) -> bool:
-    """Return whether what is left of a job without a stream may be tidied away, at the server's time `now`."""
+    """Return whether the remains of a job without a stream may be deleted, at the server's time `now`."""
     return policy.is_terminal(record) and now >= record.occurred_at + policy.terminal_grace
 
 
 def fell_due(stream: Stream, record: Record | None, policy: Policy) -> int | None:
-    """Return when a zombie fell due: when its last guard passed. None if no guard has a time."""
+    """Return when a zombie fell due (ns): when its last guard passed. None if no guard has a time."""
     ends = [] if stream.created is None else [guard.passes_at for guard in guards_of(stream, record, policy)]
     return max([*ends, *([] if stream.keep_until is None else [stream.keep_until])], default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """Refuses a pass that would drain suspiciously much on absence alone: a silent emitter looks just so."""
+    """Refuses a pass that would drain too many streams of missing jobs. With a silent emitter all jobs look missing."""
 
     max_missing: int
     max_ratio: float
 
     def trips(self, missing: int, checked: int) -> str | None:
-        """Return the reason to refuse, or None. Both limits must be exceeded."""
+        """Return the reason to refuse the pass, or None. Both limits must be exceeded."""
         if missing <= self.max_missing or missing <= self.max_ratio * checked:
             return None
         return (

@@ -1,11 +1,11 @@
-"""What a reconcile pass did, in the shape that people script against. Pure."""
+"""The report of a pass, in the shape of the contract. Pure."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from reactor.core.explain import both_words
+from reactor.core.explain import both_events
 from reactor.core.model import (
     SECOND,
     Coverage,
@@ -22,14 +22,14 @@ from reactor.core.model import (
     format_instant,
 )
 from reactor.core.policy import Policy, fell_due, policy_for
-from reactor.core.schemas import ListedRow, Pass, PassInShort, StreamRow
+from reactor.core.schemas import ListedRow, Pass, PassSummary, StreamRow
 
 Row = TypeVar("Row", bound=StreamRow)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One pass. `error` is why it was broken off; `breaker` why nothing was deleted."""
+    """The report of one pass. `error` is why it was aborted; `breaker` is why nothing was deleted."""
 
     settlements: Sequence[Settlement]
     policy: Policy
@@ -41,34 +41,34 @@ class Report:
     """The pause, as a sentence; None if deleting is not paused."""
     error: str | None = None
     away: bool = False
-    """Whether the error is an outage: NATS or Redis is away or takes nothing, or a listing cannot be trusted."""
+    """Whether the error is an outage: NATS or Redis is away or refuses writes, or the listing cannot be trusted."""
 
     def count(self, *outcomes: Outcome) -> int:
-        """Return how many streams ended so."""
+        """Return how many streams have one of these outcomes."""
         return sum(settlement.outcome in outcomes for settlement in self.settlements)
 
     @property
     def is_held_back(self) -> bool:
-        """Whether nothing more could be deleted: by the breaker, or by an operator's word, also on the way."""
+        """Whether the breaker or an operator's pause kept streams, from the start or during the pass."""
         paused = any(item.reason is Reason.PAUSED for item in self.settlements)
         return self.breaker is not None or paused or (self.paused is not None and not self.dry_run)
 
     @property
     def is_of_absent_streams(self) -> bool:
-        """Whether all the streams that were asked for do not exist."""
+        """Whether none of the requested streams exists."""
         return all(item.reason is Reason.GONE and not item.stream.observed_at for item in self.settlements)
 
     @property
     def unfixable(self) -> int:
-        """A pass that was broken off is one more thing that a person should look at."""
+        """How many streams need a person. An aborted pass counts as one more."""
         return self.count(Outcome.UNFIXABLE) + (self.error is not None)
 
     @property
     def reasons(self) -> Counter[tuple[Outcome, str]]:
-        """How many streams by outcome and reason."""
+        """The number of streams by outcome and reason."""
         return Counter((settlement.outcome, settlement.reason.value) for settlement in self.settlements)
 
-    def summary(self) -> PassInShort:
+    def summary(self) -> PassSummary:
         """Return the contract's object without its streams."""
         return {
             "checked": len(self.settlements),
@@ -90,14 +90,14 @@ class Report:
 
 
 def settlement_of(verdict: Verdict, stream: Stream, record: Record | None, coverage: Coverage) -> Settlement:
-    """Return a verdict that has no effect, as a settlement."""
+    """Return the settlement of a stream that is only judged, not changed."""
     match verdict:
         case Keep(reason):
             detail = coverage.gap if reason is Reason.UNKNOWN else None
             if stream.own and reason is Reason.RETENTION_UNREADABLE:
                 detail = stream.own.unreadable
             if record and reason is Reason.DISPUTED:
-                detail = both_words(record)
+                detail = both_events(record)
             return Settlement(Outcome.KEPT, reason, stream, record, detail=detail)
         case Wait(reason, until):
             return Settlement(Outcome.WAITING, reason, stream, record, until=until)
@@ -109,7 +109,7 @@ def settlement_of(verdict: Verdict, stream: Stream, record: Record | None, cover
 
 
 def describe(settlement: Settlement, policy: Policy) -> StreamRow:
-    """Return one stream's line of the report."""
+    """Return a stream's row in a report."""
     stream, record = settlement.stream, settlement.record
     terminal = record is not None and policy.is_terminal(record)
     age = (stream.observed_at - stream.created) / SECOND if stream.created and stream.observed_at else None
@@ -130,7 +130,7 @@ def describe(settlement: Settlement, policy: Policy) -> StreamRow:
 
 
 def listed(settlement: Settlement, policy: Policy) -> ListedRow:
-    """Return one stream's line of a listing: when it is due, and how large it is, beside what the report tells."""
+    """Return a stream's row in a listing: the row of a report, with its size and when it is due."""
     stream, zombie = settlement.stream, settlement.outcome is Outcome.WOULD_DRAIN
     due = fell_due(stream, settlement.record, policy) if zombie else settlement.until
     return ListedRow(
@@ -142,7 +142,7 @@ def listed(settlement: Settlement, policy: Policy) -> ListedRow:
 
 
 def mark_exhausted(rows: list[Row], consumers: Mapping[str, str]) -> list[Row]:
-    """Mark the rows of live jobs whose queue is exhausted; `consumers` gave up its last messages, by stream."""
+    """Mark the rows of live jobs whose queue is exhausted. `consumers` gave up the last messages, by stream."""
     for row in rows:
         if (consumer := consumers.get(row["stream"])) and row["reason"] == Reason.RUNNING.value:
             row["exhausted"] = True
@@ -151,7 +151,7 @@ def mark_exhausted(rows: list[Row], consumers: Mapping[str, str]) -> list[Row]:
 
 
 def full_detail(settlement: Settlement) -> str | None:
-    """Return the detail, and of what failed how often, and when it is tried again."""
+    """Return the detail. After failures add the number of attempts and when the next one is."""
     if not settlement.attempts:
         return settlement.detail
     again = "left to the next full pass" if settlement.retry_s is None else f"tried again in {settlement.retry_s:g} s"

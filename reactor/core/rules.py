@@ -13,14 +13,14 @@ from reactor.core.model import Record, Stream, fold
 GUARDS = ("age_guard", "terminal_grace", "idle_guard", "missing_guard")
 """The guards that a rule can set."""
 DEFAULT, OWN = "default", "stream"
-"""Instead of a rule's name: the settings decide, or times in the stream's own metadata."""
+"""Names used if no rule decides: the settings, or the times in the stream's own metadata."""
 When = Literal["never", "pending", "always"]
-"""Which streams get a backup first: `pending` are those with unacknowledged work left."""
+"""Which streams are backed up before deletion. `pending` means those with unacknowledged work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. All that it names must match: what is empty matches everything."""
+    """One rule. All its conditions must match; an empty condition matches everything."""
 
     name: str
     streams: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Rule:
     backup: When | None = None
 
     def matches(self, stream: Stream, record: Record | None) -> bool:
-        """Return whether it is the rule of this stream, if no earlier one is."""
+        """Return whether the stream meets all conditions."""
         return (
             (not self.streams or any(fnmatchcase(stream.name, glob) for glob in self.streams))
             and (not self.statuses or (record is not None and fold(record.status) in self.statuses))
@@ -44,11 +44,11 @@ class Rule:
         )
 
     def may_match(self, status: str) -> bool:
-        """Return whether it can be the rule of a job with this status."""
+        """Return whether a job with this status can meet the condition on the status."""
         return not self.statuses or fold(status) in self.statuses
 
     def takes_all_of(self, later: "Rule") -> bool:
-        """Return whether this rule matches whatever a later one matches, as far as their texts show."""
+        """Return whether this rule surely matches every stream that `later` matches."""
         takes_names = not self.streams or (
             bool(later.streams) and all(any(_within(glob, ours) for ours in self.streams) for glob in later.streams)
         )
@@ -56,12 +56,12 @@ class Rule:
         return takes_names and takes_statuses and self.metadata.items() <= later.metadata.items()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON; spans are in nanoseconds."""
+        """Return the rule as JSON; spans are in nanoseconds."""
         return asdict(self) | {"streams": list(self.streams), "statuses": sorted(self.statuses)}
 
 
 def read_rule(told: Mapping[str, Any]) -> Rule:
-    """Read what `as_dict` returned, perhaps of another release. Raises KeyError, TypeError and ValueError."""
+    """Read the JSON of `as_dict`, maybe of another release. Raises KeyError, TypeError and ValueError."""
     guards = {name: int(span) for name, span in told["guards"].items() if name in GUARDS}
     return Rule(
         name=str(told["name"]),
@@ -76,15 +76,15 @@ def read_rule(told: Mapping[str, Any]) -> Rule:
 
 
 def never_matching(rules: Sequence[Rule]) -> list[tuple[Rule, Rule]]:
-    """Return the rules that never match, each with the earlier rule that takes all of it."""
+    """Return the rules that never match, each with the earlier rule that matches first."""
     pairs = (
-        (later, next((one for one in rules[:n] if one.takes_all_of(later)), None)) for n, later in enumerate(rules)
+        (later, next((rule for rule in rules[:n] if rule.takes_all_of(later)), None)) for n, later in enumerate(rules)
     )
     return [(later, earlier) for later, earlier in pairs if earlier is not None]
 
 
 def _within(glob: str, other: str) -> bool:
-    """Return whether each name that a glob matches is matched by the other one, as far as their texts show."""
+    """Return whether `other` surely matches every name that `glob` matches."""
     if other in (glob, "*"):
         return True
     literal = min((glob.find(wild) for wild in "*?[" if wild in glob), default=len(glob))

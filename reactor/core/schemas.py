@@ -1,6 +1,6 @@
-"""The JSON that leaves the process, by `--json`, the HTTP API and the audit: each shape once.
+"""The JSON of `--json`, the HTTP API and the audit: each shape is defined once.
 
-Times are RFC 3339 in UTC. Keys are the contract's: none is renamed or taken away.
+Times are RFC 3339 in UTC. The keys are part of the contract: none is renamed or removed.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any, NotRequired, TypedDict
 
 
 class StreamRow(TypedDict):
-    """One job stream with its verdict; None is "not known" or "not asked"."""
+    """One job stream with its verdict. None means unknown, or not read."""
 
     stream: str
     job_id: str
@@ -22,12 +22,12 @@ class StreamRow(TypedDict):
     redelivered: int | None
     detail: str | None
     rule: str
-    """By which rule it is judged; `default` for the settings, `stream` for its own metadata."""
+    """The rule it is judged by; `default` for the settings, `stream` for its own metadata."""
     exhausted: NotRequired[bool]
     """Its job is live, but its last messages were given up (max_deliver)."""
 
 
-class PassInShort(TypedDict):
+class PassSummary(TypedDict):
     """A pass without its streams."""
 
     checked: int
@@ -43,7 +43,7 @@ class PassInShort(TypedDict):
     duration_s: float
 
 
-class Pass(PassInShort):
+class Pass(PassSummary):
     """A pass: what `reconcile --json` prints."""
 
     streams: list[StreamRow]
@@ -57,27 +57,27 @@ class Streams(TypedDict):
     streams: list[StreamRow]
 
 
-class CoverageTold(TypedDict):
-    """For whose jobs the ledger can vouch."""
+class CoverageJson(TypedDict):
+    """For which jobs absence from the ledger counts."""
 
     since: str | None
     gap: str | None
 
 
-class CoverageOfAll(CoverageTold):
-    """If `complete`, absence from the ledger means something."""
+class CoverageOfAll(CoverageJson):
+    """Coverage for a status. If it is `complete`, absence from the ledger counts."""
 
     complete: bool
 
 
-class CoverageOfOne(CoverageTold):
-    """If not `intact`, history was lost."""
+class CoverageOfOne(CoverageJson):
+    """Coverage for one stream. If it is not `intact`, history was lost."""
 
     intact: bool
 
 
 class Counts(TypedDict):
-    """Job streams, counted as passes and sweeps have left them; None and empty before the first full pass."""
+    """Job streams counted from the states that passes and sweeps stored; None and empty before the first full pass."""
 
     job_streams: int | None
     verdicts: dict[str, int]
@@ -89,7 +89,7 @@ class Counts(TypedDict):
 
 
 class PauseJson(TypedDict):
-    """Who has paused deleting, why, since when, and until when; None for until it is resumed."""
+    """An operator's pause. `until` is None if it lasts until it is resumed."""
 
     by: str
     reason: str
@@ -98,15 +98,15 @@ class PauseJson(TypedDict):
 
 
 class Measures(Counts):
-    """What all replicas see alike."""
+    """Figures that are the same for all replicas."""
 
     at: str
     error: str | None
-    """Why the last full pass broke off."""
+    """Why the last full pass was aborted."""
     nats_error: str | None
     """Why NATS could not be asked; None if it answered. Then lag and pause are unknown."""
     nats_away_since: str | None
-    """Since when the workers have no connection to NATS; None if they have one."""
+    """When the workers lost their connection to NATS; None if they have one."""
     workers: int
     """Workers that are alive."""
     exhausted: int
@@ -115,20 +115,20 @@ class Measures(Counts):
     lag: int | None
     pause: PauseJson | None
     """None if deleting is not paused."""
-    last_reconcile: PassInShort | None
+    last_reconcile: PassSummary | None
 
 
 class Status(Measures):
-    """One screen's worth."""
+    """The output of `status`."""
 
     notice: str | None
-    """A line that says by whose settings this was judged, if not by the shell's own, or if no worker is alive."""
+    """Whose settings this was judged by, if not by the shell's own; or that no worker is alive."""
     deletes: bool
-    """Whether a worker is alive, may delete, and no operator has paused deleting."""
+    """Whether zombies are deleted now: a worker is alive and may delete, and deleting is not paused."""
     action: str
     """`delete`, or `report`: nothing is deleted."""
-    would_drain: "ReportedEnds | None"
-    """In report mode alone."""
+    would_drain: "ReportTotals | None"
+    """Only in report mode."""
     drained_today: int
     bytes_reclaimed: int
     version: str
@@ -172,26 +172,26 @@ class Workers(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class ScheduledDeletion:
-    """What `reactor.scheduled.<stream>` tells: a stream was condemned, and falls unless somebody keeps it."""
+    """The event `reactor.scheduled.<stream>`: a stream will be deleted unless somebody protects it."""
 
     stream: str
     job_id: str
     status: str | None
-    """Of the job's last event; None if the job does not exist."""
+    """The status in the job's last event; None if the job does not exist."""
     reason: str
     """`terminal` or `missing`."""
     rule: str
     due_at: str
-    """When its last guard passes; later if it is used meanwhile."""
+    """When its last guard passes. It is later if the stream is used meanwhile."""
     messages: int | None
     keep: str
-    """How to keep it."""
+    """The command that keeps it."""
     by: str
     at: str
 
 
 class RuleJson(TypedDict):
-    """A retention rule, with what the settings add to it."""
+    """A retention rule, completed with the settings."""
 
     name: str
     streams: list[str]
@@ -199,16 +199,16 @@ class RuleJson(TypedDict):
     metadata: dict[str, str]
     guards_s: dict[str, float]
     sets: list[str]
-    """What the rule itself sets."""
+    """The guards and options that the rule itself sets."""
     protect: bool
     action: str
     backup: str
     matches: int
-    """Streams that it matches now."""
+    """How many streams it matches now."""
 
 
 class WorkerRules(TypedDict):
-    """Which file of rules a worker runs with; None if it has none."""
+    """The file of rules that a worker uses; None if it has none."""
 
     instance: str
     file: str | None
@@ -223,14 +223,14 @@ class Rules(TypedDict):
     rules: list[RuleJson]
     unmatched: list[str]
     by_default: int
-    """Streams that no rule matches."""
+    """How many streams no rule matches."""
     by_their_metadata: int
-    """Streams with times of their own."""
+    """How many streams have retention times in their own metadata."""
     workers: list[WorkerRules]
 
 
 class Entry(TypedDict):
-    """One of the audit. Which keys there are depends on its phase (see `store/audit`)."""
+    """An entry of the audit. Its keys depend on its phase (see `store/audit`)."""
 
     key: str
     phase: str
@@ -254,25 +254,25 @@ class Entry(TypedDict):
     proof: NotRequired[str]
     backup: NotRequired[str]
     made_of: NotRequired[str]
-    """JSON: what it takes to make the stream again. Of an intent alone."""
+    """JSON: the recipe to create the stream again. Only an intent has it."""
     attempts: NotRequired[int]
     retry_s: NotRequired[float | None]
     afterwards_at: NotRequired[str]
 
 
 class History(TypedDict):
-    """What came of deletions, newest first."""
+    """The audit trail, newest first."""
 
     entries: list[Entry]
 
 
 class ListedRow(StreamRow):
-    """One of `reactor streams`."""
+    """A row of `reactor streams`."""
 
     bytes: int
     created: str | None
     due_at: str | None
-    """Since when it is due, or when it will be as things stand; None if nothing says so."""
+    """When it fell due or will fall due, if nothing changes; None if unknown."""
 
 
 class Listed(TypedDict):
@@ -280,16 +280,16 @@ class Listed(TypedDict):
 
     at: str
     notice: str | None
-    """As in a status."""
+    """See `Status.notice`."""
     total: int
-    """Job streams, also those that were not asked for."""
+    """The number of job streams, including those that were filtered out."""
     others: int
-    """Streams of the account that do not match the pattern, without reactor's own."""
+    """The number of streams in the account that do not match the pattern, without reactor's own."""
     streams: list[ListedRow]
 
 
 class Happened(TypedDict):
-    """One thing that happened to a stream or was said of its job."""
+    """One line of a timeline: an action on a stream, or an event of its job."""
 
     at: str
     what: str
@@ -297,9 +297,9 @@ class Happened(TypedDict):
 
 
 class Restorable(TypedDict):
-    """How a stream can be brought back: with so many messages, or without those that are lost.
+    """How a stream can be restored: with `messages` of them, or without those that are `lost`.
 
-    A backup on another machine is shown as `host:folder`: copy it here, and use --from.
+    A backup on another machine is shown as `host:folder`. Copy it to this machine and use --from.
     """
 
     command: str
@@ -309,12 +309,12 @@ class Restorable(TypedDict):
 
 
 class Gone(TypedDict):
-    """All that is known of a stream that is not there."""
+    """All that is known of a stream that does not exist."""
 
     stream: str
     job_id: str
     verdict: str
-    """`already_gone` if reactor has deleted it, else `no_stream`."""
+    """`already_gone` if reactor deleted it, else `no_stream`."""
     known: str
     """`deleted`, `heard_of` (it or its job), or `never_heard_of`."""
     at: str
@@ -333,12 +333,12 @@ class LastKnown(TypedDict):
     sentence: str
     nats_error: str
     last: StreamRow | None
-    """As it was found last; None if it was not found."""
+    """Its last stored state; None if there is none."""
     timeline: list[Happened]
 
 
 class WouldDrain(TypedDict):
-    """A stream that would have been deleted, and what has become of it."""
+    """A zombie that report mode kept, and what happened to it afterwards."""
 
     stream: str
     job_id: str
@@ -353,15 +353,15 @@ class WouldDrain(TypedDict):
     afterwards_at: str | None
 
 
-class ReportedEnds(TypedDict):
-    """How many streams report mode would have deleted, and how many of them came to which end."""
+class ReportTotals(TypedDict):
+    """How many zombies report mode kept, and what happened to them afterwards."""
 
     total: int
     afterwards: dict[str, int]
 
 
 class WouldDrains(TypedDict):
-    """What report mode has found, newest first, and how many there are of each end."""
+    """The zombies that report mode kept, newest first, with totals."""
 
     total: int
     afterwards: dict[str, int]
@@ -369,7 +369,7 @@ class WouldDrains(TypedDict):
 
 
 class LeakRow(TypedDict):
-    """How many streams the ends of jobs with this status left behind, by the hour of the day (UTC)."""
+    """How many zombies jobs with this final status left behind, by the hour of the day (UTC)."""
 
     status: str
     drained: int
@@ -377,14 +377,14 @@ class LeakRow(TypedDict):
 
 
 class Leaks(TypedDict):
-    """Which statuses leave zombies behind, and when."""
+    """Zombies by the final status of their jobs and the hour of the day."""
 
     total: int
     statuses: list[LeakRow]
 
 
 class Point(TypedDict):
-    """Counts at a time, and drains by reason since the point before."""
+    """Counts at one time, and drains by reason since the previous point."""
 
     at: str
     verdicts: dict[str, int]
@@ -398,7 +398,7 @@ class Timeline(TypedDict):
     points: list[Point]
 
 
-class GuardTold(TypedDict):
+class GuardJson(TypedDict):
     """A guard of the policy on this stream."""
 
     guard: str
@@ -424,7 +424,7 @@ class Dispute(TypedDict):
 
 
 class StreamEvidence(TypedDict):
-    """What the server says of the stream."""
+    """The stream, as the server describes it."""
 
     created: str | None
     subjects: list[str] | None
@@ -435,7 +435,7 @@ class StreamEvidence(TypedDict):
 
 
 class ConsumerEvidence(TypedDict):
-    """What the server says of a consumer."""
+    """A consumer, as the server describes it."""
 
     name: str | None
     pending: int | None
@@ -446,17 +446,17 @@ class ConsumerEvidence(TypedDict):
     last_active: str | None
 
 
-class DirectoryTold(TypedDict):
-    """What the job system's own directory says of the job."""
+class DirectoryJson(TypedDict):
+    """The job, as the job system's directory describes it."""
 
     status: str
     ended_at: str | None
 
 
 class Evidence(TypedDict):
-    """All that a verdict was made of."""
+    """Everything that a verdict is based on."""
 
-    directory: DirectoryTold | None
+    directory: DirectoryJson | None
     record: StatusEventJson | None
     last_event: StatusEventJson | None
     disputed: Dispute | None
@@ -471,8 +471,8 @@ class Explanation(StreamRow):
 
     at: str
     notice: NotRequired[str | None]
-    """As in a status."""
+    """See `Status.notice`."""
     sentence: str
     changes: str
-    guards: list[GuardTold]
+    guards: list[GuardJson]
     evidence: Evidence

@@ -1,4 +1,4 @@
-"""Sinks: the recorder tells each of them what happens. The log, the metrics and the published events are sinks."""
+"""Sinks: the recorder calls each of them for every event. The log, the metrics and the published events are sinks."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -8,43 +8,43 @@ from reactor.core.model import Settlement
 
 
 class EventOutcome(StrEnum):
-    """What became of a lifecycle message."""
+    """What the ledger did with a lifecycle message."""
 
     APPLIED = "applied"
     STALE = "stale"
-    """It changed nothing: it, or a newer one, was known already."""
+    """It changed nothing: the ledger had it already, or a newer one."""
     MALFORMED = "malformed"
 
 
 class Sink:
-    """A sink that ignores everything: subclasses override what they show. No method may fail or take long."""
+    """A sink that ignores every event. Subclasses override what they show. No method may raise or block."""
 
-    def heard(self, messages: Mapping[tuple[str, EventOutcome], int]) -> None:
-        """Take the numbers of lifecycle messages by status (upper case) and outcome."""
+    def events_received(self, messages: Mapping[tuple[str, EventOutcome], int]) -> None:
+        """Handle counts of lifecycle messages, by status (upper case) and outcome."""
 
     def dead_lettered(self) -> None:
-        """Take one lifecycle message that was kept as a dead letter."""
+        """Handle one lifecycle message that was stored as a dead letter."""
 
     def judged(self, *settlements: Settlement) -> None:
-        """Take the verdicts that a pass or a sweep found."""
+        """Handle the verdicts of a pass or a sweep."""
 
     def reported(self, settlement: Settlement) -> None:
-        """Take a stream that would have been deleted (report mode); once for each stream."""
+        """Handle a zombie that report mode keeps. Called once for each stream."""
 
     def ended(self, settlement: Settlement) -> None:
-        """Take the outcome of a deletion that was begun; once for each deletion."""
+        """Handle the outcome of a deletion. Called once for each deletion."""
 
     def unfixable(self, settlement: Settlement, failure: Mapping[str, Any]) -> None:
-        """Take an attempt that failed, so that a person should look; `failure` is the audit's entry."""
+        """Handle a failed attempt that needs a person. `failure` is the audit's entry."""
 
     def ordered(self, what: str, order: Mapping[str, Any]) -> None:
-        """Take an operator's order; `order` is the audit's entry."""
+        """Handle an operator's order. `order` is the audit's entry."""
 
     async def exhausted(self, event: Mapping[str, Any]) -> None:
-        """Take the event of a live job's queue that delivers nothing more."""
+        """Handle the event that a live job's queue delivers no more messages."""
 
     async def scheduled(self, event: Mapping[str, Any]) -> None:
-        """Take the event of a stream that was condemned, and when it falls; once for each condemnation."""
+        """Handle the event that a stream will be deleted, and when. Called once for each time it is scheduled."""
 
     async def drained(self, event: Mapping[str, Any]) -> None:
-        """Take the event of a deleted stream, after the audit has the outcome."""
+        """Handle the event of a deleted stream. The audit has the outcome already."""

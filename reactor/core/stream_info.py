@@ -1,7 +1,7 @@
-"""The server's JSON about streams, read into the model and written back: what is in STREAM.INFO, and the fence.
+"""Read STREAM.INFO and CONSUMER.INFO into the model, and write stream configs with and without a fence.
 
 Pure. Fields as in https://github.com/nats-io/nats-server/blob/main/server/stream.go (StreamInfo, StreamConfig) and
-consumer.go (ConsumerInfo). Whatever cannot be read becomes a None or a False that no verdict takes for a sign of death.
+consumer.go (ConsumerInfo). What cannot be read becomes None or False, and no verdict takes that for a sign of death.
 """
 
 import json
@@ -20,9 +20,9 @@ PROTECT_KEY = "reactor.protect"
 GRACE_KEY, AGE_KEY, KEEP_UNTIL_KEY = "reactor.terminal-grace", "reactor.age-guard", "reactor.keep-until"
 """A stream's own times: two durations, and an instant (RFC 3339)."""
 MAX_AGE_KEY = "reactor.restored.max_age"
-"""What a restored stream's messages were allowed to live (ns)."""
+"""The original `max_age` of a restored stream (ns)."""
 UNFINISHED_KEY = "reactor.restored.unfinished"
-"""What a restored stream lacks so far."""
+"""What an unfinished restore has not written yet."""
 FENCE_TOKEN_KEY = "reactor.fence.token"  # noqa: S105  # no secret: it names the deletion
 FENCE_UNTIL_KEY = "reactor.fence.until"
 FENCE_SUBJECTS_KEY = "reactor.fence.subjects"
@@ -39,7 +39,7 @@ LEADER_HEARD_S: Final = 3.5
 ELECTION_OVER_S: Final = 15.0
 """More than the longest election timeout of nats-server (9 s)."""
 LONGEST_LEASE = 3_600 * SECOND
-"""A fence for longer is none of reactor's (see REACTOR_SWEEP_LEASE)."""
+"""The longest time a fence of reactor's can last (see REACTOR_SWEEP_LEASE)."""
 
 Raw = dict[str, Any]
 
@@ -71,7 +71,7 @@ def read_stream(raw: Raw, job_id: str, *, reported: bool = True) -> Stream:
 
 
 def read_own_times(metadata: Mapping[str, str]) -> OwnTimes | None:
-    """Return how long a stream asks to be kept; None if it asks for nothing."""
+    """Return the retention times in a stream's metadata; None if there are none."""
     times = dict[str, Any]()
     for key, name, read in _OWN_TIMES:
         if key in metadata:
@@ -94,22 +94,22 @@ _OWN_TIMES: Final = (
 
 
 def mark_if_sourced(stream: Stream, sourced: Collection[str]) -> Stream:
-    """Return the stream, marked if others mirror or source it."""
+    """Return the stream, marked as not fenceable if another stream mirrors or sources it."""
     return replace(stream, fenceable=False) if stream.name in sourced else stream
 
 
 def _is_whole(state: Raw, published: int | None) -> bool:
-    """Return whether the server's figures can be trusted: a time that cannot be read may be a moment ago."""
+    """Return whether the state is complete. A `last_ts` that cannot be read may be a moment ago."""
     with suppress(KeyError, TypeError, ValueError):
         return "last_seq" in state and (published is not None or parse_instant(state["last_ts"]) is not None)
     return False
 
 
 def read_consumers(raws: Iterable[Raw], first_seen: int | None) -> Consumers:
-    """Return what a stream's consumers show together.
+    """Return the combined state of a stream's consumers.
 
-    `last_active` is absent before any activity and also after a server restart. If a consumer has delivered
-    something and shows no time, `first_seen`, the caller's own first sighting of these figures, counts instead.
+    `last_active` is absent before any activity, and also after a server restart. If a consumer has delivered something
+    and shows no time, `first_seen` (ns) counts instead: when the caller first saw these figures.
     """
     raws = list(raws)
     times = [instant(mark.get("last_active")) or first_seen for raw in raws for mark in _marks(raw)]
@@ -120,7 +120,7 @@ def read_consumers(raws: Iterable[Raw], first_seen: int | None) -> Consumers:
 
 
 def figures_of(raws: Iterable[Raw]) -> str:
-    """Return a fingerprint of consumers. It changes when one comes, goes, is altered, delivers or is acked."""
+    """Return a fingerprint of consumers. It changes if one is created, deleted, altered, delivers or is acked."""
     rows = [
         [raw["name"], raw.get("created"), raw.get("config"), [mark.get("consumer_seq") for mark in _marks(raw)]]
         for raw in raws
@@ -129,18 +129,18 @@ def figures_of(raws: Iterable[Raw]) -> str:
 
 
 def _marks(raw: Raw) -> list[Raw]:
-    """Return what a consumer shows of deliveries and of acknowledgements, if there were any."""
+    """Return the consumer's `delivered` and `ack_floor`, each only if there were any."""
     marks = (raw.get("delivered") or {}, raw.get("ack_floor") or {})
     return [mark for mark in marks if mark.get("consumer_seq")]
 
 
 def is_silent(raws: Iterable[Raw]) -> bool:
-    """Return whether a consumer has worked and shows no time of it: the server was restarted since."""
+    """Return whether a consumer was active but shows no time of it. The server forgets the time at a restart."""
     return any(instant(mark.get("last_active")) is None for raw in raws for mark in _marks(raw))
 
 
 def instant(text: object) -> int | None:
-    """Return an instant of the server's; None for what is absent, unreadable or Go's zero time (year 1)."""
+    """Return a time of the server's (ns); None if it is absent, unreadable or Go's zero time (year 1)."""
     with suppress(ValueError):
         instant = parse_instant(text) if isinstance(text, str) else 0
         return instant if instant > 0 else None
@@ -148,30 +148,30 @@ def instant(text: object) -> int | None:
 
 
 def fenced_subject(name: str, token: str) -> str:
-    """Return the only subject of a stream behind the fence of that token: its answer proves whose fence it is."""
+    """Return the only subject of a stream behind the fence of that token. An answer on it proves whose fence it is."""
     return f"reactor.fence.{name}.{token}"
 
 
 def barrier_headers(name: str) -> dict[str, str]:
-    """Return headers of a message that the stream refuses and never stores: no stream can have this last sequence.
+    """Return the headers of the barrier. The stream refuses it, because no stream can have this last sequence.
 
-    The refusal (10071) names the end of the stream. Every publisher that expects a sequence provokes it, so it leaves
-    the stream as it was. https://docs.nats.io/nats-concepts/jetstream/headers
+    The refusal (10071) names the end of the stream. Every publisher that expects a sequence can cause it, so it leaves
+    the stream unchanged. https://docs.nats.io/nats-concepts/jetstream/headers
     """
     return {"Nats-Expected-Stream": name, "Nats-Expected-Last-Sequence": str(IMPOSSIBLE_SEQUENCE)}
 
 
 def headers_size(headers: Mapping[str, str]) -> int:
-    """Return bytes of these headers on the wire. They count against `max_payload` and `max_msg_size`."""
+    """Return the size of these headers on the wire in bytes. It counts against `max_payload` and `max_msg_size`."""
     lines = sum(len(key) + len(value.encode()) + len(": \r\n") for key, value in headers.items())
     return lines + len("NATS/1.0\r\n\r\n")
 
 
 def read_fence(config: Raw, observed_at: int) -> Fence | None:
-    """Return the fence that a stream is behind, or None. One that cannot be read has no subjects.
+    """Return the fence of a stream, or None. A fence that cannot be read has no subjects.
 
-    What a stream hears by its own subjects is not fenced, whatever its metadata says: that may be forged, or copied
-    along with a config. Of what the metadata wants given back, only the keys in `LIFTABLE` are believed.
+    A stream that still has its own subjects is not fenced, whatever its metadata says: the metadata may be forged, or
+    copied with a config. Of the values to restore, only those with a key in `LIFTABLE` are used.
     """
     name, metadata, subjects = config["name"], config.get("metadata") or {}, config.get("subjects") or []
     token = str(metadata.get(FENCE_TOKEN_KEY, ""))
@@ -196,7 +196,7 @@ while messages are in the stream's queue destroys or misfiles messages that were
 
 
 def lifted_of(config: Raw) -> Raw:
-    """Return the values of a config that would keep the barrier from being answered.
+    """Return the config values with which the server would not answer the barrier.
 
     A stream with `no_ack` answers nothing. One that takes only messages smaller than the barrier's headers refuses them
     with 10054, which does not name its end.
@@ -207,7 +207,7 @@ def lifted_of(config: Raw) -> Raw:
 
 
 def fenced(config: Raw, fence: Fence) -> Raw:
-    """Return the server's own config with the subjects taken away and the fence written into its metadata."""
+    """Return the server's config with the fence: the subjects replaced, and in the metadata what to restore."""
     metadata = (config.get("metadata") or {}) | {
         FENCE_TOKEN_KEY: fence.token,
         FENCE_UNTIL_KEY: format_instant(fence.until),
@@ -219,9 +219,9 @@ def fenced(config: Raw, fence: Fence) -> Raw:
 
 
 def unfenced(config: Raw, fence: Fence) -> Raw:
-    """Return the config as it is now, with what this fence has taken restored.
+    """Return the current config without this fence, with everything restored that it replaced.
 
-    What others have changed behind the fence stays: a protection, a limit, subjects of their own.
+    Changes that others made behind the fence stay: a protection, a limit, new subjects.
     """
     metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key not in FENCE_KEYS}
     is_taken = config.get("subjects") == [fenced_subject(config["name"], fence.token)]
@@ -231,7 +231,7 @@ def unfenced(config: Raw, fence: Fence) -> Raw:
 
 
 def silent_followers(raw: Raw, elapsed_s: float) -> str | None:
-    """Return why a replicated stream's leader may not be its leader any more, or None if it still is.
+    """Return why a replicated stream may have another leader by now, or None if the leader is proven.
 
     `raw` is the leader's own answer, `elapsed_s` how long ago it was asked for. A follower elects nobody within 4 s of
     hearing from its leader. So a majority must have been heard within `LEADER_HEARD_S`, and no follower may have fallen
@@ -251,7 +251,7 @@ def silent_followers(raw: Raw, elapsed_s: float) -> str | None:
 
 
 def _silence_s(follower: Raw, elapsed_s: float) -> float:
-    """Return seconds since the leader heard from it. The server shows 0 also for one that was never heard."""
+    """Return the seconds since the leader heard from it. The server also shows 0 for one that it never heard."""
     active_s = follower.get("active", 0) / SECOND
     if active_s or follower.get("current"):
         return float(active_s) + elapsed_s
@@ -259,16 +259,16 @@ def _silence_s(follower: Raw, elapsed_s: float) -> float:
 
 
 def has_work_left(messages: int, consumers: Sequence[Raw]) -> bool:
-    """Return whether a stream holds messages that some consumer has not acknowledged, or no consumer can."""
+    """Return whether a stream holds messages that a consumer has not acknowledged, or that have no consumer."""
     if not consumers:
         return messages > 0
     return any(raw.get("num_pending") or raw.get("num_ack_pending") for raw in consumers)
 
 
 def is_exhausted(raw: Raw, given_up: int) -> bool:
-    """Return whether a consumer delivers nothing more, and the last message that it delivered was given up.
+    """Return whether a consumer delivers no more messages and has given up the last one (max_deliver).
 
-    `given_up` is the stream sequence of the advisory. The consumer's own figures do not tell: 2.10 moves `ack_floor`
+    `given_up` is the stream sequence in the advisory. The consumer's own figures do not show it: 2.10 moves `ack_floor`
     past what it gave up, 2.11 and later do not (measured).
     """
     is_idle = not raw.get("num_pending") and not raw.get("num_ack_pending")
@@ -276,7 +276,7 @@ def is_exhausted(raw: Raw, given_up: int) -> bool:
 
 
 def recipe_of(raw: Raw, fence: Fence | None, consumers: Sequence[Raw]) -> Raw:
-    """Return what it takes to create a stream again without its messages: config, and consumers with their floors."""
+    """Return the recipe to create a stream again without its messages: config, and consumers with their ack floors."""
     config = raw["config"]
     kept = ("name", "config", "delivered", "ack_floor", "num_pending", "num_ack_pending")
     return {
@@ -287,37 +287,37 @@ def recipe_of(raw: Raw, fence: Fence | None, consumers: Sequence[Raw]) -> Raw:
 
 
 def protected_config(config: Raw, *, protected: bool, until: int | None = None) -> Raw:
-    """Return the server's own config with the word in its metadata that nothing may drain it, or without any.
+    """Return the server's config with or without the mark in its metadata that protects the stream.
 
-    `until` protects it until then (ns), after which it is judged as before. The `max_age` of a restored stream stays
-    off all the same: given back, it would let older messages expire at once.
+    `until` protects it until then (ns). The `max_age` of a restored stream is not restored: older messages would expire
+    at once.
     """
     ours = (PROTECT_KEY, KEEP_UNTIL_KEY)
     metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key not in ours}
-    word = {KEEP_UNTIL_KEY: format_instant(until)} if until is not None else {PROTECT_KEY: "true"}
-    return config | {"metadata": metadata | (word if protected else {})}
+    mark = {KEEP_UNTIL_KEY: format_instant(until)} if until is not None else {PROTECT_KEY: "true"}
+    return config | {"metadata": metadata | (mark if protected else {})}
 
 
 def max_age_off(config: Raw) -> int | None:
-    """Return the `max_age` (ns) that a restored stream had and has no more; None if nothing was taken from it."""
+    """Return the original `max_age` (ns) that a restored stream lacks; None if it lacks none."""
     max_age = (config.get("metadata") or {}).get(MAX_AGE_KEY, "")
     return int(max_age) if re.fullmatch("[0-9]{1,18}", max_age) and not config.get("max_age") else None
 
 
 def unfinished(config: Raw, what: str) -> Raw:
-    """Return the config of a stream that is being restored and lacks this so far: its `messages` or its `consumers`."""
+    """Return the config with the mark of an unfinished restore. `what` is missing: `messages` or `consumers`."""
     metadata = config.get("metadata") or {}
     return config if config.get("sealed") else config | {"metadata": metadata | {UNFINISHED_KEY: what}}
 
 
-def lacks(config: Raw) -> str | None:
-    """Return what a restore that was broken off has left undone; None if it is whole."""
+def unfinished_part(config: Raw) -> str | None:
+    """Return what an interrupted restore has not written; None if the stream is complete."""
     what = (config.get("metadata") or {}).get(UNFINISHED_KEY)
     return None if what is None else str(what)
 
 
 def restored_config(config: Raw) -> Raw:
-    """Return the config of a restored stream: protected, and its messages stay, which may be too old for it by now."""
+    """Return the config of a restored stream: protected, and without `max_age`, which old messages may exceed."""
     config = protected_config(config, protected=True)
     if not config.get("max_age"):
         return config

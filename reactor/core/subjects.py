@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from reactor.core.model import parse_instant
 
 MAX_STATUS = 64
-"""Characters."""
+"""The longest status, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,11 @@ class SubjectTemplate:
 
     @property
     def wildcard(self) -> str:
-        """The subject that captures every job's events."""
+        """The subject that captures the events of all jobs."""
         return self.template.replace("{job_id}", "*")
 
     def of(self, job_id: str) -> str:
-        """Return the subject of one job. Raises ValueError if the id is no subject token."""
+        """Return the subject of one job. Raises ValueError if the id cannot be a subject token."""
         if not job_id or any(char in ".*>" or char.isspace() or not char.isprintable() for char in job_id):
             raise ValueError(
                 f"job id {job_id!r} cannot be part of a subject: no dots, wildcards, spaces or control characters"
@@ -32,7 +32,7 @@ class SubjectTemplate:
         return self.template.replace("{job_id}", job_id)
 
     def job_id(self, subject: str) -> str | None:
-        """Return the job that a subject names, or None if the subject is not of this template."""
+        """Return the job that a subject names, or None if the subject does not match the template."""
         before, _, after = self.template.partition("{job_id}")
         job_id = subject.removeprefix(before).removesuffix(after)
         whole = job_id and "." not in job_id and before + job_id + after == subject
@@ -41,7 +41,7 @@ class SubjectTemplate:
 
 @dataclass(frozen=True, slots=True)
 class DesiredStreams:
-    """How the streams should be when reactor declares them. `max_age` in nanoseconds."""
+    """The config of the streams that reactor declares. `max_age` in nanoseconds."""
 
     events_stream: str
     events_subject: SubjectTemplate
@@ -51,16 +51,16 @@ class DesiredStreams:
     letters_max_msgs: int
     letters_max_bytes: int
     events_max_bytes: int | None = None
-    """Room reserved for the lifecycle stream; None: what it takes, or what the account demands."""
+    """Bytes reserved for the lifecycle stream. None reserves nothing, or what the account demands."""
 
 
 def _is_text(job_id: str) -> bool:
-    """Return whether it was UTF-8 on the wire; bytes that were not are kept as lone surrogates."""
+    """Return whether the id was valid UTF-8 on the wire. Other bytes are kept as lone surrogates."""
     return not any("\ud800" <= char <= "\udfff" for char in job_id)
 
 
 def payload_of(job_id: str, status: str, at: str | None) -> bytes:
-    """Return the message of a lifecycle event. Raises ValueError for what a subscriber would refuse."""
+    """Return the message of a lifecycle event. Raises ValueError if a subscriber would refuse it."""
     if not 0 < len(status) <= MAX_STATUS:
         raise ValueError(f"status: it has {len(status)} characters, and needs 1 to {MAX_STATUS}")
     if at is not None:

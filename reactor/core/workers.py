@@ -17,7 +17,7 @@ NO_WORKER = "no worker is alive"
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """What one worker says about itself at each heartbeat."""
+    """The heartbeat of one worker."""
 
     instance: str
     """Host and process, as in the audit's `by`."""
@@ -26,9 +26,9 @@ class WorkerInfo:
     since: str
     """When it started (RFC 3339)."""
     policy: Mapping[str, Any]
-    """The policy it judges by, see `policy_json`."""
+    """Its policy, see `policy_json`."""
     directory: str
-    """`events`, `sql` or `http`: who decides whether a job is over."""
+    """The kind of job directory: `events`, `sql` or `http`."""
     nats: str
     redis: str
     """Addresses of the servers, without credentials."""
@@ -36,9 +36,9 @@ class WorkerInfo:
     """The file of its retention rules; None if it has none."""
     policy_sha256: str | None = None
     deletes_paused: str | None = None
-    """The right that it lacks; None if it may delete."""
+    """The missing right, if it may not delete; else None."""
     nats_away_since: str | None = None
-    """Since when NATS is away (RFC 3339); None if it is connected."""
+    """When it lost NATS (RFC 3339); None if it is connected."""
     seen_s: float = 0.0
     """Seconds since its last heartbeat, by Redis's clock."""
 
@@ -48,7 +48,7 @@ class WorkerInfo:
 
     @property
     def deletes(self) -> bool:
-        """Whether it deletes zombies now."""
+        """Whether this worker deletes zombies now."""
         actions = [self.policy.get("action"), *(rule.get("action") for rule in self.policy.get("rules") or ())]
         return "delete" in actions and self.deletes_paused is None and self.nats_away_since is None
 
@@ -72,7 +72,7 @@ def read_worker(raw: object, seen_s: float) -> WorkerInfo | None:
 
 
 def policy_json(policy: Policy) -> dict[str, Any]:
-    """Return what a policy judges by, as JSON. Spans are in nanoseconds."""
+    """Return a policy as JSON. Spans are in nanoseconds."""
     return {
         "action": "delete" if policy.deletes else "report",
         "stream_pattern": policy.pattern.pattern,
@@ -84,7 +84,7 @@ def policy_json(policy: Policy) -> dict[str, Any]:
 
 
 def policy_from(told: Mapping[str, Any], local: Policy) -> Policy:
-    """Return the policy that a worker told; what it left out is local. Raises ValueError if it cannot be read."""
+    """Return the policy in a worker's heartbeat, completed by `local`. Raises ValueError if it cannot be read."""
     try:
         spans: dict[str, Any] = {name: int(told[name]) for name in _DURATIONS}
         return replace(
@@ -111,14 +111,14 @@ def differing(workers: Sequence[WorkerInfo]) -> list[str]:
 
 
 def versions_of(workers: Sequence[WorkerInfo]) -> list[str]:
-    """Return the versions that run."""
+    """Return the versions of these workers."""
     return sorted({worker.version for worker in workers})
 
 
 def judged_by(local: Policy, directory: str, workers: Sequence[WorkerInfo]) -> tuple[Policy, str | None]:
-    """Return the policy that a command judges by: the workers' if they agree. With a line if it is not the shell's own.
+    """Return the policy that a command judges by: the workers' if they agree. Else also return a notice.
 
-    The line names what differs. `directory` is who decides by the shell's settings.
+    The notice says what differs. `directory` is the kind of job directory in the shell's settings.
     """
     if not workers:
         return local, f"{NO_WORKER}: judged with the settings of this shell"

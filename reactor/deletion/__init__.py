@@ -1,1 +1,1 @@
-"""The only room that deletes streams: inspect, fence, prove, delete, tell. It decides nothing: `core.policy` does."""
+"""The only folder that deletes streams: inspect, fence, prove, delete, record. Decisions are in `core.policy`."""

@@ -1,4 +1,4 @@
-"""Backups before deletions: which streams get one, and the time it takes. Without it nothing is deleted."""
+"""Backups before deletions: which streams get one, and how long that may take. Without a backup nothing is deleted."""
 
 import asyncio
 from dataclasses import dataclass
@@ -15,21 +15,18 @@ from reactor.jetstream.snapshots import snapshot
 from reactor.telemetry.traces import span
 
 AT_ONCE = 4
-"""Backups that one process writes: each may be large."""
+"""How many backups one process writes at once. Each may be large."""
 SLOWEST = 8 * 1024 * 1024
-"""Bytes a second that a backup is given time for."""
+"""The lowest speed that a backup is given time for, in bytes a second."""
 BESIDE_S = 5.0
-"""Time for whatever is not writing."""
+"""Time for the steps besides writing."""
 MARGIN_S = 60.0
-"""What a lease must be shorter than the longest by, so that its fence can be told from garbage."""
+"""How much shorter than the longest lease a lease must be, so that its fence is recognized as valid."""
 
 
 @dataclass(eq=False, repr=False)
 class BackupWriter:
-    """One process's.
-
-    Each backup names the `actor`.
-    """
+    """Writes the backups of one process. Each backup names the `actor`."""
 
     js: JetStream
     backup_store: BackupStore
@@ -39,21 +36,21 @@ class BackupWriter:
         self._room = asyncio.Semaphore(AT_ONCE)
 
     def wants(self, inspection: Inspection, when: When) -> bool:
-        """Return whether there must be a backup before this stream goes."""
+        """Return whether this stream must be backed up before it is deleted."""
         return when == "always" or (
             when == "pending" and has_work_left(inspection.stream.messages, inspection.consumers)
         )
 
     def time_for(self, inspection: Inspection, lease_s: float) -> float:
-        """Return seconds for fence, backup and deletion, if the lease alone is too short."""
+        """Return the seconds that fence, backup and deletion may take: the lease, or longer for a large stream."""
         longest = LONGEST_LEASE / SECOND - MARGIN_S
         return max(lease_s, min(lease_s + BESIDE_S + inspection.stream.size / SLOWEST, longest))
 
-    async def take(self, behind: Fenced, held_lease: HeldLease) -> Backup:
-        """Return the backup of a stream whose end is proven. Raises BackupFailed."""
+    async def write_backup(self, behind: Fenced, held_lease: HeldLease) -> Backup:
+        """Write and return the backup of a stream whose end is proven. Raises BackupFailed."""
         inspection = behind.inspection
         try:
-            left_s = held_lease.deadline - held_lease.monotonic() - BESIDE_S  # else nobody could lift the fence in time
+            left_s = held_lease.deadline - held_lease.monotonic() - BESIDE_S  # leave time to remove the fence
             async with asyncio.timeout(left_s), self._room:
                 await self.backup_store.make_room(inspection.stream.size)
                 with span("backup"):
@@ -66,9 +63,9 @@ class BackupWriter:
         except JetStreamError as error:
             raise BackupFailed(f"the server gave no snapshot of it: {error}") from error
 
-    def settled(self, backup: Backup) -> None:
-        """Say that the deletion that relied on this backup is over."""
-        self.backup_store.settled(backup)
+    def release(self, backup: Backup) -> None:
+        """Mark the deletion that relied on this backup as over, so that the backup may be tidied."""
+        self.backup_store.release(backup)
 
     async def _write(self, behind: Fenced) -> Backup:
         inspection = behind.inspection

@@ -1,22 +1,22 @@
 """The effect: `drain_stream`, the only place that deletes.
 
 STREAM.DELETE takes no precondition. Check-then-delete destroys acknowledged messages in most races with a publisher.
-A second look behind a fence proves nothing if the nodes of a cluster are milliseconds apart: what the stream's leader
-has proposed but not committed is in no STREAM.INFO, and is acknowledged a moment later (measured). Only the stream's
-own order can tell. So a drain takes these steps, each a state in `states`:
+A second STREAM.INFO behind a fence proves nothing if the nodes of a cluster are milliseconds apart: a message that the
+leader has proposed but not committed is in no STREAM.INFO, and is acknowledged a moment later (measured). Only the
+stream's own order proves the end. So a drain takes these steps, each a state in `states`:
 
     inspect  one fresh STREAM.INFO (its last sequence is L), the record, and the job's last event from the leader
-    fence    one STREAM.UPDATE: the server's own config with another subject, and in the metadata what to restore.
-             From now on a publisher gets a loud error. The answer shows which incarnation was fenced
-    recheck  the job's last event once more: a sign of life from before the fence is heard
+    fence    one STREAM.UPDATE: the server's config with another subject, and in the metadata what to restore.
+             From now on publishers get an error. The answer shows which incarnation was fenced
+    recheck  the job's last event once more: an event from before the fence still keeps the stream
     barrier  a message that the stream refuses after everything it had accepted. The refusal proves that L is the end
-    delete   then companions, and the outcome in the audit
+    delete   then delete companions, and write the outcome to the audit
 
 Each effect (fence, unfence, delete) begins only while our lease has time left by the monotonic clock and Redis still
-holds it. So a paused replica does nothing more, nor one whose lease an emptied Redis forgot. After a kill, the fence
-tells the next inspection who set it and until when: that one takes it over, with a barrier of its own, or removes it.
-A request without an answer may still happen: its stream is left alone until the lease has run out, then inspected
-again. docs/safety.md has the argument.
+has it. So a replica that was suspended stops, and so does one whose lease was lost with an emptied Redis. After a kill,
+the fence shows the next inspection who set it and until when. That inspection takes the fence over, with a barrier of
+its own, or removes it. A request without an answer may still take effect: its stream is not touched until the lease has
+run out, then it is inspected again. docs/safety.md has the argument.
 """
 
 import asyncio
@@ -60,19 +60,19 @@ from reactor.deletion.states import (
 from reactor.deletion.together import both, finished
 from reactor.jetstream.errors import JetStreamError, NobodyThere, NotFound, PermissionDenied, Refused, Unanswered
 from reactor.job_status.ledger_directory import JobReading, Snapshot
+from reactor.store.keyspace import LedgerError
 from reactor.store.leases import Lease
-from reactor.store.scripts import LedgerError
 from reactor.telemetry.traces import span
 
 log = structlog.get_logger(__name__)
 
 _BARRIER_RETRY_DELAYS_S = (0.005, 0.02, 0.1, 0.4)
-"""Pauses between barriers that met no subscriber: a cluster may need a moment to tell its nodes about a new subject."""
+"""Pauses between barriers that had no subscriber. A cluster may need a moment to propagate a new subject."""
 
 
 @dataclass(eq=False, repr=False)
 class Drainer:
-    """Settles streams one by one. It holds no state between them."""
+    """Settles streams one by one. It keeps no state between them."""
 
     deps: Resources
 
@@ -81,11 +81,11 @@ class Drainer:
     async def drain_stream(self, snapshot: Snapshot, target: Target, under: Lease | None = None) -> Settlement:
         """Settle one stream: inspect it, and if it is a zombie, fence it, prove its end and delete it.
 
-        `under` is the lease of the pass that asks; without that lease nothing begins. Raises LedgerError and
-        LeaseLost. What JetStream refuses or leaves open is in the settlement.
+        `under` is the lease of the calling pass; without it nothing begins. Raises LedgerError and LeaseLost. Failures
+        of JetStream are in the settlement.
         """
         with span("drain", stream=target.name, job_id=target.job_id) as traced:
-            held_lease = HeldLease.begin(target.name, self.deps.lease_s, self.deps.monotonic)
+            held_lease = HeldLease.start(target.name, self.deps.lease_s, self.deps.monotonic)
             known = await self.deps.directory.lease_and_read_job(snapshot, held_lease.lease, target.job_id, under)
             if known is None:
                 busy = "another replica is working on it"
@@ -98,7 +98,7 @@ class Drainer:
             return settlement
 
     async def _release(self, lease: Lease, settlement: Settlement) -> None:
-        """Release the lease. Keep it if an answer is missing: then nobody touches the stream until it has run out."""
+        """Release the lease. Keep it if an answer is missing, so no replica touches the stream until it runs out."""
         if settlement.outcome is Outcome.DRAINED:
             await self.deps.ledger.records.retire(settlement.stream.job_id, settlement.record, lease)
             await reach(Point.FORGOTTEN, settlement.stream.name)
@@ -107,7 +107,7 @@ class Drainer:
 
     async def _settle(self, snapshot: Snapshot, target: Target, known: JobReading, held_lease: HeldLease) -> Settlement:
         try:
-            with span("look"):
+            with span("inspect"):
                 inspecting = inspect(self.deps, snapshot, target, known)
                 inspection, pause = await both(inspecting, self.deps.pause_gate.active_pause())
             await reach(Point.LOOKED, target.name)
@@ -133,7 +133,7 @@ class Drainer:
     async def _leave(self, inspection: Inspection, held_lease: HeldLease) -> Settlement:
         """Keep a stream that is not a zombie, and remove a fence that has outlived its lease.
 
-        If somebody had begun to delete it, that deletion is over, and is accounted for here.
+        If a deletion of it had begun, that deletion is over, and its outcome is recorded here.
         """
         fence = inspection.stream.fence
         if fence and inspection.verdict == Wait(Reason.FENCED, fence.until):
@@ -156,13 +156,13 @@ class Drainer:
     async def _hold_back(self, inspection: Inspection, held_lease: HeldLease, settlement: Settlement) -> Settlement:
         """Keep a zombie that may not be deleted now. Remove a fence that was left on it."""
         if inspection.stream.fence:
-            with suppress(PermissionDenied):  # then this very right is missing
+            with suppress(PermissionDenied):  # the fence needs the same permission
                 await self.unfence(Fenced.as_found(inspection), held_lease)
         return settlement
 
     async def _drain(self, inspection: Inspection, reason: Reason, held_lease: HeldLease) -> Settlement:
         """Drain a zombie, with an intent in the audit before and the outcome after."""
-        intent, held = await self.deps.recorder.begin(
+        intent, held = await self.deps.recorder.begin_deletion(
             inspection.by_verdict(),
             held_lease.lease,
             inspection.grounds(self.deps.policy),
@@ -184,11 +184,11 @@ class Drainer:
             return inspection.settled(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, detail)
         except JetStreamError as error:
             settlement = inspection.settled(Outcome.UNFIXABLE, Reason.REFUSED, str(error))
-        await self.deps.recorder.end(intent, settlement)
+        await self.deps.recorder.end_deletion(intent, settlement)
         return settlement
 
     async def _fence_and_delete(self, inspection: Inspection, reason: Reason, held_lease: HeldLease) -> Settlement:
-        """Fence, prove, delete. An error behind the fence removes the fence first, unless a deletion is under way."""
+        """Fence, prove, delete. After an error, remove the fence, unless a deletion may be under way."""
         behind = await self._fence(inspection, held_lease)
         try:
             proof, backup = await self._prove_with_backup(behind, held_lease)
@@ -203,7 +203,7 @@ class Drainer:
             return await finished(self.unfence(behind, held_lease, because=proof))
         kept = await self._delete_or_give_up(behind, proof, held_lease)
         if backup and self.deps.backup_writer:
-            self.deps.backup_writer.settled(backup)
+            self.deps.backup_writer.release(backup)
         if kept is not None:
             return kept
         late_s = self._late_s(inspection)
@@ -215,43 +215,43 @@ class Drainer:
     async def _prove_with_backup(
         self, behind: Fenced, held_lease: HeldLease
     ) -> tuple[Proven | Inspection | Pause, Backup | None]:
-        """Return the proof, and the backup if one is wanted. Writing it takes time, so all is proven once more."""
+        """Return the proof, and the backup if one is wanted. Writing a backup takes time, so the proof is repeated."""
         await reach(Point.FENCED, behind.inspection.stream.name)
         proof = await self._prove(behind, held_lease)
         await reach(Point.PROVEN, behind.inspection.stream.name)
         if not isinstance(proof, Proven) or (backup_writer := self._backup_writer_of(behind.inspection)) is None:
             return proof, None
-        backup = await backup_writer.take(behind, held_lease)
+        backup = await backup_writer.write_backup(behind, held_lease)
         return await self._prove(await self._read_again(behind, held_lease), held_lease), backup
 
     async def _delete_or_give_up(self, behind: Fenced, proof: Proven, held_lease: HeldLease) -> Settlement | None:
         """Delete what is proven and return None; or return the settlement of a stream that was unfenced instead."""
         try:
             await self._delete(proof, held_lease)
-        except (NotFound, Unanswered):  # it is gone; or the deletion may have happened, or may still happen
+        except (NotFound, Unanswered):  # it is gone; or the deletion took effect, or still may
             raise
         except Exception as error:  # noqa: BLE001  # as in _fence_and_delete
             return await self._give_up(behind, held_lease, error)
         return None
 
     async def _give_up(self, behind: Fenced, held_lease: HeldLease, error: BaseException) -> Settlement:
-        """Remove the fence after this error, and settle the stream. Raise the error if it is not about the stream."""
+        """Remove the fence after this error and settle the stream. Reraise the error if it is not about the stream."""
         try:
             settlement = await finished(self.unfence(behind, held_lease))
         except (JetStreamError, LeaseExpired):
             if isinstance(error, Exception):
                 raise
-            raise error from None  # a cancellation stays one
+            raise error from None  # a cancellation stays a cancellation
         if not isinstance(error, Exception):
             raise error
         if settlement.outcome is Outcome.UNFIXABLE or settlement.reason is Reason.FENCED:
             return settlement
-        if isinstance(error, NobodyThere):  # somebody else gave the stream new subjects behind our fence
+        if isinstance(error, NobodyThere):  # another client gave the stream new subjects behind our fence
             return settlement
         return _settlement_after(behind.inspection, error)
 
     def _backup_writer_of(self, inspection: Inspection) -> BackupWriter | None:
-        """Return the writer if this stream may only be deleted after a backup."""
+        """Return the backup writer if this stream may only be deleted after a backup, else None."""
         writer = self.deps.backup_writer
         return writer if writer and writer.wants(inspection, inspection.judged_by(self.deps.policy).backup) else None
 
@@ -263,7 +263,7 @@ class Drainer:
         return longer
 
     def _late_s(self, inspection: Inspection) -> float | None:
-        """Return the seconds since the stream fell due: until the inspection by the server's clock, then by ours."""
+        """Return the seconds since the stream fell due: by the server's clock until the inspection, then by ours."""
         due = fell_due(inspection.stream, inspection.record, self.deps.policy)
         if due is None:
             return None
@@ -272,11 +272,11 @@ class Drainer:
     # The steps from one state to the next.
 
     async def _fence(self, inspection: Inspection, held_lease: HeldLease) -> Fenced:
-        """Take the stream's subjects away. A fence that has outlived its lease is taken over, with all it restores."""
+        """Replace the stream's subjects. An expired fence is taken over, with everything that it must restore."""
         config, old, stream = inspection.raw["config"], inspection.stream.fence, inspection.stream
         if stream.sealed:
             return replace(Fenced.as_found(inspection), fence=None)
-        # Never before our own deadline: we asked the server before it answered.
+        # The fence never ends before our own deadline, because we asked before the server answered.
         until = stream.observed_at + int((held_lease.deadline - inspection.asked_at) * SECOND)
         subjects, lifted = tuple(config["subjects"]), lifted_of(config)
         if old:
@@ -289,22 +289,22 @@ class Drainer:
         return Fenced(inspection, raw, fence, asked_at)
 
     async def _read_again(self, behind: Fenced, held_lease: HeldLease) -> Fenced:
-        """Return the same state with the stream as it is now: somebody may have changed it."""
+        """Return the same state with a fresh STREAM.INFO, because others may have changed the stream."""
         asked_at = held_lease.monotonic()
         raw = await self.deps.effects.stream_info(behind.inspection.stream.name)
         return replace(behind, raw=raw, asked_at=asked_at)
 
     async def _prove(self, behind: Fenced, held_lease: HeldLease) -> Proven | Inspection | Pause:
-        """Return the proof that nothing came since the inspection; or the inspection, or the pause, that keeps it.
+        """Return the proof that no message came since the inspection; or the inspection or pause that keeps the stream.
 
-        The lease is asked for once more: a Redis that was emptied before our fence may have given it to another
-        replica. A replica that got it later respects the fence. Raises LeaseExpired.
+        The lease is checked in Redis again: if Redis was emptied before our fence, another replica may have it now. A
+        replica that gets it later respects the fence. Raises LeaseExpired.
         """
         inspection = behind.inspection
         with span("recheck"):
             event, held = await both(
                 self.deps.directory.last_event_since(inspection.snapshot, inspection.stream.job_id, inspection.event),
-                self.deps.ledger.leases.holds(held_lease.lease),
+                self.deps.ledger.leases.is_held(held_lease.lease),
             )
         held_lease.check("deletion", held=held)
         again = await self._rechecked(inspection, event)
@@ -324,7 +324,7 @@ class Drainer:
         return Proven(behind)
 
     async def _rechecked(self, inspection: Inspection, event: Record | None) -> Inspection:
-        """Return the inspection with what the job's sources say behind the fence."""
+        """Return the inspection with the job's status as its sources report it behind the fence."""
         record = event.merged(inspection.record) if event else inspection.record
         stream = inspection.stream
         assessment = await self.deps.directory.assess(stream.job_id, record, stream.observed_at, inspection.coverage)
@@ -337,9 +337,9 @@ class Drainer:
         )
 
     async def _end(self, behind: Fenced) -> int:
-        """Return the stream's last sequence, by the barrier. Raises NobodyThere if our fence is gone.
+        """Return the stream's last sequence, from the barrier. Raises NobodyThere if our fence is gone.
 
-        The server we are connected to may hear about the fence's subject a moment later, so the barrier is repeated.
+        Our server may learn about the fence's subject a moment later, so the barrier is repeated.
         """
         name = behind.inspection.stream.name
         if behind.fence is None:
@@ -353,7 +353,7 @@ class Drainer:
         return await self.deps.effects.barrier(name, subject)
 
     async def _delete(self, proven: Proven, held_lease: HeldLease) -> None:
-        """Delete the stream if the proof still holds. Raises LeaseExpired and NothingProven if it does not."""
+        """Delete the stream if the proof still holds. Else raise LeaseExpired or NothingProven."""
         name = proven.behind.inspection.stream.name
         with span("delete"):
             held_lease.check("deletion")
@@ -362,16 +362,16 @@ class Drainer:
             await reach_during(Point.DELETE_SENT, name, self.deps.effects.delete_stream(name))
 
     async def unfence(self, behind: Fenced, held_lease: HeldLease, because: Inspection | None = None) -> Settlement:
-        """Remove the fence, restore what it took, and judge the stream without it.
+        """Remove the fence, restore what it replaced, and judge the stream again.
 
-        `because` is the inspection behind the fence that keeps the stream. The config is read again first, so what
-        others changed behind the fence stays. Raises LeaseExpired.
+        `because` is the inspection behind the fence that keeps the stream. The config is read again first, so changes
+        of others stay. Raises LeaseExpired.
         """
         inspection, fence, raw = behind.inspection, behind.fence, behind.raw
         try:
             with span("unfence"):
-                with suppress(LedgerError):  # no replica can take a lease now: our clock decides
-                    held_lease.check("unfence", held=await self.deps.ledger.leases.holds(held_lease.lease))
+                with suppress(LedgerError):  # no replica can get a lease now, so our clock decides
+                    held_lease.check("unfence", held=await self.deps.ledger.leases.is_held(held_lease.lease))
                 if fence is not None:
                     raw = await self.deps.effects.stream_info(inspection.stream.name)
                     if (raw["config"].get("metadata") or {}).get(FENCE_TOKEN_KEY) != fence.token:
@@ -394,17 +394,17 @@ class Drainer:
             return inspection.settled(Outcome.WAITING, Reason.ACTIVE, detail)
         return replace(inspection, raw=raw, stream=stream, verdict=verdict).by_verdict()
 
-    # Deletions that another process began and did not live to account for.
+    # Deletions that another process began and did not finish.
 
     async def account_for_begun(self, snapshot: Snapshot, settled: Collection[str]) -> None:
-        """Account for deletions that were begun and never concluded, except those `settled` just now.
+        """Record the outcome of deletions that began and never ended, except those of streams `settled` just now.
 
-        It deletes nothing: a stream that is still a zombie is left to drain_stream. Raises LedgerError.
+        It deletes nothing. A stream that is still a zombie is left to `drain_stream`. Raises LedgerError.
         """
         for name, intent in (await self.deps.recorder.begun()).items():
-            held_lease = HeldLease.begin(name, self.deps.lease_s, self.deps.monotonic)
+            held_lease = HeldLease.start(name, self.deps.lease_s, self.deps.monotonic)
             target = Target(name, intent.job_id)
-            if name in settled or not await self.deps.ledger.leases.take(held_lease.lease):
+            if name in settled or not await self.deps.ledger.leases.acquire(held_lease.lease):
                 continue
             try:
                 inspection = await inspect(self.deps, snapshot, target)
@@ -413,12 +413,12 @@ class Drainer:
             except NotFound:
                 await self._gone(snapshot, target)
             except (JetStreamError, LeaseExpired) as error:
-                log.debug("a deletion that was begun cannot be accounted for yet", stream=name, error=str(error))
+                log.debug("the outcome of an open intent is not known yet", stream=name, error=str(error))
             finally:
                 await self.deps.ledger.leases.release(held_lease.lease)
 
     async def _gone(self, snapshot: Snapshot, target: Target) -> Settlement:
-        """Settle a stream that is gone, which is success. Account for a deletion that was begun."""
+        """Settle a stream that is gone, which is a success. Record the outcome of an open intent."""
         intent = (await self.deps.recorder.begun()).get(target.name)
         settlement = empty_settlement(target, Outcome.ALREADY_GONE, Reason(intent.reason) if intent else Reason.GONE)
         if intent:
@@ -428,7 +428,7 @@ class Drainer:
 
 
 def _settlement_after(inspection: Inspection, error: BaseException) -> Settlement:
-    """Return the settlement of a stream that was unfenced because of this error. Raise any other error."""
+    """Return the settlement of a stream that was unfenced after this error. Raise any other error again."""
     match error:
         case BackupFailed():
             return inspection.settled(Outcome.UNFIXABLE, Reason.BACKUP_FAILED, f"{error}; so it was not deleted")

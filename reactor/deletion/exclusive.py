@@ -1,4 +1,4 @@
-"""Exclusive work on a stream: under its lease, with no fence on it, and while nobody can delete it."""
+"""Work on a stream exclusively: under its lease, without a fence, so that no replica can delete it meanwhile."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,18 +23,18 @@ class StaysFenced(Exception):
 async def run_exclusively(
     deps: Resources, snapshot: Snapshot, target: Target, work: Callable[[Inspection], Awaitable[Result]]
 ) -> Result:
-    """Wait until nobody else works on the stream, remove a fence that was left on it, and return the result of `work`.
+    """Wait for the stream's lease, remove a fence that was left on it, and return the result of `work`.
 
-    It waits without end: the caller sets the timeout. Raises NotFound if there is no such stream, StaysFenced,
+    It waits without a limit; the caller sets the timeout. Raises NotFound if the stream does not exist, StaysFenced,
     JetStreamError and LedgerError.
     """
     while True:
-        held_lease = HeldLease.begin(target.name, deps.lease_s, deps.monotonic)
-        if await deps.ledger.leases.take(held_lease.lease):
+        held_lease = HeldLease.start(target.name, deps.lease_s, deps.monotonic)
+        if await deps.ledger.leases.acquire(held_lease.lease):
             try:
                 if (inspection := await _inspect_unfenced(deps, snapshot, target, held_lease)) is not None:
-                    held_lease.check("work on it", held=await deps.ledger.leases.holds(held_lease.lease))
-                    async with asyncio.timeout(held_lease.deadline - deps.monotonic()):  # nothing is done beyond it
+                    held_lease.check("work on it", held=await deps.ledger.leases.is_held(held_lease.lease))
+                    async with asyncio.timeout(held_lease.deadline - deps.monotonic()):  # never work beyond the lease
                         return await work(inspection)
             except (LeaseExpired, TimeoutError):
                 pass
@@ -46,7 +46,7 @@ async def run_exclusively(
 async def _inspect_unfenced(
     deps: Resources, snapshot: Snapshot, target: Target, held_lease: HeldLease
 ) -> Inspection | None:
-    """Inspect the stream. If it has a fence, wait for it or remove it, and return None."""
+    """Inspect the stream and return the inspection. If it has a fence, wait for it or remove it, and return None."""
     inspection = await inspect(deps, snapshot, target)
     fence = inspection.stream.fence
     if fence is None:

@@ -1,6 +1,6 @@
-"""Named places at which a test may stop or kill the process, or let others act in between.
+"""Failpoints: named places where a test may stop or kill the process, or let others act in between.
 
-Nothing in the product arms them: no setting, no variable. If none is armed, one costs a comparison.
+No setting and no variable arms them. A failpoint that is not armed costs one comparison.
 """
 
 import asyncio
@@ -10,39 +10,39 @@ from typing import Any, TypeVar
 
 
 class Point(StrEnum):
-    """If a worker can be stopped, in the order in which it gets there."""
+    """The failpoints, in the order in which a deletion reaches them."""
 
     EVENT_WRITTEN = "event-written"
-    """The ledger has an event that is not acked yet."""
+    """The ledger has the event, and the event is not acked yet."""
     LOOKED = "looked"
     FENCE_SENT = "fence-sent"
-    """On its way, and not answered yet."""
+    """The update is sent and not answered yet."""
     FENCED = "fenced"
     PROVEN = "proven"
-    """The barrier was answered, or it was found out before that the stream is to be kept."""
+    """The barrier was answered, or the recheck has shown that the stream is kept."""
     DELETE_SENT = "delete-sent"
-    """On its way, and not answered yet."""
+    """The deletion is sent and not answered yet."""
     DELETED = "deleted"
     AUDITED = "audited"
     FORGOTTEN = "forgotten"
-    """The ledger has let the job go."""
+    """The job is removed from the ledger."""
 
 
 Result = TypeVar("Result")
 Hook = Callable[[Point, str], Awaitable[None]]
 
 armed: Hook | None = None
-"""Set by tests only; called with the point and the stream or subject that is worked on."""
+"""Set only by tests. Called with the failpoint and the stream or subject in work."""
 
 
 async def reach(point: Point, what: str) -> None:
-    """Let a test act here."""
+    """Call the hook of a test, if one is armed."""
     if armed is not None:
         await armed(point, what)
 
 
 async def reach_during(point: Point, what: str, work: Coroutine[Any, Any, Result]) -> Result:
-    """Do the work, and let a test act while it is under way."""
+    """Do the work. Call the hook of a test, if one is armed, while the work is under way."""
     if armed is None:
         return await work
     task = asyncio.create_task(work)

@@ -1,9 +1,9 @@
-"""What may hold all deleting back: an operator's pause (`PauseGate`), and a right that is missing (`Rights`).
+"""The two gates that stop all deleting: an operator's pause (`PauseGate`) and a missing permission (`Rights`).
 
-A pause is asked for before each fence and behind it, of NATS, which does not forget. It is the last message on a
-subject of a stream of reactor's own. The server's clock says when it is over. If that stream is gone although Redis
-knows that there was one, a pause may have gone with it: so deleting is paused until an operator speaks again. Only
-`reactor pause` and `reactor resume` make a lost stream again.
+The pause is read before each fence and again behind it. It is stored in NATS, as the last message on a subject of the
+control stream, because Redis may be emptied. It ends by the server's clock. If the control stream is gone although
+Redis knows that it existed, a pause may be lost with it, so deleting stays paused until an operator acts. Only
+`reactor pause` and `reactor resume` create a lost control stream again.
 """
 
 import time
@@ -18,21 +18,20 @@ from reactor.jetstream.coalesce import CoalescedRequest
 from reactor.jetstream.errors import NotFound, Unreachable
 from reactor.jetstream.permissions import for_deleting
 from reactor.jetstream.topology import CONTROL, PAUSE_SUBJECT, declare_control
-from reactor.store.scripts import LedgerError
+from reactor.store.keyspace import LedgerError
 from reactor.store.topology_cache import TopologyCache
 
 GONE = f"stream {CONTROL} is gone, so it is unknown whether deleting is paused: reactor resume creates it again"
 NOTE_S = 60.0
-"""How often to note in Redis that the stream exists: Redis may have been emptied."""
+"""How often to write to Redis that the stream exists, because Redis may have been emptied."""
 
 
 @dataclass(eq=False, repr=False)
 class PauseGate:
-    """One process's. Methods raise JetStreamError.
+    """The pause, as one process reads and sets it. Methods raise JetStreamError.
 
-    `topology_cache` remembers that the stream existed; the gate writes that there if it `notes`.
-
-    `replicas` is for the stream if it must be made.
+    `topology_cache` remembers that the control stream existed. Only a gate that `notes` writes that. `replicas` is the
+    number of replicas of a control stream that must be created.
     """
 
     reads: JetStream
@@ -44,11 +43,11 @@ class PauseGate:
     def __post_init__(self) -> None:
         self._together = CoalescedRequest(self._ask)
         self._over: tuple[int, int] | None = None
-        """Sequence and time of the message of a pause whose time is over."""
+        """Sequence and time of the message of a pause that has expired."""
         self._noted_at = float("-inf")
 
     async def active_pause(self) -> Pause | None:
-        """Return the pause that is active, by an answer that is not older than the question; None if there is none."""
+        """Return the active pause, or None. The answer is never older than the call."""
         return await self._together()
 
     async def _ask(self) -> Pause | None:
@@ -71,7 +70,7 @@ class PauseGate:
         return None
 
     async def was_lost(self) -> bool:
-        """Return whether the stream, which is not there, was there before. Also if Redis cannot tell."""
+        """Return whether the missing control stream existed before. True also if Redis is away."""
         if self.topology_cache is None:
             return True
         try:
@@ -81,16 +80,16 @@ class PauseGate:
 
     async def _note(self) -> None:
         if self.notes and self.topology_cache is not None and time.monotonic() - self._noted_at > NOTE_S:
-            with suppress(LedgerError):  # the pause itself is known without Redis
+            with suppress(LedgerError):  # the pause itself does not depend on Redis
                 await self.topology_cache.note_control()
                 self._noted_at = time.monotonic()
 
     async def declare(self) -> None:
-        """Create the control stream if it is missing: call this before an order. Raises ProvisionError."""
+        """Create the control stream if it is missing. Call this before an order. Raises ProvisionError."""
         await declare_control(self.reads, self.replicas)
 
     async def pause(self, by: str, reason: str, span_ns: int | None) -> None:
-        """Publish a pause: from now on nobody deletes anything."""
+        """Publish a pause. From now on no process deletes anything."""
         await self.reads.publish(PAUSE_SUBJECT, pausing(by, reason, span_ns))
 
     async def resume(self, by: str) -> None:
@@ -100,34 +99,31 @@ class PauseGate:
 
 @dataclass(eq=False, repr=False)
 class Rights:
-    """What this process may do to streams, one for all that delete.
-
-    Allowed until it is known better.
-    """
+    """Whether this process has the permissions to delete. It has, until a refusal or a check shows otherwise."""
 
     effects: JetStream
 
     def __post_init__(self) -> None:
         self._paused: str | None = None
         self.on_change: Callable[[str | None], None] = lambda _: None
-        """Told each time why nothing is deleted, and None if it is allowed."""
+        """Called at each change with the reason why nothing is deleted, or None if deleting is allowed."""
 
     @property
     def paused(self) -> str | None:
-        """Why nothing is deleted: a permission is missing."""
+        """Why nothing is deleted: the missing permission; None if none is missing."""
         return self._paused
 
     def pause(self, why: str | None) -> None:
-        """Delete nothing from here on; or, for None, go on."""
+        """Stop deleting for this reason; None lets it go on."""
         self._paused = why
         self.on_change(why)
 
     async def check(self) -> None:
-        """Ask for all that it takes, on a stream that cannot exist. Raises JetStreamError."""
+        """Try each permission that a deletion needs, on a stream that cannot exist. Raises JetStreamError."""
         barred = [item.allow for item in for_deleting(self.effects) if not await self.effects.may_publish(*item.trial)]
         self.pause(f"no permission to publish to {', '.join(barred)}" if barred else None)
 
     async def recheck(self) -> None:
-        """Check again if deleting is paused: nothing else may be due that would notice. Raises JetStreamError."""
+        """Check again if a permission was missing: nothing else notices when it is granted. Raises JetStreamError."""
         if self._paused is not None:
             await self.check()

@@ -1,4 +1,4 @@
-"""Inspection: read everything that a verdict on one stream needs, and decide. It has no effect on the stream."""
+"""Inspection: read everything that a verdict on one stream needs, and decide. It does not change the stream."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,17 +14,17 @@ from reactor.job_status.ledger_directory import JobReading, Snapshot
 
 
 async def inspect(deps: Resources, snapshot: Snapshot, target: Target, known: JobReading | None = None) -> Inspection:
-    """Read what the verdict needs and decide. The newer one of the job's record and its last event counts.
+    """Read what the verdict needs, and decide. Of the job's record and its last event the newer one counts.
 
-    `known` is what was just read about the job. Raises JetStreamError and LedgerError.
+    `known` is the job's record, if it was just read. Raises JetStreamError and LedgerError.
     """
     coverage, records = known or await deps.directory.read_jobs(snapshot, [target.job_id])
     asked_at = deps.monotonic()
     raw = await deps.reads.stream_info(target.name)
     stream = mark_if_sourced(read_stream(raw, target.job_id), snapshot.topology.sourced)
     record = records.get(target.job_id)
-    falls = not deps.directory.decides and isinstance(decide(stream, record, coverage, deps.policy), Drain)
-    event, consumers = await _event_and_consumers(deps, snapshot, target, falls=falls)
+    is_zombie = not deps.directory.decides and isinstance(decide(stream, record, coverage, deps.policy), Drain)
+    event, consumers = await _event_and_consumers(deps, snapshot, target, is_zombie=is_zombie)
     record = event.merged(record) if event else record
     assessment = await deps.directory.assess(target.job_id, record, stream.observed_at, coverage)
     record, coverage = assessment.record, assessment.coverage
@@ -49,14 +49,14 @@ async def inspect(deps: Resources, snapshot: Snapshot, target: Target, known: Jo
 
 
 async def _event_and_consumers(
-    deps: Resources, snapshot: Snapshot, target: Target, *, falls: bool
+    deps: Resources, snapshot: Snapshot, target: Target, *, is_zombie: bool
 ) -> tuple[Record | None, list[Raw] | None]:
-    """Return the job's last event; and the consumers, if what is known so far says that the stream `falls`.
+    """Return the job's last event. Also return the consumers if the stream looks like a zombie so far.
 
-    With a directory the consumers are read after its answer, which may take long: they must not be older than it.
+    With a job directory the consumers are read later, because they must not be older than the directory's answer.
     """
     event = deps.directory.last_event(snapshot, target.job_id)
-    if not falls:
+    if not is_zombie:
         return await event, None
     return await both(event, deps.reads.consumers(target.name))
 
@@ -64,8 +64,8 @@ async def _event_and_consumers(
 async def with_consumers(deps: Resources, stream: Stream, raws: Sequence[Raw], *, absent: bool) -> Stream:
     """Return the stream with the state of its consumers; `raws` are their CONSUMER.INFO answers.
 
-    Redis remembers when these figures were first seen. That matters if the server has forgotten when they changed, or
-    if the ledger does not know the job (`absent`): then any change is a sign of life.
+    Redis stores when these figures were first seen. That is needed if the server has forgotten when they changed, or if
+    the job is not in the ledger (`absent`), because then any change is a sign of life.
     """
     first_seen = None
     if absent or is_silent(raws):
@@ -74,11 +74,11 @@ async def with_consumers(deps: Resources, stream: Stream, raws: Sequence[Raw], *
 
 
 async def preview(deps: Resources, snapshot: Snapshot, target: Target) -> Settlement:
-    """Return what `drain_stream` would do now. Raises LedgerError."""
+    """Return what `drain_stream` would do with the stream now. Raises LedgerError."""
     try:
         inspection = await inspect(deps, snapshot, target)
     except NotFound:
-        # Without the lease, another replica may be deleting it right now: that replica accounts for it.
+        # We have no lease, so another replica may be deleting it right now. That replica records the outcome.
         return empty_settlement(target, Outcome.ALREADY_GONE, Reason.GONE)
     except JetStreamError as error:
         return unreachable_settlement(target, error)

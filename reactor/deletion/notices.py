@@ -1,4 +1,4 @@
-"""Notices: a stream was condemned, and when it falls, so that its owner can still keep it."""
+"""Notices: tell that a stream will be deleted, and when, so that its owner can still keep it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,50 +10,50 @@ from reactor.core.rules import GUARDS
 from reactor.deletion.recorder import Recorder
 from reactor.store.ledger import Ledger
 
-_LAST_GUARDS = {Reason.FRESH, Reason.GRACE, Reason.ACTIVE, Reason.PROTECTED}
-"""Why a stream waits that will fall unless somebody does something."""
+_NOTIFIED = {Reason.FRESH, Reason.GRACE, Reason.ACTIVE, Reason.PROTECTED}
+"""The reasons to wait of a stream that will be deleted unless somebody acts."""
 _KEPT_MS = 86_400_000
-"""How long a notice is remembered after the stream was due."""
+"""How long a notice is remembered after the stream fell due."""
 
 
 @dataclass(eq=False, repr=False)
 class Notices:
-    """Tells of each condemnation once, whoever of the replicas finds it. Methods raise LedgerError."""
+    """Publishes each notice once among all replicas. Methods raise LedgerError."""
 
     ledger: Ledger
     recorder: Recorder
     policy: Policy
 
-    async def found(self, settlements: Iterable[Settlement]) -> None:
-        """Tell of those streams that wait for their last guard, if that was not told yet.
+    async def announce(self, settlements: Iterable[Settlement]) -> None:
+        """Publish a notice for each stream that waits for its last guard, unless it was published before.
 
-        A retry and a new end are a new condemnation; a time that a rule or a person has changed is told, too. A stream
-        that is used meanwhile falls later than it was told.
+        There is a new notice if the job runs and ends again, or if a rule or a person changes the time. A stream that
+        is used meanwhile is deleted later than its notice says.
         """
-        ahead = {item.stream.name: (item, due) for item in settlements if (due := self._due(item)) is not None}
-        told = {
+        waiting = {item.stream.name: (item, due) for item in settlements if (due := self._due(item)) is not None}
+        notices = {
             f"scheduled.{name}": (self._fingerprint(item), (due - item.stream.observed_at) // 1_000_000 + _KEPT_MS)
-            for name, (item, due) in ahead.items()
+            for name, (item, due) in waiting.items()
         }
-        for subject in sorted(await self.ledger.told.remember(told)) if told else ():
-            item, due = ahead[subject.removeprefix("scheduled.")]
+        for subject in sorted(await self.ledger.sent_notices.remember(notices)) if notices else ():
+            item, due = waiting[subject.removeprefix("scheduled.")]
             await self.recorder.scheduled(item, policy_for(item.stream, item.record, self.policy).rule, due)
 
     def _due(self, item: Settlement) -> int | None:
-        """Return when a stream falls that waits for its last guard; None of any other one."""
-        if item.outcome is not Outcome.WAITING or item.reason not in _LAST_GUARDS or item.until is None:
+        """Return when a stream that waits for its last guard falls due (ns); None for any other stream."""
+        if item.outcome is not Outcome.WAITING or item.reason not in _NOTIFIED or item.until is None:
             return None
         if item.record is not None and not self.policy.is_terminal(item.record):
             return None
         if item.record is None and item.reason is Reason.PROTECTED:
-            return None  # nobody has said yet that its job is over
-        its = policy_for(item.stream, item.record, self.policy)
-        return fell_due(item.stream, item.record, self.policy) if its.deletes else None
+            return None  # no source says that its job is over
+        policy = policy_for(item.stream, item.record, self.policy)
+        return fell_due(item.stream, item.record, self.policy) if policy.deletes else None
 
     def _fingerprint(self, item: Settlement) -> str:
-        """Return what makes a condemnation another one: the stream, the end of its job, and how long it is kept."""
-        its = policy_for(item.stream, item.record, self.policy)
+        """Return a value that changes when a new notice is needed: with the stream, its job's end, or its guards."""
+        policy = policy_for(item.stream, item.record, self.policy)
         ended = item.record.latest if item.record else None
         parts = (item.stream.created, ended and (ended.occurred_at, ended.seq), item.stream.keep_until)
-        spans = [getattr(its, guard) for guard in GUARDS]
-        return sha1(repr((parts, its.rule, spans)).encode(), usedforsecurity=False).hexdigest()
+        spans = [getattr(policy, guard) for guard in GUARDS]
+        return sha1(repr((parts, policy.rule, spans)).encode(), usedforsecurity=False).hexdigest()

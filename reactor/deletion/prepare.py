@@ -2,10 +2,9 @@
 
 1. Read the end of the job's stream. Later messages belong to the new run, and stay.
 2. Publish that the job is live. This event wins over every earlier one.
-3. Wait until nobody works on the stream, under the stream's own lease, and remove a fence that was left on it. Also if
-   there is no stream any more: a deletion may be under way. The server calls a stream gone before it has removed its
-   files; one of the same name that is made meanwhile has the sequences of the former one and answers no publisher
-   (measured on 2.15.1).
+3. Wait for the stream's own lease, and remove a fence that was left on it. This is done even if the stream does not
+   exist, because a deletion may be under way. The server reports a stream as gone before it has removed its files. A
+   stream of the same name that is created meanwhile has the old sequences and answers no publisher (measured, 2.15.1).
 4. Purge the stream up to that end. Its sequences go on, so a late acknowledgement from the former run cannot hit a new
    message; its consumers stay.
 """
@@ -30,7 +29,7 @@ from reactor.job_status.ledger_directory import Snapshot
 LIVE_STATUS = "PENDING"
 """The status that is published for the job."""
 Publish = Callable[[str, str], Awaitable[object]]
-"""Publish a lifecycle event (job, status); return once it is stored."""
+"""Publishes a lifecycle event (job, status) and returns when it is stored."""
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +37,7 @@ log = structlog.get_logger(__name__)
 async def prepare(deps: Resources, publish: Publish, job_id: str, timeout_s: float) -> Prepared:
     """Mark the job as live, and empty its stream of the former run's messages.
 
-    Raises NotPrepared, JetStreamError and LedgerError; ValueError if no job can have this id.
+    Raises NotPrepared, JetStreamError and LedgerError, and ValueError if the id is invalid.
     """
     deps.directory.subject_of(job_id)
     names = sorted(await _names(deps, job_id))
@@ -86,7 +85,7 @@ async def _former_stream(deps: Resources, name: str, job_id: str) -> Stream | No
 async def _prepare_stream(deps: Resources, snapshot: Snapshot, target: Target, former: Stream | None) -> Prepared:
     async def purge(inspection: Inspection) -> Prepared:
         name, job_id = target.name, target.job_id
-        # A stream that was created since holds only new messages.
+        # A stream that was created in between holds only new messages.
         is_same = former is not None and inspection.stream.created == former.created
         purged = await deps.effects.purge_stream(name, former.last_seq) if former and is_same and former.last_seq else 0
         await deps.recorder.prepared(inspection.by_verdict(), purged)

@@ -1,6 +1,7 @@
-"""Record what happens: in the audit, before and after each deletion, and in the sinks (log, metrics, events).
+"""Record what happens, in the audit and in the sinks (log, metrics, events).
 
-There is one method for each thing that happens, so that no part of its record can be forgotten.
+Each kind of event has one method, so no part of its record can be forgotten. The audit is written before and after each
+deletion.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,19 +18,19 @@ from reactor.store.leases import Lease
 from reactor.telemetry.traces import span
 
 Grounds = Mapping[str, Any]
-"""Why a stream may go: `event`, `told` and `guards` of an intent."""
+"""Why a stream may be deleted: the fields `event`, `directory`, `guards` and `rule` of an intent."""
 
 MAX_OWN = 10_000
-"""Deletions of this process that are remembered: the server sends an advisory for each of them."""
+"""How many of its own deletions this process remembers. The server sends an advisory for each of them."""
 BATCH = 1_000
-LATER = "found so at a later look"
+LATER = "found at a later inspection"
 
 
 @dataclass(eq=False, repr=False)
 class Recorder:
-    """The record of one process. Methods that write into the audit raise LedgerError.
+    """Records what one process does. Methods that write to the audit raise LedgerError.
 
-    `actor` names this process in the audit; `clock` (ns) is for the audit alone.
+    `actor` names this process in the audit. `clock` (ns) gives the audit's times; no decision uses it.
     """
 
     audit: Audit
@@ -41,27 +42,27 @@ class Recorder:
         self._own = dict[str, None]()
         self._actor_json = self.actor.as_dict()
 
-    def heard(self, messages: Mapping[tuple[str, EventOutcome], int]) -> None:
-        """Record the numbers of lifecycle messages by status (upper case) and outcome."""
+    def events_received(self, messages: Mapping[tuple[str, EventOutcome], int]) -> None:
+        """Record how many lifecycle messages arrived, by status (upper case) and outcome."""
         for sink in self.sinks:
-            sink.heard(messages)
+            sink.events_received(messages)
 
     def dead_lettered(self) -> None:
-        """Record a lifecycle message that was kept as a dead letter."""
+        """Record that a lifecycle message was stored as a dead letter."""
         for sink in self.sinks:
             sink.dead_lettered()
 
     def judged(self, *settlements: Settlement) -> None:
-        """Record the verdicts that were found."""
+        """Record the verdicts of a pass or a sweep."""
         for sink in self.sinks:
             sink.judged(*settlements)
 
-    async def begin(
+    async def begin_deletion(
         self, settlement: Settlement, lease: Lease, grounds: Grounds, made_of: Mapping[str, Any]
     ) -> tuple[Intent, bool]:
-        """Record a deletion before it begins. Return the intent, and whether Redis still holds the lease.
+        """Record a deletion before it begins. Return the intent, and whether we still hold the lease in Redis.
 
-        `made_of` is what it takes to create the stream again.
+        `made_of` is the recipe to create the stream again.
         """
         intent = self._intent(settlement, lease.token, **grounds)
         self._own[intent.stream] = None
@@ -70,8 +71,8 @@ class Recorder:
         with span("audit"):
             return intent, await self.audit.intend(intent, made_of)
 
-    async def end(self, intent: Intent, settlement: Settlement) -> None:
-        """Record the outcome of a deletion; subscribers of `reactor.drained.>` hear of it last."""
+    async def end_deletion(self, intent: Intent, settlement: Settlement) -> None:
+        """Record the outcome of a deletion. Publish `reactor.drained.<stream>` last, when the audit has the outcome."""
         is_drained = settlement.outcome is Outcome.DRAINED
         self._ended(settlement)
         if not is_drained:
@@ -89,10 +90,10 @@ class Recorder:
         await reach(Point.AUDITED, intent.stream)
         if is_drained:
             for sink in self.sinks:
-                await sink.drained({name: getattr(intent, name) for name in Intent.TOLD_TO_ALL})
+                await sink.drained({name: getattr(intent, name) for name in Intent.PUBLIC_FIELDS})
 
     async def account(self, settlement: Settlement) -> None:
-        """Record the outcome of a deletion that another process began and did not conclude, if there is one."""
+        """Record the outcome of a deletion that another process began and did not finish, if there is one."""
         if await self.audit.conclude(settlement.stream.name, None, settlement.outcome, LATER):
             self._ended(settlement)
 
@@ -101,7 +102,7 @@ class Recorder:
             sink.ended(settlement)
 
     async def failed(self, settlement: Settlement) -> None:
-        """Record an attempt that failed, so that a person should look."""
+        """Record a failed attempt that needs a person."""
         failure = Failure(
             stream=settlement.stream.name,
             job_id=settlement.stream.job_id,
@@ -117,17 +118,17 @@ class Recorder:
         await self.audit.fail(failure)
 
     async def report(self, settlement: Settlement, grounds: Grounds) -> None:
-        """Record a stream that would have been deleted (report mode), once for each stream."""
+        """Record a zombie that report mode keeps. Each stream is recorded once."""
         if await self.audit.report(self._intent(settlement, token="", **grounds)):
             for sink in self.sinks:
                 sink.reported(settlement)
 
     async def afterwards(self, stream: str, what: str) -> None:
-        """Record what became of a stream that would have been deleted, if it was one."""
+        """Record what happened to a zombie that report mode kept. No effect for any other stream."""
         await self.audit.afterwards(stream, what, self._now())
 
     async def prepared(self, settlement: Settlement, purged: int) -> None:
-        """Record that a stream was emptied for a job that is started again."""
+        """Record that a stream was emptied before its job is started again."""
         await self.audit.prepared(replace(self._intent(settlement, token=""), messages=purged))
 
     async def ordered(self, what: str, stream: str = "", job_id: str = "", why: str = "") -> None:
@@ -138,13 +139,13 @@ class Recorder:
             sink.ordered(what, asdict(order))
 
     async def exhausted(self, stream: str, job_id: str, consumer: str) -> None:
-        """Record that a live job's queue delivers nothing more."""
+        """Record that the queue of a live job delivers no more messages."""
         event = {"stream": stream, "job_id": job_id, "consumer": consumer, "by": self.actor.by, "at": self._now()}
         for sink in self.sinks:
             await sink.exhausted(event)
 
     async def scheduled(self, settlement: Settlement, rule: str, due: int) -> None:
-        """Record that a stream falls at `due` (ns), by that rule, unless somebody keeps it."""
+        """Record that a stream will be deleted at `due` (ns) by that rule, unless somebody protects it."""
         stream, record = settlement.stream, settlement.record
         event = ScheduledDeletion(
             stream=stream.name,
@@ -162,25 +163,25 @@ class Recorder:
             await sink.scheduled(asdict(event))
 
     def is_own_deletion(self, stream: str) -> bool:
-        """Return whether this process deletes or has deleted the stream, and does all that follows."""
+        """Return whether this process deletes or has deleted the stream, and so does the clean-up after it."""
         return stream in self._own
 
     def forget_own(self, stream: str) -> None:
-        """Forget that this process deleted the stream: one of that name was created again."""
+        """Forget that this process deleted the stream. Call this when a stream of that name is created again."""
         self._own.pop(stream, None)
 
     async def reported(self) -> set[str]:
-        """Return the streams that would have been deleted, and that nothing has happened to since."""
+        """Return the zombies that report mode kept and that have not changed since."""
         return await self.audit.reported()
 
     async def begun(self) -> Mapping[str, Intent]:
-        """Return the deletions that were begun and are not accounted for, by stream."""
+        """Return the open intents: deletions that began and have no outcome yet, by stream."""
         return await self.audit.open_intents()
 
     async def ended_since(self, key: str) -> tuple[str, list[tuple[str, Outcome, str | None]]]:
-        """Return the deletions that ended after `key`, as stream, outcome and detail; and the key for the next call.
+        """Return the key for the next call, and the deletions that ended after `key`: stream, outcome, detail.
 
-        The first key is a time (ms, Redis's clock).
+        The first key is a time in ms by Redis's clock.
         """
         ended, last = list[tuple[str, Outcome, str | None]](), ""
         while last != key:

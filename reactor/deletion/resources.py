@@ -1,4 +1,4 @@
-"""What the use cases of one process share, handed to each of them as one value."""
+"""The resources that the use cases of one process share."""
 
 import time
 from collections.abc import Callable
@@ -20,13 +20,13 @@ from reactor.store.ledger import Ledger
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """One account, one Redis, one policy. Connections open at their first use."""
+    """The shared resources: one account, one Redis, one policy. Connections open at their first use."""
 
     policy: Policy
     reads: JetStream
-    """May delay requests over a short outage."""
+    """For requests that may be delayed over a short outage."""
     effects: JetStream
-    """Never delays a request, so a request that was given up cannot happen later."""
+    """For effects. It never delays a request, so a request that was given up cannot take effect later."""
     ledger: Ledger
     directory: Directory
     recorder: Recorder
@@ -38,9 +38,9 @@ class Resources:
     stream_states: StreamStateUpdater
     notices: Notices
     lease_s: float
-    """The time for one stream."""
+    """How long the lease of one stream lasts (s)."""
     clock: Callable[[], int]
-    """The time (ns) for reports and the audit; no decision uses it."""
+    """This process's time (ns), for reports and the audit. No decision uses it."""
     monotonic: Callable[[], float] = time.monotonic
     backup_writer: BackupWriter | None = None
-    """None if no backups are wanted."""
+    """None if the settings ask for no backups."""

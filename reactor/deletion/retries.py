@@ -1,4 +1,4 @@
-"""What could not be settled is tried again: counted, and with growing pauses."""
+"""Count failed attempts, and compute when the next one is, with growing pauses."""
 
 from dataclasses import dataclass, replace
 
@@ -10,9 +10,9 @@ from reactor.store.ledger import Ledger
 
 @dataclass(eq=False, repr=False)
 class Retries:
-    """Failed attempts in a row, by job. Methods raise LedgerError.
+    """Counts failed attempts in a row, by job. Methods raise LedgerError.
 
-    After `max_attempts` in a row a job is left to the next full pass.
+    After `max_attempts` in a row the job is left to the next full pass.
     """
 
     ledger: Ledger
@@ -20,13 +20,13 @@ class Retries:
     max_attempts: int
 
     async def count(self, settlement: Settlement) -> Settlement:
-        """Count one more attempt; with its number, and when the next one is."""
+        """Count one more failed attempt. Return the settlement with the number, and when the next attempt is."""
         attempt = await self.ledger.tallies.failed(settlement.stream.job_id)
         retry_s = backoff(attempt) if attempt < self.max_attempts else None
         return replace(settlement, attempts=attempt, retry_s=retry_s)
 
     async def report(self, settlement: Settlement) -> Settlement:
-        """Count one more attempt of something unfixable, and tell a person."""
+        """Count one more failed attempt, and record it as unfixable."""
         settlement = await self.count(settlement)
         await self.recorder.failed(settlement)
         return settlement

@@ -35,7 +35,7 @@ REPLACED = "another stream of this name has been created since it was judged"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A stream to settle, by its exact listed name; `created` if one incarnation of it was judged before."""
+    """A stream to settle, by its exact name. `created` (ns) names the incarnation that was judged, if one was."""
 
     name: str
     job_id: str
@@ -44,34 +44,34 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What one inspection read about a stream, and the verdict."""
+    """What one inspection read about a stream, and its verdict."""
 
     raw: Raw
-    """The server's STREAM.INFO."""
+    """The server's answer to STREAM.INFO."""
     stream: Stream
     record: Record | None
     event: Record | None
-    """The job's last events, asked of the lifecycle stream's leader."""
+    """The job's last events, read from the leader of the lifecycle stream."""
     coverage: Coverage
     verdict: Verdict
     snapshot: Snapshot
     asked_at: float
-    """When STREAM.INFO was requested (s, this process's monotonic clock)."""
+    """When STREAM.INFO was requested (s, monotonic clock)."""
     consumers: Sequence[Raw] = ()
-    """CONSUMER.INFO of each consumer, if the verdict needed them."""
+    """The answers to CONSUMER.INFO, if the verdict needed them."""
     directory_status: DirectoryStatus | None = None
-    """The status in the job system's own directory, if there is a directory."""
+    """The status in the job system's directory, if there is one."""
 
     def judged_by(self, policy: Policy) -> Policy:
-        """Return what the stream is judged by, with what its rule and its own metadata say."""
+        """Return the policy of this stream, with its rule and its own metadata."""
         return policy_for(self.stream, self.record, policy)
 
     def is_incarnation_of(self, target: Target) -> bool:
-        """Return whether this is the stream that was judged, not a later one of the same name."""
+        """Return whether this is the incarnation that was judged, not a later stream of the same name."""
         return target.created is None or self.stream.created == target.created
 
     def settled(self, outcome: Outcome, reason: Reason, detail: str | None = None) -> Settlement:
-        """Return a settlement of this stream with that outcome."""
+        """Return a settlement of this stream with the given outcome."""
         return Settlement(outcome, reason, self.stream, self.record, detail=detail)
 
     def by_verdict(self) -> Settlement:
@@ -83,7 +83,7 @@ class Inspection:
         return held_back(self.by_verdict(), pause)
 
     def grounds(self, policy: Policy) -> dict[str, Any]:
-        """Return why the stream may be deleted, for the audit: the event, the directory's status, the guards."""
+        """Return why the stream may be deleted, for the audit: event, directory status, guards."""
         status, guards = self.directory_status, guards_of(self.stream, self.record, policy)
         ended_at = format_instant(status.ended_at) if status and status.ended_at else None
         return {
@@ -109,56 +109,56 @@ def _event_json(event: StatusEvent) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class HeldLease:
-    """The time for which this process may work on a stream: its lease, and the deadline by the monotonic clock (s)."""
+    """A stream's lease, and the deadline by which this process must stop working on it (s, monotonic clock)."""
 
     lease: Lease
     deadline: float
     monotonic: Callable[[], float]
 
     @classmethod
-    def begin(cls, stream: str, seconds: float, monotonic: Callable[[], float]) -> "HeldLease":
-        """Start the deadline. Call this before taking the lease, so that the deadline passes before the lease ends."""
+    def start(cls, stream: str, seconds: float, monotonic: Callable[[], float]) -> "HeldLease":
+        """Start the deadline. Call this before acquiring the lease, so that the deadline is before the lease's end."""
         return cls(Lease(f"stream:{stream}", seconds), monotonic() + seconds, monotonic)
 
     def lasting(self, seconds: float) -> "HeldLease":
-        """Return this lease with a new length from now on. Renew it in Redis to that length afterwards."""
+        """Return this lease, lasting `seconds` from now. Renew it in Redis to that length afterwards."""
         return replace(self, lease=replace(self.lease, seconds=seconds), deadline=self.monotonic() + seconds)
 
     def check(self, effect: str, *, held: bool = True) -> None:
-        """Raise LeaseExpired if the time is over or Redis no longer holds the lease (`held`) for us."""
+        """Raise LeaseExpired if the deadline has passed, or if we no longer hold the lease in Redis (`held`)."""
         if not held or self.monotonic() >= self.deadline:
             raise LeaseExpired(f"the lease ran out before the {effect}")
 
 
 class LeaseExpired(Exception):
-    """Our time for this stream is over, so another replica may work on it. Its next inspection continues."""
+    """Our lease on the stream is over, so another replica may work on it."""
 
 
 class NothingProven(Exception):
-    """The barrier answered, but something since then has made its answer worthless. The message says what."""
+    """The answer of the barrier is no longer a proof. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fenced:
-    """A stream behind our fence. It leaves this state as Proven, or when the fence is removed."""
+    """A stream behind our fence. It becomes Proven, or the fence is removed."""
 
     inspection: Inspection
     raw: Raw
-    """The server's STREAM.INFO behind the fence."""
+    """The server's answer to STREAM.INFO behind the fence."""
     fence: Fence | None
-    """None for a sealed stream: it accepts no message and needs no fence."""
+    """None for a sealed stream: it accepts no messages and needs no fence."""
     asked_at: float
-    """When `raw` was requested (s, this process's monotonic clock)."""
+    """When `raw` was requested (s, monotonic clock)."""
 
     @classmethod
     def as_found(cls, inspection: Inspection) -> "Fenced":
-        """Return the state of a stream whose inspection found a fence, or that is sealed."""
+        """Return the state of a stream that is sealed, or that already had a fence when it was inspected."""
         return cls(inspection, inspection.raw, inspection.stream.fence, inspection.asked_at)
 
     def is_as_judged(self) -> bool:
-        """Return whether this is still the stream that was judged, and nobody has written into its metadata since.
+        """Return whether this is still the stream that was judged, with the same metadata.
 
-        There it could be protected, or be told how long to keep.
+        The metadata could protect it, or set how long to keep it.
         """
         return _identity(self.raw) == _identity(self.inspection.raw)
 
@@ -172,7 +172,7 @@ def _identity(raw: Raw) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """A fenced stream whose end the barrier has proven: nothing came after the inspection. Only this may be deleted."""
+    """A fenced stream that the barrier has proven to be unchanged since its inspection. Only this may be deleted."""
 
     behind: Fenced
 
@@ -187,14 +187,14 @@ def unreachable_settlement(target: Target, error: JetStreamError) -> Settlement:
     return empty_settlement(target, Outcome.KEPT, Reason.UNKNOWN, f"could not be read: {error}")
 
 
-def held_back(found: Settlement, pause: Pause) -> Settlement:
-    """Return this settlement as an operator's pause changes it."""
-    return replace(found, outcome=Outcome.WAITING, reason=Reason.PAUSED, until=pause.until, detail=pause.describe())
+def held_back(settlement: Settlement, pause: Pause) -> Settlement:
+    """Return the settlement of a zombie that an operator's pause keeps."""
+    return replace(settlement, outcome=Outcome.WAITING, reason=Reason.PAUSED, until=pause.until, detail=str(pause))
 
 
-def with_source_name(found: Settlement, topology: Topology) -> Settlement:
-    """Add the name of the stream that mirrors or sources this one, if that is why it cannot be fenced."""
-    other = topology.sourced_by.get(found.stream.name)
-    if found.reason is not Reason.NOT_FENCEABLE or found.detail or other is None:
-        return found
-    return replace(found, detail=f"stream {other} mirrors or sources it")
+def with_source_name(settlement: Settlement, topology: Topology) -> Settlement:
+    """Return the settlement, with the name of the stream that mirrors or sources this one if that prevents a fence."""
+    other = topology.sourced_by.get(settlement.stream.name)
+    if settlement.reason is not Reason.NOT_FENCEABLE or settlement.detail or other is None:
+        return settlement
+    return replace(settlement, detail=f"stream {other} mirrors or sources it")

@@ -1,7 +1,7 @@
 """The last known state of each job stream, for status and page. No decision uses it.
 
-A listing costs the server time for every stream there is. So passes and sweeps leave behind what they have found, an
-advisory adds what was made, and an event says what has become of the job since.
+Listing all streams costs the server time, so status and page do not. Passes and sweeps store what they find, an
+advisory adds a created stream, and a lifecycle event updates the state of its job's stream.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -16,17 +16,16 @@ from reactor.store.ledger import Ledger
 _GONE = {Outcome.DRAINED, Outcome.ALREADY_GONE}
 _LIVES = {Reason.RUNNING, Reason.DISPUTED}
 DELETED, RETRIED = "deleted", "retried"
-"""What becomes of streams that would have been deleted."""
+"""What can happen to zombies that report mode kept."""
 _WHOLE = Coverage(intact=True)
 
 
 @dataclass(eq=False, repr=False)
 class StreamStateUpdater:
-    """Methods raise LedgerError, and what they are given to ask with raises.
+    """Keeps the stored states up to date. Methods raise LedgerError, or whatever a callback raises.
 
-    `policy` judges a stream again when its job changes; `recorder` records what became of reported streams.
-
-    If a directory decides (`events_decide` is false), events change no state: only an inspection does.
+    `policy` judges a stream again when its job changes. `recorder` records what happened to reported streams. With
+    `events_decide=False` a job directory decides, so events change no state.
     """
 
     ledger: Ledger
@@ -35,35 +34,37 @@ class StreamStateUpdater:
     _: KW_ONLY
     events_decide: bool = True
 
-    async def found(self, settlements: Iterable[Settlement], began: int | None = None) -> None:
-        """Store states from an inspection just now, or from a listing that `began` then (ms, Redis's clock)."""
-        found = {
+    async def store(self, settlements: Iterable[Settlement], began: int | None = None) -> None:
+        """Store states, read just now or by a listing that `began` then (ms, Redis's clock)."""
+        states = {
             item.stream.name: None if item.outcome in _GONE else self._without_metadata(item)
             for item in settlements
             if item.reason is not Reason.PAUSED  # a zombie stays one
         }
-        await self.ledger.stream_states.put(found, began)
+        await self.ledger.stream_states.put(states, began)
 
-    async def made(self, stream: str, job_id: str, created: int | None) -> None:
-        """Store a created stream. Its config and state are not known yet; its job may be."""
-        made = Stream(stream, job_id, created or 0, created, counted=False)
-        await self.found([self._as_of(made, None)])  # first: an event that arrives from now on finds it
+    async def add_created(self, stream: str, job_id: str, created: int | None) -> None:
+        """Store a created stream. Its config and messages are not known yet, its job may be."""
+        state = Stream(stream, job_id, created or 0, created, counted=False)
+        await self.store([self._as_of(state, None)])  # first, so that an event that arrives now finds it
         if not self.events_decide:
             return
         if record := (await self.ledger.records.read("", [job_id])).records.get(job_id):
-            await self.found([self._as_of(made, record)])
+            await self.store([self._as_of(state, record)])
 
-    async def deleted(self, stream: str) -> None:
-        """Store that a stream was deleted, by anybody."""
+    async def remove_deleted(self, stream: str) -> None:
+        """Store that a stream was deleted, by reactor or by others."""
         await self.ledger.stream_states.put({stream: None})
         if self.policy.may_report:
             await self.recorder.afterwards(stream, DELETED)
 
-    async def passed(self, found: Iterable[Settlement], is_there: Callable[[str], Awaitable[bool]]) -> None:
-        """Compare what report mode would have deleted with what a full pass found; ask for streams it did not find."""
+    async def compare_with_pass(
+        self, settlements: Iterable[Settlement], is_there: Callable[[str], Awaitable[bool]]
+    ) -> None:
+        """Compare the zombies that report mode kept with a full pass. `is_there` looks up streams that it missed."""
         if not self.policy.may_report:
             return
-        there = {item.stream.name: item for item in found}
+        there = {item.stream.name: item for item in settlements}
         for stream in await self.recorder.reported():
             if stream in there:
                 if there[stream].reason in _LIVES:
@@ -71,21 +72,21 @@ class StreamStateUpdater:
             elif not await is_there(stream):
                 await self.recorder.afterwards(stream, DELETED)
 
-    async def as_dict(self, events: Sequence[Event | Malformed]) -> None:
-        """Store what the lifecycle events of jobs change for their streams, if those are known."""
+    async def apply_events(self, events: Sequence[Event | Malformed]) -> None:
+        """Update the stored states of these jobs' streams."""
         if not self.events_decide:
             return
-        words = {event.job_id: Record.of(event.status_event) for event in events if event.job_id is not None}
-        names = [name for job_id in words for name in self.policy.names_of(job_id) or ()]
+        records = {event.job_id: Record.of(event.status_event) for event in events if event.job_id is not None}
+        names = [name for job_id in records for name in self.policy.names_of(job_id) or ()]
         known = await self.ledger.stream_states.of(names)
-        now = [self._as_of(item.stream, words[item.stream.job_id].merged(item.record)) for item in known.values()]
-        await self.found(now)
+        now = [self._as_of(item.stream, records[item.stream.job_id].merged(item.record)) for item in known.values()]
+        await self.store(now)
         for item in now:
             if known[item.stream.name].outcome is Outcome.WOULD_DRAIN and item.reason in _LIVES:
                 await self.recorder.afterwards(item.stream.name, RETRIED)
 
     def _without_metadata(self, item: Settlement) -> Settlement:
-        """Return the state without the stream's metadata, unless a rule asks for it: Redis holds one a stream."""
+        """Return the state without the stream's metadata, unless a rule needs it. This saves memory in Redis."""
         if not item.stream.metadata or any(rule.metadata for rule in self.policy.rules):
             return item
         return replace(item, stream=replace(item.stream, metadata={}))
@@ -94,11 +95,11 @@ class StreamStateUpdater:
         return _judged(stream, record, self.policy)
 
 
-def as_of_now(found: Settlement, policy: Policy) -> Settlement:
-    """Return a state as of now: a stream whose last guard has passed since is a zombie."""
-    if found.outcome is not Outcome.WAITING or found.record is None:
-        return found
-    return replace(_judged(found.stream, found.record, policy), detail=found.detail)
+def as_of_now(state: Settlement, policy: Policy) -> Settlement:
+    """Return a stored state as of now: a stream whose last guard has passed since is a zombie."""
+    if state.outcome is not Outcome.WAITING or state.record is None:
+        return state
+    return replace(_judged(state.stream, state.record, policy), detail=state.detail)
 
 
 def _judged(stream: Stream, record: Record | None, policy: Policy) -> Settlement:

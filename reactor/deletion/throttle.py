@@ -1,4 +1,4 @@
-"""How much is done at once, and how many drains begin in a second."""
+"""Limit how many drains run at once, and how many begin in a second."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -13,7 +13,7 @@ from reactor.store.leases import Turns
 
 LEAST = 8
 ROUNDS = 4
-"""What is taken at once keeps all hands busy for so long: what all of it has in common is asked for once."""
+"""How many rounds of work a batch holds. The jobs of a batch share their common requests."""
 
 log = structlog.get_logger(__name__)
 
@@ -23,9 +23,10 @@ Result = TypeVar("Result")
 
 @dataclass(eq=False, repr=False)
 class Throttle:
-    """The bounds of one process; the rate is one for all replicas.
+    """The limits of one process, and the rate that all replicas share.
 
-    No more than `max_rate` drains a second begin, wherever they do; `pace` is that of the JetStream API.
+    `at_once` drains run at once. `max_rate` drains begin in a second, in all replicas together. `pace` measures the
+    JetStream API.
     """
 
     at_once: int
@@ -35,23 +36,23 @@ class Throttle:
 
     def __post_init__(self, pace: Pace | None) -> None:
         self._asking = asyncio.Lock()
-        self._room = Room(self.at_once, pace or Pace())
+        self._limit = AdaptiveLimit(self.at_once, pace or Pace())
 
     @property
     def is_limited(self) -> bool:
-        """Whether a turn may have to be waited for."""
+        """Whether the rate is limited."""
         return self.max_rate is not None
 
     async def turn(self) -> None:
-        """Wait until one more may begin. Raises LedgerError."""
+        """Wait until one more drain may begin. Raises LedgerError."""
         if self.turns is None or self.max_rate is None:
             return
         async with self._asking:
-            while wait_s := await self.turns.take(self.max_rate):  # noqa: ASYNC110  # other processes take turns, too
+            while wait_s := await self.turns.wait_s(self.max_rate):  # noqa: ASYNC110  # other processes take turns, too
                 await asyncio.sleep(wait_s)
 
-    def within(self, seconds: float) -> int:
-        """Return how many may be taken, so that all of them begin in so much time."""
+    def batch_size(self, seconds: float) -> int:
+        """Return how many jobs to take, so that all of them can begin within `seconds`."""
         most = self.at_once * ROUNDS
         return min(most, max(1, int(self.max_rate * seconds))) if self.max_rate else most
 
@@ -59,18 +60,18 @@ class Throttle:
         """Return the results in the order of the items. If one fails, finish the others, then raise."""
 
         async def handle(item: Item) -> Result:
-            async with self._room.taken():
+            async with self._limit.slot():
                 return await work(item)
 
         return await each(items, handle, self.at_once)
 
 
 @dataclass(eq=False, repr=False)
-class Room:
-    """How many may be at work at once: half as many whenever the API is slow, or others wait for it because of us.
+class AdaptiveLimit:
+    """Limits how many run at once. It halves the limit if the API is slow, or if others wait for the API because of us.
 
-    Bit by bit all again, as at the beginning. An eighth is always let in: a server may be slow by itself, and zombies
-    are to fall there, too.
+    Then it grows back step by step. An eighth always runs: a server may be slow for other reasons, and its zombies must
+    be deleted, too.
     """
 
     most: int
@@ -84,8 +85,8 @@ class Room:
         self._freed = asyncio.Condition()
 
     @asynccontextmanager
-    async def taken(self) -> AsyncIterator[None]:
-        """Wait for a place, and hold it."""
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait for a free slot, and hold it."""
         async with self._freed:
             await self._freed.wait_for(lambda: self._busy < self._adapted())
             self._busy += 1
@@ -97,7 +98,7 @@ class Room:
                 self._freed.notify_all()
 
     def _adapted(self) -> int:
-        """Return the limit, adapted after every so many answers."""
+        """Return the limit. It is adapted after every few answers."""
         if self.pace.answers - self._seen >= WINDOW // 2:
             self._seen = self.pace.answers
             before = self._limit
@@ -106,7 +107,7 @@ class Room:
             self._limit = max(self._least, before // 2) if crowded else grown
             if self._limit < before and self.pace.is_slow:
                 p95_s = round(self.pace.p95_s, 3)
-                log.info("JetStream answers slowly and is given room", p95_s=p95_s, at_once=self._limit)
+                log.info("JetStream answers slowly, so fewer drains run at once", p95_s=p95_s, at_once=self._limit)
         return self._limit
 
 

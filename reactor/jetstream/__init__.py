@@ -1,1 +1,1 @@
-"""NATS: the only folder that speaks it. What a request means to a job is decided elsewhere."""
+"""The only folder that speaks NATS. What an answer means for a job is decided elsewhere."""

@@ -1,4 +1,4 @@
-"""Objects in a JetStream bucket, as every NATS client and `nats object` read and write them.
+"""Objects in a JetStream bucket, in the format of all NATS clients and of `nats object`.
 
 https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-20.md (chunks on `$O.<bucket>.C.<nuid>`, the
 description of an object on `$O.<bucket>.M.<name>`, which takes the place of the one before)
@@ -23,15 +23,15 @@ from reactor.jetstream.errors import JetStreamError, NotFound, Refused
 
 CHUNK = 128 * 1024
 WINDOW = 16
-"""Chunks that are published and not acknowledged yet."""
+"""How many chunks may be published and not acknowledged yet."""
 BATCH = 32
 _OURS = re.compile("[0-9a-f]{32}")
-"""How reactor numbers an object's chunks; other clients do otherwise."""
+"""The ids that reactor gives to an object's chunks. Other clients use other ids."""
 
 
 @dataclass(eq=False, repr=False)
 class Bucket:
-    """One bucket. It is made when the first object is put. Methods raise JetStreamError."""
+    """One bucket. It is created when the first object is put. Methods raise JetStreamError."""
 
     js: JetStream
     bucket: str
@@ -45,7 +45,7 @@ class Bucket:
         self._is_there = False
 
     async def put(self, name: str, chunks: AsyncIterable[bytes]) -> None:
-        """Store an object: it is there once its description is."""
+        """Store an object. It exists once its description is stored."""
         await self._ensure()
         nuid, digest, size, count = uuid4().hex, sha256(), 0, 0
         subject, room = f"$O.{self.bucket}.C.{nuid}", asyncio.Semaphore(WINDOW)
@@ -81,7 +81,7 @@ class Bucket:
         await self.js.publish(self._meta(name), json.dumps(described).encode(), {"Nats-Rollup": "sub"})
 
     async def get(self, name: str) -> AsyncIterator[bytes]:
-        """Yield an object in pieces. Raises NotFound."""
+        """Yield the content of an object in pieces. Raises NotFound."""
         described = _read(await self.js.last_message(self._stream, self._meta(name)))
         if described is None:
             raise NotFound(404, 0, f"there is no object {name} in {self.url}")
@@ -91,7 +91,7 @@ class Bucket:
                     yield message.data
 
     async def list(self) -> list[StoredObject]:
-        """Return all objects; none if there is no bucket."""
+        """Return all objects; none if the bucket does not exist."""
         found = list[StoredObject]()
         with suppress(NotFound):
             await self.js.stream_info(self._stream)
@@ -103,7 +103,7 @@ class Bucket:
         return found
 
     async def sweep(self, listed: Collection[StoredObject], older_than_s: float) -> None:
-        """Take away what killed writers have left: reactor's own chunks that no object has and nobody has added to."""
+        """Delete the chunks of killed writers: reactor's own chunks without an object, the last one older than that."""
         subjects = f"$O.{self.bucket}.C."
         try:
             info = await self.js.call(f"STREAM.INFO.{self._stream}", {"subjects_filter": f"{subjects}>"})
@@ -120,7 +120,7 @@ class Bucket:
                 await self.js.call(f"STREAM.PURGE.{self._stream}", {"filter": subject})
 
     async def delete(self, names: Collection[str]) -> None:
-        """Take objects away: first what describes them, then what they hold."""
+        """Delete objects: first their descriptions, then their chunks."""
         for name in names:
             described = _read(await self.js.last_message(self._stream, self._meta(name)))
             await self.js.call(f"STREAM.PURGE.{self._stream}", {"filter": self._meta(name)})
@@ -133,7 +133,7 @@ class Bucket:
         return f"$O.{self.bucket}.M.{urlsafe_b64encode(name.encode()).decode()}"
 
     async def _ensure(self) -> None:
-        """Make the bucket if it is missing. One that is there stays as it is."""
+        """Create the bucket if it is missing. An existing bucket is not changed."""
         if self._is_there:
             return
         try:
@@ -164,7 +164,7 @@ class Bucket:
 
 
 def _read(message: StoredMessage | None) -> dict[str, Any] | None:
-    """Return the description of an object; None if there is none."""
+    """Return the description of an object; None if the message is not one."""
     try:
         described = read_json(message.data) if message else None
         if not isinstance(described, dict) or described.get("deleted"):

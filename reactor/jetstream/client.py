@@ -1,4 +1,4 @@
-"""JetStream's API, request by request, and what its answers amount to."""
+"""JetStream's API, request by request, with its answers as values."""
 
 import asyncio
 import re
@@ -24,48 +24,48 @@ SHORT_ACK_TOKENS = 9
 WRONG_LAST_SEQUENCE = 10071
 INACTIVE_TOO_LONG = 10153
 _END = re.compile(r"wrong last sequence: (0|[1-9][0-9]{0,18})", re.ASCII)
-"""As every server from 2.10 to 2.15 words it."""
+"""The text of the refusal in nats-server 2.10 to 2.15."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """A message as a stream keeps it. `published_at` is the server's own time."""
+    """A message in a stream. `published_at` is the server's time (ns)."""
 
     subject: str
     seq: int
     published_at: int
     data: bytes
     headers: Mapping[str, str] | None = None
-    """Of one that a consumer handed over."""
+    """The headers, if a consumer delivered the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A stored message as a consumer handed it over."""
+    """A stored message, as a consumer delivered it."""
 
     message: StoredMessage
     pending: int
-    """How many more the consumer has for us."""
+    """How many more messages the consumer has for us."""
 
 
 @dataclass(slots=True)
 class Listing:
-    """Every stream of the account that the pages showed. A name that is not here proves nothing."""
+    """The streams that the pages of a listing showed. A missing name proves nothing."""
 
     streams: dict[str, Raw] = field(default_factory=dict)
     unreported: set[str] = field(default_factory=set)
 
     def advisory_streams(self) -> dict[str, str]:
-        """Return which stream has each subject, as streams spell them."""
+        """Return the stream of each subject, as the streams' configs spell it."""
         return {subject: name for name, raw in self.streams.items() for subject in raw["config"].get("subjects") or ()}
 
     def configs(self) -> Iterator[Raw]:
-        """Return the config of every stream that the pages showed."""
+        """Return the config of each stream that the pages showed."""
         return (raw["config"] for raw in self.streams.values())
 
 
 class JetStream(Connection):
-    """JetStream's API. Methods raise the errors of `errors`."""
+    """JetStream's API. Methods raise the errors of `jetstream.errors`."""
 
     async def barrier(self, stream: str, subject: str) -> int:
         """Ask a stream for its end: its last sequence, behind all that was accepted before.
@@ -90,12 +90,12 @@ class JetStream(Connection):
         raise Refused(0, 0, message)
 
     async def publish(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> tuple[str, int]:
-        """Store a message; the stream that took it, and its sequence there. Raises as `call` does."""
+        """Store a message. Return the stream and the sequence. Raises the errors of `call`."""
         answer = answered(await self._request(subject, body, headers))
         return answer["stream"], answer["seq"]
 
     async def _pages(self, verb: str, request: Raw | None = None) -> AsyncIterator[Raw]:
-        """Yield every page of a listing, the next one on its way while one is read.
+        """Yield every page of a listing. The next page is requested while the caller reads this one.
 
         A page covers `limit` names, even if some of them did not report.
         """
@@ -114,16 +114,16 @@ class JetStream(Connection):
         yield page
 
     async def pages_of_streams(self) -> AsyncIterator[tuple[list[Raw], set[str]]]:
-        """Yield all streams, page by page, and the names of those that the server could not report whole.
+        """Yield all streams, page by page, with the names of those that the server could not report completely.
 
-        Pages shift while streams come and go, so a stream may appear twice or not at all. Raises as `call` does: a page
-        that failed is no shorter list.
+        Pages shift while streams are created and deleted, so a stream may appear twice or not at all. Raises the errors
+        of `call`, so a failed page is never taken for a shorter list.
         """
         async for page in self._pages("STREAM.LIST"):
             yield page.get("streams") or [], {*(page.get("missing") or ()), *(page.get("offline") or ())}
 
     async def list_streams(self) -> Listing:
-        """Return all streams at once."""
+        """Return all streams."""
         listing = Listing()
         async for raws, unreported in self.pages_of_streams():
             listing.streams.update((raw["config"]["name"], raw) for raw in raws)
@@ -136,11 +136,11 @@ class JetStream(Connection):
         return {name async for page in self._pages("STREAM.NAMES", request) for name in page.get("streams") or ()}
 
     async def stream_info(self, name: str) -> Raw:
-        """Return STREAM.INFO from the stream's leader. Raises NotFound."""
+        """Return the answer to STREAM.INFO, from the stream's leader. Raises NotFound."""
         return await self.call(f"STREAM.INFO.{name}")
 
     async def has_stream(self, name: str) -> bool:
-        """Return whether there is one of that name, by the leader's word."""
+        """Return whether a stream of that name exists, as the leader says."""
         try:
             await self.stream_info(name)
         except NotFound:
@@ -148,27 +148,27 @@ class JetStream(Connection):
         return True
 
     async def create_stream(self, config: Raw) -> Raw:
-        """Create a stream. No error if it exists with this very config."""
+        """Create a stream. No error if it exists with the same config."""
         return await self.call(f"STREAM.CREATE.{config['name']}", config)
 
     async def update_stream(self, config: Raw) -> Raw:
-        """Replace a stream's config by this one, whole. There is no precondition."""
+        """Replace the whole config of a stream. The server checks no precondition."""
         return await self.call(f"STREAM.UPDATE.{config['name']}", config)
 
     async def purge_stream(self, name: str, upto: int) -> int:
-        """Take the messages up to this sequence out of a stream; how many. Its sequences go on, its consumers stay."""
+        """Delete a stream's messages up to this sequence. Return how many. Sequences continue and consumers stay."""
         return int((await self.call(f"STREAM.PURGE.{name}", {"seq": upto + 1}))["purged"])
 
     async def delete_stream(self, name: str) -> None:
-        """Delete a stream. There is no precondition; a body is refused (10038)."""
+        """Delete a stream. The server checks no precondition, and refuses a body (10038)."""
         await self.call(f"STREAM.DELETE.{name}")
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
-        """Return the last message on a subject, from the stream's leader (a replica may answer a direct get late)."""
+        """Return the last message on a subject, from the stream's leader. A direct get of a replica may be outdated."""
         return await self._message(stream, {"last_by_subj": subject})
 
     async def next_message(self, stream: str, subject: str, seq: int) -> StoredMessage | None:
-        """Return the first message on a subject (wildcards allowed) at that sequence or after it."""
+        """Return the first message on a subject (wildcards allowed) from that sequence on."""
         return await self._message(stream, {"seq": seq, "next_by_subj": subject})
 
     async def _message(self, stream: str, which: Raw) -> StoredMessage | None:
@@ -182,7 +182,7 @@ class JetStream(Connection):
         return StoredMessage(message["subject"], message["seq"], parse_instant(message["time"]), data)
 
     async def consumers(self, stream: str) -> list[Raw]:
-        """Return the info of all consumers of a stream."""
+        """Return CONSUMER.INFO of all consumers of a stream."""
         return [raw async for page in self._pages(f"CONSUMER.LIST.{stream}") for raw in page.get("consumers") or ()]
 
     async def consumer_names(self, stream: str) -> set[str]:
@@ -191,7 +191,7 @@ class JetStream(Connection):
         return {name async for page in pages for name in page.get("consumers") or ()}
 
     async def replay(self, stream: str, subject: str, batch: int = 512) -> AsyncIterator[list[StoredMessage]]:
-        """Yield all messages on a subject (wildcards allowed), oldest first, in batches. It acknowledges none."""
+        """Yield all messages on a subject (wildcards allowed) in batches, oldest first. It acknowledges none."""
         try:
             subscription = await self._reader(stream, subject)
             info = await subscription.consumer_info()
@@ -208,12 +208,12 @@ class JetStream(Connection):
             raise Unreachable(f"reading stream {stream} broke off: {str(error) or type(error).__name__}") from error
 
     async def largest_batch(self, stream: str, consumer: str, wanted: int) -> int:
-        """Return how many messages to ask for at once. A server may limit it, and answers more with nothing (409)."""
+        """Return how many messages to request at once. A server may limit it: a larger request is answered by a 409."""
         limit = (await self.consumer_info(stream, consumer))["config"].get("max_batch", 0)
         return min(wanted, limit) if limit > 0 else wanted
 
     async def _reader(self, stream: str, subject: str) -> JetStreamContext.PullSubscription:
-        """Return a consumer of our own for a while. A stream may limit for how long."""
+        """Create a temporary consumer and return its name. A stream may limit how long it lives."""
         context = await self.context()
         config = ConsumerConfig(ack_policy=AckPolicy.NONE, mem_storage=True, inactive_threshold=60.0)
         try:
@@ -229,7 +229,7 @@ class JetStream(Connection):
         return await self.call(f"CONSUMER.INFO.{stream}.{consumer}")
 
     async def create_consumer(self, stream: str, config: Raw) -> Raw:
-        """Create a durable consumer. No error if it exists with this very config."""
+        """Create a durable consumer. No error if it exists with the same config."""
         request = {"stream_name": stream, "config": config}
         return await self.call(f"CONSUMER.DURABLE.CREATE.{stream}.{config['durable_name']}", request)
 
@@ -240,7 +240,7 @@ class JetStream(Connection):
 
 
 def read_delivery(msg: Msg) -> Delivery:
-    """Return a message with what its reply subject says, in nanoseconds: nats-py's own metadata rounds to microseconds.
+    """Return a message with the metadata in its reply subject. nats-py's own metadata is rounded to microseconds.
 
     `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>`, then a
     random token in the longer form:

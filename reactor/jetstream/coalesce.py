@@ -1,4 +1,4 @@
-"""One answer for all who ask at the same time."""
+"""Share one request among all callers that ask at the same time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,17 +8,18 @@ from typing import Any, Generic, TypeVar
 Answer = TypeVar("Answer")
 
 UNDER_WAY = 4
-"""Requests; more would share less."""
+"""How many requests may be under way. With more, fewer callers share one."""
 
 
 @dataclass(eq=False, repr=False)
 class CoalescedRequest(Generic[Answer]):
-    """Asks again only if somebody wants to know, and never gives anybody an answer older than the question.
+    """A request that concurrent callers share. No caller gets an answer older than its call.
 
-    A question that comes after a request was sent shares the next one: what happened just before it may not be in the
-    answer to an earlier one. A few may be under way, so that over a distance nobody waits for a whole one of others'.
+    A caller that comes after a request was sent shares the next request, because the answer to the first may lack what
+    happened in between. A few requests may be under way, so that on a slow connection callers do not wait for a whole
+    round trip of others.
 
-    `ask` makes the request; its errors are raised to all who share it. At most so many are `under_way`.
+    `ask` sends the request. Its errors are raised to all who share it. At most `under_way` requests run at once.
     """
 
     ask: Callable[[], Awaitable[Answer]]
@@ -29,7 +30,7 @@ class CoalescedRequest(Generic[Answer]):
         self._next: asyncio.Task[Answer] | None = None
 
     async def __call__(self) -> Answer:
-        """Return the answer to a request that is sent from now on."""
+        """Return the answer to a request that is sent after this call."""
         if self._next is None:
             self._next = asyncio.create_task(self._send(), name="shared question")
             self._next.add_done_callback(_retrieve)
@@ -42,6 +43,6 @@ class CoalescedRequest(Generic[Answer]):
 
 
 def _retrieve(task: "asyncio.Task[Any]") -> None:
-    """Take note of its error: all who asked may have given up meanwhile."""
+    """Retrieve the task's error, because all its callers may have given up."""
     if not task.cancelled():
         task.exception()

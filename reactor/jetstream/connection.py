@@ -1,4 +1,4 @@
-"""One connection to JetStream, and requests over it in raw JSON, with every end that they can come to.
+"""One connection to JetStream, and requests over it in raw JSON, with one error type for each way to fail.
 
 nats-py's typed answers drop `missing`, `offline`, `last_ts` and page two. Subjects are those of
 https://docs.nats.io/reference/reference-protocols/nats_api_reference.
@@ -35,15 +35,15 @@ from reactor.jetstream.latency import Pace
 from reactor.jetstream.requests import NO_RESPONDERS, Requests
 
 REQUEST_TIMEOUT_S = 10.0
-"""A degraded cluster gathers a listing for 4 s before it answers; the client's own half second would cut that off."""
+"""A degraded cluster needs up to 4 s to answer a listing. nats-py's default of half a second is too short."""
 CONNECT_TIMEOUT_S = 5.0
 PING_INTERVAL_S = 20
-"""After two unanswered ones the connection is replaced, even if only its reader has died."""
+"""After two unanswered pings the connection is replaced, even if only its reader has died."""
 OLDEST_SERVER = (2, 10)
-"""The first with stream metadata, which carries the fence, and with the server's own time in each answer."""
+"""The first version with stream metadata, which holds the fence, and with the server's time in each answer."""
 
 _TIMED = "STREAM.INFO."
-"""Takes the server no time and no vote of replicas, so its answers tell how long requests queue."""
+"""This request costs the server no work and no vote of replicas, so its latency shows how long requests queue."""
 _VIOLATION = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 _DEAF = re.compile(r'permissions violation for subscription to "([^"]+)"', re.IGNORECASE)
 
@@ -53,11 +53,11 @@ ErrorCallback = Callable[[str], None]
 
 
 class TolerantClient(Client):
-    """nats-py's client, which also hears a subject that is not UTF-8; lone surrogates stand for its odd bytes.
+    """nats-py's client that also accepts a subject that is not UTF-8. Lone surrogates stand for its invalid bytes.
 
-    In nats-py's own, decoding such a subject ends the task that reads from the connection, and nothing more is heard:
+    In nats-py, decoding such a subject ends the task that reads from the connection, so no message arrives any more:
     https://github.com/nats-io/nats.py/blob/v2.16.0/nats/src/nats/aio/client.py (`_build_message`, `_read_loop`).
-    And what uvloop says of a transport that is closed, which asyncio's own loop passes over, is an error of nats-py's.
+    A closed transport, at which uvloop raises RuntimeError and asyncio does nothing, becomes an error of nats-py.
     """
 
     def _build_message(
@@ -75,23 +75,23 @@ class TolerantClient(Client):
 
 @dataclass(eq=False, repr=False)
 class Connection:
-    """JetStream over a connection of its own. Requests raise the errors of `errors`.
+    """JetStream over its own connection. Requests raise the errors of `jetstream.errors`.
 
-    `options` are nats-py's for `connect`.
+    `options` are those of nats-py's `connect`.
 
-    With `buffered=False` the connection never holds a request back to send it later: once broken it is thrown
-    away, and the next request opens a new one. So a deletion that was given up cannot happen after a reconnect.
+    With `buffered=False` the connection never delays a request: a broken connection is dropped, and the next request
+    opens a new one. So a deletion that was given up cannot take effect after a reconnect.
     """
 
     options: Mapping[str, Any]
     _: KW_ONLY
     prefix: str = "$JS.API"
-    """Of JetStream's API: a domain or an import has another one."""
+    """The prefix of JetStream's API. It differs for a domain or an import."""
     buffered: bool = True
     timeout: float = REQUEST_TIMEOUT_S
     on_error: ErrorCallback = lambda _: None
     pace: Pace = field(default_factory=Pace)
-    """How quickly questions about single streams are answered."""
+    """How quickly requests about single streams are answered."""
 
     def __post_init__(self) -> None:
         self._requests: Requests | None = None
@@ -104,7 +104,7 @@ class Connection:
         self._one_trial = asyncio.Lock()
 
     async def connect(self) -> Client:
-        """Return the connection; open it if there is none. Raises Unreachable."""
+        """Return nats-py's client. Open the connection if there is none. Raises Unreachable."""
         return (await self._opened()).client
 
     async def _opened(self) -> Requests:
@@ -114,7 +114,7 @@ class Connection:
             return self._requests
 
     async def close(self) -> None:
-        """Close the connection. No error if there is none, or if it is broken."""
+        """Close the connection. No error if it is closed or broken already."""
         if self._requests is not None:
             with suppress(OSError, RuntimeError, nats.errors.Error):  # see TolerantClient
                 await self._requests.client.close()
@@ -126,12 +126,12 @@ class Connection:
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection now."""
+        """Whether it is connected now."""
         return self._requests is not None and self._requests.client.is_connected
 
     @property
     def server_version(self) -> str:
-        """Of the server connected to, such as `2.15.1`."""
+        """The version of the server, such as `2.15.1`."""
         version = self._requests.client.connected_server_version if self._requests else None
         return f"{version.major}.{version.minor}.{version.patch}" if version else "unknown"
 
@@ -154,7 +154,7 @@ class Connection:
         return client
 
     def make_client(self) -> Client:
-        """Return nats-py's client, not connected yet."""
+        """Return nats-py's client. It is not connected yet."""
         return TolerantClient()
 
     def _lifetime(self) -> Raw:
@@ -164,7 +164,7 @@ class Connection:
         return heard | {"allow_reconnect": False, "pending_size": 0}
 
     async def _heard(self, error: Exception) -> None:
-        """Handle the server's asynchronous errors: a missing permission shows only here; its request hangs."""
+        """Handle the server's asynchronous errors. A missing permission shows only here; its request gets no answer."""
         self._last_error = str(error) or type(error).__name__
         self.on_error(self._last_error)
         if self._opening is not None and "authorization" in self._last_error.lower():
@@ -192,7 +192,7 @@ class Connection:
             self._requests.fail(kind, why, folded)
 
     async def call(self, verb: str, payload: Raw | None = None) -> Raw:
-        """Send one request, such as `STREAM.INFO.job_1`. Raises the errors at the top of this module."""
+        """Send a request, such as `STREAM.INFO.job_1`, and return the answer. Raises errors of `jetstream.errors`."""
         body = json.dumps(payload).encode() if payload is not None else b""
         asked_at = time.monotonic()
         try:
@@ -202,7 +202,7 @@ class Connection:
                 self.pace.note(time.monotonic() - asked_at)
 
     async def _connected(self) -> Requests:
-        """Return the connection, if it is not just broken. Raises Unreachable."""
+        """Return nats-py's client if it is connected. Raises Unreachable."""
         if self._requests is not None and self._requests.client.is_connected:
             return self._requests
         opened = await self._opened()
@@ -215,14 +215,14 @@ class Connection:
         return f"{self.prefix}.{verb}"
 
     async def may_publish(self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None) -> bool:
-        """Return whether we may publish there: for messages that come to nothing, since this one is really sent.
+        """Return whether we may publish this. The message is really sent, so it must have no effect.
 
         Raises Unreachable and Unanswered.
         """
         return await self._is_allowed(subject, lambda client: client.publish(subject, body, headers=headers))
 
     async def may_subscribe(self, subject: str) -> bool:
-        """Return whether we may subscribe there. Raises Unreachable and Unanswered."""
+        """Return whether we may subscribe to the subject. Raises Unreachable and Unanswered."""
 
         async def listen(client: Client) -> None:
             await (await client.subscribe(subject)).unsubscribe()
@@ -230,7 +230,7 @@ class Connection:
         return await self._is_allowed(subject, listen)
 
     async def _is_allowed(self, subject: str, attempt: Callable[[Client], Awaitable[None]]) -> bool:
-        """Return whether the server lets it happen: it complains before it answers a ping behind the attempt."""
+        """Return whether the server allows the attempt. Its refusal comes before the answer to a ping that follows."""
         client, key = (await self._connected()).client, subject.lower()
         async with self._one_trial:  # the server names only the subject in its complaint
             self._trying[key] = True
@@ -262,14 +262,14 @@ class Connection:
         return answer.data
 
     async def context(self) -> JetStreamContext:
-        """Return nats-py's view of this connection, for publishing and consuming. Raises Unreachable."""
+        """Return nats-py's JetStream context, for publishing and consuming. Raises Unreachable."""
         return (await self.connect()).jetstream(prefix=self.prefix, timeout=self.timeout)
 
 
 def answered(data: bytes) -> Raw:
-    """Return an answer of JetStream's. Raises Refused and NotFound: an error may come beside what looks like a result.
+    """Return the content of JetStream's answer. Raises Refused and NotFound; an error may stand beside a result.
 
-    Raises Unanswered if it cannot be read: what was asked for may have happened.
+    Raises Unanswered if the answer cannot be read, because the request may have taken effect.
     """
     try:
         answer = read_json(data)

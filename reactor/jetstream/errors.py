@@ -1,14 +1,14 @@
-"""What can go wrong with a request to JetStream, by what the caller can do about it.
+"""The errors of a request to JetStream, by what the caller can do about them.
 
     JetStreamError
-    ├── TooOld             the server lacks what the fence needs: only an upgrade helps
-    ├── Unreachable        nothing was sent, or nobody is there to answer: nothing happened; try again later
-    │   └── NobodyThere    the server has nobody on that subject
-    ├── Unanswered         it was sent and no answer came: it may have happened, or may still happen
+    ├── TooOld             the server lacks a feature that the fence needs: only an upgrade helps
+    ├── Unreachable        nothing was sent, or no server answers: nothing happened; try again later
+    │   └── NobodyThere    the subject has no subscriber
+    ├── Unanswered         it was sent and no answer came: it may have taken effect, or still may
     ├── TooLarge           it does not fit the server's `max_payload`: nothing was sent
     ├── PermissionDenied   the server dropped the request: nothing happened; a person must fix the permissions
-    └── Refused            the server said no, with its code
-        └── NotFound       there is no such stream, consumer or message
+    └── Refused            the server refused it, with an error code
+        └── NotFound       the stream, consumer or message does not exist
 
 Error codes: https://github.com/nats-io/nats-server/blob/main/server/errors.json
 """
@@ -24,7 +24,7 @@ class JetStreamError(Exception):
 
 
 class TooOld(JetStreamError):
-    """The server lacks what the fence needs."""
+    """The server is too old: it lacks a feature that the fence needs."""
 
 
 class Unreachable(JetStreamError):
@@ -32,11 +32,11 @@ class Unreachable(JetStreamError):
 
 
 class NobodyThere(Unreachable):
-    """The server is reached, and JetStream does not answer in this account and domain."""
+    """The server is reached, but nothing subscribes to the subject in this account and domain."""
 
 
 class Unanswered(JetStreamError):
-    """It may have happened, or may still happen."""
+    """The request may have taken effect, or still may."""
 
 
 class PermissionDenied(JetStreamError):
@@ -44,11 +44,11 @@ class PermissionDenied(JetStreamError):
 
 
 class TooLarge(JetStreamError):
-    """Nothing was sent: it does not fit the server's `max_payload`."""
+    """Nothing was sent, because it exceeds the server's `max_payload`."""
 
 
 class Refused(JetStreamError):
-    """The server said no."""
+    """The server refused the request."""
 
     def __init__(self, code: int, err_code: int, description: str) -> None:
         """`code` is HTTP-like, `err_code` JetStream's own."""
@@ -58,10 +58,10 @@ class Refused(JetStreamError):
 
 
 class NotFound(Refused):
-    """There is no such stream, consumer or message."""
+    """The stream, consumer or message does not exist."""
 
 
 def refusal(error: dict[str, Any]) -> Refused:
-    """Return what the server's own error amounts to."""
+    """Return the exception for an error in the server's answer."""
     kind = NotFound if error.get("err_code") in _NOT_FOUND_CODES else Refused
     return kind(error.get("code", 0), error.get("err_code", 0), error.get("description", "no description"))

@@ -1,9 +1,9 @@
-"""What reactor must be allowed to publish in NATS, each tried with a message that comes to nothing.
+"""The NATS permissions that reactor needs, each tried with a message that has no effect.
 
-An empty body names no stream or consumer to create; `{` is no pull request; no stream or consumer can have the probe's
-name; the subject of an acknowledgement has nine tokens. Whatever the server lets through of these, it then refuses.
-docs/permissions.md lists the same rights; publishing on `reactor.drained.*` and `reactor.alert.*` are those that others
-would hear, and are not tried.
+An empty body names no stream or consumer to create. `{` is not a valid pull request. No stream or consumer can have the
+probe's name. The subject of an acknowledgement has nine tokens. JetStream refuses each of these messages, so only the
+permission is tested. docs/permissions.md lists the same permissions. Publishing on `reactor.drained.*` and
+`reactor.alert.*` is not tried, because subscribers would receive it.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -14,13 +14,13 @@ from reactor.jetstream.client import JetStream
 from reactor.jetstream.topology import ADVISORY_SUBJECTS, CONTROL, DEAD_LETTER_SUBJECT, PAUSE_SUBJECT
 
 PROBE = "reactor/rights_probe"
-"""A name that no stream and no consumer can have (10128)."""
+"""A name that no stream or consumer can have (10128)."""
 NO_PULL = b"{"
 
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """What to allow, and what to publish to see whether it is."""
+    """A permission, and the message that tests it."""
 
     allow: str
     body: bytes = b""
@@ -28,18 +28,18 @@ class Right:
 
     @property
     def subject(self) -> str:
-        """One subject that it matches."""
+        """A subject that the permission matches."""
         return self.allow.replace("*", PROBE).replace(">", PROBE)
 
     @property
     def trial(self) -> tuple[str, bytes, dict[str, str] | None]:
-        """What to publish, as `may_publish` takes it."""
+        """The arguments of `may_publish` that test it."""
         return self.subject, self.body, self.headers or None
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the rights depend on: the stream to read, those to declare, to give a durable, to free of companions."""
+    """What the permissions depend on: the streams to read, to declare, to give a durable, to delete companions from."""
 
     events: str
     streams: Collection[str]
@@ -47,18 +47,18 @@ class Needs:
     companions: Collection[str]
     durable: str
     backups: bool
-    """Whether they are wanted before deletions."""
+    """Whether the settings ask for backups."""
 
 
 def for_deleting(js: JetStream) -> Iterator[Right]:
-    """Return what is needed to fence, to prove the end of a stream, and to delete."""
+    """Return the permissions to fence, to send a barrier, and to delete."""
     yield Right(js.api("STREAM.UPDATE.*"))
     yield Right(FENCES, headers={"Nats-Expected-Stream": PROBE})
     yield Right(js.api("STREAM.DELETE.*"))
 
 
 def for_the_rest(js: JetStream, needs: Needs) -> Iterator[Right]:
-    """Return what is needed to declare streams, to read, and to rebuild."""
+    """Return the permissions to declare streams, to read, and to rebuild the ledger."""
     events, durable = needs.events, needs.durable
     requests = [
         *(f"STREAM.CREATE.{stream}" for stream in needs.streams),
@@ -79,11 +79,11 @@ def for_the_rest(js: JetStream, needs: Needs) -> Iterator[Right]:
     yield Right(PAUSE_SUBJECT, headers={"Nats-Expected-Stream": PROBE})
 
 
-async def unheard(js: JetStream) -> list[str]:
-    """Return advisories that we may not subscribe to. Raises Unreachable and Unanswered."""
+async def barred_advisories(js: JetStream) -> list[str]:
+    """Return the advisory subjects that we may not subscribe to. Raises Unreachable and Unanswered."""
     return [subject for subject in ADVISORY_SUBJECTS if not await js.may_subscribe(subject)]
 
 
 async def lacking(js: JetStream, rights: Iterable[Right]) -> list[str]:
-    """Return what is not allowed. Raises Unreachable and Unanswered."""
+    """Return those of the permissions that are missing. Raises Unreachable and Unanswered."""
     return [item.allow for item in rights if not await js.may_publish(*item.trial)]

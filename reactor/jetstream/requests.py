@@ -1,8 +1,8 @@
-"""Requests over one client: each ends with its answer, or with the reason why none will come.
+"""Requests over one client. Each ends with its answer, or with the reason why there will be none.
 
-All answers arrive at one inbox and are told apart by their last token. nats-py's own `request` does the same, and takes
-twice the time of the process: a task switch, a context and a random name for each. It also cannot be told that a
-permission is missing or that the connection broke, so a request would wait for its timeout.
+All answers arrive at one inbox and are distinguished by their last token. nats-py's own `request` does the same, but
+takes twice the CPU time: a task switch, a context and a random name for each request. It also does not end a request
+when a permission is missing or the connection breaks; such a request waits for its timeout.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class Requests:
     async def ask(self, subject: str, body: bytes, headers: dict[str, str] | None, timeout_s: float) -> Msg:
         """Send a request and return its answer. Raises TimeoutError, nats.errors.Error, and what `fail` is given."""
         self._sent += 1
-        if self._sent == 1:  # as late as this: a user who sends no request needs no right to subscribe
+        if self._sent == 1:  # only now: a user who sends no requests needs no permission to subscribe
             # Without bounds: nats-py drops what exceeds them, and then no request is ever answered (nats.py #667).
             await self.client.subscribe(f"{self._inbox}*", cb=self._hear, pending_msgs_limit=-1, pending_bytes_limit=-1)
         loop = asyncio.get_running_loop()
@@ -54,7 +54,7 @@ class Requests:
             asked.answer.set_result(msg)
 
     def fail(self, kind: type[JetStreamError], why: str, folded: str | None = None) -> None:
-        """End the requests under way, or those to the subject that is `folded` to lower case: no answer will come."""
+        """Fail the requests under way; with `folded`, only those to this subject (in lower case)."""
         for subject, answer in self._asked.values():
             if (folded is None or subject.lower() == folded) and not answer.done():
                 answer.set_exception(kind(f"{why} {subject}"))

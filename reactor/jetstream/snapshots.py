@@ -1,12 +1,12 @@
-"""JetStream's own snapshots: a stream with its messages and consumers, as the server packs it and takes it back.
+"""JetStream's snapshots: the server packs a stream with its messages and consumers, and restores it.
 
-The server sends chunks of an archive to a subject of ours, to be acknowledged before more come than its window holds;
-an empty message ends them, and its status header says whether all is well. A restore goes the other way, chunk by
-chunk, and an empty one ends it. So neither side holds more than a window in memory.
+The server sends the chunks of an archive to our inbox and waits for acknowledgements when its window is full. An empty
+message ends them, and its status header shows success. A restore sends chunks the other way, and an empty one ends it.
+So neither side holds more than a window in memory.
 https://github.com/nats-io/nats-server/blob/main/server/jetstream_api.go (streamSnapshot, processStreamRestore)
 
-Up to 2.12 an archive belongs to its stream's name ("stream names do not match"), and there is none of a stream that is
-kept in memory ("no impl"); 2.15 has another format, which knows neither limit (both tried).
+Up to 2.12 an archive belongs to its stream's name ("stream names do not match"), and streams in memory have none ("no
+impl"). 2.15 has another format without these limits (both tried).
 """
 
 import asyncio
@@ -22,18 +22,18 @@ from reactor.jetstream.errors import Refused, Unanswered, Unreachable
 
 CHUNK = 128 * 1024
 SILENT_S = 15.0
-"""How long no chunk may come; the server gives up long before that."""
+"""How long to wait for the next chunk. The server gives up long before that."""
 RESTORING_S = 600.0
-"""How long the server may take to put together what it was sent."""
+"""How long the server may take to build the stream from the archive."""
 _DONE = "204"
 
 Sink = Callable[[bytes], Awaitable[None]]
 
 
 async def snapshot(js: JetStream, stream: str, sink: Sink) -> Raw:
-    """Hand a stream's archive to `sink` chunk by chunk; the server's own config and state of it.
+    """Pass a stream's archive to `sink`, chunk by chunk. Return the server's config and state of the stream.
 
-    Raises JetStreamError, and what `sink` raises: then the archive is worth nothing.
+    Raises JetStreamError, and whatever `sink` raises. Then the archive is incomplete.
     """
     client = await js.connect()
     inbox, chunks = client.new_inbox(), asyncio.Queue[Msg]()
@@ -65,10 +65,10 @@ async def _next(chunks: asyncio.Queue[Msg], stream: str) -> Msg:
 
 
 async def restore(js: JetStream, config: Raw, state: Raw, chunks: AsyncIterable[bytes]) -> Raw:
-    """Make a stream from an archive, with this config; the server's info of it.
+    """Create a stream from an archive, with this config. Return its STREAM.INFO.
 
-    Raises Refused (it exists, the archive is of another one, there is no room), JetStreamError, and what reading
-    `chunks` raises: then there is no such stream.
+    Raises Refused (the stream exists, the archive is of another name, or there is no room), JetStreamError, and
+    whatever reading `chunks` raises. Then no stream was created.
     """
     begun = await js.call(f"STREAM.RESTORE.{config['name']}", {"config": config, "state": state})
     client, subject = await js.connect(), begun["deliver_subject"]

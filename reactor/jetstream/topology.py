@@ -1,8 +1,8 @@
-"""The streams and the durable that reactor lives on: what exists is used as it is, what is missing is declared.
+"""Find or declare the streams and the durable that reactor needs. What exists is used unchanged.
 
-Two streams cannot capture the same subject (10065). So a job system that already keeps its lifecycle events in a stream
-of its own keeps it, and reactor reads there; and reactor makes no stream on the advisories, which it hears over core
-NATS, so that a job system may make one at any time. Nothing of others' is ever altered.
+Two streams cannot capture the same subject (10065). So if a job system already stores its lifecycle events in a stream,
+reactor reads that one. Reactor creates no stream for advisories; it receives them over core NATS, so that a job system
+can create one at any time. Streams of others are never altered.
 """
 
 import re
@@ -18,11 +18,11 @@ from reactor.jetstream.errors import NotFound, PermissionDenied, Refused
 DEAD_LETTERS = "REACTOR_DEAD_LETTERS"
 DEAD_LETTER_SUBJECT = "reactor.dead_letters"
 CONTROL = "REACTOR_CONTROL"
-"""If an operator's word is kept: an emptied Redis does not forget it."""
+"""The control stream: it stores an operator's pause, which must survive an emptied Redis."""
 CONTROL_SUBJECTS = "reactor.control.*"
 PAUSE_SUBJECT = "reactor.control.pause"
 OWN_STREAMS = frozenset({DEAD_LETTERS, CONTROL})
-"""Never job streams, whatever the pattern says."""
+"""Reactor's own streams. They are never job streams, even if the pattern matches."""
 ADVISORY_SUBJECTS = (
     f"{ADVISORY}.STREAM.CREATED.*",
     f"{ADVISORY}.STREAM.UPDATED.*",
@@ -30,25 +30,25 @@ ADVISORY_SUBJECTS = (
     f"{ADVISORY}.CONSUMER.MAX_DELIVERIES.*.*",
     f"{ADVISORY}.CONSUMER.MSG_TERMINATED.*.*",
 )
-"""Just what is needed: listening to CONSUMER.DELETED costs the server about 3% of STREAM.DELETED (measured)."""
+"""The advisories that reactor needs and no others, because each costs the server some work (3% measured)."""
 NO_ROOM = frozenset({10002, 10023, 10027, 10028, 10047, 10122})
-"""Refusals of a stream for want of room: the account's or the server's storage, their number of streams, its size."""
+"""Error codes if there is no room for a stream: storage or number of streams of the account or server, or its size."""
 SIZE_DEMANDED = 10113
-"""The account demands `max_bytes` of every stream."""
+"""The error code if the account demands `max_bytes` of every stream."""
 DEMANDED, DEMANDED_FOR_EVENTS, LEAST_ROOM = 1 << 20, 1 << 30, 1 << 18
-"""Bytes that are then asked for; and the least that is of use."""
+"""Bytes to request from such an account, for a stream and for the lifecycle stream; and the least that is useful."""
 LETTERS_SHARE, EVENTS_SHARE = 50, 4
-"""The dead letters may take one part in fifty of the account's storage; the lifecycle stream of one that demands sizes,
-one in four."""
+"""Dead letters may take a fiftieth of the account's storage. In an account that demands sizes, the lifecycle stream may
+take a quarter."""
 
 
 class ProvisionError(Misconfigured):
-    """A stream or durable exists that reactor cannot use, and must not alter."""
+    """A stream or durable exists that reactor cannot use and must not alter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A stream that reactor reads from, the subjects it wants, and how its durable differs from the desired one."""
+    """A stream that reactor reads, the subjects it needs, and how the durable differs from the desired one."""
 
     stream: str
     subjects: tuple[str, ...]
@@ -56,7 +56,7 @@ class Source:
 
 
 NO_EVENTS = Source("", ())
-"""If there is no lifecycle stream, or no durable on it."""
+"""The source if there is no lifecycle stream, or no durable on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,53 +65,53 @@ class Provision:
 
     events: Source
     lacking: tuple[str, ...] = ()
-    """Streams of its own that there is no room for, each with the server's reason."""
+    """Reactor's streams that there is no room for, each with the server's reason."""
     lifecycle_stream: str = ""
     """The lifecycle stream, if it was found without a durable."""
 
     @property
     def own_streams(self) -> frozenset[str]:
-        """Streams that are never job streams."""
+        """Streams of reactor's own, which are never job streams."""
         return OWN_STREAMS | ({self.events.stream, self.lifecycle_stream} - {""})
 
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """Where the lifecycle stream and its durable are."""
+    """The positions of the lifecycle stream and its durable."""
 
     stream: str
     identity: str
-    """Name and creation time: a stream that was deleted and made again is another one."""
+    """Name and creation time. A stream that was deleted and created again has another identity."""
     since: int | None
-    """From when on the stream holds the last word of every job; None if it holds none."""
+    """Since when the stream has the last event of every job (ns); None if it has none."""
     first_seq: int
     last_seq: int
     ack_floor: int
     behind: int
-    """Messages of the durable that are not acked yet, delivered or not."""
+    """How many messages of the durable are not acked yet, delivered or not."""
 
 
 NO_LIFECYCLE = Lifecycle("", "none", None, 0, 0, 0, 0)
-"""If there is no lifecycle stream, since there is no room for one and a directory decides."""
+"""The lifecycle if there is no lifecycle stream, because there is no room and a directory decides."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """How streams depend on each other. `unseen` describes what could not be read."""
+    """How streams depend on each other. `unseen` says what could not be read."""
 
     sourced: frozenset[str] = frozenset()
-    """Streams that another one mirrors or sources."""
+    """Streams that another stream mirrors or sources."""
     sourced_by: Mapping[str, str] = field(default_factory=dict)
-    """Which one that is, if a listing has shown it."""
+    """That other stream, if a listing has shown it."""
     advisory_streams: Sequence[str] = ()
-    """Streams that capture advisories: companions may be on them."""
+    """Streams that capture advisories, so that companions may be on them."""
     consumer_locations: Mapping[str, Sequence[str]] | None = None
-    """The streams that each consumer there is on, by its name; None if only the streams are known."""
+    """The streams of each consumer by its name; None if the consumers were not listed."""
     unseen: tuple[str, ...] = ()
 
 
 UNKNOWN = Topology()
-"""If nobody has looked."""
+"""The topology if no listing was made."""
 
 
 async def provision(
@@ -119,8 +119,8 @@ async def provision(
 ) -> Provision:
     """Find or declare every stream and durable. Raises ProvisionError and JetStreamError.
 
-    What there is no room for is done without: the dead letters, the stream of operators' words, and the lifecycle
-    stream unless `needs_events`. Without `make_control` a stream of operators' words that is gone is not made again.
+    If there is no room, reactor works without dead letters, the control stream and, unless `needs_events`, the
+    lifecycle stream. Without `make_control` a missing control stream is not created.
     """
     lacking = list[str]()
     try:
@@ -140,7 +140,7 @@ async def provision(
 
 
 async def declare_control(js: JetStream, replicas: int) -> None:
-    """Create the stream that keeps a pause, if it is missing. Raises ProvisionError and JetStreamError."""
+    """Create the control stream if it is missing. Raises ProvisionError and JetStreamError."""
     try:
         await _declare(js, _control_config(replicas))
     except Refused as error:
@@ -155,7 +155,7 @@ def _control_config(replicas: int) -> Raw:
 
 
 async def _affordable(js: JetStream, desired: DesiredStreams, wanted: int, share: int) -> int:
-    """Return the bytes to reserve: as wanted, but only a part of what the account has left for the jobs' streams."""
+    """Return the bytes to reserve: `wanted`, but at most a share of what the account has left."""
     try:
         account = await js.call("INFO")
     except PermissionDenied:
@@ -170,19 +170,19 @@ TOO_MANY_PENDING = 10121
 _LIMIT = re.compile(r"limit of (\d{1,9})\b", re.ASCII)
 
 _WIDE = {ADVISORY[0], "*", ">"}
-"""How a subject begins that may capture advisories."""
+"""The first tokens of subjects that may capture advisories."""
 
 
 class Survey:
-    """How streams hang together, learned one config after another."""
+    """Collects the topology from configs, one after another."""
 
     def __init__(self) -> None:
-        """Nothing is known yet."""
+        """Start with no streams."""
         self._sourced = dict[str, str]()
         self._captors = set[str]()
 
     def add(self, config: Raw) -> None:
-        """Add one stream's config."""
+        """Add the config of one stream."""
         origins = (config.get("mirror"), *(config.get("sources") or ()))
         self._sourced.update((origin["name"], config["name"]) for origin in origins if origin)
         if any(subject[:1] in _WIDE and overlaps(subject, f"{ADVISORY}.>") for subject in config.get("subjects") or ()):
@@ -190,12 +190,12 @@ class Survey:
 
     @property
     def topology(self) -> Topology:
-        """As far as it is known."""
+        """The topology of the streams added so far."""
         return Topology(frozenset(self._sourced), dict(self._sourced), advisory_streams=sorted(self._captors))
 
 
 def topology_of(configs: Iterable[Raw]) -> Topology:
-    """Return how streams with these configs hang together."""
+    """Return the topology of streams with these configs."""
     survey = Survey()
     for config in configs:
         survey.add(config)
@@ -203,12 +203,12 @@ def topology_of(configs: Iterable[Raw]) -> Topology:
 
 
 async def streams_of_advisories(js: JetStream) -> list[str]:
-    """Return the streams that capture advisories now: companions are on them."""
+    """Return the streams that capture advisories now. Companions are on them."""
     return sorted(await js.stream_names(f"{ADVISORY}.>"))
 
 
 def wrong_account(owner: str, desired: DesiredStreams) -> ProvisionError:
-    """Return the error if Redis holds a lifecycle stream's ledger and the account has no such stream."""
+    """Return the error for a Redis with the ledger of a lifecycle stream that the account does not have."""
     return ProvisionError(
         f"Redis holds the ledger of lifecycle stream {owner}, and this account has no stream on "
         f"{desired.events_subject.wildcard}",
@@ -217,7 +217,7 @@ def wrong_account(owner: str, desired: DesiredStreams) -> ProvisionError:
 
 
 async def find_lifecycle_stream(js: JetStream, desired: DesiredStreams) -> str | None:
-    """Return the stream that captures every job's lifecycle events, or None. Raises ProvisionError if it has a part."""
+    """Return the stream that captures all lifecycle events, or None. Raises ProvisionError if it captures a part."""
     wanted = desired.events_subject.wildcard
     found = sorted(await js.stream_names(wanted))
     if not found:
@@ -237,14 +237,14 @@ async def find_lifecycle_stream(js: JetStream, desired: DesiredStreams) -> str |
 
 
 async def lifecycle_stream(js: JetStream, desired: DesiredStreams) -> str:
-    """Return the lifecycle stream's name; declare it if there is none. Raises ProvisionError and JetStreamError."""
+    """Return the name of the lifecycle stream. Create it if it is missing. Raises ProvisionError and JetStreamError."""
     stream = await find_lifecycle_stream(js, desired)
     if stream is None:
         stream = desired.events_stream
         config = _config(stream, [desired.events_subject.wildcard], desired.max_age, desired.replicas)
         reserved = {} if desired.events_max_bytes is None else {"max_bytes": desired.events_max_bytes}
         demanded = await _affordable(js, desired, DEMANDED_FOR_EVENTS, EVENTS_SHARE)
-        # A compacted table: the last events of each job, more than one since a late publisher's may come last.
+        # It keeps the last eight events of each job, not one, because a late publisher's event may come last.
         await _declare(js, config | {"max_msgs_per_subject": 8} | reserved, demanded)
     return stream
 
@@ -266,7 +266,7 @@ def _config(name: str, subjects: Sequence[str], max_age: int, replicas: int) -> 
 
 
 async def _declare(js: JetStream, config: Raw, demanded: int = DEMANDED) -> None:
-    """Create a stream if there is none of that name. Of an account that demands a size, ask for `demanded` bytes."""
+    """Create a stream if it is missing. If the account demands a size, reserve `demanded` bytes."""
     if await is_declared(js, config["name"], config["subjects"]):
         return
     try:
@@ -278,7 +278,7 @@ async def _declare(js: JetStream, config: Raw, demanded: int = DEMANDED) -> None
 
 
 async def _declare_if_room(js: JetStream, config: Raw) -> list[str]:
-    """Create a stream as `_declare` does, smaller if need be. If there is no room at all, say why."""
+    """Create a stream as `_declare` does, smaller if need be. Return why, if there is no room at all."""
     try:
         await _declare(js, config)
     except Refused as error:
@@ -292,7 +292,7 @@ async def _declare_if_room(js: JetStream, config: Raw) -> list[str]:
 
 
 async def _create_smaller(js: JetStream, config: Raw) -> None:
-    """Create a stream with as much room as there is, halving it until it fits. Raises Refused if nothing does."""
+    """Create a stream, halving its size until it fits. Raises Refused if no size does."""
     while True:
         try:
             await js.create_stream(config)
@@ -305,7 +305,7 @@ async def _create_smaller(js: JetStream, config: Raw) -> None:
 
 
 async def is_declared(js: JetStream, name: str, subjects: Sequence[str]) -> bool:
-    """Return whether a stream of that name is there. Raises ProvisionError if it does not capture the subjects."""
+    """Return whether the stream exists. Raises ProvisionError if it does not capture the subjects."""
     try:
         there = (await js.stream_info(name))["config"].get("subjects") or []
     except NotFound:
@@ -319,7 +319,7 @@ async def is_declared(js: JetStream, name: str, subjects: Sequence[str]) -> bool
 
 
 async def _with_durable(js: JetStream, durable: str, stream: str, subjects: tuple[str, ...]) -> Source:
-    """Return the source with its durable consumer. A missing one is created; one that differs is left alone."""
+    """Return the source with its durable. Create a missing one; leave one that differs unchanged."""
     source = await find_durable(js, durable, stream, subjects)
     if source is None:
         await _create_durable(js, stream, _durable_config(durable, subjects))
@@ -327,7 +327,7 @@ async def _with_durable(js: JetStream, durable: str, stream: str, subjects: tupl
 
 
 async def find_durable(js: JetStream, durable: str, stream: str, subjects: tuple[str, ...]) -> Source | None:
-    """Return the source if its durable exists, with its differences; else None. Raises ProvisionError."""
+    """Return the source with the differences of its durable; None if there is no durable. Raises ProvisionError."""
     try:
         there = (await js.consumer_info(stream, durable))["config"]
     except NotFound:
@@ -354,7 +354,7 @@ def _durable_config(durable: str, subjects: Sequence[str]) -> Raw:
 
 
 async def _create_durable(js: JetStream, stream: str, config: Raw) -> None:
-    """Create the durable; with as many messages out at once as the server allows."""
+    """Create the durable, with as many unacked messages as the server allows."""
     try:
         try:
             await js.create_consumer(stream, config)
@@ -370,14 +370,14 @@ async def _create_durable(js: JetStream, stream: str, config: Raw) -> None:
 
 
 async def read_lifecycle(js: JetStream, source: Source, durable: str) -> Lifecycle:
-    """Return where the lifecycle stream and its durable are now. Raises JetStreamError, NotFound if one is gone."""
+    """Return the positions of the lifecycle stream and its durable now. Raises NotFound if one is gone."""
     stream = await js.stream_info(source.stream)
     consumer = await js.consumer_info(source.stream, durable)
     state = stream["state"]
     return Lifecycle(
         stream=source.stream,
         identity=identity_of(stream),
-        # From `created`, or from the first message that limits have left.
+        # It has all events since it was created, or since the first message that its limits have left.
         since=instant(stream["created"]) if state["first_seq"] <= 1 else instant(state.get("first_ts")),
         first_seq=state["first_seq"],
         last_seq=state["last_seq"],
@@ -387,7 +387,7 @@ async def read_lifecycle(js: JetStream, source: Source, durable: str) -> Lifecyc
 
 
 def identity_of(raw: Raw) -> str:
-    """Return a lifecycle stream's name and creation time. A stream that was created again has another identity."""
+    """Return the identity of a lifecycle stream: its name and creation time."""
     return f"{raw['config']['name']}@{raw['created']}"
 
 

@@ -1,1 +1,1 @@
-"""Who knows what the status of a job is, and what the absence of a job is worth."""
+"""The sources that know a job's status, and whether a job's absence from them counts."""

@@ -1,4 +1,4 @@
-"""The job system's own directory decides; lifecycle events say when to look, and who was alive a moment ago."""
+"""The job system's own directory decides. Lifecycle events only say when to inspect, and which jobs were just alive."""
 
 import asyncio
 from collections.abc import Mapping
@@ -18,21 +18,21 @@ AT_ONCE = 32
 
 @dataclass(eq=False, repr=False)
 class ExternalDirectory(Directory):
-    """As the directory of events, whose records are overruled."""
+    """The job directory if the job system's own table or API decides. It overrules the ledger's records."""
 
     jobs: WitnessedDirectory = field(kw_only=True)
-    """Is asked for every verdict."""
+    """It is asked for every verdict."""
     decides = True
 
     async def take_snapshot(self, caught_up_to: int | None = None) -> Snapshot:
-        """Take the snapshot of the events; without a lifecycle stream (no room for it), the directory is enough."""
+        """Take a snapshot. A missing lifecycle stream (no room for it) is no error here."""
         try:
             return await super().take_snapshot(caught_up_to)
         except NotFound:
             return Snapshot(NO_LIFECYCLE, lost=False, behind=0)
 
     async def coverage(self, snapshot: Snapshot) -> Coverage:  # noqa: ARG002  # as the ledger's
-        """Return whether absence counts now: whether the directory answers as it should."""
+        """Return the coverage: absence counts if the directory answers as it should."""
         faults = await self.jobs.faults()
         return Coverage(intact=not faults, gap=f"the job directory: {faults[0]}" if faults else None)
 
@@ -42,13 +42,13 @@ class ExternalDirectory(Directory):
     async def assess_all(
         self, jobs: Mapping[str, tuple[Record | None, int]], coverage: Coverage
     ) -> Mapping[str, JobAssessment]:
-        """Return what the job system says now of each job (with its record, and the server's time at the look)."""
+        """Return what these jobs are judged by: their status in the job system's directory now."""
         answer = await self.jobs.ask(list(jobs))
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def settle(job_id: str, record: Record | None, now: int) -> JobAssessment:
             if why := answer.unknown.get(job_id):
-                gap = f"the job directory cannot tell: {why}"
+                gap = f"the job directory does not know the job's status: {why}"
                 return JobAssessment(record, Coverage(intact=False, gap=gap))
             current = answer.found.get(job_id)
             vouched = Coverage(intact=coverage.intact, since=0, gap=None if coverage.intact else coverage.gap)
@@ -60,7 +60,7 @@ class ExternalDirectory(Directory):
         return dict(zip(jobs, settled, strict=True))
 
     async def _since(self, job_id: str, current: DirectoryStatus | None, now: int) -> int:
-        """Return since when the job has this status: as the directory says, or from the first sight of it."""
+        """Return when the job got this status (ns): as the directory says, or when we first saw it."""
         if current is None:
             return now
         if current.ended_at is not None:

@@ -1,7 +1,7 @@
-"""The job system's own API: one request a job. 404 is absence; everything else that is no clear answer is unknown.
+"""A job directory that asks an HTTP API, with one request for each job. 404 means absent; any unclear answer, unknown.
 
-An answer is bounded: its whole time, its bytes (compressed ones are refused), its depth. A redirect is not followed, so
-no other host gets to see the credentials.
+An answer is limited in time, in bytes (compressed answers are refused) and in depth. Redirects are not followed, so no
+other host gets the credentials.
 """
 
 import asyncio
@@ -14,20 +14,20 @@ import httpx
 
 from reactor.core.foreign_json import read_json
 from reactor.core.model import DirectoryStatus
-from reactor.job_status.protocol import Answer, time_told
+from reactor.job_status.protocol import Answer, instant_with_offset
 
 FOUND, ABSENT = 200, 404
 MAX_BYTES = 1 << 20
-"""Of an answer about one job."""
+"""The largest answer about one job, in bytes."""
 
 
 @dataclass(eq=False, repr=False)
 class HttpDirectory:
-    """Asks an API.
+    """Asks an HTTP API.
 
     `url` holds `{job_id}`; `status` and `ended_at` are JSON pointers (RFC 6901) into the answer.
 
-    `authorization` is the whole value of that header.
+    `authorization` is the whole value of the Authorization header.
     """
 
     url: str
@@ -48,7 +48,7 @@ class HttpDirectory:
         )
 
     async def ask(self, job_ids: Sequence[str]) -> Answer:
-        """Ask for all jobs at once, within bounds."""
+        """Ask for all jobs concurrently, within a limit."""
         answers = dict(zip(job_ids, await asyncio.gather(*map(self._one, job_ids)), strict=True))
         return Answer(
             {job: answer for job, answer in answers.items() if isinstance(answer, DirectoryStatus)},
@@ -56,7 +56,7 @@ class HttpDirectory:
         )
 
     async def _one(self, job_id: str) -> DirectoryStatus | str | None:
-        """Return what it says; None for absence, and why it cannot tell."""
+        """Return the job's status; None if it is absent; or why it is unknown, as text."""
         try:
             async with self._slots, asyncio.timeout(self.timeout_s):
                 code, body = await self._get(self.url.replace("{job_id}", quote(job_id, safe="")))
@@ -72,10 +72,12 @@ class HttpDirectory:
         status = _at(answer, self.status)
         if not isinstance(status, str) or not status.strip():
             return f"its answer has no status at {self.status}"
-        return DirectoryStatus(status.strip(), time_told(_at(answer, self.ended_at) if self.ended_at else None))
+        return DirectoryStatus(
+            status.strip(), instant_with_offset(_at(answer, self.ended_at) if self.ended_at else None)
+        )
 
     async def _get(self, url: str) -> tuple[int, bytes]:
-        """Return code and body. Raises ValueError for a body that is compressed or too large, and httpx's errors."""
+        """Return status code and body. Raises ValueError for a compressed or too large body, and httpx's errors."""
         async with self._client.stream("GET", url) as response:
             if response.status_code != FOUND:
                 return response.status_code, b""
@@ -91,10 +93,10 @@ class HttpDirectory:
             return response.status_code, body
 
     async def check(self) -> None:
-        """Check nothing: an API tells nothing before it is asked for a job."""
+        """Check nothing: an API can only be asked for a job."""
 
     def listener(self) -> None:
-        """Return None: an API tells nobody about changes."""
+        """Return None: an API sends no notifications."""
 
     async def close(self) -> None:
         """Close all connections."""
@@ -102,7 +104,7 @@ class HttpDirectory:
 
 
 def _at(document: Any, pointer: str) -> Any:  # noqa: ANN401  # JSON
-    """Return what a JSON pointer points at; None if there is nothing."""
+    """Return the value at a JSON pointer; None if there is none."""
     for token in pointer.split("/")[1:]:
         key = token.replace("~1", "/").replace("~0", "~")
         if isinstance(document, dict):

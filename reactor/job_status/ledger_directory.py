@@ -1,8 +1,8 @@
-"""The job directory: what the ledger and the lifecycle stream together can say of jobs, and can vouch for.
+"""The job directory of the ledger and the lifecycle stream: what is known about jobs, and for which absence counts.
 
-The ledger lives in Redis, which may be emptied, swapped or rolled back at any time. So a reading vouches for
-something only if Redis and the lifecycle stream are those it was built from, and nothing that was acked is missing
-from it; else it is rebuilt from the stream, and until then nobody is called missing and nothing is drained.
+Redis may be emptied, replaced or rolled back at any time. So absence from the ledger counts only if this is the Redis
+and the lifecycle stream that it was built from, and no acked event is missing. Otherwise the ledger is rebuilt from the
+stream. Until then no job counts as missing, and nothing is drained.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,17 +21,17 @@ from reactor.jetstream.coalesce import CoalescedRequest
 from reactor.jetstream.errors import NotFound, Unreachable
 from reactor.jetstream.topology import NO_LIFECYCLE, UNKNOWN, Lifecycle, Source, Topology, identity_of, read_lifecycle
 from reactor.job_status.protocol import JobAssessment
+from reactor.store.keyspace import LedgerError
 from reactor.store.leases import Lease
 from reactor.store.ledger import Ledger
 from reactor.store.records import Applied, Reading
-from reactor.store.scripts import LedgerError
 
 log = structlog.get_logger(__name__)
 
 REBUILD_LEASE_S = 15.0
-WORDS = 100
-"""Of one job, for a timeline; the lifecycle stream that reactor declares holds eight."""
-"""Renewed with every batch: how long a rebuild that broke off holds up the next one."""
+"""How long an interrupted rebuild blocks the next one. It is renewed with every batch."""
+MAX_EVENTS = 100
+"""How many events of a job a timeline shows. The lifecycle stream that reactor declares keeps eight."""
 
 NEVER_BUILT = "no worker has built the ledger in this Redis yet, so nothing is drained: start reactor worker"
 LOST = "the ledger has lost history and is being rebuilt; nothing is drained"
@@ -39,7 +39,7 @@ LOST = "the ledger has lost history and is being rebuilt; nothing is drained"
 UNREAD = "no worker has read lifecycle events in this account yet, so no job is known: start reactor worker"
 
 JobReading = tuple[Coverage, Mapping[str, Record]]
-"""Records by job, and what the absence of one means."""
+"""The coverage, and the records of the jobs that are known."""
 
 
 def describe_outage(error: Exception) -> str:
@@ -51,7 +51,7 @@ def describe_outage(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of a batch of messages: each one read, in their order, and what the ledger made of them."""
+    """A batch of messages after reading, in their order, and how the ledger changed."""
 
     read: tuple[Event | Malformed, ...]
     applied: Applied
@@ -60,10 +60,10 @@ class BatchResult:
         """Return the status (upper case) and the outcome of each message."""
         named = [position for position, item in enumerate(self.read) if item.job_id is not None]
         stale = {named[position] for position in self.applied.stale}
-        return [_heard(item, stale=position in stale) for position, item in enumerate(self.read)]
+        return [_outcome(item, stale=position in stale) for position, item in enumerate(self.read)]
 
 
-def _heard(item: Event | Malformed, *, stale: bool) -> tuple[str, EventOutcome]:
+def _outcome(item: Event | Malformed, *, stale: bool) -> tuple[str, EventOutcome]:
     if isinstance(item, Malformed):
         return UNREADABLE, EventOutcome.MALFORMED
     return fold(item.status_event.status), EventOutcome.STALE if stale else EventOutcome.APPLIED
@@ -71,11 +71,11 @@ def _heard(item: Event | Malformed, *, stale: bool) -> tuple[str, EventOutcome]:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a pass or a batch knows of all that is not a job's own: looked at once, and handed on."""
+    """The state of the lifecycle stream, the ledger and the topology, read once for a pass or a batch."""
 
     lifecycle: Lifecycle
     lost: bool
-    """The ledger has lost history: it vouches for nothing."""
+    """The ledger has lost history, so absence counts for no job."""
     behind: int
     """Lifecycle events that were not in the ledger yet."""
     topology: Topology = UNKNOWN
@@ -88,15 +88,14 @@ class Snapshot:
 
 @dataclass(eq=False, repr=False)
 class Directory:
-    """The ledger, vouched for. Methods raise JetStreamError and LedgerError.
+    """Reads jobs from the ledger, and says whether absence counts. Methods raise JetStreamError and LedgerError.
 
-    `source` is the lifecycle stream; `durable` the consumer whose acks count as "written down".
-
-    `note` receives at each `ensure` what the ledger lacks, or None.
+    `source` is the lifecycle stream. `durable` is its consumer; an acked event is in the ledger. Each `ensure` calls
+    `note` with what the ledger lacks, or None.
     """
 
     decides = False
-    """Whether the job system's own word is asked: then a job that no event was heard of may be judged one by one."""
+    """Whether the job system's directory decides. Then a job without events may be judged outside of a full pass."""
 
     js: JetStream
     ledger: Ledger
@@ -113,9 +112,9 @@ class Directory:
         self._seen_end: tuple[str, int] | None = None
 
     async def take_snapshot(self, caught_up_to: int | None = None) -> Snapshot:
-        """Return the state of the lifecycle stream, and whether the ledger is whole.
+        """Return the state of the lifecycle stream, and whether the ledger is complete.
 
-        Events after `caught_up_to` need not be read yet: under steady traffic some always are on their way.
+        Events after `caught_up_to` need not be in the ledger yet. Under steady traffic there are always some.
         """
         if not self.source.stream:
             return Snapshot(NO_LIFECYCLE, lost=False, behind=0)
@@ -126,36 +125,36 @@ class Directory:
         return Snapshot(lifecycle, lost, 0 if caught_up else lifecycle.behind)
 
     async def read_jobs(self, snapshot: Snapshot, job_ids: Sequence[str] = ()) -> JobReading:
-        """Return what is known of these jobs now, and what the absence of one means."""
+        """Return the records of these jobs now, and the coverage."""
         reading = await self.ledger.records.read(snapshot.lifecycle.identity, job_ids)
         return self._coverage(snapshot, reading), reading.records
 
     async def coverage(self, snapshot: Snapshot) -> Coverage:
-        """Return whether absence counts now, for status and metrics."""
+        """Return the coverage, for status and metrics."""
         return (await self.read_jobs(snapshot))[0]
 
     async def lease_and_read_job(
         self, snapshot: Snapshot, lease: Lease, job_id: str, under: Lease | None = None
     ) -> JobReading | None:
-        """Take a lease, and what is known of the job, in one round trip; None if somebody else holds it.
+        """Acquire a lease and read the job in one round trip. Return None if another process holds the lease.
 
-        Raises LeaseLost if the lease that this one is taken under is held no longer.
+        Raises LeaseLost if the caller no longer holds `under`.
         """
         reading = await self.ledger.records.lease_and_read(lease, snapshot.lifecycle.identity, job_id, under)
         return None if reading is None else (self._coverage(snapshot, reading), reading.records)
 
     async def last_event(self, snapshot: Snapshot, job_id: str) -> Record | None:
-        """Return the job's last events from the lifecycle stream's leader; None if there are none.
+        """Return the job's last events from the leader of the lifecycle stream; None if there are none.
 
-        The message that came last need not be the latest: an event that comes late may stand behind a newer one that
-        the ledger has not read yet. So what is not known to be in the ledger is read, too.
+        The last message may not be the latest event: a late event may come after a newer one that is not in the ledger
+        yet. So all events that may not be in the ledger are read, too.
         """
         if not snapshot.has_events:
             return None
         try:
             subject = self.template.of(job_id)
         except ValueError:
-            return None  # no message can ever have had this subject
+            return None  # no message can have this subject
         try:
             message = await self.js.last_message(self.source.stream, subject)
             unread = [] if message is None else await self._unread(snapshot, subject, message.seq)
@@ -167,23 +166,25 @@ class Directory:
         """Return the subject of a job's events. Raises ValueError if no message can have it."""
         return self.template.of(job_id)
 
-    async def words_on(self, job_id: str) -> list[StatusEvent]:
-        """Return all that the lifecycle stream still holds on a job, in its order."""
-        words, seq = list[StatusEvent](), 1
+    async def events_of_job(self, job_id: str) -> list[StatusEvent]:
+        """Return the events of a job that the lifecycle stream still has, in its order."""
+        events, seq = list[StatusEvent](), 1
         if not self.source.stream:
-            return words
-        with suppress(ValueError):  # no message can ever have had its subject
+            return events
+        with suppress(ValueError):  # no message can have this subject
             subject = self.template.of(job_id)
-            while len(words) < WORDS and (message := await self.js.next_message(self.source.stream, subject, seq)):
-                words.append(self._read(message).status_event)
+            while len(events) < MAX_EVENTS and (
+                message := await self.js.next_message(self.source.stream, subject, seq)
+            ):
+                events.append(self._read(message).status_event)
                 seq = message.seq + 1
-        return words
+        return events
 
     async def last_event_since(self, snapshot: Snapshot, job_id: str, before: Record | None) -> Record | None:
-        """Return the job's last events; `before` are those that were read after the snapshot.
+        """Return the job's last events. `before` are those that were read after the snapshot.
 
-        The lifecycle stream's leader is asked for its last sequence, once for all callers at that time: if that has
-        not moved since the snapshot, nobody has said anything of any job.
+        First the leader of the lifecycle stream is asked for its last sequence, once for all concurrent callers. If
+        that is still the snapshot's, no job has a new event.
         """
         if not snapshot.has_events:
             return before
@@ -204,7 +205,7 @@ class Directory:
         return end
 
     async def _unread(self, snapshot: Snapshot, subject: str, end: int) -> list[StoredMessage]:
-        """Return messages on a subject before `end` that were not acknowledged at the snapshot."""
+        """Return the messages on a subject before `end` that were not acked at the time of the snapshot."""
         unread: list[StoredMessage] = []
         seq = snapshot.lifecycle.ack_floor + 1
         while seq < end:
@@ -216,20 +217,20 @@ class Directory:
         return unread
 
     async def assess(self, job_id: str, record: Record | None, now: int, coverage: Coverage) -> JobAssessment:
-        """Return what one job is judged by; `now` is the server's time of the inspection."""
+        """Return what one job is judged by. `now` is the server's time of the inspection (ns)."""
         return (await self.assess_all({job_id: (record, now)}, coverage))[job_id]
 
     async def assess_all(
         self, jobs: Mapping[str, tuple[Record | None, int]], coverage: Coverage
     ) -> Mapping[str, JobAssessment]:
-        """Return what these jobs are judged by: each one's record."""
+        """Return what these jobs are judged by. `jobs` has each job's record and the server's time (ns)."""
         return {job_id: JobAssessment(record, coverage) for job_id, (record, _) in jobs.items()}
 
-    async def take(self, identity: str, messages: Sequence[StoredMessage]) -> BatchResult:
-        """Read messages of the lifecycle stream and write them into its ledger, all in one round trip.
+    async def apply_messages(self, identity: str, messages: Sequence[StoredMessage]) -> BatchResult:
+        """Read messages of the lifecycle stream and write them to the ledger in one round trip.
 
-        A malformed message still proves that its job exists, and that its last word cannot be read. Raises
-        ForeignLedger if the ledger is not that of the lifecycle stream with this identity.
+        A malformed message proves that its job exists and that its last event cannot be read. Raises ForeignLedger if
+        the ledger belongs to another lifecycle stream than `identity`.
         """
         read = tuple(self._read(message) for message in messages)
         entries = [
@@ -240,9 +241,9 @@ class Directory:
         return BatchResult(read, await self.ledger.records.apply(identity, entries, readable=readable, grace=grace))
 
     async def ensure(self) -> Snapshot:
-        """Take a snapshot, and rebuild the ledger if it has lost history. It may stay lost: try again later."""
+        """Take a snapshot, and rebuild the ledger if it has lost history. If that fails, the snapshot says `lost`."""
         if garbage := await self.ledger.records.tidy():
-            log.warning("Redis held what reactor did not write; it was taken away", keys=garbage)
+            log.warning("Redis had values that reactor did not write; they were deleted", keys=garbage)
         snapshot = await self.take_snapshot()
         self.note(LOST if snapshot.lost else None)
         if snapshot.lost:
@@ -250,19 +251,19 @@ class Directory:
             snapshot = await self._rebuild(snapshot)
             self.note(LOST if snapshot.lost else None)
             if not snapshot.lost:
-                log.info("the ledger is whole again", stream=self.source.stream)
+                log.info("the ledger is complete again", stream=self.source.stream)
         return snapshot
 
     async def _rebuild(self, snapshot: Snapshot) -> Snapshot:
-        """Replay the whole lifecycle stream; idempotent, beside events that arrive meanwhile."""
+        """Replay the whole lifecycle stream. Events that arrive meanwhile do no harm, because writing is idempotent."""
         lease = Lease("rebuild", REBUILD_LEASE_S)
-        if not await self.ledger.leases.take(lease):
+        if not await self.ledger.leases.acquire(lease):
             return snapshot
         lifecycle = snapshot.lifecycle
         try:
             await self.ledger.records.begin_rebuild(lifecycle.identity, lease.token)
             async for messages in self.js.replay(self.source.stream, self.template.wildcard):
-                await self.take(lifecycle.identity, messages)
+                await self.apply_messages(lifecycle.identity, messages)
                 await self.ledger.leases.renew(lease)
             done = await self.ledger.records.complete_rebuild(lease.token, lifecycle.since, lifecycle.last_seq)
         finally:
@@ -276,7 +277,7 @@ class Directory:
         )
 
     async def _has_missed(self, lifecycle: Lifecycle, reading: Reading) -> bool:
-        """Return whether an event never reached this ledger: dropped unread, or lost when Redis rolled back."""
+        """Return whether an event is missing: it expired before it was read, or was lost when Redis was rolled back."""
         if lifecycle.first_seq > reading.applied + 1:
             return True
         if reading.applied >= lifecycle.ack_floor:
@@ -290,7 +291,7 @@ class Directory:
         if snapshot.lost or not reading.intact:
             return Coverage(intact=False, gap=LOST if reading.built else NEVER_BUILT)
         if not reading.events:
-            gap = f"no lifecycle event was ever heard: does the job system publish on {self.template.template}?"
+            gap = f"no lifecycle event has arrived yet: does the job system publish on {self.template.template}?"
             return Coverage(intact=True, gap=gap)
         if snapshot.behind:
             return Coverage(intact=True, gap=f"{snapshot.behind} lifecycle events are not read yet")

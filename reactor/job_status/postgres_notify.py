@@ -1,6 +1,6 @@
-"""What PostgreSQL tells at once: the ids of jobs whose status has changed, or whose row has gone.
+"""PostgreSQL notifications: the ids of jobs whose row was changed or deleted.
 
-A hint to look, like an advisory: what was told while nobody listened is found by the next full pass.
+A notification is a hint to inspect, like an advisory. The next full pass finds what was missed.
 """
 
 import asyncio
@@ -15,19 +15,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from reactor.job_status.protocol import ListenError
 
 LIVE_S = 20.0
-"""How long nothing may be heard before the connection is tried."""
+"""After this long without a notification the connection is tested."""
 MOST = 10_000
-"""Ids that may wait to be looked at; more than that, and they are left to the next full pass."""
+"""How many ids may wait. More are left to the next full pass."""
 
 _Away = (OSError, TimeoutError, SQLAlchemyError, PostgresError, InterfaceError)
 
 
 @dataclass(eq=False, repr=False)
 class Notifications:
-    """One channel, over a connection of its own.
-
-    Nothing is heard before the first `wait`.
-    """
+    """Listens on one channel, over its own connection. It subscribes at the first `wait`."""
 
     engine: AsyncEngine
     channel: str
@@ -35,10 +32,10 @@ class Notifications:
     def __post_init__(self) -> None:
         self._connection: AsyncConnection | None = None
         self._heard = asyncio.Queue[str | None](MOST)
-        """None: the connection has ended."""
+        """None means that the connection has ended."""
 
     async def wait(self) -> set[str] | None:
-        """Return jobs to look at, maybe none; None if nobody has listened until now. Raises ListenError."""
+        """Return jobs to inspect, maybe none; None if we have only subscribed now. Raises ListenError."""
         try:
             if self._connection is None:
                 await self._listen()
@@ -56,7 +53,7 @@ class Notifications:
         await driver.add_listener(self.channel, self._hear)
 
     def _end(self, _connection: object) -> None:
-        with suppress(asyncio.QueueFull):  # then it is found out once the queue is empty
+        with suppress(asyncio.QueueFull):  # the end is noticed when the queue is empty
             self._heard.put_nowait(None)
 
     def _hear(self, _connection: object, _process: int, _channel: str, payload: str) -> None:

@@ -1,7 +1,7 @@
-"""The job system's own table: one read-only query for all jobs that are asked for.
+"""A job directory that reads the job system's table, with one read-only query for all jobs of a request.
 
-SQLAlchemy's async engine, so any database that it has an async driver for. What the query cannot tell for sure is
-unknown: an error, a time-out, a row that was not asked for, two rows that disagree, a status that is no word.
+It uses SQLAlchemy's async engine, so any database with an async driver will do. A job is unknown if the answer is not
+clear: an error, a timeout, a row that was not requested, two rows that disagree, a status that is not a word.
 """
 
 import asyncio
@@ -17,20 +17,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from reactor.core.model import DirectoryStatus
 from reactor.jetstream.coalesce import CoalescedRequest
-from reactor.job_status.protocol import Answer, DirectoryConfigError, Listener, time_told
+from reactor.job_status.protocol import Answer, DirectoryConfigError, Listener, instant_with_offset
 
 CHUNK = 2000
-"""Jobs in a query: every database takes so many parameters."""
+"""Jobs in a query. Every database accepts this many parameters."""
 CONNECTIONS = 2
-"""One for questions, one for a check beside them."""
+"""One for queries, one for a check at the same time."""
 COLUMNS = {"id", "status"}
 NEVER = -1
-"""An id that no job has, for a query that only shows its columns."""
+"""An id that no job has, for a query that only checks the columns."""
 _BOUNDS = text(
     "SELECT set_config('transaction_read_only', 'on', true), set_config('statement_timeout', :milliseconds, true)"
 )
 _NO_VALUE = "invalid input for query argument"
-"""asyncpg's word for a value that its parameter cannot have."""
+"""asyncpg's message if a value does not fit the type of its parameter."""
 _BOUNCED = "; if PgBouncer pools transactions in front of it, use postgresql+psycopg://"
 """asyncpg's prepared statements are not there in the next transaction (measured with PgBouncer 1.18)."""
 _UNREADABLE = "its row cannot be read"
@@ -38,11 +38,11 @@ _UNREADABLE = "its row cannot be read"
 
 @dataclass(eq=False, repr=False)
 class SqlDirectory:
-    """Asks a table.
+    """Reads a table.
 
-    `query` takes `:ids` and gives the columns `id` and `status`, and `ended_at` if it likes.
+    `query` takes `:ids` and returns the columns `id` and `status`, and optionally `ended_at`.
 
-    Raises DirectoryConfigError if the URL names no driver that there is.
+    Raises DirectoryConfigError if the URL's driver is not installed.
     """
 
     url: InitVar[str]
@@ -64,10 +64,10 @@ class SqlDirectory:
         self._listener = self._listening_on(channel) if channel else None
         self._query = text(query).bindparams(bindparam("ids", expanding=True))
         self._asked = dict[str, None]()
-        """Jobs that the next question is about."""
+        """The jobs of the next query."""
         self._together = CoalescedRequest(self._ask, under_way=1)
         self._as_numbers: bool | None = None
-        """Whether the database compares the ids with numbers; None before it was found out."""
+        """Whether the id column holds numbers; None if that is not known yet."""
 
     def _listening_on(self, channel: str) -> Listener:
         if self._engine.dialect.driver != "asyncpg":
@@ -79,16 +79,16 @@ class SqlDirectory:
         return Notifications(self._engine, channel)
 
     def listener(self) -> Listener | None:
-        """Return who tells of changes, if there is a channel."""
+        """Return the source of notifications, if the settings name a channel."""
         return self._listener
 
     async def ask(self, job_ids: Sequence[str]) -> Answer:
-        """Ask together with all who ask at that time: many drains run at once, and a query costs more than a row."""
+        """Ask together with all concurrent callers, because a query costs more than a row."""
         self._asked |= dict.fromkeys(job_ids)
         return (await self._together()).about(job_ids)
 
     async def _ask(self) -> Answer:
-        """Ask in chunks. The jobs of a chunk that fails are unknown."""
+        """Run the query in chunks. The jobs of a failed chunk are unknown."""
         asked, self._asked = list(self._asked), {}
         chunks = [asked[first : first + CHUNK] for first in range(0, len(asked), CHUNK)]
         return Answer.merged([await self._ask_chunk(chunk) for chunk in chunks])
@@ -99,7 +99,7 @@ class SqlDirectory:
         except (TimeoutError, OSError, OverflowError, SQLAlchemyError) as error:
             if isinstance(error, OverflowError) or _NO_VALUE in str(error):  # one of the ids cannot be in that column
                 return await self._halved(job_ids, error)
-            return Answer.nothing(job_ids, _in_short(error))
+            return Answer.nothing(job_ids, _short_text(error))
         if missing := COLUMNS - keys:
             return Answer.nothing(job_ids, f"the query gives no column {', '.join(sorted(missing))}")
         return self._answer(job_ids, rows)
@@ -107,7 +107,7 @@ class SqlDirectory:
     async def _halved(self, job_ids: Sequence[str], error: Exception) -> Answer:
         half = len(job_ids) // 2
         if not half:
-            return Answer.nothing(job_ids, _in_short(error))
+            return Answer.nothing(job_ids, _short_text(error))
         return Answer.merged([await self._ask_chunk(job_ids[:half]), await self._ask_chunk(job_ids[half:])])
 
     def _answer(self, job_ids: Sequence[str], rows: Sequence[Row[Any]]) -> Answer:
@@ -123,8 +123,8 @@ class SqlDirectory:
     async def _rows(self, ids: Sequence[str]) -> tuple[set[str], Sequence[Row[Any]]]:
         """Return columns and rows. Raises TimeoutError, OSError, OverflowError and SQLAlchemyError.
 
-        PostgreSQL compares numbers with numbers and texts with texts, and takes nothing else: so where it takes numbers
-        the column holds no other ids. SQLite may compare either, so it is given both; others convert by themselves.
+        PostgreSQL accepts only numbers for a column of numbers, and only texts for a column of texts. So if it accepts
+        numbers, the column holds no other ids. SQLite compares both, so it gets both. Other databases convert.
         """
         match self._engine.dialect.name:
             case "postgresql":
@@ -153,7 +153,7 @@ class SqlDirectory:
             return set(result.keys()), result.all()
 
     async def _bound(self, connection: AsyncConnection) -> None:
-        """Make the session read-only, and let the server itself give up in time."""
+        """Make the session read-only, and set the server's own timeout."""
         match connection.dialect.name:
             case "postgresql":
                 await connection.execute(_BOUNDS, {"milliseconds": str(int(self.timeout_s * 1000))})
@@ -165,7 +165,7 @@ class SqlDirectory:
                 pass
 
     async def check(self) -> None:
-        """Check the columns and the right to read them. Raises DirectoryConfigError; an outage does not count."""
+        """Check the columns and the right to read them. Raises DirectoryConfigError. An outage is not an error here."""
         try:
             keys, _ = await self._rows(["0"])
         except (TimeoutError, OSError, InterfaceError, OperationalError) as error:
@@ -181,14 +181,14 @@ class SqlDirectory:
             )
 
     async def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         if self._listener is not None:
             await self._listener.close()
         await self._engine.dispose()
 
 
 def _padded(values: Sequence[int | str]) -> list[int | str]:
-    """Repeat the last value up to a power of two: then a few texts are all queries, and each is prepared only once."""
+    """Repeat the last value up to a power of two, so there are few different queries, each prepared once."""
     length = 1 << (len(values) - 1).bit_length()
     return [*values, *repeat(values[-1], length - len(values))]
 
@@ -198,7 +198,7 @@ def _numbers(ids: Sequence[str]) -> list[int]:
 
 
 def _read(rows: Sequence[Row[Any]]) -> Iterator[tuple[str, DirectoryStatus | None]]:
-    """Yield each row's job and what it says; None if that cannot be read."""
+    """Yield each row's job and status; None for a status that cannot be read."""
     for row in rows:
         fields = row._mapping  # noqa: SLF001  # SQLAlchemy's public name for it
         status = fields["status"]
@@ -207,26 +207,26 @@ def _read(rows: Sequence[Row[Any]]) -> Iterator[tuple[str, DirectoryStatus | Non
 
 
 def _instant(value: object) -> int | None:
-    """Return a time that has an offset; None for any other, which may be hours off."""
+    """Return a time with an offset (ns). None without an offset: the time could be hours off."""
     if isinstance(value, datetime):
         value = value.astimezone(UTC).isoformat() if value.tzinfo else None
-    return time_told(value.replace(" ", "T", 1) if isinstance(value, str) else None)
+    return instant_with_offset(value.replace(" ", "T", 1) if isinstance(value, str) else None)
 
 
 def _is_about_the_query(error: Exception) -> bool:
-    """Return whether the error is about the query. SQLite reports a missing table as others report an outage."""
+    """Return whether the query is wrong. SQLite reports a missing table in the way that others report an outage."""
     return "no such" in str(error) or "syntax error" in str(error)
 
 
 def _refused(error: Exception) -> DirectoryConfigError:
     return DirectoryConfigError(
-        f"the database refuses REACTOR_DIRECTORY_QUERY ({_in_short(error)})",
+        f"the database refuses REACTOR_DIRECTORY_QUERY ({_short_text(error)})",
         "correct the query, or give its user the right to read the table",
     )
 
 
-def _in_short(error: Exception) -> str:
-    """Return the error without the query and its parameters, and never with the URL."""
+def _short_text(error: Exception) -> str:
+    """Return the error's text without the query, its parameters and the URL."""
     origin = getattr(error, "orig", None) or error
     text = str(origin).splitlines()[0][:200] if str(origin) else type(origin).__name__
     return text + _BOUNCED if "prepared statement" in text else text

@@ -1,8 +1,8 @@
-"""Absence needs a witness: no job is called absent by an answer that found nobody.
+"""Absence needs a witness: a job counts as absent only in an answer that has found another job.
 
-A gateway that answers 404 for everything, an emptied database and a login that silently became anonymous all look like
-a system without jobs. So an absence counts only in an answer that found somebody: the canary if one is set, else
-another job of the same question, or one that was found before and is asked for again beside the absent ones.
+A gateway that answers 404 for everything, an emptied database, and a login that silently became anonymous all look like
+a system without jobs. So a witness must be found in the same answer: the canary if one is set, else another job of the
+request, or a job that was found before and is asked for again.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from reactor.job_status.protocol import Answer, JobDirectory, Listener
 
 CHUNK = 1000
-"""Jobs in one question, each with a witness of its own."""
+"""Jobs in one request. Each request needs its own witness."""
 NO_JOB = "-1"
 """A job that cannot exist."""
 
@@ -20,7 +20,7 @@ NO_JOB = "-1"
 class WitnessedDirectory:
     """A job directory whose absences have a witness.
 
-    `canary` is a job that must be found for any absence to count; None: any job that is found will do.
+    `canary` is a job that must be found before any absence counts. With None, any found job is enough.
     """
 
     jobs: JobDirectory
@@ -31,11 +31,11 @@ class WitnessedDirectory:
 
     @property
     def has_canary(self) -> bool:
-        """Whether a job is set that must be found."""
+        """Whether a canary is set."""
         return self.canary is not None
 
     async def ask(self, job_ids: Sequence[str]) -> Answer:
-        """Ask for all of these. Never raises; an absence without a witness is unknown, with the reason."""
+        """Ask for these jobs. Never raises. A job that is absent without a witness is unknown, with the reason."""
         chunks = [job_ids[first : first + CHUNK] for first in range(0, len(job_ids), CHUNK)]
         answers = [await self.jobs.ask(chunk) for chunk in chunks]
         if self.canary is None:
@@ -59,7 +59,7 @@ class WitnessedDirectory:
         return Answer({**answer.found, **found}, {**answer.unknown, **unknown})
 
     async def faults(self) -> list[str]:
-        """Return what is wrong with how the directory answers, for the doctor: nothing if all is well."""
+        """Return what is wrong with the directory's answers, for the doctor. Empty if nothing is."""
         faults = []
         asked = [NO_JOB, *([self.canary] if self.canary else [])]
         answer = await self.jobs.ask(asked)
@@ -70,15 +70,15 @@ class WitnessedDirectory:
         return faults
 
     async def check(self) -> None:
-        """Raise DirectoryConfigError if asking cannot work."""
+        """Raise DirectoryConfigError if the settings are wrong."""
         await self.jobs.check()
 
     def listener(self) -> Listener | None:
-        """Return who tells of changes, if there is somebody."""
+        """Return the source of notifications; None if there is none."""
         return self.jobs.listener()
 
     async def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         await self.jobs.close()
 
 

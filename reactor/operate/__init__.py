@@ -1,1 +1,1 @@
-"""What an operator asks: read only, but for one event that is emitted."""
+"""What an operator asks and orders: one implementation for the commands, the HTTP API and the page."""

@@ -1,4 +1,4 @@
-"""What an operator orders, by command or on the page: pause, resume, protect, restore. Both call the same code."""
+"""An operator's orders, by command or on the page: pause, resume, protect, restore."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,12 @@ from reactor.operate.deleted_streams import DeletedStreams
 from reactor.operate.overview import NoJobStream, NoSuchStream
 from reactor.operate.protect import HowLong, Protection, protect
 from reactor.operate.restore import NotRestored, Restored, Restorer
-from reactor.store.scripts import LedgerError
+from reactor.store.keyspace import LedgerError
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who gives an order, and for what reason."""
+    """Who gives an order, and why."""
 
     name: str
     reason: str = ""
@@ -27,7 +27,7 @@ class Operator:
 
     @property
     def note(self) -> str:
-        """The reason, as the audit keeps it. The audit's own actor names the user of a command, but not of the page."""
+        """The reason for the audit, with the person's name: the audit's actor does not know the user of the page."""
         if not self.on_page:
             return self.reason
         return (
@@ -37,18 +37,18 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class PauseOrder:
-    """What `pause` and `resume` did."""
+    """The result of `pause` or `resume`."""
 
     pause: Pause | None
-    """The pause that is active now, or that was active until now."""
+    """The pause that is active now, or that was resumed."""
     unrecorded: str | None = None
-    """Why the audit does not have the order; None if it has. NATS has it in any case."""
+    """Why the audit lacks the order; None if it has it. NATS has it in any case."""
 
 
 async def pause(gate: PauseGate, recorder: Recorder, operator: Operator, span_ns: int | None = None) -> PauseOrder:
-    """Pause all deleting, for `span_ns` or until it is resumed. NATS keeps the pause, so Redis may be away.
+    """Pause all deleting, for `span_ns` or until it is resumed. NATS stores the pause, so Redis may be away.
 
-    Raises ProvisionError and JetStreamError: then nothing has changed.
+    After ProvisionError or JetStreamError nothing has changed.
     """
     await gate.declare()
     await gate.pause(operator.name, operator.reason, span_ns)
@@ -56,7 +56,7 @@ async def pause(gate: PauseGate, recorder: Recorder, operator: Operator, span_ns
 
 
 async def resume(gate: PauseGate, recorder: Recorder, operator: Operator) -> PauseOrder:
-    """End a pause. Raises ProvisionError and JetStreamError: then nothing has changed."""
+    """End a pause. After ProvisionError or JetStreamError nothing has changed."""
     await gate.declare()
     if (active := await gate.active_pause()) is None:
         return PauseOrder(None)
@@ -74,9 +74,9 @@ async def _record(recorder: Recorder, what: str, operator: Operator) -> str | No
 
 @dataclass(frozen=True, slots=True)
 class StreamActions:
-    """Orders about single streams.
+    """An operator's orders about single streams.
 
-    Methods raise NoJobStream, NoSuchStream, JetStreamError and LedgerError, besides their own.
+    All methods raise NoJobStream, NoSuchStream, JetStreamError and LedgerError.
     """
 
     deps: Resources
@@ -84,7 +84,7 @@ class StreamActions:
     restorer: Restorer
 
     async def protect(self, name: str, timeout_s: float, operator: Operator, how_long: HowLong | None) -> Protection:
-        """Protect a stream, or, for None, remove its protection. Raises NotProtected."""
+        """Protect a stream; with `how_long` None remove its protection. Raises NotProtected."""
         target = Target(name, self._job_of(name))
         try:
             return await protect(self.deps, target, timeout_s, how_long, operator.note)
@@ -100,13 +100,13 @@ class StreamActions:
         backup: Backup | None = None,
         without_messages: bool = False,
     ) -> Restored:
-        """Restore a stream from this backup, from the newest one here, or from the one that the audit names.
+        """Restore a stream from `backup`, or from its newest one.
 
-        `without_messages` creates the empty stream if its messages cannot be had. Raises NotRestored and BackupCorrupt.
+        `without_messages` creates the stream empty if there is no backup. Raises NotRestored and BackupCorrupt.
         """
         job_id = self._job_of(name)
-        if (found := backup or await self.deleted.backup_of(name)) is not None:
-            return await self.restorer.from_backup(found, new_name or name, operator.note)
+        if (source := backup or await self.deleted.backup_of(name)) is not None:
+            return await self.restorer.from_backup(source, new_name or name, operator.note)
         if (recipe := await self.deleted.recipe_of(name)) is not None:
             if recipe.messages and not without_messages:
                 raise NotRestored(await self._where_they_are(name, recipe.messages))
@@ -114,7 +114,7 @@ class StreamActions:
         raise NoSuchStream(await self.deleted.of(name, job_id))
 
     async def _where_they_are(self, name: str, messages: int) -> str:
-        """Return why the messages cannot be had here, and how they can."""
+        """Return why the messages cannot be restored here, and where their backup is."""
         empty = f"reactor restore {name} --without-messages creates the empty stream"
         if address := await self.deleted.backup_address_of(name):
             if (of_machine := recorded_folder(address)) is None:

@@ -1,4 +1,4 @@
-"""The census: job streams by verdict, as passes and sweeps have left them. No server is asked to list anything."""
+"""Count the job streams by verdict, from the stored states. NATS is not asked."""
 
 import asyncio
 import time
@@ -12,11 +12,11 @@ from reactor.deletion.stream_states import as_of_now
 from reactor.store.stream_states import StreamStateStore
 
 FRESH_S = 2.0
-"""How old a count may be at least: many may look at once."""
+"""How long a count is reused at least, because many may ask at once."""
 RECOUNT_S = 60.0
-"""Time alone makes a zombie of what waits; if nothing else has changed it is enough to count so often."""
+"""How often to count if no state has changed. Time alone can turn a waiting stream into a zombie."""
 SHARE = 20
-"""Counting takes at most a twentieth of the time, however many streams there are."""
+"""Counting takes at most a twentieth of the time."""
 _VERDICTS = {
     Outcome.KEPT: "kept",
     Outcome.WAITING: "waiting",
@@ -32,15 +32,12 @@ _UNCOUNTED: Counts = {
     "zombies": None,
     "oldest_zombie_s": None,
 }
-"""Before the first full pass nobody knows."""
+"""The counts before the first full pass."""
 
 
 @dataclass(eq=False, repr=False)
 class StreamCounts:
-    """One process's. Methods raise LedgerError.
-
-    Nothing is counted yet.
-    """
+    """The counts, as one process caches them. Methods raise LedgerError."""
 
     stream_states: StreamStateStore
     policy: Policy
@@ -52,15 +49,15 @@ class StreamCounts:
         self._counted_at = float("-inf")
         self._took_s = 0.0
         self._next_due_s = float("inf")
-        """When the first of those that wait is due, in seconds from the count."""
+        """Seconds from the count until the first waiting stream falls due."""
 
     async def rows(self) -> list[Settlement]:
-        """Return every job stream, in the order of their names."""
-        rows = [as_of_now(found, self.policy) async for found in self.stream_states.all()]
+        """Return the states of all job streams, by name."""
+        rows = [as_of_now(state, self.policy) async for state in self.stream_states.all()]
         return sorted(rows, key=lambda item: item.stream.name)
 
     async def counts(self) -> Counts:
-        """Return how many there are of each kind, a moment old at most while they change."""
+        """Return the counts. They are at most a few seconds old."""
         async with self._counting:
             age_s = time.monotonic() - self._counted_at
             if age_s > max(FRESH_S, SHARE * self._took_s):
@@ -71,7 +68,7 @@ class StreamCounts:
             return self._counts
 
     async def _count(self) -> Counts:
-        """Count without keeping the rows: there may be many."""
+        """Count without keeping the rows, because there may be many."""
         began = time.monotonic()
         verdicts, reasons = Counter[str](dict.fromkeys(_VERDICTS.values(), 0)), Counter[str]()
         oldest_s, soonest_s = None, float("inf")

@@ -1,4 +1,4 @@
-"""What became of a stream that is not there: from the audit, the lifecycle stream and the backups."""
+"""What happened to a stream that does not exist, from the audit, the lifecycle stream and the backups."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 from reactor.backups.folder import read_backup, recorded_folder
 from reactor.backups.store import Backup, BackupFailed, BackupStore
-from reactor.core.explain import deletion_of, happened, said
+from reactor.core.explain import deletion_of, entry_line, event_line
 from reactor.core.model import AUDIT_ENTRIES, Outcome, StatusEvent, format_instant, parse_instant, to_the_second
 from reactor.core.schemas import Entry, Gone, Happened, Restorable
 from reactor.deletion.resources import Resources
@@ -21,9 +21,9 @@ _DELETED = {Outcome.DRAINED.value, Outcome.ALREADY_GONE.value}
 
 @dataclass(eq=False, repr=False)
 class DeletedStreams:
-    """Methods raise JetStreamError and LedgerError.
+    """Answers about streams that do not exist. Methods raise JetStreamError and LedgerError.
 
-    `place_at` returns a place for backups by its URL, or None if it is none.
+    `place_at` returns the place for backups at a URL, or None if this machine cannot open it.
     """
 
     deps: Resources
@@ -34,13 +34,14 @@ class DeletedStreams:
         """Return all that is known of a stream that does not exist."""
         trail = await self.deps.recorder.audit.newest(AUDIT_ENTRIES)
         entries = [entry for entry in trail if entry["stream"] == name]
-        words = await self.deps.directory.words_on(job_id)
+        events = await self.deps.directory.events_of_job(job_id)
         deletion = next((entry for entry in entries if entry.get("outcome") in _DELETED), None)
         backup = await self.backup_of(name)
-        known = "heard_of" if entries or words else "never_heard_of"
+        known = "heard_of" if entries or events else "never_heard_of"
         known = "deleted" if deletion or _is_own(backup) else known
-        events = [
-            Happened(at=format_instant(item.published_at), what=said(job_id, item), by=item.source) for item in words
+        timeline = [
+            Happened(at=format_instant(item.published_at), what=event_line(job_id, item), by=item.source)
+            for item in events
         ]
         return Gone(
             stream=name,
@@ -53,20 +54,20 @@ class DeletedStreams:
                 job_id,
                 deletion=deletion,
                 begins=trail[-1]["at"] if trail else None,
-                words=words,
+                events=events,
                 backup=backup,
             ),
             restorable=await self._restorable(name, entries),
-            timeline=sorted([*events, *_acts(entries)], key=lambda item: item["at"]),
+            timeline=sorted([*timeline, *_acts(entries)], key=lambda item: item["at"]),
         )
 
     async def acts(self, name: str) -> list[Happened]:
-        """Return what the audit says about a stream, oldest first."""
+        """Return the audit's entries about a stream, oldest first."""
         trail = await self.deps.recorder.audit.newest(AUDIT_ENTRIES)
         return _acts([entry for entry in trail if entry["stream"] == name])
 
     async def _restorable(self, name: str, entries: Sequence[Entry]) -> Restorable | None:
-        """Return how to restore it: from the newest backup here, one elsewhere, or without its messages."""
+        """Return how to restore it: from the newest backup here, from one elsewhere, or without messages."""
         command = f"reactor restore {name}"
         if (backup := await self.backup_of(name)) is not None:
             manifest = backup.manifest
@@ -77,7 +78,7 @@ class DeletedStreams:
         return {"command": command, "backup": elsewhere, "messages": 0, "lost": recipe.messages}
 
     async def backup_of(self, name: str) -> Backup | None:
-        """Return the stream's newest backup: in the place of the settings, or where the audit says that it is."""
+        """Return the stream's newest backup, in the place of the settings or in the one that the audit names."""
         if found := await _newest_in(self.backup_store, name):
             return found
         if (address := await self.backup_address_of(name)) is None:
@@ -95,26 +96,26 @@ class DeletedStreams:
         return next((entry["backup"] for entry in trail if entry["stream"] == name and entry.get("backup")), None)
 
     async def recipe_of(self, name: str) -> Recipe | None:
-        """Return how to create it again without its messages, if the audit still knows."""
+        """Return the recipe to create it again without its messages, if the audit still has it."""
         return _recipe(
             [entry for entry in await self.deps.recorder.audit.newest(AUDIT_ENTRIES) if entry["stream"] == name]
         )
 
 
 async def _newest_in(place: BackupStore, name: str) -> Backup | None:
-    """Return the newest backup of a stream in a place; None also if the place is away."""
+    """Return the newest backup of a stream in a place; None also if the place cannot be reached."""
     with suppress(BackupFailed):
         return next((item for item in await place.backups() if item.manifest.stream == name), None)
     return None
 
 
 def _is_own(backup: Backup | None) -> bool:
-    """Return whether reactor made the backup: then it deleted the stream right afterwards."""
+    """Return whether reactor wrote the backup. Then it deleted the stream right afterwards."""
     return backup is not None and bool(backup.manifest.job_id)
 
 
 def _acts(entries: Sequence[Entry]) -> list[Happened]:
-    return [Happened(at=entry["at"], what=happened(entry), by=entry["by"]) for entry in reversed(entries)]
+    return [Happened(at=entry["at"], what=entry_line(entry), by=entry["by"]) for entry in reversed(entries)]
 
 
 def _sentence(
@@ -123,10 +124,10 @@ def _sentence(
     *,
     deletion: Entry | None,
     begins: str | None,
-    words: Sequence[StatusEvent],
+    events: Sequence[StatusEvent],
     backup: Backup | None,
 ) -> str:
-    """Say who deleted the stream, as far as the audit, the events and the backups can tell."""
+    """Return a sentence that says who deleted the stream, as far as is known."""
     there_is_none = f"there is no stream {name}"
     if deletion:
         return f"{there_is_none}; {deletion_of(deletion)}."
@@ -135,11 +136,11 @@ def _sentence(
         at = to_the_second(parse_instant(backup.manifest.at))
         by = backup.manifest.by
         return f"{there_is_none}; {audit}, but reactor backed it up at {at}, right before it deleted it ({by})."
-    if not words:
+    if not events:
         return (
             f"{there_is_none}; {audit} and has no deletion of it, and no event names job {job_id}: is the name right?"
         )
-    last = said(job_id, words[-1])
+    last = event_line(job_id, events[-1])
     return (
         f"{there_is_none}; {audit} and has no deletion of it: what was deleted before then, it cannot tell. {last}. "
         "If the stream existed since then, somebody else deleted it."

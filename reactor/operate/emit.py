@@ -1,4 +1,4 @@
-"""Publishing a lifecycle event, for trying things by hand and for job systems that call a command."""
+"""Publish a lifecycle event, for `reactor emit`."""
 
 from reactor.core.subjects import DesiredStreams, payload_of
 from reactor.jetstream.client import JetStream
@@ -6,9 +6,9 @@ from reactor.jetstream.topology import lifecycle_stream
 
 
 async def emit(js: JetStream, desired: DesiredStreams, job_id: str, status: str, at: str | None) -> tuple[str, int]:
-    """Publish one event; the stream that took it and its sequence there.
+    """Publish one event. Return the stream and the sequence that it got.
 
-    Raises ValueError for what a subscriber would refuse, ProvisionError and JetStreamError.
+    Raises ValueError if a subscriber would refuse it, ProvisionError and JetStreamError.
     """
     subject, body = desired.events_subject.of(job_id), payload_of(job_id, status, at)
     await lifecycle_stream(js, desired)

@@ -1,4 +1,4 @@
-"""What reactor did, from the audit: for the commands, the HTTP endpoint and the page."""
+"""Read the audit trail, for the commands, the HTTP endpoint and the page."""
 
 import asyncio
 from collections import Counter, deque
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from reactor.core.model import AUDIT_ENTRIES, Outcome
-from reactor.core.schemas import Entry, History, LeakRow, Leaks, ReportedEnds, WouldDrain, WouldDrains
+from reactor.core.schemas import Entry, History, LeakRow, Leaks, ReportTotals, WouldDrain, WouldDrains
 from reactor.store.audit import Audit
 
 BATCH = 1_000
@@ -16,11 +16,8 @@ DAY_CHARS = len("2026-01-31")
 
 
 @dataclass(eq=False, repr=False)
-class Trail:
-    """The audit trail, asked. Methods raise LedgerError.
-
-    Nothing is written here.
-    """
+class AuditTrail:
+    """Reads the audit trail. Methods raise LedgerError."""
 
     audit: Audit
 
@@ -30,12 +27,12 @@ class Trail:
         self._drained: deque[Entry] = deque(maxlen=AUDIT_ENTRIES)
 
     async def history(self, limit: int) -> History:
-        """Return what came of deletions, and what failed; newest first."""
+        """Return the entries without intents, newest first."""
         entries = await self.audit.newest(min(2 * limit, AUDIT_ENTRIES))
         return {"entries": [_public(entry) for entry in entries if entry["phase"] != "intent"][:limit]}
 
     async def would_drain(self, limit: int) -> WouldDrains:
-        """Return what report mode would have deleted, and what has become of it; newest first."""
+        """Return the zombies that report mode kept, and what happened to them, newest first."""
         rows = dict[tuple[str, str], WouldDrain]()
         for entry in reversed(await self.audit.newest(AUDIT_ENTRIES)):
             key = entry["stream"], entry.get("created", "")
@@ -48,13 +45,13 @@ class Trail:
         ends = Counter(row["afterwards"] for row in newest)
         return {"total": len(newest), "afterwards": dict(ends), "entries": newest[:limit]}
 
-    async def report_mode_totals(self) -> ReportedEnds:
-        """Return how many streams report mode would have deleted, and what has become of them."""
-        found = await self.would_drain(1)
-        return {"total": found["total"], "afterwards": found["afterwards"]}
+    async def report_mode_totals(self) -> ReportTotals:
+        """Return how many zombies report mode kept, and what happened to them."""
+        totals = await self.would_drain(1)
+        return {"total": totals["total"], "afterwards": totals["afterwards"]}
 
     async def entries_since(self, key: str) -> tuple[str, list[Entry]]:
-        """Return the history after an entry's key, oldest first, and the next key; an empty key means now."""
+        """Return the next key, and the entries after `key`, oldest first. An empty key means now."""
         if not key:
             newest = await self.audit.newest(1)
             return (newest[0]["key"] if newest else "0"), []
@@ -62,7 +59,7 @@ class Trail:
         return last, [_public(item) for item in entries if item["phase"] != "intent"]
 
     async def leaks(self) -> Leaks:
-        """Return which ends of jobs leave streams behind most, by status and hour of the day (UTC)."""
+        """Return how many zombies each final status left behind, by the hour of the day (UTC)."""
         drained = await self.drains()
         statuses: dict[str, list[int]] = {}
         for entry in drained:
@@ -74,9 +71,9 @@ class Trail:
         return {"total": len(drained), "statuses": sorted(rows, key=lambda row: -sum(row["hours"]))}
 
     async def drains(self) -> Collection[Entry]:
-        """Return every deletion that is still in it, oldest first. What was read once is not read again."""
+        """Return all deletions in the trail, oldest first. Entries that were read before are not read again."""
         async with self._reading:
-            if not await self.audit.holds(self._key):  # nothing was read yet, or it is another trail
+            if not await self.audit.has_entry(self._key):  # the first call, or Redis was emptied
                 self._key = "0"
                 self._drained.clear()
             entries, last = await self.audit.since(self._key, BATCH)
@@ -103,5 +100,5 @@ def _would_drain(entry: Entry) -> WouldDrain:
 
 
 def _public(entry: Entry) -> Entry:
-    """Return the entry without the replicas' token and without the recipe of the stream."""
+    """Return the entry without its token and its recipe."""
     return cast("Entry", {name: value for name, value in entry.items() if name not in {"token", "made_of"}})

@@ -1,4 +1,4 @@
-"""What reactor did, what it will do next, and why: read only, for the commands, the HTTP endpoint and the page."""
+"""Answer what reactor did, what it will do next, and why: read only, for commands, HTTP endpoint and page."""
 
 import time
 from collections import deque
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
-from reactor.core.explain import changes, sentence, would_be
+from reactor.core.explain import changes, paused_sentence, sentence
 from reactor.core.model import (
     SECOND,
     Coverage,
@@ -44,29 +44,29 @@ from reactor.jetstream.topology import DEAD_LETTERS, Topology, topology_of
 from reactor.job_status.ledger_directory import Snapshot
 from reactor.operate.counts import StreamCounts
 from reactor.operate.deleted_streams import DeletedStreams
-from reactor.operate.history import Trail
+from reactor.operate.history import AuditTrail
 
 FRESH_S = 2.0
-"""How long what was on its way at the look before may stay unread before it counts as a gap."""
+"""How long an event may stay unread before it counts as a gap."""
 STEP_S = 60.0
 STEPS = 24 * 60
 
 
 class NoJobStream(Exception):
-    """The stream that was asked for is none of the job streams."""
+    """The stream is not a job stream."""
 
     def __init__(self, name: str, policy: Policy) -> None:
-        """`policy` says what would be one."""
+        """`policy` has the pattern of job streams, for the message."""
         names = sorted(policy.names_of(name) or ())
         hint = f"; did you mean {names[0]}?" if names else ""
         super().__init__(f"{name!r} is no job stream: its name does not match {policy.pattern.pattern}{hint}")
 
 
 class NoSuchStream(Exception):
-    """It could be a job stream, and is not there."""
+    """The job stream does not exist."""
 
     def __init__(self, gone: Gone) -> None:
-        """`gone` is all that is known of it."""
+        """`gone` has everything that is known about it."""
         super().__init__(gone["sentence"])
         self.gone = gone
 
@@ -81,38 +81,38 @@ class Overview:
     deps: Resources
     deleted: DeletedStreams
     notice: str | None = None
-    """By whose settings this judges, if not by the shell's own."""
+    """Whose settings it judges by, if not by the shell's own."""
     nats_error: str | None = None
-    """Why NATS could not be asked before; then it is not asked again."""
+    """Why NATS could not be asked before. It is not asked again then."""
 
     def __post_init__(self) -> None:
-        self.trail = Trail(self.deps.recorder.audit)
+        self.trail = AuditTrail(self.deps.recorder.audit)
         self._census = StreamCounts(self.deps.ledger.stream_states, self.deps.policy)
         self._started_at = self.deps.clock()
         self._points: deque[Point] = deque(maxlen=STEPS)
         self._last_seqs: deque[int] = deque(maxlen=2)
-        """If the lifecycle stream ended when it was looked at, the older one first."""
+        """The last sequences of the lifecycle stream at the last snapshots, oldest first."""
         self._looked_at = float("-inf")
 
     @property
     def paused(self) -> str | None:
-        """Why nothing is deleted by this process, if that is so."""
+        """Why this process deletes nothing; None if it does."""
         return self.deps.rights.paused
 
     async def pause(self) -> Pause | None:
-        """Return the operator's active pause; in report mode there is nothing to pause."""
+        """Return the operator's active pause; None in report mode."""
         return await self.deps.pause_gate.active_pause() if self.deps.policy.may_delete else None
 
     def now(self) -> str:
-        """Return the time by this process's clock, for people."""
+        """Return the time by this process's clock, as text."""
         return format_instant(self.deps.clock())
 
     async def reach(self) -> None:
-        """Raise if NATS or Redis is away, or if the lifecycle stream or its durable is gone."""
+        """Raise if NATS or Redis is away, or if the lifecycle stream or its durable is missing."""
         await self.deps.directory.take_snapshot()
 
     async def streams(self) -> Streams:
-        """Return every job stream with its verdict, as last found."""
+        """Return every job stream with its stored verdict."""
         last, rows = await self.deps.ledger.passes.last(), await self._census.rows()
         exhausted = await self.deps.ledger.exhausted.consumers()
         return {
@@ -122,7 +122,7 @@ class Overview:
         }
 
     async def status(self) -> Status:
-        """Return one screen's worth: counts, ledger, queue, the last full pass."""
+        """Return the status: counts, ledger, due queue, the last full pass."""
         workers = await self.deps.ledger.workers.alive()
         measures, drains = await self._measure(workers), await self.deps.recorder.audit.drains()
         today = self.deps.clock() // SECOND // 86_400
@@ -145,7 +145,7 @@ class Overview:
         }
 
     async def measure(self) -> Measures:
-        """Return what all replicas see alike: streams by verdict, ledger, the last full pass."""
+        """Return the figures that are the same for all replicas: streams by verdict, ledger, the last full pass."""
         return await self._measure(await self.deps.ledger.workers.alive())
 
     async def _measure(self, workers: Sequence[WorkerInfo]) -> Measures:
@@ -177,11 +177,11 @@ class Overview:
         }
 
     async def workers(self) -> Workers:
-        """Return the workers that are alive, and in what they differ."""
+        """Return the workers that are alive, and where they differ."""
         return workers_json(await self.deps.ledger.workers.alive(), self.now())
 
     async def _take_snapshot(self) -> Snapshot:
-        """Take a snapshot that forgives unread events of the last moment: some always are on their way."""
+        """Take a snapshot in which events of the last moment may be unread, because some always are."""
         if self.nats_error:
             raise Unreachable(self.nats_error)
         snapshot = await self.deps.directory.take_snapshot(self._last_seqs[0] if self._last_seqs else None)
@@ -198,11 +198,11 @@ class Overview:
 
     @property
     def last_point(self) -> Point | None:
-        """The last one that was remembered."""
+        """The last sampled point."""
         return self._points[-1] if self._points else None
 
     async def timeline(self) -> Timeline:
-        """Return the last day: verdicts as this process has sampled them, and all drains by the minute."""
+        """Return the last day: verdicts sampled by this process, and all drains by minute."""
         drains = await self.deps.recorder.audit.drains()
         first = self.deps.clock() // SECOND // 60 - STEPS
         drained: list[Point] = [
@@ -214,18 +214,18 @@ class Overview:
         return {"step_s": STEP_S, "points": sorted([*self._points, *drained, now], key=lambda point: point["at"])}
 
     async def _sampled(self) -> Point:
-        """Return the verdicts now; none if no pass has counted them yet."""
+        """Return the verdicts now; none before the first full pass."""
         verdicts = (await self._census.counts())["verdicts"]
         return {"at": self.now(), "verdicts": verdicts, "drained": {}}
 
     async def sample(self) -> float:
-        """Remember the verdicts now; return seconds until the next time."""
+        """Sample the verdicts. Return the seconds until the next time."""
         if (point := await self._sampled())["verdicts"]:
             self._points.append(point)
         return STEP_S
 
     async def explain_or_last_known(self, name: str) -> Explanation | LastKnown:
-        """Return what `explain` does; with NATS away, what Redis knows. Raises NoJobStream and NoSuchStream."""
+        """Return the result of `explain`; if NATS is away, what Redis knows. Raises NoJobStream and NoSuchStream."""
         if self.nats_error:
             return await self._last_known(name, self._job_of(name), self.nats_error)
         try:
@@ -282,7 +282,7 @@ class Overview:
             "at": format_instant(inspection.stream.observed_at),
             "notice": self.notice,
             "sentence": (
-                would_be(inspection.stream, pause)
+                paused_sentence(inspection.stream, pause)
                 if pause
                 else sentence(name, inspection.verdict, inspection.record, inspection.coverage)
             ),
@@ -300,13 +300,13 @@ class Overview:
         }
 
     async def _named(self, inspection: Inspection, snapshot: Snapshot) -> Topology:
-        """Return the topology with the names of streams that source this one, if that is what matters."""
+        """Return the topology, with the streams that source this one if that prevents a fence."""
         if inspection.verdict.reason is not Reason.NOT_FENCEABLE:
             return snapshot.topology
         return topology_of((await self.deps.reads.list_streams()).configs())
 
     async def _topology(self, snapshot: Snapshot, name: str) -> Topology:
-        """Return the topology of the last full pass, or of a listing if no pass ran lately."""
+        """Return the topology of the last full pass, or of a new listing if that is too old."""
         known = await self.deps.ledger.topology_cache.among(snapshot.lifecycle.identity, [name], 0)
         return (
             Topology(known[0], advisory_streams=known[1])

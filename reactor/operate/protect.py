@@ -1,4 +1,4 @@
-"""Protection: a mark in a stream's own metadata. No replica drains a stream that has it."""
+"""Protect a stream with a mark in its own metadata. No replica drains a protected stream."""
 
 import asyncio
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from reactor.deletion.states import Inspection, Target
 
 
 class NotProtected(Exception):
-    """Nothing was changed. The message says why."""
+    """The protection was not changed. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class HowLong:
-    """How long a stream is to be protected: for a span (ns), until an instant (ns), or for good."""
+    """How long to protect a stream: for a span (ns), until an instant (ns), or without an end."""
 
     span: int | None = None
     until: int | None = None
 
     def ends_at(self, now: int) -> int | None:
-        """Return when the protection ends, by the server's time `now`; None for never."""
+        """Return when the protection ends (ns), at the server's time `now`; None for never."""
         return self.until if self.span is None else now + self.span
 
 
@@ -31,21 +31,21 @@ FOR_GOOD = HowLong()
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """What `protect` did."""
+    """The result of `protect`."""
 
     changed: bool
     until: int | None = None
     """When the protection ends by itself (ns)."""
     max_age_off: int | None = None
-    """The `max_age` (ns) of a restored stream, which stays off: older messages would expire at once."""
+    """The original `max_age` (ns) of a restored stream. It is not restored, because older messages would expire."""
 
 
 async def protect(
     deps: Resources, target: Target, timeout_s: float, how_long: HowLong | None, why: str = ""
 ) -> Protection:
-    """Protect the stream, or, for None, remove its protection. A deletion under way is waited for.
+    """Protect a stream; with `how_long` None remove its protection. It waits for a deletion under way.
 
-    `why` goes into the audit. Raises NotFound if there is no such stream, NotProtected, JetStreamError and LedgerError.
+    `why` is for the audit. Raises NotFound if the stream does not exist, NotProtected, JetStreamError and LedgerError.
     """
 
     async def work(inspection: Inspection) -> Protection:

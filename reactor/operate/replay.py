@@ -1,11 +1,11 @@
-"""A backup restored message by message, for servers that take its archive under its own name only.
+"""Restore a backup message by message, for servers that restore an archive only under its original name.
 
-Up to nats-server 2.12 an archive belongs to its stream's name. So another server, for the time being, takes it under
-that name, and what it then holds is published into a new stream: on a subject of its own, which the stream itself turns
-back into each message's, so that no other stream hears any of it.
+Up to nats-server 2.12 an archive can only be restored under its stream's name. So a temporary server restores it under
+that name, and the messages are published from there into a new stream. They are published on a subject that only this
+stream has, and a transform of the stream maps it back to each message's subject. So no other stream gets them.
 
-Sequences and times are new; headers that were orders to the server are left out, since they have been obeyed. Consumers
-go on behind what they had acknowledged as a whole.
+Sequences and times are new. Headers that were orders to the server are left out, because the server has executed them.
+Consumers continue after the last message that they had acknowledged without a gap.
 """
 
 import asyncio
@@ -18,31 +18,31 @@ from reactor.jetstream.errors import NotFound
 from reactor.jetstream.snapshots import restore
 
 MESSAGES, CONSUMERS = "messages", "consumers"
-"""What an unfinished stream lacks."""
+"""The parts that an unfinished restore may lack."""
 Scratch = Callable[[], AbstractAsyncContextManager[JetStream]]
 """Another server, empty, and gone afterwards."""
 AT_ONCE = 32
-"""Messages in memory; each may be large."""
+"""How many messages are in memory at once. Each may be large."""
 _ORDERS = (
     *("nats-msg-id", "nats-rollup", "nats-expected-", "nats-ttl", "nats-incr", "nats-batch-", "nats-schedule"),
     *("nats-marker-reason", "nats-counter-"),
 )
-"""Headers that are orders to the server, or its own remarks: they have been obeyed."""
+"""Headers that are orders to the server, or were added by it."""
 _PLAIN: Raw = {"retention": "limits", "num_replicas": 1, "max_age": 0, "sealed": False, "max_consumers": -1}
 _ELSEWHERE = ("placement", "republish", "sources", "mirror")
 
 
 class NotReplayed(Exception):
-    """It cannot be brought back like that: says why."""
+    """The stream cannot be restored in this way. The message says why."""
 
 
 async def replay(
     scratch: JetStream, js: JetStream, config: Raw, description: Raw, archive: AsyncIterable[bytes]
 ) -> None:
-    """Make the stream of `config` from an archive of another name, with its consumers, marked as unfinished.
+    """Create the stream of `config` from an archive of another name, with its consumers. It is marked as unfinished.
 
-    `description` has the archive's own config and state. Raises JetStreamError and NotReplayed: then the stream may be
-    there in part.
+    `description` has the config and state in the archive. After JetStreamError or NotReplayed the stream may exist in
+    part.
     """
     if config.get("sources"):
         raise NotReplayed("it has sources, whose messages it would take in once more")
@@ -66,7 +66,7 @@ async def replay(
 
 
 async def _begin(js: JetStream, config: Raw) -> None:
-    """Make the stream, marked as unfinished; one that a restore before has left unfinished is emptied instead."""
+    """Create the stream, marked as unfinished, or empty one that an earlier restore left unfinished."""
     config = unfinished(config, MESSAGES)
     try:
         left = await js.stream_info(config["name"])
@@ -78,19 +78,19 @@ async def _begin(js: JetStream, config: Raw) -> None:
 
 
 def own_subject(name: str) -> str:
-    """Return the subject of a restored stream whose own subject belongs to another stream now."""
+    """Return the subject of a restored stream if another stream has its original subject."""
     return f"reactor.restored.{name}"
 
 
 async def make_consumers(js: JetStream, stream: str, consumers: Iterable[Raw]) -> None:
-    """Create the durable consumers: the others went with their clients."""
+    """Create the durable consumers. The others ended with their clients."""
     for item in consumers:
         if item["config"].get("durable_name"):
             await js.create_consumer(stream, item["config"])
 
 
 def _filling(config: Raw, prefix: str, first_seq: int) -> Raw:
-    """Return the config while it is filled: nothing refuses or alters a message, and the answer tells of each."""
+    """Return the config for filling the stream: it refuses and alters no message, and acknowledges each."""
     transform = {"src": f"{prefix}.>", "dest": ">"}
     open_for_all = {"subjects": [transform["src"]], "subject_transform": transform, "no_ack": False, "sealed": False}
     open_for_all |= {"max_consumers": -1}
@@ -98,7 +98,7 @@ def _filling(config: Raw, prefix: str, first_seq: int) -> Raw:
 
 
 async def _publish(js: JetStream, prefix: str, messages: Sequence[StoredMessage]) -> list[int]:
-    """Publish messages one after another over one connection; return their new sequences."""
+    """Publish messages one after another over one connection. Return their new sequences."""
     sent = [js.publish(f"{prefix}.{item.subject}", item.data, _headers(item.headers)) for item in messages]
     seqs = [seq for _, seq in await asyncio.gather(*sent)]
     if seqs != sorted(set(seqs)):
@@ -111,6 +111,6 @@ def _headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
 
 
 def _behind(config: Raw, seq: int) -> Raw:
-    """Return a consumer that goes on behind this sequence."""
+    """Return the config of a consumer that continues after this sequence."""
     start = {"deliver_policy": "by_start_sequence", "opt_start_seq": seq + 1}
     return {key: value for key, value in config.items() if key != "opt_start_time"} | start

@@ -1,6 +1,6 @@
-"""Bringing back what was deleted: from a backup with its messages, or from the audit without them.
+"""Restore a deleted stream: from a backup with its messages, or from the audit without them.
 
-Whatever is brought back is protected from the first moment, since its job is still said to be over.
+A restored stream is protected from the first moment, because its job still counts as over.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from reactor.backups.store import Backup
-from reactor.core.stream_info import Raw, lacks, restored_config, unfinished
+from reactor.core.stream_info import Raw, restored_config, unfinished, unfinished_part
 from reactor.deletion.recorder import Recorder
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import NotFound, Refused
@@ -16,7 +16,7 @@ from reactor.jetstream.snapshots import restore
 from reactor.operate.replay import CONSUMERS, MESSAGES, NotReplayed, Scratch, make_consumers, own_subject, replay
 
 Progress = Callable[[int, int], None]
-"""Told how many bytes of an archive the server has taken, and of how many."""
+"""Called with the number of bytes that the server has received, and the total."""
 
 
 def ignore_progress(_done: int, _total: int) -> None:
@@ -24,24 +24,24 @@ def ignore_progress(_done: int, _total: int) -> None:
 
 
 class NotRestored(Exception):
-    """Nothing was made: says why, and what to do."""
+    """The stream was not restored. The message says why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to make a stream again that there is no backup of, as the audit keeps it."""
+    """The recipe in the audit to create a stream again without a backup."""
 
     job_id: str
     config: Raw
     consumers: Sequence[Raw]
     last_seq: int
     messages: int
-    """Those that it held: they are lost."""
+    """The number of messages that are lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What there is now."""
+    """The result of a restore."""
 
     stream: str
     job_id: str
@@ -57,9 +57,9 @@ def _how_and_why(how: str, why: str) -> str:
 
 @dataclass(eq=False, repr=False)
 class Restorer:
-    """Methods raise JetStreamError and LedgerError beside NotRestored and BackupCorrupt.
+    """Restores streams. Methods raise NotRestored, BackupCorrupt, JetStreamError and LedgerError.
 
-    `js` may be busy for a while; `scratch` makes a server for what this one does not take as it is.
+    `js` may be busy for some time. `scratch` provides a temporary server, for archives that ours refuses.
     """
 
     js: JetStream
@@ -68,7 +68,7 @@ class Restorer:
     progress: Progress = ignore_progress
 
     async def from_backup(self, backup: Backup, name: str, why: str = "") -> Restored:
-        """Restore messages, consumers and what they have acknowledged."""
+        """Restore a stream from a backup, with its messages, consumers and their acknowledgements."""
         manifest, description = backup.manifest, await backup.description()
         config, lacking = await self._free(description["config"], name)
         await backup.check()
@@ -110,7 +110,7 @@ class Restorer:
             self.progress(done, backup.manifest.size)
 
     async def from_recipe(self, recipe: Recipe, name: str, why: str = "") -> Restored:
-        """Empty, with its consumers: its sequences go on, so that nobody's late acknowledgement hits a new message."""
+        """Restore a stream without messages. Sequences continue, so a late acknowledgement cannot hit a new message."""
         config, lacking = await self._free(recipe.config, name)
         if lacking is None:
             await self.js.create_stream(unfinished(config, CONSUMERS) | {"first_seq": recipe.last_seq + 1})
@@ -119,14 +119,14 @@ class Restorer:
         return await self._done(config, recipe.job_id, recipe.messages, how)
 
     async def _free(self, config: Raw, name: str) -> tuple[Raw, str | None]:
-        """Return the config, protected, under that name, with a subject of its own if others have taken its own.
+        """Return the config to restore: protected, under `name`, with another subject if its own is taken.
 
-        And what a stream of that name lacks that an earlier restore has left unfinished; None if there is none.
+        Also return which part an earlier, unfinished restore of that name lacks; None if there is none.
         """
         lacking = None
         with suppress(NotFound):
             there = await self.js.stream_info(name)
-            if (lacking := lacks(there["config"])) is None:
+            if (lacking := unfinished_part(there["config"])) is None:
                 messages = f"{there['state']['messages']} messages"
                 raise NotRestored(
                     f"stream {name} exists, with {messages}, and was not touched: --as NAME restores under another name"
@@ -148,7 +148,7 @@ class Restorer:
         return [item for item in consumers if item["name"] not in there]
 
     async def _done(self, config: Raw, job_id: str, lost: int, how: str) -> Restored:
-        """Take the mark of what is unfinished away: from here on it is whole."""
+        """Remove the mark of an unfinished restore: the stream is complete."""
         sealed = config.get("sealed")  # it takes no mark, and no update
         info = await (self.js.stream_info(config["name"]) if sealed else self.js.update_stream(config))
         await self.recorder.ordered("restored", config["name"], job_id, how)

@@ -1,1 +1,1 @@
-"""When streams are judged: on events, when they are due, and in full passes. Deleting is left to `deletion`."""
+"""Decide when streams are judged: on events, when they fall due, and in full passes. `deletion` deletes them."""

@@ -1,6 +1,6 @@
-"""Exhausted queues: a job is live, but its stream's last messages were given up (max_deliver), so its workers wait.
+"""Find exhausted queues: a job is live, but its stream's last messages were given up (max_deliver), so workers wait.
 
-No verdict changes by it, and nothing is deleted. It is told once, each time it happens.
+This changes no verdict and deletes nothing. Each queue is reported once, each time it becomes exhausted.
 """
 
 import time
@@ -12,17 +12,17 @@ from reactor.core.stream_info import is_exhausted
 from reactor.deletion.resources import Resources
 from reactor.jetstream.errors import JetStreamError, NotFound
 from reactor.store.exhausted import GivenUp
-from reactor.store.scripts import LedgerError
+from reactor.store.keyspace import LedgerError
 
-LOOK_S = 2.0
-"""A queue sends an advisory for each message that it gives up: they are looked at together."""
+CHECK_S = 2.0
+"""How often to check. A queue sends an advisory for each message that it gives up, and they are checked together."""
 RECHECK_S = 60.0
-"""How often a known exhausted queue is looked at again: it may have got new messages, or be gone."""
+"""How often a known exhausted queue is checked again. It may have new messages, or be gone."""
 
 
 @dataclass(eq=False, repr=False)
 class ExhaustedQueues:
-    """Finds exhausted queues among the streams that are noted."""
+    """Finds exhausted queues among the noted streams."""
 
     deps: Resources
     recheck_s: float = RECHECK_S
@@ -32,11 +32,11 @@ class ExhaustedQueues:
         self._checked_at = float("-inf")
 
     def note(self, stream: str, given_up: GivenUp) -> None:
-        """Note that a message of this stream was given up."""
+        """Note that a message of this stream was given up, so that the next tick checks the stream."""
         self._noted[stream] = max(given_up, self._noted.get(stream, given_up))
 
     async def tick(self) -> None:
-        """Look at the noted streams, and now and then at the known ones. Raises JetStreamError and LedgerError."""
+        """Check the noted streams, and once in `recheck_s` the known ones. Raises JetStreamError and LedgerError."""
         is_time = time.monotonic() - self._checked_at >= self.recheck_s
         if not self._noted and not is_time:
             return
@@ -48,12 +48,12 @@ class ExhaustedQueues:
         while self._noted:
             stream, last = self._noted.popitem()
             try:
-                await self._look(stream, last, is_known=stream in known)
+                await self._check(stream, last, is_known=stream in known)
             except (JetStreamError, LedgerError):
                 self.note(stream, last)
                 raise
 
-    async def _look(self, stream: str, last: GivenUp, *, is_known: bool) -> None:
+    async def _check(self, stream: str, last: GivenUp, *, is_known: bool) -> None:
         if await self._is_exhausted(stream, last):
             if await self.deps.ledger.exhausted.put(stream, last):
                 await self.deps.recorder.exhausted(stream, self.deps.policy.job_id(stream) or "", last.consumer)
@@ -61,7 +61,7 @@ class ExhaustedQueues:
             await self.deps.ledger.exhausted.forget(stream)
 
     async def _is_exhausted(self, stream: str, last: GivenUp) -> bool:
-        """Return whether a live job's queue delivers nothing more."""
+        """Return whether the queue of a live job delivers nothing more."""
         state = (await self.deps.ledger.stream_states.of([stream])).get(stream)
         if state is None or state.reason is not Reason.RUNNING:
             return False

@@ -1,7 +1,6 @@
-"""A worker's full pass hands its terminal zombies to all replicas, through the due queue, and waits for what they do.
+"""Handover: a worker's full pass puts the zombies of ended jobs into the due queue, so that all replicas settle them.
 
-So none of them is idle while there is work. What became of the streams is read from the audit,
-and for what was never begun in the standings.
+Then it waits for the results. They are read from the audit, and from the stored states for streams without a deletion.
 """
 
 import asyncio
@@ -15,18 +14,15 @@ from reactor.deletion.resources import Resources
 
 LOOK_S = 0.1
 STALLED_S = 30.0
-"""How long nothing may come of any of them before the pass ends without."""
+"""After this long without any result (s) the pass ends without the rest."""
 ASKED = 500
-"""StreamStateStore that are asked for at once: the due queue is worked off bit by bit."""
+"""How many states are read at once."""
 UNSETTLED = "in the due queue, and not settled before the pass ended"
 
 
 @dataclass(eq=False, repr=False)
 class Handover:
-    """Methods raise LedgerError.
-
-    `stop` ends the waiting.
-    """
+    """Hands zombies over and waits for the results. Methods raise LedgerError. `stop` ends the waiting."""
 
     deps: Resources
     stop: asyncio.Event
@@ -36,7 +32,7 @@ class Handover:
         self._absent = set[str]()
 
     async def settle(self, zombies: Sequence[Settlement], began: int) -> list[Settlement]:
-        """Return what came of each since the listing `began` (ms, Redis's clock), once somebody has settled it."""
+        """Return the settlement of each zombie since the listing `began` (ms, Redis's clock)."""
         if not zombies:
             return []
         self._key = str(began)
@@ -44,27 +40,27 @@ class Handover:
         left, settled = {item.stream.name: item for item in zombies}, dict[str, Settlement]()
         moved_at = time.monotonic()
         while left and not self.stop.is_set() and time.monotonic() - moved_at < STALLED_S:
-            news = await self._news(left)
-            for name in news:
+            results = await self._new_results(left)
+            for name in results:
                 del left[name]
-            if news:
-                settled |= news
+            if results:
+                settled |= results
                 moved_at = time.monotonic()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.stop.wait(), LOOK_S)
         settled |= {name: replace(item, outcome=Outcome.WAITING, detail=UNSETTLED) for name, item in left.items()}
         return [settled[item.stream.name] for item in zombies]
 
-    async def _news(self, left: Mapping[str, Settlement]) -> dict[str, Settlement]:
-        """Return what became of some of these. Absence must be seen twice: the outcome comes after the deletion."""
+    async def _new_results(self, left: Mapping[str, Settlement]) -> dict[str, Settlement]:
+        """Return new results. A stream is gone if it is absent twice, as its outcome is written after its deletion."""
         asked = list(left)[:ASKED]
-        standing = await self.deps.ledger.stream_states.of(asked)
+        states = await self.deps.ledger.stream_states.of(asked)
         self._key, ended = await self.deps.recorder.ended_since(self._key)
-        news = {name: item for name, item in standing.items() if item.outcome is not Outcome.WOULD_DRAIN}
+        results = {name: item for name, item in states.items() if item.outcome is not Outcome.WOULD_DRAIN}
         for name, outcome, detail in ended:
             if name in left:
-                news[name] = replace(left[name], outcome=outcome, detail=detail)
-        absent = set(asked) - standing.keys() - news.keys()
-        news |= {name: replace(left[name], outcome=Outcome.ALREADY_GONE) for name in absent & self._absent}
+                results[name] = replace(left[name], outcome=outcome, detail=detail)
+        absent = set(asked) - states.keys() - results.keys()
+        results |= {name: replace(left[name], outcome=Outcome.ALREADY_GONE) for name in absent & self._absent}
         self._absent = absent
-        return news
+        return results

@@ -1,4 +1,4 @@
-"""The listing of a full pass: every job stream with a verdict, read in an order in which absence means something.
+"""The listing of a full pass: every job stream with a verdict. The order of its steps makes absence reliable.
 
 1. Rebuild the ledger if it has lost history, and consume the pending lifecycle events.
 2. List all streams. A list without the lifecycle stream comes from the wrong account, and ends the pass.
@@ -28,20 +28,20 @@ from reactor.job_status.ledger_directory import Snapshot
 log = structlog.get_logger(__name__)
 
 CATCH_UP_S = 15.0
-"""How long to wait for events that another replica is reading. After that, absence proves nothing."""
+"""How long to wait for events that another replica is reading (s). After that, absence proves nothing."""
 POLL_S = 0.05
 
 CatchUp = Callable[[], Awaitable[object]]
-"""Consume what the durable has pending."""
+"""Consumes the pending messages of the durable."""
 
 
 class PassAborted(Exception):
-    """The pass ended before the first deletion. The message says why, and what to do."""
+    """The pass was aborted before the first deletion. The message says why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedStream:
-    """A stream with the verdict from the listing."""
+    """A stream with its verdict in the listing."""
 
     stream: Stream
     record: Record | None
@@ -55,23 +55,23 @@ class JudgedStream:
         return isinstance(self.verdict, Drain) or (stale and bool(self.stream.fence and self.stream.fence.subjects))
 
     def as_listed(self) -> Settlement:
-        """Return the settlement that the verdict alone gives."""
+        """Return the settlement according to the verdict."""
         return settlement_of(self.verdict, self.stream, self.record, self.coverage)
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Every job stream with its verdict, and what they were judged by."""
+    """Every job stream with its verdict, and the snapshot that they were judged by."""
 
     snapshot: Snapshot
     judged: Sequence[JudgedStream]
     began: int
     """When the listing began (ms, Redis's clock)."""
     others: int = 0
-    """Streams that are no job streams, without reactor's own."""
+    """The number of streams that are not job streams, without reactor's own."""
 
     def settlements(self) -> list[Settlement]:
-        """Return the settlement of each stream by its verdict alone."""
+        """Return the settlement of each stream according to its verdict."""
         return [with_source_name(item.as_listed(), self.snapshot.topology) for item in self.judged]
 
 
@@ -90,7 +90,7 @@ async def list_and_judge(deps: Resources, catch_up: CatchUp, only: frozenset[str
 
 
 async def _caught_up(deps: Resources, catch_up: CatchUp) -> Snapshot:
-    """Rebuild the ledger if it has lost history, and consume pending events, if our user may."""
+    """Rebuild the ledger if it has lost history. Consume pending events, if our user may."""
     try:
         snapshot = await deps.directory.ensure()
         if snapshot.has_events:
@@ -102,7 +102,7 @@ async def _caught_up(deps: Resources, catch_up: CatchUp) -> Snapshot:
 
 
 async def _list(deps: Resources, lifecycle: str, only: frozenset[str]) -> "_Pages":
-    """List all streams. The lifecycle stream among them shows that this is the right account."""
+    """List all streams. If the lifecycle stream is missing, this is the wrong account."""
     listed = _Pages(deps.policy, only)
     async for raws, unreported in deps.reads.pages_of_streams():
         listed.add(raws, unreported)
@@ -112,7 +112,7 @@ async def _list(deps: Resources, lifecycle: str, only: frozenset[str]) -> "_Page
         except NotFound as error:
             raise PassAborted(f"the account has no lifecycle stream {lifecycle}: wrong account or domain?") from error
     for name in only - listed.names:
-        with suppress(NotFound):  # a page may have missed it; the report names what is gone
+        with suppress(NotFound):  # a page may have missed it; the report shows it as gone
             listed.add([await deps.reads.stream_info(name)])
     return listed
 
@@ -130,7 +130,7 @@ async def _caught_up_after_list(deps: Resources, catch_up: CatchUp) -> Snapshot:
 
 
 async def _judge(deps: Resources, snapshot: Snapshot, streams: Sequence[Stream]) -> list[JudgedStream]:
-    """Judge these streams by the ledger or the directory; of missing jobs' streams, by their consumers, too."""
+    """Judge streams by the ledger or the directory. For streams of missing jobs, read the consumers, too."""
     coverage, records = await deps.directory.read_jobs(snapshot, [stream.job_id for stream in streams])
     jobs = {stream.job_id: (records.get(stream.job_id), stream.observed_at) for stream in streams}
     assessments = await deps.directory.assess_all(jobs, coverage)
@@ -145,7 +145,7 @@ async def _judge(deps: Resources, snapshot: Snapshot, streams: Sequence[Stream])
             consumers = await deps.reads.consumers(item.stream.name)
             stream = await with_consumers(deps, item.stream, consumers, absent=True)
         except NotFound:
-            return item  # gone since: drain_stream finds out
+            return item  # it is gone; drain_stream will notice
         return replace(item, stream=stream, verdict=decide(stream, item.record, item.coverage, deps.policy))
 
     missing = [item for item in judged if item.verdict == Drain(Reason.MISSING)]
@@ -154,7 +154,7 @@ async def _judge(deps: Resources, snapshot: Snapshot, streams: Sequence[Stream])
 
 
 class _Pages:
-    """What the pages of a listing have shown. The pages themselves take far more memory, and are dropped."""
+    """What the pages of a listing have shown. The pages themselves take far more memory and are dropped."""
 
     def __init__(self, policy: Policy, only: frozenset[str]) -> None:
         self._policy = policy
@@ -165,7 +165,7 @@ class _Pages:
         self.survey = Survey()
 
     def add(self, raws: Iterable[Raw], unreported: Collection[str] = ()) -> None:
-        """Add a page; `unreported` are streams that the server names but could not report."""
+        """Add a page. `unreported` are streams that the server names but could not report."""
         for raw in raws:
             config = raw["config"]
             self.names.add(config["name"])
@@ -176,7 +176,7 @@ class _Pages:
         self._unreported.update(unreported)
 
     def job_streams(self, sourced: Collection[str]) -> list[Stream]:
-        """Return the job streams by their exact listed names. A stream that was not reported whole is marked so."""
+        """Return the job streams. A stream that was not reported completely is marked as such."""
         for name in self._unreported:
             if (job_id := self._job_id(name)) is not None:
                 stream = self._streams.get(name) or read_stream({"config": {"name": name}}, job_id)

@@ -1,8 +1,8 @@
-"""The full pass over all streams: certain where the event path is fast, and enough alone.
+"""The full pass over all streams. It finds what events have missed, and works without events.
 
-It is a pipeline of four values: Listing → Plan → results → Report. The listing judges every stream at once. The plan
-says what this process settles, what all replicas settle, and what the breaker or a pause keeps. A dry run previews the
-plan; a pass executes it: each stream goes to `drain_stream`, which judges it again.
+It is a pipeline of four values: Listing → Plan → results → Report. The listing judges every stream. The plan says which
+streams this process settles, which all replicas settle, and whether the breaker or a pause keeps the zombies. A dry run
+previews the plan. A real pass executes it: it passes each stream to `drain_stream`, which judges it again.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ from reactor.jetstream.errors import JetStreamError
 from reactor.job_status.ledger_directory import describe_outage
 from reactor.passes.handover import Handover
 from reactor.passes.listing import CatchUp, JudgedStream, Listing, PassAborted, list_and_judge
+from reactor.store.keyspace import LedgerError
 from reactor.store.leases import Lease, LeaseLost
-from reactor.store.scripts import LedgerError
 
 log = structlog.get_logger(__name__)
 
 STATE_BATCH = 100
-"""Settlements that are published to status and page at once."""
-INTERRUPTED = "interrupted; what was begun is finished"
+"""How many settlements are stored at once, for status and page."""
+INTERRUPTED = "interrupted; deletions that had begun were finished"
 NOT_BEGUN = "not begun: the pass was interrupted"
 HELD_BY_BREAKER = "held back by the breaker"
 
@@ -51,36 +51,36 @@ def ignore_progress(_done: int, _total: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PassOptions:
-    """What is asked of one pass."""
+    """The options of one pass."""
 
     dry_run: bool = False
     override_breaker: bool = False
     only: frozenset[str] = frozenset()
     """Settle only these streams (exact names); empty for all."""
     under: Lease | None = None
-    """The lease of a periodic pass. Once it is lost, nothing more is deleted."""
+    """The lease of a periodic pass. If it is lost, nothing more is deleted."""
     handover: Handover | None = None
-    """Lets all replicas settle the zombies of ended jobs; None if this process settles them."""
+    """Lets all replicas settle the zombies of ended jobs. With None this process settles them."""
     stop: asyncio.Event | None = None
-    """Set from outside: what has begun is finished, and nothing more begins."""
+    """When this is set, drains that have begun are finished, and no others begin."""
 
     @property
     def is_stopped(self) -> bool:
-        """Whether nothing more may begin."""
+        """Whether no more drains may begin."""
         return self.stop is not None and self.stop.is_set()
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a pass does with each stream of its listing."""
+    """The plan of a pass for the streams of its listing."""
 
     listing: Listing
     breaker: str | None
     """Why the breaker keeps all zombies; None if it does not."""
     pause: Pause | None
-    """The operator's pause; None if deleting goes on."""
+    """The operator's pause; None if there is none."""
     found: Sequence[Settlement]
-    """Every stream as the listing shows it."""
+    """The settlement of every stream according to the listing."""
     delegated: Sequence[Settlement] = field(default=())
     """Zombies that all replicas settle through the due queue."""
 
@@ -118,7 +118,7 @@ class Reconciler:
         results_of: Callable[[Plan, PassOptions, Progress], Awaitable[list[Settlement]]],
         progress: Progress,
     ) -> Report:
-        """List, plan, and report what `results_of` makes of the plan."""
+        """List the streams, plan, and report the results that `results_of` returns for the plan."""
         started_at, start = self.deps.clock(), time.monotonic()
         report = Report((), self.deps.policy, options.dry_run, started_at, 0.0)
         try:
@@ -126,7 +126,7 @@ class Reconciler:
             plan = await self._plan(listing, options)
             settlements = await results_of(plan, options, progress)
             settlements += self._absent(options.only, listing)
-            paused = plan.pause.describe() if plan.pause else None
+            paused = str(plan.pause) if plan.pause else None
             error = INTERRUPTED if options.is_stopped else None
             report = replace(report, settlements=settlements, breaker=plan.breaker, paused=paused, error=error)
         except (JetStreamError, LedgerError) as error:
@@ -157,7 +157,7 @@ class Reconciler:
         return is_zombie and policy_for(found.stream, found.record, self.deps.policy).deletes
 
     def _absent(self, only: frozenset[str], listing: Listing) -> list[Settlement]:
-        """Return the streams that were named and do not exist."""
+        """Return settlements for the requested streams that do not exist."""
         gone = sorted(only - {item.stream.name for item in listing.judged})
         streams = [Stream(name, self.deps.policy.job_id(name) or "", 0) for name in gone]
         return [Settlement(Outcome.ALREADY_GONE, Reason.GONE, stream) for stream in streams]
@@ -165,7 +165,7 @@ class Reconciler:
     # Plan → results
 
     async def _preview(self, plan: Plan, _options: PassOptions, progress: Progress) -> list[Settlement]:
-        """Return what the pass would do with each stream."""
+        """Return the settlement that the pass would reach for each stream."""
 
         async def settle(item: JudgedStream) -> Settlement:
             if plan.breaker and isinstance(item.verdict, Drain):
@@ -176,9 +176,9 @@ class Reconciler:
         return [settled.get(item.stream.name, item) for item in plan.found]
 
     async def _execute(self, plan: Plan, options: PassOptions, progress: Progress) -> list[Settlement]:
-        """Settle each stream and return what became of it."""
+        """Settle each stream and return the settlements."""
         await self._schedule(plan.listing.judged)
-        await self._publish_states(plan, options)
+        await self._store_states(plan, options)
         states = _StateBatches(self.deps)
         settled = await self._settle_own(plan, self._settler(plan, options, states), progress)
         await states.flush()
@@ -195,11 +195,11 @@ class Reconciler:
         if not options.only and self.deps.policy.may_delete and not plan.pause:
             await self._sweep_companions(plan.listing)
         self.deps.recorder.judged(*results)
-        await self.deps.notices.found(results)
+        await self.deps.notices.announce(results)
         return results
 
     async def _settle_own(self, plan: Plan, settle: Settle, progress: Progress) -> dict[str, Settlement]:
-        """Settle the streams that are this process's; by name."""
+        """Settle this process's streams. Return the settlements by name."""
         own, done = plan.own(), 0
 
         async def settle_one(item: JudgedStream) -> Settlement:
@@ -212,10 +212,10 @@ class Reconciler:
         return _by_name(await self.deps.throttle.each(own, settle_one))
 
     def _settler(self, plan: Plan, options: PassOptions, states: "_StateBatches") -> Settle:
-        """Return what settles one stream: held back by a pause or the breaker, or handed to drain_stream."""
+        """Return the function that settles one stream: it keeps it for a pause or the breaker, or drains it."""
 
         async def settle(item: JudgedStream) -> Settlement:
-            if isinstance(item.verdict, Drain):  # a fence that has outlived its lease is removed all the same
+            if isinstance(item.verdict, Drain):  # an expired fence is removed even then
                 if plan.pause:
                     return held_back(item.as_listed(), plan.pause)
                 if plan.breaker:
@@ -233,7 +233,7 @@ class Reconciler:
                 return replace(item.as_listed(), outcome=Outcome.KEPT, detail=NOT_BEGUN)
             settlement = await self._drainer.drain_stream(listing.snapshot, _target(item), options.under)
         except LedgerError as error:
-            detail = f"Redis failed on the way: {error}"
+            detail = f"Redis failed during the drain: {error}"
             return Settlement(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, item.stream, item.record, detail=detail)
         return _with_listed_stream(settlement, item)
 
@@ -242,15 +242,15 @@ class Reconciler:
         waits = [(item.stream, item.verdict.until) for item in judged if isinstance(item.verdict, Wait)]
         await self.deps.ledger.due.schedule({s.job_id: delay_until(until, s.observed_at) for s, until in waits})
 
-    async def _publish_states(self, plan: Plan, options: PassOptions) -> None:
-        """Publish the state of every stream before the first deletion."""
-        await self.deps.stream_states.found(plan.found, plan.listing.began)
+    async def _store_states(self, plan: Plan, options: PassOptions) -> None:
+        """Store the state of every stream for status and page, before the first deletion."""
+        await self.deps.stream_states.store(plan.found, plan.listing.began)
         if not options.only:
             await self.deps.ledger.stream_states.forget_older(plan.listing.began)
-            await self.deps.stream_states.passed(plan.found, self.deps.reads.has_stream)
+            await self.deps.stream_states.compare_with_pass(plan.found, self.deps.reads.has_stream)
 
     async def _report_failures(self, settlements: Sequence[Settlement]) -> list[Settlement]:
-        """Count the attempts of unfixable streams, and schedule the next ones. The other jobs' counts start again."""
+        """Count the attempts of unfixable streams, and schedule the next ones. Reset the counts of all other jobs."""
         failed = [item for item in settlements if item.outcome is Outcome.UNFIXABLE]
         await self.deps.ledger.tallies.forgive({item.stream.job_id for item in failed})
         reported = await self.deps.throttle.each(failed, self.deps.retries.report)
@@ -260,9 +260,9 @@ class Reconciler:
         return reported
 
     async def _sweep_companions(self, listing: Listing) -> None:
-        """Delete the companions of ended jobs whose stream somebody else has deleted.
+        """Delete the companions of ended jobs whose stream another program has deleted.
 
-        A page of the listing may have missed a stream, so all names are asked for once more.
+        A page of the listing may have missed a stream, so all names are listed again.
         """
         topology = listing.snapshot.topology
         if not (jobs := self.deps.companions.jobs(topology)):
@@ -282,7 +282,7 @@ class Reconciler:
     # Results → Report
 
     async def _remember(self, report: Report) -> Report:
-        """Store the report for status and page. A Redis that takes no write is an outage, even if nothing was due."""
+        """Store the report for status and page. If Redis refuses the write, that is an outage."""
         try:
             await self.deps.ledger.passes.remember(json.dumps(report.summary()))
         except LedgerError as error:
@@ -292,7 +292,7 @@ class Reconciler:
 
 @dataclass(eq=False, repr=False)
 class _StateBatches:
-    """Publishes settlements in batches as they come. Call `add` for each; the last batch waits for `flush`."""
+    """Stores settlements in batches. Call `add` for each, and `flush` at the end."""
 
     deps: Resources
 
@@ -300,19 +300,19 @@ class _StateBatches:
         self._waiting = list[Settlement]()
 
     async def add(self, settlement: Settlement) -> None:
-        """Add a settlement; publish the batch if it is full."""
+        """Add a settlement. Store the batch if it is full."""
         self._waiting.append(settlement)
         if len(self._waiting) >= STATE_BATCH:
             await self.flush()
 
     async def flush(self) -> None:
-        """Publish what waits."""
+        """Store the last batch."""
         batch, self._waiting = self._waiting, []
-        await self.deps.stream_states.found(batch)
+        await self.deps.stream_states.store(batch)
 
 
 async def _unless_stopped(stop: asyncio.Event | None, work: Coroutine[Any, Any, Result]) -> Result:
-    """Do the work, or cancel it if the pass is stopped: nothing is fenced yet. Raises PassAborted."""
+    """Do the work. If the pass is stopped, cancel it, because nothing is fenced yet, and raise PassAborted."""
     if stop is None:
         return await work
     working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
@@ -331,7 +331,7 @@ def _target(item: JudgedStream) -> Target:
 
 
 def _with_listed_stream(settlement: Settlement, item: JudgedStream) -> Settlement:
-    """Return the settlement; with the stream as listed if it could not be read again."""
+    """Return the settlement. If the stream could not be read again, use the listed one."""
     return settlement if settlement.stream.observed_at else replace(settlement, stream=item.stream)
 
 

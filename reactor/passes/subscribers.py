@@ -1,8 +1,8 @@
-"""Hearing: lifecycle events into the ledger, advisories into the due queue, what cannot be read to the dead letters.
+"""The subscribers: lifecycle events go to the ledger, advisories to the due queue, unreadable events to dead letters.
 
-A lifecycle event is acked only after Redis has it. A fault on our side gives it back with a delay, for ever; a fault of
-the message itself ends its deliveries, after it was kept whole in the dead-letter stream. An advisory is a hint: lost,
-it costs nothing but time.
+A lifecycle event is acked only after Redis has it. After a fault on our side it is redelivered with a delay, without a
+limit. An unreadable event is stored in the dead-letter stream and then not delivered again. An advisory is only a hint;
+if it is lost, the full pass finds its stream later.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
-from reactor.core.explain import unknown_word
+from reactor.core.explain import unknown_value
 from reactor.core.foreign_json import read_json
 from reactor.core.model import SECOND, Event, Malformed, fold
 from reactor.core.sinks import EventOutcome
@@ -29,21 +29,21 @@ from reactor.jetstream.topology import DEAD_LETTER_SUBJECT, topology_of
 from reactor.job_status.ledger_directory import BatchResult
 from reactor.passes.exhausted import ExhaustedQueues
 from reactor.store.exhausted import GivenUp
+from reactor.store.keyspace import LedgerError
 from reactor.store.records import ForeignLedger
-from reactor.store.scripts import LedgerError
 from reactor.telemetry.traces import Span, span
 
 RETRY_S = 2.0
-"""How long a message waits that Redis or JetStream did not take."""
+"""The delay (s) before a message is redelivered that could not be stored."""
 MAX_HEADER_CHARS = 256
-"""Characters of a subject or a reason in a dead letter's headers, if the server's `max_payload` is small."""
+"""The longest subject or reason in a dead letter's headers if the server's `max_payload` is small (characters)."""
 
 TAKEN, GIVEN_BACK, FORGOTTEN = "taken", "given-back", "forgotten"
-"""What became of messages, in traces."""
+"""The outcomes of messages in traces."""
 SOON = 5 * SECOND
-"""The grace of jobs whose streams need no first look: the look at the end of it comes as soon."""
+"""With a terminal grace up to this, a first inspection is not needed: the stream is inspected soon anyway."""
 MANY = 100
-"""Remarks remembered: an emitter gone mad must not fill the memory."""
+"""How many remarks are remembered, so that a faulty emitter cannot fill the memory."""
 
 log = structlog.get_logger(__name__)
 
@@ -52,18 +52,18 @@ Publish = Callable[[str, bytes, dict[str, str]], Awaitable[object]]
 
 @dataclass(eq=False, repr=False)
 class DeadLetters:
-    """Keeps whole what could not be read.
+    """Stores messages that could not be read, completely.
 
-    `publish` waits until the stream has the message; `max_payload` is the server's, headers included.
+    `publish` returns when the stream has the message. `max_payload` is the server's, and includes headers.
     """
 
     publish: Publish
     max_payload: int
 
     async def keep(self, msg: Msg, malformed: Malformed) -> None:
-        """Publish the message with its subject, sequence and the reason; in parts if it does not fit.
+        """Publish the message with its subject, sequence and the reason, in parts if it does not fit.
 
-        The message id makes a second delivery of the same message no second letter.
+        The message id prevents a second letter if the message is delivered again.
         """
         headers = self._headers(msg, malformed)
         parts = list(self._parts(msg.data, headers))
@@ -75,7 +75,7 @@ class DeadLetters:
             await self.publish(DEAD_LETTER_SUBJECT, part, headers | numbered)
 
     def _headers(self, msg: Msg, malformed: Malformed) -> dict[str, str]:
-        """Return the headers, cut if they would leave no room for the message. Odd bytes are escaped."""
+        """Return the headers, cut if they would leave no room for the message. Invalid bytes are escaped."""
         subject = _readable(msg.subject)
         reason = malformed.reason.encode("ascii", "backslashreplace").decode().replace("\n", " ")
         headers = {
@@ -95,10 +95,10 @@ class DeadLetters:
 
 @dataclass(eq=False, repr=False)
 class LifecycleSubscriber:
-    """Takes batches of lifecycle messages.
+    """Handles batches of lifecycle messages.
 
-    `reply` publishes over core NATS, to end deliveries; `wake` is called when a job became due, `ended` with jobs that
-    are over by what was just heard.
+    `reply` publishes over core NATS, to end deliveries. `wake` is called when a job became due, and `ended` with the
+    jobs that have just ended.
     """
 
     deps: Resources
@@ -111,10 +111,10 @@ class LifecycleSubscriber:
         self._known = self.deps.policy.known_statuses
         self._remarked: set[str] = set()
         self._identity: str | None = None
-        """The lifecycle stream's, if it is known; the stream may be replaced at any time."""
+        """The identity of the lifecycle stream; None if it must be read again, because the stream may be replaced."""
 
     async def handle(self, messages: Sequence[Msg]) -> None:
-        """Settle every message of a batch: acked, kept as a dead letter, or given back."""
+        """Settle every message of a batch: ack it, store it as a dead letter, or have it redelivered."""
         with span("lifecycle events", messages=len(messages)) as traced:
             await self._settle(messages, traced)
 
@@ -128,7 +128,7 @@ class LifecycleSubscriber:
         await reach(Point.EVENT_WRITTEN, messages[0].subject)
         traced.set(outcome=TAKEN)
         outcomes = taken.outcomes()
-        self.deps.recorder.heard(Counter(outcomes))
+        self.deps.recorder.events_received(Counter(outcomes))
         malformed: list[tuple[Msg, Malformed]] = []
         for msg, read, (status, heard) in zip(messages, taken.read, outcomes, strict=True):
             with span("lifecycle event", job_id=read.job_id or "", status=status, outcome=heard.value):
@@ -140,14 +140,14 @@ class LifecycleSubscriber:
         if taken.applied.due:
             self.wake()
             self.ended(self._jobs_that_ended(taken.read, outcomes))
-        with suppress(LedgerError):  # what onlookers miss, the next pass makes up for
-            await self.deps.stream_states.as_dict(taken.read)
+        with suppress(LedgerError):  # status and page are corrected by the next pass
+            await self.deps.stream_states.apply_events(taken.read)
         await self._keep_malformed(malformed)
 
     def _jobs_that_ended(
         self, read: Sequence[Event | Malformed], outcomes: Sequence[tuple[str, EventOutcome]]
     ) -> set[str]:
-        """Return the jobs that ended now, without those that are looked at in a moment anyway."""
+        """Return the jobs that ended now, without those whose streams are inspected soon anyway."""
         policy = self.deps.policy
         return {
             item.job_id
@@ -162,25 +162,27 @@ class LifecycleSubscriber:
         if self._identity is None:
             self._identity = (await self.deps.directory.take_snapshot()).lifecycle.identity
         try:
-            return await self.deps.directory.take(self._identity, [read_delivery(msg).message for msg in messages])
+            return await self.deps.directory.apply_messages(
+                self._identity, [read_delivery(msg).message for msg in messages]
+            )
         except ForeignLedger:
-            self._identity = None  # the next attempt knows it
+            self._identity = None  # the next attempt reads it
             raise
 
     def _remark(self, event: Event) -> None:
-        """Log what is odd about an event that counts all the same: once for each status and each source."""
+        """Log a problem with an event that counts anyway, once for each status and each source."""
         status = fold(event.status_event.status)
         if status not in self._known and self._is_new(f"status {status}"):
-            suggestion = unknown_word(status, sorted(self._known))
+            suggestion = unknown_value(status, sorted(self._known))
             log.warning(
-                "unknown status, taken for a live one",
+                "unknown status, the job counts as live",
                 status=event.status_event.status,
                 job_id=event.job_id,
                 reason=suggestion,
             )
         if event.remark and self._is_new(f"source {event.status_event.source}"):
             log.warning(
-                "an emitter's time cannot be read, so the server's counts",
+                "an emitter's time cannot be read, so the server's time is used",
                 source=event.status_event.source,
                 job_id=event.job_id,
                 reason=event.remark,
@@ -193,7 +195,7 @@ class LifecycleSubscriber:
         return True
 
     async def _keep_malformed(self, malformed: Sequence[tuple[Msg, Malformed]]) -> None:
-        """Keep them as dead letters, all at once; a flood of them is a line a batch."""
+        """Store unreadable messages as dead letters, and log one line for the batch."""
         kept = [item for item in await asyncio.gather(*(self._keep(*item) for item in malformed)) if item]
         if kept:
             first = kept[0]
@@ -211,7 +213,7 @@ class LifecycleSubscriber:
         except JetStreamError as error:
             await _give_back([msg], error)
             return None
-        # With the reason, for the server's MSG_TERMINATED advisory: nats-py's own `term` takes none.
+        # The reason is for the server's MSG_TERMINATED advisory. nats-py's `term` takes none.
         await self.reply(msg.reply, b"+TERM " + malformed.reason.encode("utf-8", "replace")[:200])
         self.deps.recorder.dead_lettered()
         return msg, malformed
@@ -219,16 +221,13 @@ class LifecycleSubscriber:
 
 @dataclass(eq=False, repr=False)
 class AdvisorySubscriber:
-    """Takes advisories: hints to look, never proof.
-
-    Advisories name streams; which of them are job streams, the policy knows.
-    """
+    """Handles advisories. They are hints to inspect a stream, never proof."""
 
     deps: Resources
     exhausted: ExhaustedQueues
 
     async def handle(self, msg: Msg) -> None:
-        """Take a hint. If Redis or JetStream fails it is forgotten: the full pass makes up for it."""
+        """Handle an advisory. If Redis or JetStream fails, it is dropped, and the full pass finds the stream."""
         with span("advisory", subject=msg.subject) as traced:
             try:
                 await self._hint(msg)
@@ -239,7 +238,7 @@ class AdvisorySubscriber:
                 traced.set(outcome=TAKEN)
 
     async def _hint(self, msg: Msg) -> None:
-        """Take `$JS.EVENT.ADVISORY.<STREAM|CONSUMER>.<action>.<stream>[.<consumer>]`."""
+        """Handle `$JS.EVENT.ADVISORY.<STREAM|CONSUMER>.<action>.<stream>[.<consumer>]`."""
         _, action, stream, *_ = msg.subject.removeprefix(f"{ADVISORY}.").split(".")
         job_id = self.deps.policy.job_id(stream)
         if job_id is None:
@@ -250,14 +249,14 @@ class AdvisorySubscriber:
             case "CREATED":
                 self.deps.recorder.forget_own(stream)
                 await self.deps.ledger.due.hint(job_id, self.deps.policy.shortest("age_guard") / SECOND)
-                await self.deps.stream_states.made(stream, job_id, _told_at(msg))
+                await self.deps.stream_states.add_created(stream, job_id, _told_at(msg))
                 await self._learn_origins(stream)
             case "UPDATED":
                 if not self.deps.recorder.is_own_deletion(stream):  # else it is our own fence
                     await self._learn_origins(stream)
             case "DELETED":
                 if not self.deps.recorder.is_own_deletion(stream):
-                    await self.deps.stream_states.deleted(stream)
+                    await self.deps.stream_states.remove_deleted(stream)
                     await self._forget(stream, job_id)
             case _:
                 if action == "MAX_DELIVERIES" and (given_up := _given_up(msg)):
@@ -265,7 +264,7 @@ class AdvisorySubscriber:
                 await self.deps.ledger.tallies.count_delivery(job_id, action.lower())
 
     async def _learn_origins(self, stream: str) -> None:
-        """Remember which streams this one mirrors or sources, and whether it captures advisories.
+        """Store which streams this one mirrors or sources, and whether it captures advisories.
 
         A job's own stream may source another job's, too.
         """
@@ -275,7 +274,7 @@ class AdvisorySubscriber:
                 await self.deps.ledger.topology_cache.add(sorted(topology.sourced), topology.advisory_streams)
 
     async def _forget(self, stream: str, job_id: str) -> None:
-        """Forget a deleted stream's job, unless a deletion of ours is still to be accounted for."""
+        """Remove a deleted stream's job from the due queue, unless it has an open intent."""
         if await self.deps.recorder.audit.is_open(stream):
             return
         record = (await self.deps.ledger.records.read("", [job_id])).records.get(job_id)
@@ -285,18 +284,18 @@ class AdvisorySubscriber:
 
 
 def _told_at(advisory: Msg) -> int | None:
-    """Return when the advisory was made, by the server's own clock."""
+    """Return the time of an advisory by the server's clock (ns)."""
     return instant(_content(advisory).get("timestamp"))
 
 
 def _given_up(advisory: Msg) -> GivenUp | None:
-    """Return the message that a MAX_DELIVERIES advisory is about."""
+    """Return the message in a MAX_DELIVERIES advisory."""
     seq = _content(advisory).get("stream_seq")
     return GivenUp(seq, advisory.subject.rpartition(".")[2]) if isinstance(seq, int) else None
 
 
 def _content(advisory: Msg) -> Mapping[str, Any]:
-    """Return what an advisory says; nothing if it cannot be read."""
+    """Return the content of an advisory; empty if it cannot be read."""
     with suppress(ValueError):
         if isinstance(content := read_json(advisory.data), dict):
             return content
@@ -304,7 +303,7 @@ def _content(advisory: Msg) -> Mapping[str, Any]:
 
 
 def _readable(subject: str) -> str:
-    """Return the subject with bytes escaped that were not UTF-8."""
+    """Return the subject with invalid UTF-8 bytes escaped."""
     return subject.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -317,7 +316,7 @@ async def _give_back(messages: Sequence[Msg], error: Exception) -> None:
 async def consume_pending(
     js: JetStream, stream: str, durable: str, handle: Callable[[Sequence[Msg]], Awaitable[None]]
 ) -> int:
-    """Take what a durable has pending now, as a worker would; how many messages that were. Raises JetStreamError."""
+    """Handle the pending messages of a durable like a worker. Return how many there were. Raises JetStreamError."""
     taken, batch = 0, await js.largest_batch(stream, durable, 256)
     subscription = await (await js.context()).pull_subscribe_bind(consumer=durable, stream=stream)
     try:

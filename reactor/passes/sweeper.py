@@ -1,6 +1,6 @@
-"""The sweeper: takes jobs that are due and settles their streams. It is fast; the reconciler is certain.
+"""The sweeper: it takes jobs that are due and settles their streams.
 
-It judges one job at a time, so it never acts on absence: a job that nobody has heard of is left to the full pass.
+It judges one job at a time, so it never acts on absence. A job without a record is left to the full pass.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -16,33 +16,35 @@ from reactor.job_status.ledger_directory import Snapshot
 from reactor.store.due_queue import Claim
 
 PAUSED_S = 2.0
-"""How often it is asked whether deleting goes on."""
+"""How often to inspect a zombie again while deleting is paused (s)."""
 HINTS = 1_000
-"""Hints that are asked about at once."""
+"""How many hints are looked up at once."""
 
 
 @dataclass(eq=False, repr=False)
 class Sweeper:
-    """Settles due jobs. Claimed jobs fall due again after a lease's time; `want_pass` asks for a full pass soon."""
+    """Settles due jobs. Claimed jobs fall due again after the time of a lease. `request_pass` requests a full pass."""
 
     deps: Resources
-    want_pass: Callable[[], Awaitable[None]]
+    request_pass: Callable[[], Awaitable[None]]
 
     def __post_init__(self) -> None:
         self._drainer = Drainer(self.deps)
         self._here_since: int | None = None
-        """When this process began to sweep (ms, Redis's clock)."""
+        """When this process began to sweep (ms, Redis's clock); None before the first tick."""
 
     async def tick(self) -> float | None:
-        """Settle a batch of due jobs, or of hints if none is due. Return seconds until the next one; None for never.
+        """Settle a batch of due jobs, or of hints if none is due. Return the seconds until the next one, or None.
 
-        Raises JetStreamError and LedgerError: the claim then runs out, and its jobs fall due again.
+        After JetStreamError and LedgerError the claim expires, and its jobs fall due again.
         """
         if self.deps.policy.may_delete and await self.deps.pause_gate.active_pause():
             return PAUSED_S
         if self._here_since is None:
             self._here_since = await self.deps.ledger.topology_cache.now()
-        claim = await self.deps.ledger.due.claim(self.deps.throttle.within(self.deps.lease_s / 4), self.deps.lease_s)
+        claim = await self.deps.ledger.due.claim(
+            self.deps.throttle.batch_size(self.deps.lease_s / 4), self.deps.lease_s
+        )
         if claim.jobs:
             await self._sweep(claim)
         else:
@@ -50,17 +52,17 @@ class Sweeper:
         return await self.deps.ledger.due.next_due()
 
     async def _take_hints(self) -> None:
-        """Handle created streams: a live job needs nothing, an ended one is due, an unknown one wants a full pass."""
+        """Handle hints about created streams: an ended job is due, and an unknown one needs a full pass."""
         claim = await self.deps.ledger.due.claim_hints(HINTS, self.deps.lease_s)
         if not claim.jobs:
             return
         records = (await self.deps.ledger.records.read("", claim.jobs)).records
         over = {job_id for job_id, record in records.items() if self.deps.policy.is_terminal(record)}
-        unheard = set(claim.jobs) - records.keys()
+        unknown = set(claim.jobs) - records.keys()
         if self.deps.directory.decides:
-            over |= unheard
-        elif unheard:
-            await self.want_pass()
+            over |= unknown
+        elif unknown:
+            await self.request_pass()
         await self.deps.ledger.due.schedule(dict.fromkeys(over, 0.0))
         await self.deps.ledger.due.drop_hints(claim)
 
@@ -76,12 +78,12 @@ class Sweeper:
             return await self._settle_job(snapshot, claim, job_id, names.get(job_id, ()), records.get(job_id))
 
         settled = await self.deps.throttle.each(claim.jobs, settle)
-        found = [item for some in settled for item in some]
-        await self.deps.stream_states.found(found)
-        await self.deps.notices.found(found)
+        settlements = [item for of_job in settled for item in of_job]
+        await self.deps.stream_states.store(settlements)
+        await self.deps.notices.announce(settlements)
 
     async def _topology(self, snapshot: Snapshot, names: Sequence[str]) -> Topology:
-        """Return the topology of a listing, with the advisories since; but only of one from this process's time."""
+        """Return the topology of a listing that began after this process, updated by advisories since."""
         topology_cache, identity = self.deps.ledger.topology_cache, snapshot.lifecycle.identity
         if known := await topology_cache.among(identity, names, self._here_since or 0):
             return Topology(known[0], advisory_streams=known[1])
@@ -91,9 +93,9 @@ class Sweeper:
         return topology
 
     async def _names_by_job(self, jobs: Sequence[str]) -> Mapping[str, Collection[str]]:
-        """Return the names that the jobs' streams can have, and those of deletions that were never accounted for.
+        """Return the possible names of the jobs' streams, and the names in open intents.
 
-        If the pattern allows several names, these are the ones that exist.
+        If the pattern allows several names, only existing streams are returned.
         """
         names = {job_id: set(some) for job_id in jobs if (some := self.deps.policy.names_of(job_id)) is not None}
         others = set(await self.deps.recorder.begun())
@@ -109,7 +111,7 @@ class Sweeper:
     ) -> Sequence[Settlement]:
         settlements = []
         for name in names:
-            # Most jobs clean up after themselves: what is not there takes nobody's turn.
+            # Most jobs clean up after themselves. A stream that does not exist must not take a turn.
             if self.deps.throttle.is_limited and await self.deps.reads.has_stream(name):
                 await self.deps.throttle.turn()
             settlements.append(await self._drainer.drain_stream(snapshot, Target(name, job_id)))
@@ -118,18 +120,18 @@ class Sweeper:
             await self.deps.ledger.records.retire(job_id, record)
         delays = [delay for item in settlements if (delay := await self._next_look(item)) is not None]
         await self.deps.ledger.due.settle(claim, job_id, min(delays, default=None))
-        if delays:  # also if the claim was lost meanwhile: a deletion without an answer may be heard of as done
+        if delays:  # even if the claim was lost: an advisory may have removed a job whose deletion got no answer
             await self.deps.ledger.due.schedule({job_id: min(delays)})
         return settlements
 
     async def _next_look(self, settlement: Settlement) -> float | None:
-        """Return seconds until the stream should be looked at again; None for never."""
+        """Return the seconds until the stream must be inspected again; None for never."""
         if settlement.reason is Reason.PAUSED:
             return PAUSED_S
         if settlement.until is not None:
             return delay_until(settlement.until, settlement.stream.observed_at)
         if settlement.record is None and settlement.reason is Reason.UNKNOWN and settlement.stream.observed_at:
-            await self.want_pass()
+            await self.request_pass()
             return None
         if settlement.outcome is Outcome.UNFIXABLE:
             return (await self.deps.retries.report(settlement)).retry_s

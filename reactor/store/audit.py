@@ -1,32 +1,32 @@
-"""The audit trail: a capped Redis stream with the intent before a deletion and the outcome after it.
+"""The audit trail: a capped Redis stream with an intent before each deletion and its outcome afterwards.
 
-Keys, each under the namespace:
+Keys:
 
-    audit    stream  entries, oldest dropped first
-    intents  hash    deletions begun and not yet accounted for, by stream
-    drains   hash    streams drained: by minute and reason (two days), by day (a week), and the bytes they held in all
-    reported hash    what would have been deleted, as long as nothing has happened to it since, by stream
+    audit     stream  entries; the oldest are dropped first
+    intents   hash    open intents by stream: deletions that began and have no outcome yet
+    drains    hash    drained streams: by minute and reason (two days), by day (a week), and their bytes in total
+    reported  hash    zombies that report mode kept and that have not changed since, by stream
 
-An entry is of one of these phases: `intent`, `outcome`; `unfixable`, which tells of an attempt that came to nothing;
-`prepared`; what an operator has ordered (`paused`, `resumed`, `protected`, `unprotected`, `restored`); in report mode
-`would_drain`, once for each stream, and `afterwards`, which tells what has become of it.
-Every deletion gets exactly one outcome, also if the process that began was killed: whoever takes the intent out of
-the hash writes it. An intent that a later attempt takes over shares that one's.
+The phases of entries are: `intent` and `outcome`; `unfixable` for a failed attempt; `prepared`; an operator's orders
+(`paused`, `resumed`, `protected`, `unprotected`, `restored`); in report mode `would_drain`, once for each stream, and
+`afterwards`, which says what happened to it.
+
+Every deletion gets exactly one outcome, even if the process that began it was killed: the process that removes the
+intent from the hash writes the outcome. An intent that a later attempt takes over shares the outcome of that attempt.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 from pydantic_core import to_json
-from redis.asyncio import Redis
 
 from reactor.core.model import AUDIT_ENTRIES, Reason
 from reactor.core.rules import DEFAULT
 from reactor.core.schemas import Entry
-from reactor.store.scripts import Script, Scripts
+from reactor.store.keyspace import Keyspace
 
 _INTENT = """
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'phase', 'intent', 'evidence', ARGV[2], 'made_of', ARGV[5])
@@ -59,8 +59,8 @@ return 1
 _REPORT = """
 local known, is_known = redis.call('HGET', KEYS[2], ARGV[1]), false
 if known then
-  local readable, told = pcall(cjson.decode, known)
-  is_known = readable and type(told) == 'table' and told.created == ARGV[4]
+  local readable, before = pcall(cjson.decode, known)
+  is_known = readable and type(before) == 'table' and before.created == ARGV[4]
 end
 if is_known then return 0 end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
@@ -77,14 +77,14 @@ return 1
 """
 
 _Raw = tuple[str, dict[str, str]]
-"""A key of the stream and its fields."""
+"""The key and the fields of an entry."""
 _ALWAYS = {"phase", "stream", "job_id", "reason", "by", "at"}
-"""What every entry tells."""
+"""The fields of every entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A deletion begun: which stream, of which job, judged why, by whose token."""
+    """A deletion that begins: the stream, its job, the reason, and the token of the process."""
 
     stream: str
     job_id: str
@@ -96,25 +96,25 @@ class Intent:
     by: str
     at: str
     size: int = 0
-    """Bytes that it held."""
+    """The size of the stream in bytes."""
     actor: dict[str, Any] | None = None
-    """The process and the person (see `core/actor`)."""
+    """The process and the person (see `core.actor`)."""
     event: dict[str, Any] | None = None
-    """The word that condemned its job: status, times, sequence in the lifecycle stream, source."""
+    """The job's last event: status, times, sequence in the lifecycle stream, source."""
     directory: dict[str, Any] | None = None
-    """What the job system's own directory said, if it decides."""
+    """The job's status in the job system's directory, if that decides."""
     guards: list[dict[str, Any]] | None = None
-    """Each with its length and when it passed."""
+    """The guards, each with its length and when it passed."""
     rule: str = DEFAULT
-    """By which rule the stream was judged; `default` for the settings, `stream` for its own metadata."""
+    """The rule that the stream was judged by; `default` for the settings, `stream` for its own metadata."""
 
-    TOLD_TO_ALL: ClassVar = ("stream", "job_id", "reason", "rule", "created", "status", "messages", "by", "at")
-    """What an outcome event tells."""
+    PUBLIC_FIELDS: ClassVar = ("stream", "job_id", "reason", "rule", "created", "status", "messages", "by", "at")
+    """The fields of the event `reactor.drained.<stream>`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that came to nothing: on which stream, why, the how-manieth in a row, and when the next one is."""
+    """A failed attempt: the stream, why, how many in a row, and when the next one is."""
 
     stream: str
     job_id: str
@@ -122,14 +122,14 @@ class Failure:
     detail: str
     attempts: int
     retry_s: float | None
-    """Seconds; None if it is left to the next full pass."""
+    """Seconds until the next attempt; None if the stream is left to the next full pass."""
     by: str
     at: str
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What an operator has ordered: of which stream, if it was one, and why."""
+    """An operator's order: for which stream, if for one, and why."""
 
     stream: str
     job_id: str
@@ -145,85 +145,70 @@ class Drains:
     """How many streams were drained, by Redis's clock."""
 
     minutes: Mapping[int, Mapping[str, int]]
-    """By minute since 1970, and by reason; of the last two days."""
+    """By minute since 1970 and by reason, for the last two days."""
     days: Mapping[int, int]
-    """By day since 1970 (UTC); of the last week."""
+    """By day since 1970 (UTC), for the last week."""
     size: int
-    """Bytes that all of them held."""
+    """Their bytes in total."""
 
 
 @dataclass(eq=False, repr=False)
 class Audit:
-    """The trail in one Redis. Every method raises redis.exceptions.RedisError.
+    """The audit trail of one namespace. Every method raises LedgerError."""
 
-    Keys are prefixed by the namespace.
-    """
+    space: Keyspace
 
-    redis: Redis
-    scripts: InitVar[Scripts]
-    namespace: InitVar[str]
-
-    def __post_init__(self, scripts: Scripts, namespace: str) -> None:
-        self._trail = f"{namespace}:audit"
-        self._intents = f"{namespace}:intents"
-        self._lease_of = f"{namespace}:lease:stream:"
-        self._intent = Script(scripts, _INTENT)
-        self._outcome = Script(scripts, _OUTCOME)
-        self._reported = f"{namespace}:reported"
-        self._drains = f"{namespace}:drains"
-        self._report = Script(scripts, _REPORT)
-        self._afterwards = Script(scripts, _AFTERWARDS)
+    def __post_init__(self) -> None:
+        self._trail, self._intents = self.space.key("audit"), self.space.key("intents")
 
     async def intend(self, intent: Intent, made_of: Mapping[str, Any]) -> bool:
-        """Write down what is about to happen, before it does; whether its token holds the stream's lease still.
+        """Write an intent. Return whether its token still holds the stream's lease.
 
-        `made_of` is what it takes to make the stream again.
+        `made_of` is the recipe to create the stream again.
         """
-        evidence, recipe = to_json(intent), to_json(made_of)
-        args: list[str | int | bytes] = [intent.stream, evidence, AUDIT_ENTRIES, intent.token, recipe]
-        keys = [self._trail, self._intents, f"{self._lease_of}{intent.stream}"]
-        return bool(await self._intent(keys=keys, args=args))
+        args: list[str | int | bytes] = [intent.stream, to_json(intent), AUDIT_ENTRIES, intent.token, to_json(made_of)]
+        return bool(await self.space.run(_INTENT, ["audit", "intents", f"lease:stream:{intent.stream}"], args))
 
     async def conclude(
         self, stream: str, token: str | None, outcome: str, detail: str, *, proof: str = "", backup: str = ""
     ) -> bool:
-        """Write down what came of a stream's open intent.
+        """Write the outcome of a stream's open intent.
 
-        False if that was done already, or if the intent is another's; a token of None matches any intent.
+        Return False if it has one already, or if the intent has another token. A token of None matches any intent.
         """
         args: list[str | int] = [stream, token or "", AUDIT_ENTRIES, outcome, detail, proof, backup]
-        return bool(await self._outcome(keys=[self._trail, self._intents, self._drains], args=args))
+        return bool(await self.space.run(_OUTCOME, ["audit", "intents", "drains"], args))
 
     async def fail(self, failure: Failure) -> None:
-        """Write down an attempt that came to nothing."""
+        """Write a failed attempt."""
         await self._add("unfixable", failure)
 
     async def report(self, intent: Intent) -> bool:
-        """Write down what would have been deleted; False if that stream was told of already."""
+        """Write a zombie that report mode keeps. Return False if it was written before."""
         args: list[str | int | bytes] = [intent.stream, to_json(intent), AUDIT_ENTRIES, intent.created]
-        return bool(await self._report(keys=[self._trail, self._reported], args=args))
+        return bool(await self.space.run(_REPORT, ["audit", "reported"], args))
 
     async def afterwards(self, stream: str, what: str, at: str) -> bool:
-        """Write down what has become of a stream that would have been deleted; False if there was none such."""
-        args: list[str | int] = [stream, AUDIT_ENTRIES, what, at]
-        return bool(await self._afterwards(keys=[self._trail, self._reported], args=args))
+        """Write what happened to a zombie that report mode kept. Return False if the stream is not one."""
+        return bool(await self.space.run(_AFTERWARDS, ["audit", "reported"], [stream, AUDIT_ENTRIES, what, at]))
 
     async def prepared(self, intent: Intent) -> None:
-        """Write down that a stream was emptied for a job that is started again."""
+        """Write that a stream was emptied before its job is started again."""
         await self._add("prepared", intent)
 
     async def ordered(self, phase: str, order: Order) -> None:
-        """Write down what an operator has ordered."""
+        """Write an operator's order."""
         await self._add(phase, order)
 
     async def _add(self, phase: str, evidence: Intent | Failure | Order) -> None:
         entry = {"phase": phase, "evidence": to_json(evidence)}
-        await self.redis.xadd(self._trail, cast("Any", entry), maxlen=AUDIT_ENTRIES, approximate=True)
+        await self.space.redis.xadd(self._trail, cast("Any", entry), maxlen=AUDIT_ENTRIES, approximate=True)
 
     async def drains(self) -> Drains:
-        """Return how many streams were drained: counted as they fall, so no cap of the audit makes them fewer."""
+        """Return how many streams were drained. They are counted apart from the audit, which is capped."""
         minutes, days, size = dict[int, dict[str, int]](), dict[int, int](), 0
-        for field, count in cast("dict[str, str]", await cast("Any", self.redis.hgetall(self._drains))).items():
+        counts = cast("dict[str, str]", await cast("Any", self.space.redis.hgetall(self.space.key("drains"))))
+        for field, count in counts.items():
             first, _, second = field.partition(" ")
             with suppress(ValueError):
                 if field == "bytes":
@@ -235,38 +220,38 @@ class Audit:
         return Drains(minutes, days, size)
 
     async def reported(self) -> set[str]:
-        """Return streams that would have been deleted, and of which nothing was heard since."""
-        return set(await cast("Any", self.redis.hkeys(self._reported)))
+        """Return the zombies that report mode kept and that have not changed since."""
+        return set(await cast("Any", self.space.redis.hkeys(self.space.key("reported"))))
 
     async def is_open(self, stream: str) -> bool:
-        """Return whether a deletion of this stream was begun and is not accounted for."""
-        return bool(await cast("Any", self.redis.hexists(self._intents, stream)))
+        """Return whether this stream has an open intent."""
+        return bool(await cast("Any", self.space.redis.hexists(self._intents, stream)))
 
     async def open_intents(self) -> dict[str, Intent]:
-        """Return deletions begun and not accounted for, by stream."""
-        raw = cast("dict[str, str]", await cast("Any", self.redis.hgetall(self._intents)))
+        """Return the open intents by stream."""
+        raw = cast("dict[str, str]", await cast("Any", self.space.redis.hgetall(self._intents)))
         read = {stream: _read_intent(text) for stream, text in raw.items()}
         if garbage := [stream for stream, intent in read.items() if intent is None]:
-            await cast("Any", self.redis.hdel(self._intents, *garbage))
+            await cast("Any", self.space.redis.hdel(self._intents, *garbage))
         return {stream: intent for stream, intent in read.items() if intent is not None}
 
     async def newest(self, limit: int) -> list[Entry]:
-        """Return the last entries, newest first: phase, the intent's fields, and an outcome's own."""
-        entries = cast("list[_Raw]", await self.redis.xrevrange(self._trail, count=limit))
+        """Return the last entries, newest first."""
+        entries = cast("list[_Raw]", await self.space.redis.xrevrange(self._trail, count=limit))
         return list(_readable(entries))
 
     async def since(self, key: str, limit: int) -> tuple[list[Entry], str]:
-        """Return entries after that key (`0` for all), oldest first, each with its `key`; and the key to go on from."""
-        entries = cast("list[_Raw]", await self.redis.xrange(self._trail, min=f"({key}", count=limit))
+        """Return the entries after `key` (`0` for all), oldest first, and the key for the next call."""
+        entries = cast("list[_Raw]", await self.space.redis.xrange(self._trail, min=f"({key}", count=limit))
         return list(_readable(entries)), entries[-1][0] if entries else key
 
-    async def holds(self, key: str) -> bool:
-        """Return whether the entry with that key is still there."""
-        return bool(await self.redis.xrange(self._trail, min=key, max=key))
+    async def has_entry(self, key: str) -> bool:
+        """Return whether the entry with that key still exists."""
+        return bool(await self.space.redis.xrange(self._trail, min=key, max=key))
 
 
 def _readable(entries: Iterable[_Raw]) -> Iterator[Entry]:
-    """Yield the entries that were written by reactor."""
+    """Yield the entries that reactor wrote."""
     for key, fields in entries:
         with suppress(KeyError, ValueError, TypeError):
             entry = {"key": key, **fields, **json.loads(fields["evidence"])}
@@ -276,9 +261,9 @@ def _readable(entries: Iterable[_Raw]) -> Iterator[Entry]:
 
 
 def _read_intent(text: str) -> Intent | None:
-    """Read an intent; one of another release may hold more."""
+    """Read an intent; None if it is not one. An intent of another release may have more fields."""
     with suppress(ValueError, TypeError, AttributeError):
-        directory = json.loads(text)
-        intent = Intent(**{name: directory[name] for name in Intent.__slots__ if name in directory})
+        fields = json.loads(text)
+        intent = Intent(**{name: fields[name] for name in Intent.__slots__ if name in fields})
         return intent if intent.reason in set(Reason) else None
     return None

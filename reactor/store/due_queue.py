@@ -1,18 +1,17 @@
-"""The due queue: jobs by when to look at their streams.
+"""The due queue: jobs, by when to inspect their streams.
 
-Keys: `due` and `hints`, sorted sets of times (ms, Redis's own clock). A hint says no more than that a stream was made:
-it is asked about in bulk, when nothing is due. Due times are spans added to Redis's clock, so no worker's clock is ever
+Keys: `due` and `hints`, sorted sets of times (ms, Redis's clock). A hint only says that a stream was created. Hints are
+looked up together when no job is due. Due times are delays added to Redis's clock, so no worker's clock is ever
 compared with another's.
 """
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 
-from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from reactor.store.scripts import NOW, WAKE, LedgerError, Script, Scripts, key_of
+from reactor.store.keyspace import NOW, WAKE, Keyspace, LedgerError
 
 _CLAIM = f"""
 {NOW}
@@ -54,7 +53,7 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Jobs taken from the due queue until `score` (ms, Redis's clock); they fall due again by themselves."""
+    """Jobs taken from the due queue until `score` (ms, Redis's clock). Then they fall due again by themselves."""
 
     score: int
     jobs: tuple[str, ...]
@@ -62,92 +61,80 @@ class Claim:
 
 @dataclass(eq=False, repr=False)
 class DueQueue:
-    """The due queue of one namespace. Every method raises LedgerError.
+    """The due queue of one namespace. Every method raises LedgerError."""
 
-    Keys are prefixed by the namespace.
-    """
-
-    redis: Redis
-    scripts: InitVar[Scripts]
-    namespace: InitVar[str]
-
-    def __post_init__(self, scripts: Scripts, namespace: str) -> None:
-        self._due = key_of(namespace, "due")
-        self._hints = key_of(namespace, "hints")
-        self._wake = key_of(namespace, "wake")
-        self._claim = Script(scripts, _CLAIM)
-        self._next_due = Script(scripts, _NEXT_DUE)
-        self._settle = Script(scripts, _SETTLE)
-        self._schedule = Script(scripts, _SCHEDULE)
-        self._drop = Script(scripts, _DROP)
+    space: Keyspace
 
     async def claim(self, limit: int, lease_s: float) -> Claim:
         """Take jobs that are due, for the length of the lease."""
-        score, jobs = await self._claim(keys=[self._due], args=[limit, int(lease_s * 1000)])
-        return Claim(score, tuple(jobs))
+        return await self._claim("due", limit, lease_s)
 
     async def claim_hints(self, limit: int, lease_s: float) -> Claim:
-        """Return the same of hints."""
-        score, jobs = await self._claim(keys=[self._hints], args=[limit, int(lease_s * 1000)])
+        """Take hints that are due, for the length of the lease."""
+        return await self._claim("hints", limit, lease_s)
+
+    async def _claim(self, queue: str, limit: int, lease_s: float) -> Claim:
+        score, jobs = await self.space.run(_CLAIM, [queue], [limit, int(lease_s * 1000)])
         return Claim(score, tuple(jobs))
 
     async def drop_hints(self, claim: Claim) -> None:
-        """Drop claimed hints, except those that have come again since."""
-        await self._drop(keys=[self._hints], args=[claim.score, *claim.jobs])
+        """Remove claimed hints, except those that were added again since."""
+        await self.space.run(_DROP, ["hints"], [claim.score, *claim.jobs])
 
     async def next_due(self) -> float | None:
-        """Return seconds until the next job or hint falls due (negative: overdue); None if none will."""
-        delay = await self._next_due(keys=[self._due, self._hints], args=[])
+        """Return the seconds until the next job or hint falls due (negative if overdue); None if there is none."""
+        delay = await self.space.run(_NEXT_DUE, ["due", "hints"])
         return None if delay is None else delay / 1000
 
     async def settle(self, claim: Claim, job_id: str, delay_s: float | None) -> None:
-        """Give a claimed job back: due again after `delay_s`, or never. No effect if somebody has moved it."""
+        """Make a claimed job due again after `delay_s`, or remove it if None. No effect if it was rescheduled since."""
         delay = "" if delay_s is None else int(delay_s * 1000) + 1
-        await self._settle(keys=[self._due], args=[job_id, claim.score, delay])
+        await self.space.run(_SETTLE, ["due"], [job_id, claim.score, delay])
 
     async def schedule(self, delays_s: Mapping[str, float]) -> None:
-        """Make each job due after its delay; a job that is due earlier stays so."""
-        args: list[str | int] = [part for job, delay in delays_s.items() for part in (job, int(delay * 1000) + 1)]
-        if args:
-            await self._schedule(keys=[self._due], args=[self._wake, *args])
+        """Make each job due after its delay, unless it is due earlier already."""
+        if delays_s:
+            await self._schedule("due", delays_s)
 
     async def hint(self, job_id: str, delay_s: float) -> None:
-        """Add a hint: a stream of the job was created, so ask after the delay whether its job is known."""
-        await self._schedule(keys=[self._hints], args=[self._wake, job_id, int(delay_s * 1000) + 1])
+        """Add a hint that a stream of the job was created. After the delay the job is looked up in the ledger."""
+        await self._schedule("hints", {job_id: delay_s})
+
+    async def _schedule(self, queue: str, delays_s: Mapping[str, float]) -> None:
+        args: list[str | int] = [part for job, delay in delays_s.items() for part in (job, int(delay * 1000) + 1)]
+        await self.space.run(_SCHEDULE, [queue], [self.space.key("wake"), *args])
 
     async def forget(self, job_id: str) -> None:
-        """Take a job out of the queue: its stream was deleted."""
-        await self.redis.zrem(self._due, job_id)
-        await self.redis.zrem(self._hints, job_id)
+        """Remove a job and its hint, because its stream was deleted."""
+        for queue in ("due", "hints"):
+            await self.space.redis.zrem(self.space.key(queue), job_id)
 
     async def count(self) -> int:
-        """Return jobs in the due queue."""
-        return await self.redis.zcard(self._due)
+        """Return the number of jobs in the due queue."""
+        return await self.space.redis.zcard(self.space.key("due"))
 
 
 @dataclass(eq=False, repr=False)
 class WakeUps:
-    """Listens on the channel `wake`: something, scheduled by any process, falls due earlier than the queue's head.
+    """Listens on the channel `wake`: a process has scheduled something earlier than the head of the queue.
 
-    Nothing is heard before `wait`.
+    It subscribes at the first `wait`.
     """
 
-    redis: Redis
-    namespace: InitVar[str]
+    space: Keyspace
 
-    def __post_init__(self, namespace: str) -> None:
-        self._channel = key_of(namespace, "wake")
+    def __post_init__(self) -> None:
         self._listening: PubSub | None = None
 
     async def wait(self, seconds: float) -> bool:
-        """Return whether to look now: somebody has said so within that time, or nobody has listened until now.
+        """Return whether to look at the queue now: a wake-up came within that time, or we were not subscribed before.
 
-        Raises LedgerError; then nothing is heard until the next call.
+        Raises LedgerError. After that, the next call subscribes again.
         """
         try:
             if self._listening is None:
-                self._listening = self.redis.pubsub(ignore_subscribe_messages=True)
-                await self._listening.subscribe(self._channel)
+                self._listening = self.space.redis.pubsub(ignore_subscribe_messages=True)
+                await self._listening.subscribe(self.space.key("wake"))
                 return True
             return await self._listening.get_message(timeout=seconds) is not None
         except LedgerError:
@@ -155,7 +142,7 @@ class WakeUps:
             raise
 
     async def close(self) -> None:
-        """Stop listening. No error if the connection is gone."""
+        """Unsubscribe. No error if the connection is gone."""
         listening, self._listening = self._listening, None
         if listening is not None:
             with suppress(LedgerError, OSError):

@@ -1,68 +1,62 @@
-"""How the Redis behind the ledger fares: what INFO, CONFIG and TIME say of it, and whether it takes what is written.
+"""The health of the Redis that holds the ledger: INFO, CONFIG and TIME, and whether it accepts writes.
 
 Names and values as in https://redis.io/docs/latest/commands/info/; Valkey answers the same.
 """
 
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 from uuid import uuid4
 
-from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as NoAnswer
 
 from reactor.core.checks import Check, error, ok
-from reactor.store.cluster import Cluster
+from reactor.store.clients import Cluster
+from reactor.store.keyspace import Keyspace
 
 Info = Mapping[str, Any]
-"""What Redis says of itself, by the names of INFO."""
+"""The fields of INFO by name."""
 PROBE_MS = 10_000
-"""How long a key of ours may outlive us."""
+"""When the probe's key expires if this process dies."""
 
 
 @dataclass(eq=False, repr=False)
 class RedisHealth:
-    """Every method raises LedgerError (a RedisError).
+    """Asks Redis about itself. Every method raises LedgerError (a RedisError)."""
 
-    `namespace` is the prefix of the key that is written to see whether writing works.
-    """
-
-    redis: Redis
-    namespace: InitVar[str]
-
-    def __post_init__(self, namespace: str) -> None:
-        self._probe = f"{namespace}:doctor:{uuid4().hex}"
+    space: Keyspace
 
     @property
     def is_cluster(self) -> bool:
-        """Whether it is spoken to as a cluster."""
-        return isinstance(self.redis, Cluster)
+        """Whether the client addresses a cluster."""
+        return isinstance(self.space.redis, Cluster)
 
     async def info(self) -> Info:
-        """Return all that Redis says of itself."""
-        return cast("Info", await self.redis.info())
+        """Return all fields of INFO."""
+        return cast("Info", await self.space.redis.info())
 
     async def now(self) -> int:
-        """Return Redis's own clock, in nanoseconds."""
-        seconds, micros = await self.redis.time()
+        """Return Redis's clock (ns)."""
+        seconds, micros = await self.space.redis.time()
         return int(seconds) * 1_000_000_000 + int(micros) * 1_000
 
     async def save_rules(self) -> str | None:
-        """Return when it writes snapshots (`3600 1 300 100`, empty for never); None if we may not ask."""
+        """Return the rules for snapshots (`3600 1 300 100`, empty for never); None if we may not ask."""
         try:
-            return cast("str", (await self.redis.config_get("save")).get("save"))
+            return cast("str", (await self.space.redis.config_get("save")).get("save"))
         except RedisError as refused:
             if is_away(refused):
                 raise
             return None
 
     async def check_writes(self) -> Check:
-        """Write a key that expires, and take it away again."""
+        """Write a key that expires, and delete it again."""
+        probe = self.space.key("doctor", uuid4().hex)
         try:
-            await self.redis.set(self._probe, "", px=PROBE_MS)
-            await self.redis.delete(self._probe)
+            await self.space.redis.set(probe, "", px=PROBE_MS)
+            await self.space.redis.delete(probe)
         except RedisError as refused:
             if is_away(refused):
                 raise
@@ -71,7 +65,7 @@ class RedisHealth:
 
 
 def is_away(failure: RedisError) -> bool:
-    """Return whether Redis could not be reached, or does not let us in."""
+    """Return whether Redis could not be reached, or refuses our credentials."""
     return isinstance(failure, NotConnected | NoAnswer)
 
 

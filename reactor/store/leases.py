@@ -1,35 +1,36 @@
-"""Leases: the right to work on something alone, for so long; and the turns of periodic passes.
+"""Leases, and the turns of periodic passes and of drains.
 
-Keys: `lease:<what>`, the token of its holder; `pass`, `passed`, `last_pass`.
+Keys:
 
-`pass` is the highest number of a periodic pass (its lease's token); `passed` says that one was done, and expires when
-the next one is due; `wanted` that one was asked for since the last one began; `last_pass` is the report of the last
-full one, without its streams (JSON).
+    lease:<what>  string  the token of the holder; expires
+    pass          string  the highest number of a periodic pass so far. It is the token of the pass's lease
+    passed        string  a pass was done; expires when the next one is due
+    wanted        string  a pass was requested since the last one began; expires
+    last_pass     string  the report of the last full pass, without its streams (JSON)
+    turn          string  when the next drain may begin, if the rate is limited; expires
 """
 
 import json
 from contextlib import suppress
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from typing import cast
 from uuid import uuid4
 
-from redis.asyncio import Redis
+from reactor.core.schemas import PassSummary
+from reactor.store.keyspace import NOW, Keyspace
 
-from reactor.core.schemas import PassInShort
-from reactor.store.scripts import NOW, Script, Scripts, key_of
-
-_REPORTED = PassInShort.__required_keys__
+_REPORTED = PassSummary.__required_keys__
 RECONCILE = "reconcile"
-"""What the lease of a periodic pass is on."""
+"""The name of the lease of a periodic pass."""
 
 TAKE = """
 local function take(key, token, ttl)
-  if redis.call('PTTL', key) == -1 then redis.call('DEL', key) end  -- a lease without an end is nobody's
+  if redis.call('PTTL', key) == -1 then redis.call('DEL', key) end  -- a lease without an end is invalid
   return redis.call('SET', key, token, 'NX', 'PX', ttl)
 end
 """
-_LEASE = f"{TAKE} return take(KEYS[1], ARGV[1], ARGV[2]) and 1 or 0"
-_HOLDS = "return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0"
+_ACQUIRE = f"{TAKE} return take(KEYS[1], ARGV[1], ARGV[2]) and 1 or 0"
+_IS_HELD = "return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0"
 _BEGIN_PASS = f"""
 {NOW}
 local left = math.max(redis.call('PTTL', KEYS[1]), redis.call('PTTL', KEYS[3]))
@@ -52,110 +53,87 @@ _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL
 
 
 class LeaseLost(Exception):
-    """Somebody else has taken over what we were at; nothing more of it is ours to do."""
+    """Another process has taken the lease over, so this one must stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to work on something alone, for so long."""
+    """The exclusive right to work on something for some time."""
 
     what: str
     seconds: float
     token: str = field(default_factory=lambda: uuid4().hex)
 
+    @property
+    def milliseconds(self) -> int:
+        """How long it lasts, in ms."""
+        return int(self.seconds * 1000)
+
 
 @dataclass(eq=False, repr=False)
 class Leases:
-    """The leases of one namespace. Every method raises LedgerError.
+    """The leases of one namespace. Every method raises LedgerError."""
 
-    Keys are prefixed by the namespace.
-    """
+    space: Keyspace
 
-    scripts: InitVar[Scripts]
-    namespace: str
+    async def acquire(self, lease: Lease) -> bool:
+        """Acquire a lease. Return False if another token holds it."""
+        return bool(await self.space.run(_ACQUIRE, [f"lease:{lease.what}"], [lease.token, lease.milliseconds]))
 
-    def __post_init__(self, scripts: Scripts) -> None:
-        self._lease = Script(scripts, _LEASE)
-        self._holds = Script(scripts, _HOLDS)
-        self._release = Script(scripts, _RELEASE)
-        self._renew = Script(scripts, _RENEW)
-
-    def _key(self, *parts: str) -> str:
-        return key_of(self.namespace, *parts)
-
-    async def take(self, lease: Lease) -> bool:
-        """Return whether it is now held by this token, and nobody else."""
-        args: list[str | int] = [lease.token, int(lease.seconds * 1000)]
-        return bool(await self._lease(keys=[self._key("lease", lease.what)], args=args))
-
-    async def holds(self, lease: Lease) -> bool:
-        """Return whether the lease is still held by this token."""
-        return bool(await self._holds(keys=[self._key("lease", lease.what)], args=[lease.token]))
+    async def is_held(self, lease: Lease) -> bool:
+        """Return whether this token still holds the lease."""
+        return bool(await self.space.run(_IS_HELD, [f"lease:{lease.what}"], [lease.token]))
 
     async def release(self, lease: Lease) -> None:
-        """Give a lease back before its time; no effect on somebody else's."""
-        await self._release(keys=[self._key("lease", lease.what)], args=[lease.token])
+        """Release a lease before it expires. No effect if another token holds it."""
+        await self.space.run(_RELEASE, [f"lease:{lease.what}"], [lease.token])
 
     async def renew(self, lease: Lease) -> bool:
-        """Hold a lease for its whole length from now on; False if it is held no longer."""
-        args: list[str | int] = [lease.token, int(lease.seconds * 1000)]
-        return bool(await self._renew(keys=[self._key("lease", lease.what)], args=args))
+        """Extend a lease to its full length from now. Return False if this token no longer holds it."""
+        return bool(await self.space.run(_RENEW, [f"lease:{lease.what}"], [lease.token, lease.milliseconds]))
 
 
 @dataclass(eq=False, repr=False)
 class Passes:
-    """The turns of periodic passes in one namespace, and the last one's report. Every method raises LedgerError.
+    """The turns of periodic passes in one namespace, and the last report. Every method raises LedgerError."""
 
-    Keys are prefixed by the namespace.
-    """
+    space: Keyspace
 
-    redis: Redis
-    scripts: InitVar[Scripts]
-    namespace: str
+    async def begin_pass(self, seconds: float) -> tuple[Lease | None, float]:
+        """Return the lease of a periodic pass, whose tokens only increase; or None, and when to ask again (s).
 
-    def __post_init__(self, scripts: Scripts) -> None:
-        self._begin_pass = Script(scripts, _BEGIN_PASS)
-        self._end_pass = Script(scripts, _FINISH)
-        self._hasten = Script(scripts, _HASTEN)
-
-    def _key(self, *parts: str) -> str:
-        return key_of(self.namespace, *parts)
-
-    async def begin(self, seconds: float) -> tuple[Lease | None, float]:
-        """Return the lease of a periodic pass, with a token that only ever grows; or None, and when to ask again (s).
-
-        One pass at a time, and one an interval, among all replicas.
+        All replicas together run one pass at a time, and one an interval.
         """
-        keys = [self._key("lease", RECONCILE), self._key("pass"), self._key("passed"), self._key("wanted")]
-        number, left = await self._begin_pass(keys=keys, args=[int(seconds * 1000)])
+        keys = [f"lease:{RECONCILE}", "pass", "passed", "wanted"]
+        number, left = await self.space.run(_BEGIN_PASS, keys, [int(seconds * 1000)])
         return (Lease(RECONCILE, seconds, number) if number else None), left / 1000
 
-    async def end(self, lease: Lease, rest_s: float | None) -> None:
-        """Release the lease of a pass; the next one is due after `rest_s`, or at once if it is None.
+    async def end_pass(self, lease: Lease, rest_s: float | None) -> None:
+        """Release the lease of a pass. The next pass is due after `rest_s`, or at once if it is None.
 
-        At once, too, if one was wanted while this one was under way: it may have listed before.
+        It is also due at once if one was requested during this pass, which may have listed the streams before.
         """
-        keys = [self._key("lease", RECONCILE), self._key("passed"), self._key("wanted")]
-        await self._end_pass(keys=keys, args=[lease.token, "" if rest_s is None else max(1, int(rest_s * 1000))])
+        rest = "" if rest_s is None else max(1, int(rest_s * 1000))
+        await self.space.run(_FINISH, [f"lease:{RECONCILE}", "passed", "wanted"], [lease.token, rest])
 
-    async def hasten(self) -> None:
-        """Let the next pass begin now, whichever replica asks first."""
-        await self._hasten(keys=[self._key("passed"), self._key("wanted")], args=[])
+    async def request_pass(self) -> None:
+        """Let the next pass begin now, on any replica."""
+        await self.space.run(_HASTEN, ["passed", "wanted"])
 
     async def remember(self, report: str) -> None:
-        """Keep the report of the last full pass."""
-        await self.redis.set(self._key("last_pass"), report)
+        """Store the report of the last full pass."""
+        await self.space.redis.set(self.space.key("last_pass"), report)
 
-    async def last(self) -> PassInShort | None:
-        """Return the report of the last full pass, by whichever replica."""
+    async def last(self) -> PassSummary | None:
+        """Return the report of the last full pass of any replica; None if there is none."""
         with suppress(ValueError):
-            report = json.loads(await self.redis.get(self._key("last_pass")) or "null")
+            report = json.loads(await self.space.redis.get(self.space.key("last_pass")) or "null")
             if isinstance(report, dict) and report.keys() >= _REPORTED:
-                return cast("PassInShort", report)
+                return cast("PassSummary", report)
         return None
 
 
-_TAKE_TURN = """
+_NEXT_TURN = """
 local time = redis.call('TIME')
 local now, interval = time[1] * 1000000 + time[2], tonumber(ARGV[1])
 local value = redis.pcall('GET', KEYS[1])
@@ -166,15 +144,13 @@ return 0
 """
 
 
+@dataclass(eq=False, repr=False)
 class Turns:
-    """The turns of one namespace. Every method raises LedgerError."""
+    """The turns of drains in one namespace. Every method raises LedgerError."""
 
-    def __init__(self, scripts: Scripts, namespace: str) -> None:
-        """Keys are prefixed by the namespace."""
-        self._key = key_of(namespace, "turn")
-        self._take = Script(scripts, _TAKE_TURN)
+    space: Keyspace
 
-    async def take(self, max_rate: float) -> float:
-        """Return 0 if it is our turn now; otherwise the seconds until it is worth asking again."""
-        wait_us = await self._take(keys=[self._key], args=[round(1_000_000 / max_rate)])
+    async def wait_s(self, max_rate: float) -> float:
+        """Take the next turn and return 0; or, if it is not free yet, return the seconds after which to ask again."""
+        wait_us = await self.space.run(_NEXT_TURN, ["turn"], [round(1_000_000 / max_rate)])
         return cast("int", wait_us) / 1_000_000

@@ -1,46 +1,44 @@
-"""Records: the last events of each job, and whose ledger they make up. Keys (see `ledger`): `job:…`, `ledger`.
+"""Records: the last events of each job, and which ledger they belong to. Keys (see `ledger`): `job:…`, `ledger`.
 
-A live record never expires: its loss would look like a job that does not exist. A word is three numbers of 16
-hexadecimal digits (occurred_at, sequence, published_at; ns), three digits with the length of the status in bytes, and
-the status: so age is a comparison of strings, exact, whereas a double would round nanoseconds.
+The record of a live job never expires, because its job would then look as if it did not exist. An event is stored as
+three numbers of 16 hexadecimal digits (occurred_at, sequence, published_at; ns), three digits with the length of the
+status in bytes, and the status. So comparing strings compares times exactly; a double would round nanoseconds.
 
-Whatever stands under these keys and was not written here (another type, no number, no record) is taken away where it
-is met, and the ledger then counts as lost: it is said, and rebuilt.
+A foreign value under these keys (another type, not a number, not a record) is deleted when a script meets it. The
+ledger then counts as lost, which is logged, and it is rebuilt.
 """
 
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, cast
 
-from redis.asyncio import Redis
-
 from reactor.core.model import Record, StatusEvent
+from reactor.store.keyspace import NOW, WAKE, Keyspace, LedgerError
 from reactor.store.leases import TAKE, Lease, LeaseLost
-from reactor.store.scripts import NOW, WAKE, LedgerError, Script, Scripts, key_of
 
 TIDY_S = 60.0
-"""How often to look for keys that hold what was not written here."""
+"""How often to look for keys with foreign values."""
 _HEAD = 51
-_WORDS = f"""
-local function word_at(value, start)
+_EVENTS = f"""
+local function event_at(value, start)
   local head = string.sub(value, start, start + {_HEAD - 1})
   if #head < {_HEAD} or string.find(head, '[^%x]') then return nil end
-  local word = string.sub(value, start, start + {_HEAD - 1} + tonumber(string.sub(head, 49), 16))
-  return #word == {_HEAD} + tonumber(string.sub(head, 49), 16) and word or nil
+  local event = string.sub(value, start, start + {_HEAD - 1} + tonumber(string.sub(head, 49), 16))
+  return #event == {_HEAD} + tonumber(string.sub(head, 49), 16) and event or nil
 end
-local function words_of(value)
-  local latest = word_at(value, 1)
+local function events_of(value)
+  local latest = event_at(value, 1)
   if not latest or #latest == #value then return latest, latest end
-  local last = word_at(value, #latest + 1)
+  local last = event_at(value, #latest + 1)
   if last and #latest + #last == #value then return latest, last end
 end
 local function record_of(key, ledger)
   local value = redis.pcall('GET', key)
   if not value then return nil end
-  if type(value) == 'string' and words_of(value) then return value end
+  if type(value) == 'string' and events_of(value) then return value end
   redis.call('DEL', key)
   redis.call('DEL', ledger)
   return nil
@@ -52,18 +50,18 @@ local identity = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 _APPLY = f"""
 {NOW}
 {WAKE}
-{_WORDS}
+{_EVENTS}
 local owner = redis.call('HGET', KEYS[2], 'stream')
 if owner and owner ~= ARGV[2] then return {{-1, 0, {{}}}} end
 local newer, due, stale, head = 0, 0, {{}}, head_of(KEYS[1])
 for i = 7, #ARGV, 3 do
-  local key, word, at = ARGV[1] .. ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local key, event, at = ARGV[1] .. ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local old = record_of(key, KEYS[2])
-  local latest, last = words_of(old or word)
-  local later = string.sub(latest, 1, 32) < string.sub(word, 1, 32)
-  local further = string.sub(last, 17, 32) < string.sub(word, 17, 32)
-  if later then latest = word end
-  if further then last = word end
+  local latest, last = events_of(old or event)
+  local later = string.sub(latest, 1, 32) < string.sub(event, 1, 32)
+  local further = string.sub(last, 17, 32) < string.sub(event, 17, 32)
+  if later then latest = event end
+  if further then last = event end
   if later or further or not old then
     newer = newer + 1
     redis.call('SET', key, latest == last and latest or latest .. last)
@@ -85,7 +83,7 @@ wake(ARGV[6], KEYS[1], head)
 return {{newer, due, stale}}
 """
 _READ = f"""
-{_WORDS}
+{_EVENTS}
 {_IDENTITY}
 local records = {{}}
 for i = 2, #ARGV do records[i - 1] = record_of(ARGV[1] .. ARGV[i], KEYS[1]) or false end
@@ -130,7 +128,7 @@ _KINDS = {
     "due": "zset",
     "hints": "zset",
     "sourced": "zset",
-    "captors": "zset",
+    "advisory_streams": "zset",
     "surveyed": "string",
     "turn": "string",
     "passed": "string",
@@ -145,7 +143,7 @@ _KINDS = {
     "workers": "hash",
     "drains": "hash",
 }
-"""Keys that are always the same, and their types; the first three in the order in which the script reads them."""
+"""Keys with fixed names, and their types. `_TIDY` reads the first three in this order."""
 _BEGIN = f"""
 {_IDENTITY}
 local owner = redis.call('HGET', KEYS[1], 'stream')
@@ -164,28 +162,28 @@ return 1
 
 
 class ForeignLedger(LedgerError):
-    """The ledger in Redis belongs to another lifecycle stream; nothing was written."""
+    """The ledger in Redis belongs to another lifecycle stream. Nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the ledger knows, all of one moment."""
+    """The ledger and some records, read at one moment."""
 
     intact: bool
-    """Complete, in this very Redis, and of this very lifecycle stream."""
+    """Whether the ledger is complete, and was built in this Redis from this lifecycle stream."""
     built: bool
-    """Whether there ever was a ledger in this Redis."""
+    """Whether a ledger was ever built in this Redis."""
     since: int | None
     applied: int
-    """The highest sequence of the lifecycle stream that was written here."""
+    """The highest sequence of the lifecycle stream that was written."""
     events: int
-    """Readable events since the ledger was built."""
+    """The number of readable events since the ledger was built."""
     records: Mapping[str, Record] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """How many events were newer than what was known, how many jobs became due by them, and which were not newer."""
+    """How many events were new, how many jobs became due by them, and which events were not new."""
 
     newer: int
     due: int
@@ -197,75 +195,50 @@ class Applied:
 class Records:
     """The records of one namespace. Every method raises LedgerError.
 
-    `ttl_s` counts from when a terminal job's stream is gone.
+    A terminal job's record expires `ttl_s` after its stream is gone.
     """
 
-    redis: Redis
-    scripts: Scripts
-    namespace: str
-    ttl_s: InitVar[float]
+    space: Keyspace
+    ttl_s: float
 
-    def __post_init__(self, ttl_s: float) -> None:
-        scripts = self.scripts
+    def __post_init__(self) -> None:
         self._tidied_at = float("-inf")
-        self._ttl_ms = int(ttl_s * 1000)
-        self._apply = Script(scripts, _APPLY)
-        self._read = Script(scripts, _READ)
-        self._lease_and_read = Script(scripts, _LEASE_AND_READ)
-        self._retire = Script(scripts, _RETIRE)
-        self._tidy = Script(scripts, _TIDY)
-        self._begin = Script(scripts, _BEGIN)
-        self._complete = Script(scripts, _COMPLETE)
-
-    def _key(self, *parts: str) -> str:
-        return key_of(self.namespace, *parts)
-
-    @property
-    def _all_records(self) -> str:
-        """A glob for the keys of all records; a namespace may hold characters that mean something in one."""
-        return re.sub(r"([*?\[\]\\^])", r"\\\1", self._key("job", "")) + "*"
+        self._jobs = self.space.key("job", "")
 
     async def apply(
         self, identity: str, events: Sequence[tuple[str, StatusEvent, int | None]], *, readable: int, grace: int
     ) -> Applied:
-        """Write a batch of (job id, word, when to look or None) in one round trip; known ones change nothing.
+        """Write a batch of (job id, event, when to inspect its stream or None). Known events change nothing.
 
-        `identity` is the lifecycle stream's, `readable` how many of the batch were well-formed. No look is put
-        further off than `grace` (ns) from now, however Redis's clock stands. Raises ForeignLedger.
+        `identity` is the lifecycle stream's; `readable` of the events were well-formed. No inspection is scheduled
+        later than `grace` (ns) from now, even if Redis's clock is wrong. Raises ForeignLedger.
         """
         highest = max((event.seq for _, event, _ in events), default=0)
-        args: list[str | int] = [
-            self._key("job", ""),
-            identity,
-            grace // 1_000_000,
-            highest,
-            readable,
-            self._key("wake"),
-        ]
+        wake = self.space.key("wake")
+        args: list[str | int] = [self._jobs, identity, grace // 1_000_000, highest, readable, wake]
         for job_id, event, due in events:
             args += [job_id, _pack_event(event), "" if due is None else -(-due // 1_000_000)]
-        newer, due_count, stale = await self._apply(keys=[self._key("due"), self._key("ledger")], args=args)
+        newer, due_count, stale = await self.space.run(_APPLY, ["due", "ledger"], args)
         if newer < 0:
             message = "the ledger in Redis belongs to another lifecycle stream; it is rebuilt at the next check"
             raise ForeignLedger(message)
         return Applied(newer, due_count, tuple(stale))
 
     async def read(self, identity: str, job_ids: Sequence[str] = ()) -> Reading:
-        """Read these jobs, and whether the ledger of that lifecycle stream is whole, in one moment."""
-        answer = await self._read(keys=[self._key("ledger")], args=[self._key("job", ""), *job_ids])
+        """Read these jobs, and the state of the ledger of that lifecycle stream, at one moment."""
+        answer = await self.space.run(_READ, ["ledger"], [self._jobs, *job_ids])
         return self._reading(answer, identity, job_ids)
 
     async def lease_and_read(
         self, lease: Lease, identity: str, job_id: str, under: Lease | None = None
     ) -> Reading | None:
-        """Take a lease and read, in one round trip; None if somebody else holds it.
+        """Acquire a lease and read the job in one round trip. Return None if another process holds the lease.
 
-        Raises LeaseLost if `under`, the lease that this one is taken under, is held no longer.
+        Raises LeaseLost if the caller no longer holds `under`, the lease of its pass.
         """
-        milliseconds, token = int(lease.seconds * 1000), under.token if under else ""
-        args: list[str | int] = [self._key("job", ""), job_id, milliseconds, lease.token, token]
-        keys = [self._key("ledger"), self._key("lease", lease.what), self._key("lease", under.what if under else "")]
-        answer = await self._lease_and_read(keys=keys, args=args)
+        args: list[str | int] = [self._jobs, job_id, lease.milliseconds, lease.token, under.token if under else ""]
+        keys = ["ledger", f"lease:{lease.what}", f"lease:{under.what if under else ''}"]
+        answer = await self.space.run(_LEASE_AND_READ, keys, args)
         if under and answer == []:
             raise LeaseLost(f"another replica has taken over the {under.what}; this one begins nothing more")
         return None if answer is None else self._reading(answer, identity, [job_id])
@@ -277,8 +250,8 @@ class Records:
         try:
             since, applied, events = (int(head.get(name) or 0) for name in ("since", "applied", "events"))
         except ValueError as error:
-            self.scripts.has_refused = True
-            raise LedgerError(f"the ledger in Redis was altered by somebody else: {error}") from error
+            self.space.has_refused = True
+            raise LedgerError(f"the ledger in Redis was altered by another program: {error}") from error
         return Reading(
             intact=whole,
             built="stream" in head,
@@ -289,60 +262,64 @@ class Records:
         )
 
     async def all(self) -> dict[str, Record]:
-        """Return every record, by job. Takes a while if there are many, and may miss what is written meanwhile."""
-        prefix, found = self._key("job", ""), dict[str, Record]()
-        keys = [key async for key in self.redis.scan_iter(match=self._all_records, count=1000)]
+        """Return all records by job. This takes time if there are many, and may miss concurrent changes."""
+        records = dict[str, Record]()
+        keys = await self._keys()
         for first in range(0, len(keys), 1000):
-            some = cast("list[str]", keys[first : first + 1000])
-            async with self.redis.pipeline(transaction=False) as pipe:
-                for key in some:
+            batch = keys[first : first + 1000]
+            async with self.space.redis.pipeline(transaction=False) as pipe:
+                for key in batch:
                     pipe.get(key)
                 values = await pipe.execute(raise_on_error=False)
-            for key, value in zip(some, values, strict=True):
-                with suppress(ValueError, AttributeError):  # gone since, or nothing of ours
-                    found[key.removeprefix(prefix)] = _unpack(value)
-        return found
+            for key, value in zip(batch, values, strict=True):
+                with suppress(ValueError, AttributeError):  # deleted since, or a foreign value
+                    records[key.removeprefix(self._jobs)] = _unpack(value)
+        return records
+
+    async def _keys(self) -> list[str]:
+        """Return the keys of all records. The namespace may hold characters that have a meaning in a glob."""
+        match = re.sub(r"([*?\[\]\\^])", r"\\\1", self._jobs) + "*"
+        return [cast("str", key) async for key in self.space.redis.scan_iter(match=match, count=1000)]
 
     async def tidy(self) -> list[str]:
-        """Take away what cannot have been written here; the keys. If there were any, the ledger counts as lost.
+        """Delete keys with foreign values, and return them. If there were any, the ledger counts as lost.
 
-        It looks once in `TIDY_S`, and at once after a script has met such a key.
+        It looks once in `TIDY_S`, and at once after a script has failed.
         """
-        if not self.scripts.has_refused and time.monotonic() - self._tidied_at < TIDY_S:
+        if not self.space.has_refused and time.monotonic() - self._tidied_at < TIDY_S:
             return []
-        self.scripts.has_refused, self._tidied_at = False, time.monotonic()
-        keys = [self._key(name) for name in _KINDS]
-        return list(await self._tidy(keys=keys, args=list(_KINDS.values())))
+        self.space.has_refused, self._tidied_at = False, time.monotonic()
+        return list(await self.space.run(_TIDY, list(_KINDS), list(_KINDS.values())))
 
     async def owner(self) -> str | None:
-        """Return the lifecycle stream that this ledger was built from; None for a ledger that never was."""
-        return cast("str | None", await cast("Any", self.redis.hget(self._key("ledger"), "stream")))
+        """Return the lifecycle stream that this ledger was built from; None if no ledger was built."""
+        return cast("str | None", await cast("Any", self.space.redis.hget(self.space.key("ledger"), "stream")))
 
     async def retire(self, job_id: str, record: Record | None, lease: Lease | None = None) -> None:
-        """Forget a job whose stream is gone: its failed drains, and its record unless it was heard of since.
+        """Reset the failed drains of a job whose stream is gone, and let its record expire unless it has changed.
 
-        The lease, if one is held, is given back in the same round trip.
+        `lease`, if given, is released in the same round trip.
         """
-        keys = [self._key("job", job_id), self._key("attempts")]
-        args: list[str | int] = [job_id, _pack(record) if record else "", self._ttl_ms]
+        keys = [f"job:{job_id}", "attempts"]
+        args: list[str | int] = [job_id, _pack(record) if record else "", int(self.ttl_s * 1000)]
         if lease is not None:
-            keys.append(self._key("lease", lease.what))
+            keys.append(f"lease:{lease.what}")
             args.append(lease.token)
-        await self._retire(keys=keys, args=args)
+        await self.space.run(_RETIRE, keys, args)
 
     async def begin_rebuild(self, identity: str, token: str) -> None:
-        """Vouch for nothing from here on. Records of another lifecycle stream are dropped: they prove nothing here."""
-        owner = await self._begin(keys=[self._key("ledger")], args=[identity, token])
+        """Mark the ledger as incomplete. Records of another lifecycle stream are deleted: they prove nothing here."""
+        owner = await self.space.run(_BEGIN, ["ledger"], [identity, token])
         if owner is not None and owner != identity:
-            await self._drop([key async for key in self.redis.scan_iter(match=self._all_records, count=1000)])
+            await self._drop(await self._keys())
 
     async def complete_rebuild(self, token: str, since: int | None, applied: int) -> bool:
-        """Vouch again, unless Redis was changed or emptied meanwhile, or another rebuild has begun."""
+        """Mark the ledger as complete. Return False if Redis was changed meanwhile, or another rebuild has begun."""
         args: list[str | int] = [token, "" if since is None else since, applied]
-        return bool(await self._complete(keys=[self._key("ledger")], args=args))
+        return bool(await self.space.run(_COMPLETE, ["ledger"], args))
 
     async def _drop(self, keys: Iterable[str]) -> None:
-        await self.redis.unlink(self._key("due"), *keys)
+        await self.space.redis.unlink(self.space.key("due"), *keys)
 
 
 def _pack(record: Record) -> str:

@@ -1,22 +1,23 @@
-"""The last state of each job stream, as passes, sweeps and advisories found it, for status and page.
+"""The last state of each job stream, for status and page. No decision uses it; each deletion inspects the stream again.
 
-Nothing is decided by them: a deletion begins with a look of its own. Keys: `found`, a hash of settlements (JSON, with
-when they were found: ms, Redis's clock) by stream; `found_at`, a sorted set of streams by that time, also of those that
-are gone; `found_state`, a word that changes with each change, and since when a full pass was made.
+Keys:
+
+    found        hash    settlements by stream (JSON), each after the time when it was found (ms, Redis's clock)
+    found_at     zset    all streams by that time, including those that are gone
+    found_state  string  a token that changes with each change, and when the last full pass began
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import InitVar, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, cast
 from uuid import uuid4
 
 from pydantic import TypeAdapter, ValidationError
-from redis.asyncio import Redis
 
 from reactor.core.model import Settlement
-from reactor.store.scripts import NOW, Script, Scripts, key_of
+from reactor.store.keyspace import NOW, Keyspace
 
 CHUNK = 500
 _SETTLEMENT = TypeAdapter(Settlement)
@@ -55,59 +56,52 @@ redis.call('SET', KEYS[3], ARGV[1] .. ' ' .. ARGV[2])
 _STATE = f"{NOW} return {{redis.call('GET', KEYS[1]) or '', now}}"
 
 
+_FOUND = ("found", "found_at", "found_state")
+
+
 @dataclass(eq=False, repr=False)
 class StreamStateStore:
-    """The standings of one namespace. Every method raises LedgerError.
+    """The stored states of one namespace. Every method raises LedgerError."""
 
-    Keys are prefixed by the namespace.
-    """
+    space: Keyspace
 
-    redis: Redis
-    scripts: InitVar[Scripts]
-    namespace: InitVar[str]
+    async def put(self, states: Mapping[str, Settlement | None], began: int | None = None) -> None:
+        """Store states, found now or by a listing that `began` then (ms, Redis's clock). None means that it is gone.
 
-    def __post_init__(self, scripts: Scripts, namespace: str) -> None:
-        self._keys = [key_of(namespace, name) for name in ("found", "found_at", "found_state")]
-        self._put = Script(scripts, _PUT)
-        self._forget_older = Script(scripts, _FORGET_OLDER)
-        self._state = Script(scripts, _STATE)
-
-    async def put(self, found: Mapping[str, Settlement | None], began: int | None = None) -> None:
-        """Store how these streams were found, now or when a listing `began` (ms, Redis's clock); None means gone.
-
-        What somebody else has found later stays.
+        A state that was found later is not overwritten.
         """
-        rest = iter(found.items())
-        while some := list(islice(rest, CHUNK)):
+        rest = iter(states.items())
+        while batch := list(islice(rest, CHUNK)):
             args: list[str | int | bytes] = [uuid4().hex, "" if began is None else began]
-            for name, settlement in some:
+            for name, settlement in batch:
                 args += [name, "" if settlement is None else _SETTLEMENT.dump_json(settlement, exclude_defaults=True)]
-            await self._put(keys=self._keys, args=args)
+            await self.space.run(_PUT, _FOUND, args)
 
     async def forget_older(self, began: int) -> None:
-        """Forget what a full pass that `began` then has not found."""
-        await self._forget_older(keys=self._keys, args=[uuid4().hex, began])
+        """Remove the streams that a full pass, which `began` then (ms), has not found."""
+        await self.space.run(_FORGET_OLDER, _FOUND, [uuid4().hex, began])
 
     async def state(self) -> tuple[str, int | None]:
-        """Return a token that changes with each change; and how long ago the last full pass was (ms), None if never."""
-        version, now = cast("tuple[str, int]", await self._state(keys=self._keys[2:], args=[]))
+        """Return a token that changes with each change, and the age of the last full pass (ms; None if none)."""
+        version, now = cast("tuple[str, int]", await self.space.run(_STATE, ["found_state"]))
         since = version.partition(" ")[2]
         return version, now - int(since) if since.isdecimal() else None
 
     async def of(self, names: Iterable[str]) -> dict[str, Settlement]:
-        """Return those of these streams that exist, as of now; unreadable ones are left out."""
+        """Return the states of these streams as of now. Missing and unreadable ones are left out."""
         if not (wanted := list(names)):
             return {}
-        _, now = cast("tuple[str, int]", await self._state(keys=self._keys[2:], args=[]))
-        values = await cast("Any", self.redis.hmget(self._keys[0], wanted))
+        _, now = cast("tuple[str, int]", await self.space.run(_STATE, ["found_state"]))
+        values = await cast("Any", self.space.redis.hmget(self.space.key("found"), wanted))
         return dict(_read(((name, value) for name, value in zip(wanted, values, strict=True) if value), now))
 
     async def all(self) -> AsyncIterator[Settlement]:
-        """Yield all states as of now; what cannot be read is left out."""
-        _, now = cast("tuple[str, int]", await self._state(keys=self._keys[2:], args=[]))
+        """Yield all states as of now. Unreadable ones are left out."""
+        _, now = cast("tuple[str, int]", await self.space.run(_STATE, ["found_state"]))
         seen, cursor = set[str](), None
         while cursor != 0:
-            cursor, values = await cast("Any", self.redis.hscan(self._keys[0], cursor or 0, count=CHUNK))
+            scan = self.space.redis.hscan(self.space.key("found"), cursor or 0, count=CHUNK)
+            cursor, values = await cast("Any", scan)
             for name, settlement in _read(values.items(), now):
                 if name not in seen:  # a scan may show one twice
                     seen.add(name)
@@ -115,7 +109,7 @@ class StreamStateStore:
 
 
 def _read(values: Iterable[tuple[str, str]], now: int) -> Iterable[tuple[str, Settlement]]:
-    """Read a state, with the time that has passed since added to the server's own."""
+    """Yield the states as of now: the time since they were found is added to the server's time in them."""
     for name, value in values:
         at, _, text = value.partition(" ")
         with suppress(ValidationError, ValueError):

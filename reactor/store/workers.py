@@ -1,16 +1,16 @@
 """The workers' heartbeats in Redis.
 
-Key: `workers`, a hash: instance → time of the heartbeat (ms, Redis's clock), and what the worker says of itself (JSON).
-A worker that has not been seen for `TTL_S` counts as gone; the next heartbeat of another one removes its entry.
+Key: `workers`, a hash: instance → time of the heartbeat (ms, Redis's clock), and the heartbeat itself (JSON). A worker
+without a heartbeat for `TTL_S` counts as gone. The next heartbeat of another worker removes its entry.
 """
 
 import json
 from contextlib import suppress
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from typing import cast
 
 from reactor.core.workers import WorkerInfo, read_worker
-from reactor.store.scripts import NOW, Script, Scripts, key_of
+from reactor.store.keyspace import NOW, Keyspace
 
 BEAT_S = 5.0
 TTL_S = 20.0
@@ -35,26 +35,20 @@ _LEAVE = "return redis.call('HDEL', KEYS[1], ARGV[1])"
 class Workers:
     """The heartbeats of one namespace. Every method raises LedgerError."""
 
-    scripts: InitVar[Scripts]
-    namespace: InitVar[str]
-
-    def __post_init__(self, scripts: Scripts, namespace: str) -> None:
-        self._keys = [key_of(namespace, "workers")]
-        self._beat = Script(scripts, _BEAT)
-        self._all = Script(scripts, _ALL)
-        self._leave = Script(scripts, _LEAVE)
+    space: Keyspace
 
     async def beat(self, worker: WorkerInfo) -> None:
-        """Say that this worker is alive, and what it is."""
-        await self._beat(keys=self._keys, args=[worker.instance, json.dumps(worker.as_dict()), int(TTL_S * 1000)])
+        """Store a heartbeat."""
+        args: list[str | int] = [worker.instance, json.dumps(worker.as_dict()), int(TTL_S * 1000)]
+        await self.space.run(_BEAT, ["workers"], args)
 
     async def leave(self, instance: str) -> None:
-        """Say that this worker has stopped."""
-        await self._leave(keys=self._keys, args=[instance])
+        """Remove a worker that has stopped."""
+        await self.space.run(_LEAVE, ["workers"], [instance])
 
     async def alive(self) -> list[WorkerInfo]:
         """Return the workers that are alive, by instance."""
-        now, flat = cast("tuple[str, list[str]]", await self._all(keys=self._keys, args=[]))
+        now, flat = cast("tuple[str, list[str]]", await self.space.run(_ALL, ["workers"]))
         workers = list[WorkerInfo]()
         for _, text in sorted(zip(flat[::2], flat[1::2], strict=True)):
             seen, _, body = text.partition(" ")

@@ -1,1 +1,1 @@
-"""Logs, traces, metrics and alerts, for people. Nothing here decides or changes anything."""
+"""Logs, traces, metrics, alerts and messages. Nothing here decides or changes anything."""

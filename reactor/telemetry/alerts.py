@@ -1,7 +1,7 @@
-"""Alerts: what needs a person, told to others once when it begins and once when it is over.
+"""Alerts: states that need a person. Each alert is published once when it begins and once when it ends.
 
-A state is noted as often as one likes, wherever it becomes known: that takes no time and cannot fail. A loop of its own
-tells of what changed, so no pass waits for whoever listens; what cannot be told then is dropped.
+`note` may be called as often as one likes; it is quick and cannot fail. A loop publishes the changes, so no pass waits
+for that. A change that cannot be published is dropped.
 """
 
 import asyncio
@@ -14,16 +14,16 @@ from enum import StrEnum
 from reactor.core.model import format_instant
 
 MANY = 100
-"""Changes kept until they are published: a server that takes nothing must not fill the memory."""
+"""How many changes may wait to be published, so that an unreachable server cannot fill the memory."""
 
 
 class Kind(StrEnum):
-    """What needs a person; the last token of the subject."""
+    """The kinds of alerts. The kind is the last token of the subject."""
 
     BREAKER_TRIPPED = "breaker_tripped"
     """The breaker held back the last full pass, of any replica."""
     DELETES_PAUSED = "deletes_paused"
-    """A right is missing, so this worker deletes nothing."""
+    """A permission is missing, so this worker deletes nothing."""
     PAUSED = "paused"
     """An operator has paused all deleting."""
     COVERAGE_LOST = "coverage_lost"
@@ -31,12 +31,12 @@ class Kind(StrEnum):
     UNFIXABLE = "unfixable"
     """The last full pass, of any replica, found streams that need a person."""
     MASS_DELETION = "mass_deletion"
-    """Far more streams fall than usual."""
+    """Far more streams are deleted than usual."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One change, as it is published. A resolved alert keeps the message it began with."""
+    """The published form of a change. A resolved alert repeats the message it began with."""
 
     kind: Kind
     message: str
@@ -47,9 +47,9 @@ class Alert:
 
 @dataclass(eq=False, repr=False)
 class Alerts:
-    """What one worker sees, and what of it is not told yet.
+    """The alerts of one worker, and the changes that are not published yet.
 
-    `publish` never raises; `by` names this process; `clock` (ns) is only for telling when.
+    `publish` never raises. `by` names this process. `clock` (ns) is only for the time in the message.
     """
 
     publish: Callable[[str, bytes], Awaitable[None]]
@@ -58,15 +58,15 @@ class Alerts:
 
     def __post_init__(self) -> None:
         self._open: dict[Kind, str] = {}
-        self._untold: deque[Alert] = deque(maxlen=MANY)
+        self._unpublished: deque[Alert] = deque(maxlen=MANY)
         self._covered = False
         self.on_change: Callable[[Alert], None] = lambda _: None
-        """Told of each change at once."""
+        """Called at each change."""
         self.changed = asyncio.Event()
-        """There is something to tell."""
+        """Set if there is a change to publish."""
 
     def note(self, kind: Kind, message: str | None) -> None:
-        """Note why an alert holds, or None if it does not. Only a change counts, not another wording."""
+        """Note why an alert is active, or None if it is not. Another message alone is not a change."""
         if (message is not None) == (kind in self._open):
             return
         if message is None:
@@ -76,19 +76,19 @@ class Alerts:
             self._change(kind, message, resolved=False)
 
     def note_coverage(self, gap: str | None) -> None:
-        """Note what the ledger lacks, or None. Only a ledger that was whole can be lost; a new one is not."""
+        """Note what the ledger lacks, or None. A ledger that was never complete is not lost."""
         self._covered = self._covered or gap is None
         if self._covered:
             self.note(Kind.COVERAGE_LOST, gap)
 
     def _change(self, kind: Kind, message: str, *, resolved: bool) -> None:
         alert = Alert(kind, message, format_instant(self.clock()), self.by, resolved)
-        self._untold.append(alert)
+        self._unpublished.append(alert)
         self.on_change(alert)
         self.changed.set()
 
-    async def tell(self) -> None:
-        """Publish what changed, oldest first."""
-        while self._untold:
-            alert = self._untold.popleft()
+    async def publish_changes(self) -> None:
+        """Publish the changes, oldest first."""
+        while self._unpublished:
+            alert = self._unpublished.popleft()
             await self.publish(f"reactor.alert.{alert.kind}", json.dumps(asdict(alert)).encode())

@@ -1,4 +1,4 @@
-"""Logging to standard error: structlog, and the standard library's records (FastStream, nats-py) in the same stream."""
+"""The log on standard error: structlog, and records of the standard library's logging (FastStream, nats-py)."""
 
 import logging
 import re
@@ -13,23 +13,23 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-# Up to the last @ of a word, as a password may hold / and @; a comma ends it if the next server begins. Bounded, so
-# that a long hostile text costs little.
+# Up to the last @ of a word, because a password may contain / and @. A comma ends it if the next server follows.
+# Bounded, so that a long hostile text costs little.
 _USERINFO = re.compile(r"(?<=://)(?:(?!,[a-z]{1,9}://)\S){1,4096}@", re.IGNORECASE)
 _MULTILINE = frozenset({"exception", "stack"})
 _DEEPEST = 8
 _INTERNAL = frozenset({"_record", "_from_structlog"})
 FASTSTREAM = "reactor.faststream"
-"""The logger for FastStream's use."""
+"""The name of the logger that FastStream uses."""
 _QUIET = ("faststream", FASTSTREAM, "nats", "uvicorn", "asyncio", "aiosqlite", "sqlalchemy", "httpx", "httpcore")
 _FIRST = ("timestamp", "level", "event")
 _VARYING = frozenset({"timestamp", "at", "failures", "attempts", "retry_s", "duration_s"})
-"""What may differ between lines that are alike."""
+"""Fields that may differ between lines that count as equal."""
 SUMMARY_S = 60.0
 
 
 def configure(level: str, fmt: str | None, stream: TextIO | None = None) -> None:
-    """Set up logging for this process. `fmt` is `console` or `json`; None takes the first on a terminal only."""
+    """Set up logging for this process. `fmt` is `console` or `json`; None means console on a terminal, else json."""
     stream = stream or sys.stderr
     renderer = _console(stream) if (fmt or ("console" if stream.isatty() else "json")) == "console" else _json()
     shared: list[Processor] = [
@@ -60,18 +60,16 @@ class _Handler(logging.StreamHandler[TextIO]):
     """Accepts that a processor drops a record."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, or not."""
+        """Write a record, unless a processor drops it."""
         with suppress(structlog.DropEvent):
             super().emit(record)
 
 
 @dataclass(eq=False, repr=False)
 class Repeats:
-    """A processor. Of equal lines the first is logged at once, then one a minute at most, with how many more.
+    """A processor that thins out equal lines: the first is logged at once, then one a minute, with the number dropped.
 
-    Only an outage repeats itself: what is told at info, a drain above all, is told each time.
-
-    `monotonic` gives seconds; `kinds` bounds how many are remembered.
+    Lines at info, such as drains, are never dropped. `monotonic` is in seconds. `kinds` lines are remembered.
     """
 
     monotonic: Callable[[], float] = time.monotonic
@@ -98,7 +96,7 @@ class Repeats:
 
 
 def _in_order(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """Return what every line has comes first."""
+    """Return the event with the fields that every line has in front."""
     return {**{key: event[key] for key in _FIRST}, **event}
 
 
@@ -134,7 +132,7 @@ def _masked(value: Any, depth: int = 0) -> Any:  # noqa: ANN401  # a log call ta
 
 
 def _text(value: object) -> str:
-    """Return any value as text: a value that cannot be shown must not break the call that logs it."""
+    """Return any value as text. A value that cannot be converted must not break the log call."""
     try:
         return str(value) if isinstance(value, str | BaseException) else repr(value)
     except Exception:  # noqa: BLE001  # its __repr__ is somebody else's code
@@ -142,12 +140,12 @@ def _text(value: object) -> str:
 
 
 def _escape(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """Escape what others wrote: it must not move the cursor or turn the line around."""
+    """Escape control characters in foreign text, so that it cannot move the cursor or reverse the line."""
     return {_visible(key): _line(key, value) for key, value in event.items()}
 
 
 def _line(key: str, value: object) -> object:
-    """Escape line breaks: in an event or a value they would forge a line of the log. A traceback keeps them."""
+    """Escape line breaks, which could forge a line of the log. A traceback keeps them."""
     if key in _MULTILINE:
         return _visible(str(value), keep="\n")
     return _visible(value) if isinstance(value, str) else value

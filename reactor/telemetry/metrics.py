@@ -1,10 +1,10 @@
-"""Metrics, as Prometheus scrapes them from a worker.
+"""Metrics of a worker, for Prometheus.
 
 Laws of this module:
 
-* A label is a word of reactor's own. No job, stream or subject is ever one, nor a status that an emitter made up.
-* A counter tells what this worker did: sum it over the replicas. A gauge of streams, ledger or passes tells what all
-  replicas see alike, as last measured: take the highest. A scrape asks no server anything.
+* Label values are reactor's own. A job, stream, subject or unknown status is never a label.
+* A counter counts what this worker did: add it up over the replicas. A gauge of streams, ledger or passes is the same
+  for all replicas, as last measured: take the highest. A scrape causes no request to a server.
 * A registry belongs to one worker; nothing here is global.
 """
 
@@ -21,14 +21,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 
 from reactor.core.model import SECOND, UNREADABLE, Outcome, Reason, Settlement, parse_instant
-from reactor.core.schemas import Measures, PassInShort
+from reactor.core.schemas import Measures, PassSummary
 from reactor.core.sinks import EventOutcome, Sink
 from reactor.core.stream_info import ADVISORY
 from reactor.core.subjects import SubjectTemplate
 
 UNKNOWN = float("nan")
 OTHER = "other"
-"""Every status and subject that reactor does not know."""
+"""The label for all statuses and subjects that reactor does not know."""
 UNREAD = "unreadable"
 LATENESS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 UNFIXABLE = (
@@ -42,10 +42,10 @@ ABORTED = (
 
 
 class Metrics(Sink):
-    """One worker's metrics."""
+    """The metrics of one worker."""
 
     def __init__(self, *, statuses: Collection[str], events: SubjectTemplate, interval_s: float) -> None:
-        """`statuses` (upper case) may be labels, no others; `events` is the subject of lifecycle events."""
+        """Only `statuses` (upper case) become labels. `events` is the subject of lifecycle events."""
         self._statuses = {status: status for status in statuses} | {UNREADABLE: UNREAD}
         self._bounded = _Bounded(events)
         self._registry = CollectorRegistry(auto_describe=True)
@@ -57,12 +57,12 @@ class Metrics(Sink):
         self._gauge(interval_s)
 
     def _count(self) -> None:
-        """Create the counters at zero for every known label value: the first increment must not go unseen."""
+        """Create the counters at zero for every known label value, so that the first increment is seen."""
         self._drained = self._one_counter("streams_drained", "Zombie streams deleted.", "reason")
-        self._unfixable = self._one_counter("streams_unfixable", "Attempts that came to nothing.", "reason")
-        self._would_drain = self._one_counter("streams_would_drain", "Zombies told of in report mode.", "reason")
-        self._aborted = self._one_counter("drain_aborted", "Deletions that were begun and kept the stream.", "reason")
-        self._events = self._one_counter("events", "Lifecycle messages taken in.", "status", "outcome")
+        self._unfixable = self._one_counter("streams_unfixable", "Failed attempts.", "reason")
+        self._would_drain = self._one_counter("streams_would_drain", "Zombies that report mode kept.", "reason")
+        self._aborted = self._one_counter("drain_aborted", "Drains that began and kept the stream.", "reason")
+        self._events = self._one_counter("events", "Lifecycle messages received.", "status", "outcome")
         self._dead_letters = self._one_counter("dead_letters", "Lifecycle messages kept as dead letters.")
         self._reclaimed = self._one_counter("bytes_reclaimed", "Bytes that drained streams held.")
         self._late = Histogram(
@@ -83,18 +83,18 @@ class Metrics(Sink):
         self._streams = self._one_gauge("streams", "Job streams by verdict.", "verdict")
         self._disputed = self._one_gauge("streams_disputed", "Job streams whose job's last events disagree.")
         self._oldest = self._one_gauge("oldest_zombie_seconds", "How long the oldest zombie has been one; 0 for none.")
-        self._lag = self._one_gauge("ledger_lag_messages", "Lifecycle messages that the ledger has not got yet.")
+        self._lag = self._one_gauge("ledger_lag_messages", "Lifecycle messages that are not in the ledger yet.")
         self._covered = self._one_gauge(
             "coverage_complete",
             "1 if the ledger is complete, so that absence counts; 0 if it is not, or cannot be read.",
         )
         self._judged = self._one_gauge("streams_judged_timestamp_seconds", "When the streams were last judged.")
-        self._paused = self._one_gauge("deletes_paused", "1 while this worker deletes nothing for want of a right.")
+        self._paused = self._one_gauge("deletes_paused", "1 while this worker lacks a permission to delete.")
         self._pause = self._one_gauge("paused", "1 while an operator has paused all deleting.")
-        self._breaker = self._one_gauge("breaker_tripped", "1 if the breaker has held back the last full pass.")
+        self._breaker = self._one_gauge("breaker_tripped", "1 if the breaker stopped the last full pass.")
         self._took = self._one_gauge("reconcile_duration_seconds", "How long the last full pass took.")
         self._succeeded = self._one_gauge(
-            "reconcile_last_success_timestamp_seconds", "When a full pass last came to its end; 0 for never."
+            "reconcile_last_success_timestamp_seconds", "When a full pass last completed; 0 for never."
         )
         self._workers = self._one_gauge("workers", "Workers that are alive.")
         self._exhausted = self._one_gauge(
@@ -105,7 +105,7 @@ class Metrics(Sink):
         self.unmeasured()
         for gauge in (self._oldest, self._disputed):
             gauge.set(UNKNOWN)
-        self._one_gauge("reconcile_interval_seconds", "How often a full pass is wished.").set(interval_s)
+        self._one_gauge("reconcile_interval_seconds", "The interval of full passes.").set(interval_s)
 
     def _one_counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"reactor_{name}", text, labels, registry=self._registry)
@@ -113,8 +113,8 @@ class Metrics(Sink):
     def _one_gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"reactor_{name}", text, labels, registry=self._registry)
 
-    def heard(self, messages: Mapping[tuple[str, EventOutcome], int]) -> None:
-        """Count them by a status that is known, or as another one's."""
+    def events_received(self, messages: Mapping[tuple[str, EventOutcome], int]) -> None:
+        """Count the messages by status. A status that is not configured counts as `other`."""
         for (status, outcome), count in messages.items():
             self._events.labels(self._statuses.get(status, OTHER), outcome.value).inc(count)
 
@@ -123,7 +123,7 @@ class Metrics(Sink):
         self._dead_letters.inc()
 
     def ended(self, settlement: Settlement) -> None:
-        """Count a drained stream, with how late and how large; or an aborted drain. Already gone is neither."""
+        """Count a drained stream with its lateness and size, or an aborted drain. A stream already gone is neither."""
         match settlement.outcome:
             case Outcome.DRAINED:
                 self._drained.labels(settlement.reason.value).inc()
@@ -144,11 +144,11 @@ class Metrics(Sink):
         self._unfixable.labels(settlement.reason.value).inc()
 
     def watch(self, paused: Callable[[], str | None]) -> None:
-        """Let each scrape say whether deletes are paused."""
+        """Let each scrape read whether a permission to delete is missing."""
         self._paused.set_function(lambda: paused() is not None)
 
     def measured(self, measures: Measures) -> None:
-        """Set the gauges of streams, ledger and passes. After a failed listing its streams stay as last seen."""
+        """Set the gauges of streams, ledger and passes."""
         if measures["error"] is None and measures["verdicts"]:
             for verdict, count in measures["verdicts"].items():
                 self._streams.labels(verdict).set(count)
@@ -164,25 +164,25 @@ class Metrics(Sink):
         if measures["last_reconcile"]:
             self._passed(measures["last_reconcile"])
 
-    def _passed(self, report: PassInShort) -> None:
+    def _passed(self, report: PassSummary) -> None:
         self._breaker.set(report["breaker"] is not None)
         if report["error"] is None:
             self._took.set(report["duration_s"])
             self._succeeded.set(_seconds(report["started_at"]) + report["duration_s"])
 
     def unmeasured(self) -> None:
-        """Mark that the servers could not be asked. A zero would claim what is not known."""
+        """Mark the gauges as unknown, because the servers could not be asked."""
         self._covered.set(0)
         for gauge in (self._lag, self._pause, self._workers, self._exhausted):
             gauge.set(UNKNOWN)
 
     def connected(self, nats: bool, redis: bool) -> None:  # noqa: FBT001  # of each server, whether it is reached
-        """Set what this worker is connected to."""
+        """Set whether this worker is connected to NATS and Redis."""
         self._nats.set(nats)
         self._redis.set(redis)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """Return all metrics, in the format that an Accept header asks for, and what that is called."""
+        """Return all metrics in the format that an Accept header asks for, and its content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
@@ -195,7 +195,7 @@ class Metrics(Sink):
 
 @dataclass(eq=False, repr=False)
 class _Bounded(MetricsSettingsProvider[list[Msg], PublishCommand]):
-    """What FastStream's middleware asks of a batch. Its own answer is a job's subject, and takes messages for bytes."""
+    """The labels for FastStream's middleware. Its default would use the job's subject."""
 
     messaging_system = "nats"
 

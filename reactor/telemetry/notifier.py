@@ -1,6 +1,6 @@
-"""Messages to people: alerts, each when it begins and when it is over, and a summary of the day. By Apprise.
+"""Send messages to people by Apprise: each alert when it begins and when it ends, and a daily summary.
 
-Sending takes place in a thread of its own, so a service that hangs holds up nothing else.
+Messages are sent in a separate thread, so a service that hangs blocks nothing else.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from reactor.telemetry.alerts import Alert, Kind
 EVERY_S = 60.0
 """The shortest time between two messages about one kind of alert."""
 ATTEMPTS = 3
-TOLD_MS = 600_000
-"""How long it is remembered what was told: longer than it takes to restart all replicas."""
+SENT_MS = 600_000
+"""How long it is remembered what was sent (ms): longer than a restart of all replicas takes."""
 TITLES = {
     Kind.BREAKER_TRIPPED: "the breaker has tripped",
     Kind.DELETES_PAUSED: "a right to delete is missing",
@@ -35,9 +35,9 @@ Remember = Callable[[Mapping[str, tuple[str, int]]], Awaitable[set[str]]]
 
 @dataclass(eq=False, repr=False)
 class Notifier:
-    """Sends for one worker. `remember` is what all replicas have told together; it may fail, then each tells.
+    """Sends the messages of one worker. `monotonic` is in seconds.
 
-    `monotonic` is in seconds.
+    `remember` stores what was sent, for all replicas. If it fails, each replica sends its own message.
     """
 
     urls: Sequence[str]
@@ -48,8 +48,8 @@ class Notifier:
 
     def __post_init__(self) -> None:
         self._now = dict[Kind, Alert]()
-        self._told = dict[Kind, bool]()
-        """Whether the last message about it said that it holds."""
+        self._sent = dict[Kind, bool]()
+        """Whether the last message said that the alert is active."""
         self._tried_at = dict[Kind, float]()
         self._failures = dict[Kind, int]()
         self._services: list[Any] | None = None
@@ -57,69 +57,69 @@ class Notifier:
         self.changed = asyncio.Event()
 
     def note(self, alert: Alert) -> None:
-        """Take a change of an alert; it is sent by `tick`."""
+        """Note a change of an alert. `tick` sends it."""
         self._now[alert.kind] = alert
         self.changed.set()
 
     async def tick(self) -> float | None:
-        """Send what is new, at most one message a kind and `every_s`. Return seconds until more can be sent."""
-        rests = [rest for alert in list(self._now.values()) if (rest := await self._tell(alert)) is not None]
+        """Send changed alerts, at most one of a kind in `every_s`. Return the seconds until more can be sent."""
+        rests = [rest for alert in list(self._now.values()) if (rest := await self._send_alert(alert)) is not None]
         return min(rests, default=None)
 
-    async def _tell(self, alert: Alert) -> float | None:
-        """Send one alert if its state is not told; seconds until it can be tried, None if nothing is left to do."""
-        kind, holds = alert.kind, not alert.resolved
-        if self._told.get(kind, False) is holds:
+    async def _send_alert(self, alert: Alert) -> float | None:
+        """Send an alert if its state has changed. Return the seconds until the next attempt, or None."""
+        kind, is_active = alert.kind, not alert.resolved
+        if self._sent.get(kind, False) is is_active:
             return None
         wait_s = self._tried_at.get(kind, float("-inf")) + self.every_s - self.monotonic()
         if wait_s > 0:
             return wait_s
         self._tried_at[kind] = self.monotonic()
-        if not await self._is_ours(f"notify.{kind}", f"{holds}"):
-            self._told[kind] = holds
+        if not await self._is_ours(f"notify.{kind}", f"{is_active}"):
+            self._sent[kind] = is_active
             return None
         failed = await self.send(
-            f"reactor: {TITLES[kind]}{'' if holds else ', no more'}", f"{alert.message}\n{alert.by}"
+            f"reactor: {TITLES[kind]}{'' if is_active else ', no more'}", f"{alert.message}\n{alert.by}"
         )
         self._failures[kind] = self._failures.get(kind, 0) + 1 if failed else 0
         if failed and self._failures[kind] < ATTEMPTS:
             await self._forget(f"notify.{kind}")
             return self.every_s
-        self._failures[kind], self._told[kind] = 0, holds
+        self._failures[kind], self._sent[kind] = 0, is_active
         return None
 
     async def _is_ours(self, subject: str, state: str) -> bool:
-        """Return whether no other replica has told this of late."""
+        """Return whether no other replica has sent this recently."""
         try:
-            return bool(await self.remember({subject: (state, TOLD_MS)}))
-        except Exception:  # noqa: BLE001  # Redis is away: then each replica tells
+            return bool(await self.remember({subject: (state, SENT_MS)}))
+        except Exception:  # noqa: BLE001  # Redis is away: then each replica sends
             return True
 
     async def _forget(self, subject: str) -> None:
         await self._is_ours(subject, "")
 
     async def send(self, title: str, body: str) -> list[str]:
-        """Send a message to every service. Return those that did not take it, by number and kind. Never raises.
+        """Send a message to every service. Return those that refused it, by number and kind. Never raises.
 
-        No URL is shown: any part of one may be a token.
+        URLs are never shown, because any part of one may be a token.
         """
         failed = await asyncio.get_running_loop().run_in_executor(self._thread, self._send, title, body)
         for service in failed:
-            log.warning("a message was not taken", service=service, title=title)
+            log.warning("a message was refused", service=service, title=title)
         return failed
 
     def _send(self, title: str, body: str) -> list[str]:
         from apprise import Apprise, AppriseAsset  # noqa: PLC0415  # an extra, and it takes its time
 
         if self._services is None:
-            for name in ("apprise", "urllib3"):  # their lines have whole URLs, and most URLs hold a token
+            for name in ("apprise", "urllib3"):  # they log whole URLs, and most URLs contain a token
                 logging.getLogger(name).setLevel(logging.CRITICAL + 1)
             asset = AppriseAsset(app_id="reactor", app_desc="reactor", app_url="")
             self._services = [Apprise.instantiate(url, asset=asset) for url in self.urls]
-        failed = [number for number, one in enumerate(self._services, 1) if not self._takes(one, title, body)]
+        failed = [number for number, item in enumerate(self._services, 1) if not self._accepts(item, title, body)]
         return [f"number {number} ({self._services[number - 1].service_name})" for number in failed]
 
-    def _takes(self, service: Any, title: str, body: str) -> bool:  # noqa: ANN401  # Apprise's
+    def _accepts(self, service: Any, title: str, body: str) -> bool:  # noqa: ANN401  # Apprise's
         try:
             return bool(service.notify(title=title, body=body))
         except Exception:  # noqa: BLE001  # whatever a plugin does

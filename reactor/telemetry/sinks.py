@@ -1,4 +1,4 @@
-"""The recorder's sinks beside the metrics: the log, and the events that other systems subscribe to."""
+"""Two sinks of the recorder: the log, and the events that other systems subscribe to."""
 
 import json
 import logging
@@ -13,11 +13,9 @@ from reactor.core.model import SECOND, Outcome, Reason, Settlement, format_insta
 from reactor.core.sinks import Sink
 
 REMEMBERED = 100_000
-"""Streams whose last verdict is remembered. A stream beyond that is logged once more."""
+"""How many streams' last verdicts are remembered. Beyond that a stream is logged once more."""
 _ENDS = {Outcome.DRAINED: "stream drained", Outcome.ALREADY_GONE: "stream already gone"}
 
-Found = tuple[str, str]
-"""Outcome and reason."""
 
 log = structlog.get_logger(__name__)
 
@@ -26,14 +24,14 @@ log = structlog.get_logger(__name__)
 class LogSink(Sink):
     """Logs a line for each drain with its evidence and, at debug level, one for each verdict that changed.
 
-    `by` names this process as in the audit; `most` bounds the streams whose verdict is remembered.
+    `by` names this process. `most` is how many streams' verdicts are remembered.
     """
 
     by: str
     most: int = REMEMBERED
 
     def __post_init__(self) -> None:
-        self._last: OrderedDict[str, Found] = OrderedDict()
+        self._last: OrderedDict[str, tuple[str, str]] = OrderedDict()
 
     def ended(self, settlement: Settlement) -> None:
         """Log how a drain ended."""
@@ -41,16 +39,16 @@ class LogSink(Sink):
             log.info(_ENDS.get(settlement.outcome, "drain given up"), **_evidence(settlement), by=self.by)
 
     def reported(self, settlement: Settlement) -> None:
-        """Log a stream that would have been deleted."""
+        """Log a zombie that report mode keeps."""
         log.info("stream would be drained", **_evidence(settlement), by=self.by)
 
     def judged(self, *settlements: Settlement) -> None:
-        """Log the verdicts that differ from those before."""
-        tells = log.is_enabled_for(logging.DEBUG)  # asked once: there may be thousands
+        """Log the verdicts that have changed."""
+        is_debug = log.is_enabled_for(logging.DEBUG)  # read once, because there may be thousands
         for settlement in settlements:
             before = self._last.pop(settlement.stream.name, None)
-            if settlement.outcome is not Outcome.DRAINED and settlement.reason is not Reason.GONE:  # their end was told
-                self._compare(settlement, before, tells=tells)
+            if settlement.outcome is not Outcome.DRAINED and settlement.reason is not Reason.GONE:  # logged by `ended`
+                self._compare(settlement, before, is_debug=is_debug)
 
     def unfixable(self, settlement: Settlement, failure: Mapping[str, Any]) -> None:  # noqa: ARG002  # the entry has all
         """Log an attempt that failed."""
@@ -63,17 +61,17 @@ class LogSink(Sink):
         log.info(what, stream=order["stream"] or None, why=order["detail"] or None, by=by)
 
     async def exhausted(self, event: Mapping[str, Any]) -> None:
-        """Log it."""
+        """Log an exhausted queue."""
         log.warning("queue exhausted, and its job is live", **event)
 
-    def _compare(self, settlement: Settlement, before: Found | None, *, tells: bool) -> None:
-        found = settlement.outcome.value, settlement.reason.value
-        self._last[settlement.stream.name] = found
+    def _compare(self, settlement: Settlement, before: tuple[str, str] | None, *, is_debug: bool) -> None:
+        now = settlement.outcome.value, settlement.reason.value
+        self._last[settlement.stream.name] = now
         if len(self._last) > self.most:
             self._last.popitem(last=False)
-        if before != found and settlement.reason is Reason.DISPUTED:
+        if before != now and settlement.reason is Reason.DISPUTED:
             log.warning("a job's last events disagree, so it counts as live", **_evidence(settlement))
-        elif before != found and tells:
+        elif before != now and is_debug:
             was_outcome, was_reason = before or (None, None)
             log.debug("verdict changed", **_evidence(settlement), was_outcome=was_outcome, was_reason=was_reason)
 
@@ -96,12 +94,12 @@ class EventSink(Sink):
         await self.announce(f"reactor.exhausted.{event['stream']}", json.dumps(event).encode())
 
     async def scheduled(self, event: Mapping[str, Any]) -> None:
-        """Publish when a stream falls."""
+        """Publish the event."""
         await self.announce(f"reactor.scheduled.{event['stream']}", json.dumps(event).encode())
 
 
 def _evidence(settlement: Settlement) -> dict[str, Any]:
-    """Return the same keys every time; null for what is not known."""
+    """Return the evidence for a log line, always with the same keys; None for unknown values."""
     stream, record, consumers = settlement.stream, settlement.record, settlement.stream.consumers
     age = stream.observed_at - stream.created if stream.created is not None and stream.observed_at else None
     return {

@@ -1,6 +1,6 @@
-"""Traces, as OpenTelemetry takes them: off unless the shell turns them on, and then costing a call and a comparison.
+"""Traces for OpenTelemetry. They are off unless its variables turn them on; a span then costs one comparison.
 
-They are asked for by OpenTelemetry's own variables, and need the extra `otel`. Nothing global of its is set:
+They need the extra `otel`. No global state of OpenTelemetry is set:
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 FLUSH_S = 3.0
-"""How long the end waits for what is not exported yet: a collector that is away must not hold up a stop."""
+"""How long to wait for the export at the end (s), so that an unreachable collector does not delay a stop."""
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 NOT_INSTALLED = "traces are asked for, but the extra otel is not installed: pip install 'jetstream-reactor[otel]'"
 
@@ -33,23 +33,23 @@ _tracer: "Tracer | None" = None
 
 
 class Span(Protocol):
-    """A step under way."""
+    """A span that has begun."""
 
     def set(self, **attributes: Value) -> None:
-        """What became of it."""
+        """Set attributes of the span."""
 
 
 class _Off:
-    """One for all while nobody traces."""
+    """The span if traces are off."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing was begun."""
+        """Do nothing."""
 
     def set(self, **_: Value) -> None:
-        """Forgotten."""
+        """Do nothing."""
 
 
 @dataclass(eq=False, repr=False)
@@ -64,7 +64,7 @@ _OFF = _Off()
 
 
 def span(name: str, **attributes: Value) -> AbstractContextManager[Span]:
-    """Begin a step inside the one under way in this task. An exception that leaves it is recorded and raised."""
+    """Begin a span inside the current one of this task. An exception that leaves it is recorded and raised."""
     return _OFF if _tracer is None else _begun(_tracer, name, attributes)
 
 
@@ -76,7 +76,7 @@ def _begun(tracer: "Tracer", name: str, attributes: Mapping[str, Value]) -> Iter
 
 @asynccontextmanager
 async def tracing(environ: Mapping[str, str]) -> AsyncIterator[None]:
-    """Trace for as long as this takes, if the environment asks for it; what is left is exported at the end."""
+    """Trace during this context if the environment asks for it. Export the rest at the end."""
     wanted = _wanted(environ)
     exporter = _exporter(wanted) if wanted else None
     if exporter is None:
@@ -90,7 +90,7 @@ async def tracing(environ: Mapping[str, str]) -> AsyncIterator[None]:
 
 @contextmanager
 def traced_by(processor: "SpanProcessor") -> Iterator[None]:
-    """Hand all spans to this one, for as long as this takes."""
+    """Send all spans to this processor during this context."""
     global _tracer  # noqa: PLW0603  # handing a tracer through every constructor would cost more than it tells
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415  # as above
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415  # as above
@@ -103,14 +103,14 @@ def traced_by(processor: "SpanProcessor") -> Iterator[None]:
         yield
     finally:
         _tracer = None
-        # The exporter goes on trying for 10 s or more and heeds no time-out, so it is left to itself at the end.
+        # The exporter retries for 10 s or more and ignores timeouts, so it is not waited for at the end.
         flush = threading.Thread(target=provider.shutdown, name="flush traces", daemon=True)
         flush.start()
         flush.join(FLUSH_S)
 
 
 def _wanted(environ: Mapping[str, str]) -> str | None:
-    """Return the exporter that is asked for; an empty variable is one that is not set."""
+    """Return the name of the exporter in the environment; an empty variable counts as not set."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
     wanted = environ.get("OTEL_TRACES_EXPORTER") or ("otlp" if any(environ.get(name) for name in ENDPOINTS) else "none")
@@ -118,7 +118,7 @@ def _wanted(environ: Mapping[str, str]) -> str | None:
 
 
 def _exporter(wanted: str) -> "SpanExporter | None":
-    """Return the exporter, or None with a warning in the log if it cannot be had."""
+    """Return the exporter. Return None and log a warning if it is not installed."""
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415  # as above
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415  # as above

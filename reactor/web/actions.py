@@ -1,6 +1,6 @@
-"""Orders from the page: pause, resume, protect, unprotect, restore. Off unless switched on, and by the token alone.
+"""Orders from the page: pause, resume, protect, unprotect, restore. They are off by default, and need the token.
 
-The token must come as a bearer, which no link and no form of another site can send. Each order says who gives it.
+The token must come as a bearer, which a link or a form of another site cannot send. Each order names its author.
 """
 
 import secrets
@@ -17,37 +17,34 @@ from reactor.web.responses import Declined, answering
 
 MOST_BYTES = 4_096
 TIMEOUT_S = 60.0
-"""How long to wait for a deletion under way while somebody looks at a page."""
+"""How long the page waits for a deletion under way (s)."""
 NAMED = ("protect", "unprotect", "restore")
 
 
 class Order(BaseModel):
-    """Its body."""
+    """The body of an order."""
 
     by: str = Field(min_length=1, max_length=100)
-    """Who gives it."""
+    """The person who gives the order."""
     reason: str = Field(default="", max_length=1_000)
     without_messages: bool = False
-    """Of a restore: create the empty stream if its messages cannot be had."""
+    """For a restore: create the stream empty if there is no backup."""
 
 
 @dataclass(eq=False, repr=False)
 class ActionRoutes:
-    """The routes of orders.
-
-    `actions` returns None while no orders are accepted; without a `token` none ever are.
-    """
+    """The routes of orders. `actions` returns None if orders are switched off. Without a `token` they are refused."""
 
     actions: Callable[[], StreamActions | None]
     token: str | None
 
     @property
     def allowed(self) -> bool:
-        """Whether the page should offer them."""
+        """Whether the page should offer orders."""
         return self.token is not None and self.actions() is not None
 
     def routes(self) -> Sequence[Route]:
-        """Return a route for each kind of action."""
+        """Return a route for each kind of order."""
         take = answering(self._take)
         named = [Route(f"/api/orders/{kind}/{{name:path}}", take, methods=["POST"], name=kind) for kind in NAMED]
         plain = [Route(f"/api/orders/{kind}", take, methods=["POST"], name=kind) for kind in ("pause", "resume")]
@@ -63,7 +60,7 @@ class ActionRoutes:
         return {"done": await self._carry_out(actions, request, await _read(request))}
 
     async def _carry_out(self, actions: StreamActions, request: Request, order: Order) -> str:
-        """Return what was done, as a sentence."""
+        """Carry out an order. Return what was done, as a sentence."""
         kind, name = request.url.path.split("/")[3], request.path_params.get("name", "")
         operator, deps = Operator(order.by, order.reason, on_page=True), actions.deps
         match kind:

@@ -1,4 +1,4 @@
-"""What reactor hears and says on NATS, as an AsyncAPI 3.0 document for people and code generators.
+"""The messages that reactor receives and sends on NATS, as an AsyncAPI 3.0 document.
 
 https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
@@ -65,7 +65,7 @@ _ALERT = {
 
 
 def document(events: SubjectTemplate, version: str) -> Json:
-    """Return the document; `events` is the subject on which this worker hears of jobs."""
+    """Return the document. `events` is the subject of this worker's lifecycle events."""
     title = "Lifecycle event: a job has a status since a time"
     heard = _message(title, TypeAdapter(Payload).json_schema(), _STARTED)
     return {
@@ -129,9 +129,9 @@ def _operation(action: str, channel: str, summary: str) -> Json:
 
 
 def _outcome_schema() -> Json:
-    """Return the schema of the public part of an intent that was carried out."""
+    """Return the schema of the event of a drained stream."""
     schema = TypeAdapter(Intent).json_schema()
-    public = {name: rule for name, rule in schema["properties"].items() if name in Intent.TOLD_TO_ALL}
+    public = {name: rule for name, rule in schema["properties"].items() if name in Intent.PUBLIC_FIELDS}
     return schema | {"title": "Drained", "properties": public, "required": list(public)}
 
 
@@ -140,7 +140,7 @@ def _scheduled_schema() -> Json:
 
 
 def _alert_schema() -> Json:
-    """Return the schema with the kinds in place: a reference would not resolve inside the document."""
+    """Return the schema of an alert, with the kinds in place, because a reference would not resolve in the document."""
     schema = TypeAdapter(Alert).json_schema()
     kinds = schema.pop("$defs")["Kind"]
     return schema | {"properties": schema["properties"] | {"kind": {"title": "Kind"} | kinds}}

@@ -1,4 +1,4 @@
-"""Server-sent events: what is new, read once for all pages that are open."""
+"""Server-sent events for the page. Changes are read once for all open pages."""
 
 import asyncio
 import json
@@ -9,19 +9,16 @@ from dataclasses import dataclass
 from reactor.jetstream.errors import JetStreamError
 from reactor.job_status.ledger_directory import describe_outage
 from reactor.operate.overview import Overview
-from reactor.store.scripts import LedgerError
+from reactor.store.keyspace import LedgerError
 
 TELL_S = 2.0
 MOST = 1_000
-"""Events that may wait for a page. A page that reads more slowly is disconnected, and reconnects."""
+"""How many events may wait for a page. A slower page is disconnected, and reconnects."""
 
 
 @dataclass(eq=False, repr=False)
 class Feed:
-    """It reads for as long as somebody listens.
-
-    `stopping` ends it.
-    """
+    """Reads changes while a page is connected, and sends them to all pages. `stopping` ends it."""
 
     stopping: asyncio.Event
 
@@ -33,16 +30,16 @@ class Feed:
         self._trouble_since = ""
 
     async def listen(self, overview: Overview) -> AsyncIterator[str]:
-        """Yield every event from now on, and at first how things stand."""
+        """Yield the current state, and then every event."""
         queue = asyncio.Queue[str | None](MOST)
-        for is_active in self._last.values():
-            queue.put_nowait(is_active)
+        for text in self._last.values():
+            queue.put_nowait(text)
         self._listeners.add(queue)
         if self._reading is None:
             self._reading = asyncio.create_task(self._read(overview), name="feed")
         try:
-            while (text := await queue.get()) is not None:
-                yield text
+            while (event := await queue.get()) is not None:
+                yield event
         finally:
             self._listeners.discard(queue)
 

@@ -1,4 +1,4 @@
-"""Answers in JSON, also if it goes wrong: what each error means over HTTP."""
+"""Responses in JSON, and the HTTP status of each error."""
 
 from collections.abc import Awaitable, Callable
 
@@ -12,25 +12,25 @@ from reactor.job_status.ledger_directory import describe_outage
 from reactor.operate.overview import NoJobStream, NoSuchStream
 from reactor.operate.protect import NotProtected
 from reactor.operate.restore import NotRestored
-from reactor.store.scripts import LedgerError
+from reactor.store.keyspace import LedgerError
 
 
 class Declined(Exception):
-    """Not answered: says why."""
+    """The request is declined. The message says why."""
 
     def __init__(self, status: int, why: str) -> None:
-        """`status` is HTTP's."""
+        """`status` is the HTTP status code."""
         super().__init__(why)
         self.status = status
 
 
 def declined(status: int, why: str) -> Response:
-    """Return an answer that there is none."""
+    """Return a response with an error."""
     return JSONResponse({"error": why}, status_code=status)
 
 
 def answering(ask: Callable[[Request], Awaitable[object]]) -> Callable[[Request], Awaitable[Response]]:
-    """Return a route that tells what `ask` gives, or what kept it from that."""
+    """Return a route that responds with the result of `ask`, or with its error."""
 
     async def answer(request: Request) -> Response:
         try:

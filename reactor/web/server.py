@@ -1,4 +1,4 @@
-"""The worker's HTTP endpoint: read only and on loopback, unless told otherwise.
+"""The worker's HTTP endpoint. By default it is read only and binds to loopback.
 
 /               the page                      /api/status, /api/streams, /api/streams/{name}
 /healthz        the process lives             /api/history, /api/timeline, /api/leaks
@@ -47,17 +47,17 @@ SAFE = {
 log = structlog.get_logger(__name__)
 
 PROBES = {"/healthz", "/readyz"}
-"""They tell nothing of jobs, and are asked by whatever name a platform has for us."""
+"""The probes show nothing about jobs, and accept any host name, because platforms use their own."""
 EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104  # compared, not bound
 MISDIRECTED = 421
 WAITING = "waiting for NATS and Redis"
 Readiness = Callable[[], Awaitable[list[str]]]
 Exposition = Callable[[str], tuple[bytes, str]]
-"""Metrics in the format that an Accept header asks for, and its content type."""
+"""Returns the metrics in the format that an Accept header asks for, and the content type."""
 
 
 class HttpError(Exception):
-    """The endpoint cannot be opened: says why, and what to do."""
+    """The endpoint cannot be opened. The message says why, and what to do."""
 
 
 def application(
@@ -71,7 +71,7 @@ def application(
     stopping: asyncio.Event,
     actions: Callable[[], StreamActions | None] = lambda: None,
 ) -> Starlette:
-    """Return the whole of it.
+    """Return the ASGI application.
 
     `watched` gives None as long as the servers are waited for; `not_ready` the reasons, none if it is ready; a
     `token` guards `/api`, `/events` and `/metrics`; `contract` is the AsyncAPI document; `hosts` are the names that it
@@ -111,7 +111,7 @@ def application(
 
 @dataclass(eq=False, repr=False)
 class _Answers:
-    """To each question, one of the overview's."""
+    """The handlers of the API. Each returns an answer of the overview."""
 
     watched: Callable[[], Overview | None]
     not_ready: Readiness
@@ -171,7 +171,7 @@ class _Answers:
 
 @dataclass(eq=False, repr=False)
 class _Guard:
-    """Safe headers on every answer, and the token on what tells of jobs; none for a foreign name."""
+    """A middleware that adds safe headers, requires the token, and refuses foreign host names."""
 
     app: ASGIApp
     token: str | None
@@ -200,7 +200,7 @@ class _Guard:
         return self.app if self._may(request) else declined(401, "token refused")
 
     def _is_address(self, host: str) -> bool:
-        """Return whether the host is an address that we listen on."""
+        """Return whether the host is an IP address."""
         with suppress(ValueError):
             return bool(ip_address(host)) and not self._hosts.isdisjoint(EVERYWHERE)
         return False
@@ -220,7 +220,7 @@ def _name_of(host: str) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Signals are the worker's business."""
+    """uvicorn's server without signal handlers, because the worker handles signals."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -228,10 +228,10 @@ class _Server(uvicorn.Server):
 
 
 class Endpoint:
-    """The endpoint of one worker. Binds at once, so that an address that is taken ends the start, not the day."""
+    """The endpoint of one worker. It binds at once, so that a taken address is noticed at the start."""
 
     def __init__(self, app: Starlette, host: str, port: int, stopping: asyncio.Event) -> None:
-        """`stopping` is set at the end. Raises HttpError if it cannot listen there."""
+        """`stopping` is set at the end. Raises HttpError if the address cannot be bound."""
         self._stopping = stopping
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -250,6 +250,6 @@ class Endpoint:
         await self._server.serve(sockets=[self._socket])
 
     def stop(self) -> None:
-        """End open connections, too."""
+        """Stop serving, and close open connections."""
         self._stopping.set()
         self._server.should_exit = True

@@ -1,1 +1,1 @@
-"""The always-on process: it turns settings into connected parts, and runs the loops."""
+"""The always-on process: it starts all parts and runs their loops."""

@@ -35,13 +35,12 @@ from reactor.jetstream.pull_client import SubscriberConnection
 from reactor.job_status.ledger_directory import describe_outage
 from reactor.operate.actions import StreamActions
 from reactor.operate.overview import STEP_S, Overview
-from reactor.passes.exhausted import LOOK_S, ExhaustedQueues
-from reactor.passes.first_looks import LOOK_S as FIRST_LOOK_S
-from reactor.passes.first_looks import FirstLooks
+from reactor.passes.exhausted import CHECK_S, ExhaustedQueues
+from reactor.passes.first_inspections import INSPECT_S, FirstInspections
 from reactor.passes.handover import Handover
 from reactor.passes.subscribers import AdvisorySubscriber
 from reactor.store.due_queue import WakeUps
-from reactor.store.scripts import LedgerError
+from reactor.store.keyspace import LedgerError
 from reactor.store.workers import BEAT_S
 from reactor.telemetry.alerts import Kind
 from reactor.telemetry.metrics import Metrics
@@ -50,8 +49,8 @@ from reactor.telemetry.traces import tracing
 from reactor.web import asyncapi
 from reactor.web.server import Endpoint, HttpError, application
 from reactor.worker.broker import GRACEFUL_S, App, Broker
-from reactor.worker.listening import RETRY_S, Listening
 from reactor.worker.loops import Loop, rest, run
+from reactor.worker.notified import RETRY_S, Notified
 from reactor.worker.periodic import PeriodicPass
 from reactor.worker.preparing import PrepareService
 from reactor.worker.registration import Registration
@@ -60,7 +59,7 @@ from reactor.worker.summary import Summary
 from reactor.worker.watchdog import WATCH_S, Watchdog
 
 POLL_S = 30.0
-"""How long the sweeper rests at most, if a wake-up was lost."""
+"""The longest rest of the sweeper (s), in case a wake-up was lost."""
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +67,7 @@ Result = TypeVar("Result")
 
 
 class Worker:
-    """One process's worth of work, from the first connection to the last."""
+    """One worker process, from the first connection to the last."""
 
     def __init__(self, settings: Settings) -> None:
         """Nothing is connected before the app runs."""
@@ -100,7 +99,7 @@ class Worker:
             _served(endpoint) as serving,
         ):
             loops = await self._until_ready(connected)
-            if loops is None:  # stopped while waiting for the servers
+            if loops is None:  # it was stopped while it waited for the servers
                 yield
                 return
             async with asyncio.TaskGroup() as group:
@@ -118,7 +117,7 @@ class Worker:
         log.info("worker stopped")
 
     def _endpoint(self) -> Endpoint | None:
-        """Return the HTTP endpoint, bound already; None if it is off. Raises HttpError."""
+        """Return the bound HTTP endpoint; None if it is off. Raises HttpError."""
         http = self._settings.http
         if not http.port:
             return None
@@ -142,7 +141,7 @@ class Worker:
         return endpoint
 
     async def _not_ready(self) -> list[str]:
-        """Return why this worker cannot do its work now."""
+        """Return why this worker is not ready; empty if it is."""
         if self._overview is None or self._watchdog is None:
             return ["waiting for NATS and Redis"]
         paused = self._overview.paused
@@ -155,7 +154,7 @@ class Worker:
         return reasons
 
     async def _until_ready(self, connected: Connections) -> list[Loop] | None:
-        """Wait for NATS and Redis, as long as it takes. Raises ProvisionError and TooOld: waiting would not help."""
+        """Wait for NATS and Redis without a limit. Raises ProvisionError and TooOld, where waiting does not help."""
         failures = 0
         while not self._stop.is_set():
             try:
@@ -169,17 +168,17 @@ class Worker:
         return None
 
     async def _prepare(self, connected: Connections) -> list[Loop]:
-        """Provision, connect, subscribe; the loops to run."""
+        """Provision streams, connect and subscribe. Return the loops to run."""
         provisioned = await provision_safely(connected)
         source, durable = provisioned.events, self._settings.events.durable
         alerts = alerts_of(connected)
         cases = UseCases(connected, provisioned, (self._metrics,), note_coverage=alerts.note_coverage)
-        first_looks = FirstLooks(cases.resources)
-        lifecycle = await cases.lifecycle_subscriber(self._due.set, first_looks.want)
+        first_inspections = FirstInspections(cases.resources)
+        lifecycle = await cases.lifecycle_subscriber(self._due.set, first_inspections.add)
         await self.broker.connect()
         exhausted = ExhaustedQueues(cases.resources)
         advisories = AdvisorySubscriber(cases.resources, exhausted)
-        self.broker.hear(source, durable, lifecycle, advisories, PrepareService(cases.prepare))
+        self.broker.subscribe_all(source, durable, lifecycle, advisories, PrepareService(cases.prepare))
         self.app.after_startup(_say_started)
 
         interval_s = self._settings.reconcile.interval.total_seconds()
@@ -206,7 +205,7 @@ class Worker:
             overview.trail,
             alerts,
             utc_now,
-            connected.ledger.told.remember,
+            connected.ledger.sent_notices.remember,
             send=notifier.send if notifier else None,
             daily=self._settings.notify.daily,
         )
@@ -217,21 +216,21 @@ class Worker:
         await registration.tick()
         loops = [
             Loop("register", registration.tick, BEAT_S),
-            Loop("sweep", cases.sweeper(periodic.want).tick, POLL_S, self._due),
-            Loop("wake", partial(self._wake, WakeUps(connected.redis, connected.namespace)), 0.0),
+            Loop("sweep", cases.sweeper(periodic.request).tick, POLL_S, self._due),
+            Loop("wake", partial(self._wake, WakeUps(connected.space)), 0.0),
             Loop("reconcile", periodic.tick, interval_s, periodic.wanted),
             Loop("watch", self._watchdog.tick, WATCH_S, self.broker.hearing.lost),
-            Loop("alerts", alerts.tell, WATCH_S, alerts.changed),
-            Loop("exhausted", exhausted.tick, LOOK_S),
+            Loop("alerts", alerts.publish_changes, WATCH_S, alerts.changed),
+            Loop("exhausted", exhausted.tick, CHECK_S),
             Loop("summary", summary.tick, SUMMARY_S),
-            Loop("first looks", first_looks.tick, FIRST_LOOK_S),
+            Loop("first inspections", first_inspections.tick, INSPECT_S),
         ]
         if notifier:
             alerts.on_change = notifier.note
             loops.append(Loop("notify", notifier.tick, EVERY_S, notifier.changed))
         if connected.jobs is not None and (listener := connected.jobs.listener()) is not None:
-            listening = Listening(listener, connected.ledger.due, cases.resources.policy, periodic.want)
-            loops.append(Loop("listen", partial(self._listen, listening), RETRY_S))
+            notified = Notified(listener, connected.ledger.due, cases.resources.policy, periodic.request)
+            loops.append(Loop("notifications", partial(self._notified, notified), RETRY_S))
         if self._settings.http.port:
             loops += self._loops_of_endpoint(overview, periodic.passed)
             self._actions = cases.actions() if self._settings.http.orders else None
@@ -239,22 +238,22 @@ class Worker:
         return loops
 
     async def _wake(self, wake_ups: WakeUps) -> None:
-        """Wake the sweeper at once if any replica, command or rebuild has made something due."""
+        """Wake the sweeper if any process has scheduled something earlier."""
         if await self._or_stop(wake_ups.wait(POLL_S)):
             self._due.set()
 
-    async def _listen(self, listening: Listening) -> float | None:
-        return await self._or_stop(listening.tick())
+    async def _notified(self, notified: Notified) -> float | None:
+        return await self._or_stop(notified.tick())
 
     def _loops_of_endpoint(self, overview: Overview, passed: asyncio.Event) -> Iterable[Loop]:
-        """Return what the page and the gauges show is sampled, so that a scrape need ask nobody."""
+        """Return the loops that sample figures for the page and the metrics, so that a scrape causes no requests."""
         self._overview = overview
         self._metrics.watch(lambda: overview.paused)
         gauges = Gauges(overview, self._metrics)
         return Loop("sample", overview.sample, STEP_S), Loop("measure", gauges.tick, STEP_S, passed)
 
     async def _as_long_as(self, serving: asyncio.Task[None]) -> None:
-        """Watch the endpoint: if it dies, end the process."""
+        """Watch the endpoint. If it dies, end the process."""
         stop = asyncio.create_task(self._stop.wait())
         await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
@@ -264,7 +263,7 @@ class Worker:
             raise HttpError("the HTTP endpoint ended by itself")
 
     async def _or_stop(self, work: Coroutine[Any, Any, Result]) -> Result | None:
-        """Return the result, or None if the worker is to stop first."""
+        """Return the result of the work, or None if the worker is stopped first."""
         task, stop = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -277,16 +276,13 @@ class Worker:
 
 @dataclass(eq=False, repr=False)
 class Gauges:
-    """The gauges, set now and then and after each pass.
-
-    `metrics` shows what `overview` measures.
-    """
+    """Sets the gauges of `metrics` from `overview`, periodically and after each pass."""
 
     overview: Overview
     metrics: Metrics
 
     async def tick(self) -> float:
-        """Return seconds until the next time. Raises JetStreamError and LedgerError: nothing is vouched for then."""
+        """Set the gauges, or after an error mark them as unknown. Return the seconds until the next time."""
         try:
             self.metrics.measured(await self.overview.measure())
         except (JetStreamError, LedgerError):
@@ -297,7 +293,7 @@ class Gauges:
 
 @asynccontextmanager
 async def _served(endpoint: Endpoint | None) -> AsyncIterator[asyncio.Task[None]]:
-    """Provide the endpoint at work, ended at the end; if there is none, something that never ends by itself."""
+    """Run the endpoint, or, if there is none, a task that never ends. Stop it at the end."""
     serving = asyncio.create_task(endpoint.serve() if endpoint else _for_ever(), name="endpoint")
     try:
         yield serving
@@ -313,7 +309,7 @@ async def _for_ever() -> None:
 
 
 def _complain(error: str) -> None:
-    log.debug("NATS says", error=error)
+    log.debug("NATS reports an error", error=error)
 
 
 def _say_started() -> None:

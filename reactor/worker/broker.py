@@ -1,7 +1,7 @@
-"""FastStream: the broker whose subscribers hear lifecycle events and advisories, and the application around it.
+"""The FastStream broker with the subscribers of lifecycle events and advisories, and the FastStream application.
 
-All that differs from FastStream's own is here and in `reactor.jetstream.pull_client`, by subclasses: the connection is
-ours (`_connect` is its own place for that), so credentials are mapped once, and any subject is heard.
+Subclasses here and in `reactor.jetstream.pull_client` change FastStream's behaviour. The connection is ours (`_connect`
+is FastStream's own hook for that), so credentials are mapped in one place, and any subject can be received.
 """
 
 import asyncio
@@ -36,15 +36,15 @@ log = structlog.get_logger(__name__)
 
 
 class Broker(NatsBroker):
-    """FastStream's broker on a connection of ours."""
+    """FastStream's broker on our own connection."""
 
     def __init__(self, hearing: SubscriberConnection, settings: Settings, metrics: Metrics) -> None:
-        """Nothing is connected yet."""
+        """Create the broker. It does not connect yet."""
         super().__init__(
             js_options={"domain": settings.nats.domain} if settings.nats.domain else {},
             graceful_timeout=GRACEFUL_S,
-            log_level=logging.DEBUG,  # else two lines a batch
-            apply_types=False,  # injection costs more than the whole of the handling
+            log_level=logging.DEBUG,  # FastStream would log two lines for each batch
+            apply_types=False,  # dependency injection would cost more than the handling
             logger=logging.getLogger(FASTSTREAM),
             middlewares=[metrics.middleware()] if settings.http.port else [],
         )
@@ -56,7 +56,7 @@ class Broker(NatsBroker):
         self.config.connect(client)
         return client
 
-    def hear(
+    def subscribe_all(
         self,
         source: Source,
         durable: str,
@@ -64,7 +64,7 @@ class Broker(NatsBroker):
         advisories: AdvisorySubscriber,
         preparing: PrepareService,
     ) -> None:
-        """Make the subscribers; they start with the broker. Those of advisories are a queue group."""
+        """Create the subscribers. They start with the broker. Those of advisories form a queue group."""
         self.subscriber(
             source.subjects[0],
             config=ConsumerConfig(filter_subjects=[]),
@@ -81,25 +81,25 @@ class Broker(NatsBroker):
             log.warning("durable differs from the desired one", stream=source.stream, difference=source.difference)
 
     async def start(self) -> None:
-        """Connect and subscribe; if that fails on the way, `hear_again` makes up for it."""
+        """Connect and subscribe. If subscribing fails, `resubscribe` repeats it."""
         try:
             await super().start()
         except (*NOT_SUBSCRIBED, JetStreamError) as error:
             log.warning("the subscribers could not start, trying again", error=str(error))
             self._unsubscribed = True
 
-    async def stop_hearing(self) -> None:
-        """Stop all subscribers, whatever has become of their connection or consumer."""
+    async def stop_subscribers(self) -> None:
+        """Stop all subscribers, even if their connection or consumer is gone."""
         self._unsubscribed = True
         for subscriber in self.subscribers:
             with suppress(nats.errors.Error):  # of a connection that is gone
                 await subscriber.stop()
 
     async def resubscribe(self) -> None:
-        """Start the subscribers if they were stopped. Raises JetStreamError if NATS is away."""
+        """Start the subscribers again if they were stopped. Raises JetStreamError if NATS is away."""
         if not self._unsubscribed:
             return
-        await self.stop_hearing()
+        await self.stop_subscribers()
         self.config.connect(await self.hearing.connect())
         try:
             for subscriber in self.subscribers:
@@ -108,28 +108,28 @@ class Broker(NatsBroker):
             raise Unreachable(str(error)) from error
         self._unsubscribed = False
 
-    async def connect_anew(self) -> None:
-        """Hear over a new connection. Raises JetStreamError."""
-        await self.stop_hearing()
+    async def reconnect(self) -> None:
+        """Subscribe over a new connection. Raises JetStreamError."""
+        await self.stop_subscribers()
         await self.hearing.close()
         await self.resubscribe()
 
 
 class App(FastStream):
-    """FastStream's application, whose exit is also heard while it still waits for its servers."""
+    """FastStream's application. It can also exit while it waits for its servers."""
 
     def __init__(self, stop: asyncio.Event, broker: Broker, lifespan: Callable[[], Any]) -> None:
-        """`stop` is set when the process is to end."""
+        """`stop` is set to end the process."""
         super().__init__(broker, lifespan=lifespan, logger=logging.getLogger(FASTSTREAM))
         self._stop = stop
 
     def exit(self) -> None:
-        """Let the process end."""
+        """End the process."""
         self._stop.set()
         super().exit()
 
     async def stop(self) -> None:
-        """End it, also if NATS is away: what it has not been told comes again."""
+        """Stop the application, even if NATS is away. Unacked messages are delivered again."""
         try:
             await super().stop()
         except (OSError, RuntimeError, nats.errors.Error) as error:
@@ -137,5 +137,5 @@ class App(FastStream):
 
 
 async def _raw(message: Any) -> Any:  # noqa: ANN401  # FastStream's batch message; its raw form is a list of nats-py's
-    """Return a message undecoded: `reactor.core.events` reads what it says."""
+    """Return the message undecoded. `reactor.core.events` reads it."""
     return message.raw_message

@@ -1,4 +1,4 @@
-"""Loops: what a worker does again and again, and how it goes on through outages."""
+"""The loops of a worker. They continue after outages."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,29 +9,29 @@ import structlog
 from reactor.core.backoff import backoff
 from reactor.jetstream.errors import JetStreamError
 from reactor.job_status.ledger_directory import describe_outage
-from reactor.store.scripts import LedgerError
+from reactor.store.keyspace import LedgerError
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 15.0
-"""A failure is rested off for so long, however short the loop's own rest is and whatever wakes it."""
+"""The rest after a failure (s). It ignores the loop's own rest and its wake-ups."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A name, what to do (the answer is when to do it again, in seconds, or None), how long to rest at most."""
+    """A loop: its name, its tick (which returns the seconds until the next one, or None), and its longest rest (s)."""
 
     name: str
     tick: Callable[[], Awaitable[float | None]]
     rest_s: float
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    """What ends the rest."""
+    """Ends the rest when it is set."""
 
 
 async def run(loop: Loop, stop: asyncio.Event) -> None:
-    """Tick until the worker stops. A loop that dies stops the others: cancelling them is not enough.
+    """Run the loop until the worker stops. A loop that dies stops the others, too.
 
-    Python 3.11's `wait_for` swallows a cancellation that arrives together with its answer.
+    Cancelling them is not enough: `wait_for` of Python 3.11 ignores a cancellation that arrives with its result.
     """
     try:
         await _tick_on(loop, stop)
@@ -40,7 +40,7 @@ async def run(loop: Loop, stop: asyncio.Event) -> None:
 
 
 async def _tick_on(loop: Loop, stop: asyncio.Event) -> None:
-    """Tick, rest, repeat. Log an outage, and when it is over; any other error ends the process."""
+    """Tick, rest, repeat. Log the begin and the end of an outage. Any other error ends the process."""
     failures = 0
     while not stop.is_set():
         loop.wake.clear()
@@ -58,7 +58,7 @@ async def _tick_on(loop: Loop, stop: asyncio.Event) -> None:
 
 
 async def rest(seconds: float, *ends: asyncio.Event) -> None:
-    """Rest until the time is over, or one of the events is set."""
+    """Rest for `seconds`, or until one of the events is set."""
     waits = [asyncio.ensure_future(event.wait()) for event in set(ends)]
     try:
         await asyncio.wait(waits, timeout=max(seconds, 0.0), return_when=asyncio.FIRST_COMPLETED)

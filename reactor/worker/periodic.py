@@ -1,4 +1,4 @@
-"""The periodic full pass: one an interval among all replicas, never two at once, and one at each start."""
+"""The periodic full pass: all replicas together run one in each interval, never two at once, and one at each start."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,25 +11,22 @@ from reactor.core.backoff import backoff
 from reactor.core.report import Report
 from reactor.passes.handover import Handover
 from reactor.passes.reconciler import PassOptions, Reconciler
+from reactor.store.keyspace import LedgerError
 from reactor.store.leases import Lease
 from reactor.store.ledger import Ledger
-from reactor.store.scripts import LedgerError
 from reactor.worker.loops import rest
 
 PASS_GAP_S = 5.0
-"""Between two full passes, however many are wanted."""
+"""The shortest time between two full passes (s)."""
 PASS_LEASE_S = 30.0
-"""How long after a replica's end another one may begin a pass; renewed as long as it lives."""
+"""How long after the death of a replica another one may begin a pass (s). A living replica renews it."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(eq=False, repr=False)
 class PeriodicPass:
-    """This replica's part in it.
-
-    `stop` is set when the worker is to stop.
-    """
+    """Runs the periodic passes of this replica. `stop` is set when the worker must stop."""
 
     ledger: Ledger
     reconciler: Reconciler
@@ -45,16 +42,16 @@ class PeriodicPass:
         self.passed = asyncio.Event()
         """Set after each pass of this replica."""
 
-    async def want(self) -> None:
-        """Let one begin soon. Raises LedgerError."""
-        await self.ledger.passes.hasten()
+    async def request(self) -> None:
+        """Request a pass soon. Raises LedgerError."""
+        await self.ledger.passes.request_pass()
         self.wanted.set()
 
     async def tick(self) -> float | None:
-        """Run a pass if it is due and nobody else runs one; return seconds until the next. Raises LedgerError."""
-        if self._is_first:  # settings may be new
-            await self.ledger.passes.hasten()
-        lease, wait_s = await self.ledger.passes.begin(PASS_LEASE_S)
+        """Run a pass if one is due and no replica runs one. Return the seconds until the next. Raises LedgerError."""
+        if self._is_first:  # the settings may have changed
+            await self.ledger.passes.request_pass()
+        lease, wait_s = await self.ledger.passes.begin_pass(PASS_LEASE_S)
         if lease is None:
             return wait_s
         rest_s, self._is_first = None, False
@@ -68,14 +65,14 @@ class PeriodicPass:
             if self._failures:
                 rest_s = backoff(self._failures, first=PASS_GAP_S, last=self.interval_s)
         finally:
-            await self.ledger.passes.end(lease, rest_s)
+            await self.ledger.passes.end_pass(lease, rest_s)
         await rest(min(PASS_GAP_S, self.interval_s), self.stop)
         return rest_s
 
 
 @asynccontextmanager
 async def _renewed(ledger: Ledger, lease: Lease) -> AsyncIterator[None]:
-    """Hold a lease for as long as this takes. If Redis is away or it is lost, it runs out, and drains find out."""
+    """Renew a lease during this context. If that fails, the lease runs out, and drains notice it."""
 
     async def renew() -> None:
         held = True

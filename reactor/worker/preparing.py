@@ -1,4 +1,4 @@
-"""The workers' service for job systems: prepare a job's stream, asked for over core NATS."""
+"""The workers' service that prepares a job's stream. Job systems request it over core NATS."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,10 +13,10 @@ from reactor.core.foreign_json import Unreadable
 from reactor.core.preparing import NotPrepared, Prepared, answer_of, read_request
 from reactor.jetstream.errors import JetStreamError
 from reactor.job_status.ledger_directory import describe_outage
-from reactor.store.scripts import LedgerError
+from reactor.store.keyspace import LedgerError
 
 AT_ONCE = 32
-"""Requests that one worker handles at once; others wait."""
+"""How many requests one worker handles at once. Others wait."""
 LONGEST_S = 600.0
 
 log = structlog.get_logger(__name__)
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(eq=False, repr=False)
 class PrepareService:
-    """Answers requests. `prepare` takes a job and the seconds that a deletion under way is waited for."""
+    """Answers requests. `prepare` gets the job, and how long to wait for a deletion under way (s)."""
 
     prepare: Callable[[str, float], Awaitable[Prepared]]
 
@@ -33,7 +33,7 @@ class PrepareService:
         self._tasks = set[asyncio.Task[None]]()
 
     async def handle(self, msg: Msg) -> None:
-        """Begin to answer a request; the next one need not wait for it."""
+        """Start answering a request in a task, so that the next one need not wait."""
         task = asyncio.create_task(self._answer(msg), name="prepare")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

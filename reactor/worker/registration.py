@@ -1,4 +1,4 @@
-"""The worker's heartbeat: it tells Redis that it is alive and what it judges by, and the metrics what is connected."""
+"""The worker's heartbeat: it shows other processes that the worker is alive, and its policy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from reactor.core.model import format_instant
 from reactor.core.workers import WorkerInfo
 from reactor.deletion.resources import Resources
-from reactor.store.scripts import LedgerError
+from reactor.store.keyspace import LedgerError
 from reactor.store.workers import BEAT_S
 
 
 @dataclass(eq=False, repr=False)
 class Registration:
-    """Registers one worker. `connected` receives whether NATS and Redis are connected."""
+    """Sends the heartbeats of one worker. Calls `connected` with whether NATS and Redis are connected."""
 
     deps: Resources
     info: WorkerInfo
@@ -22,7 +22,7 @@ class Registration:
         self._nats_away_since: str | None = None
 
     async def tick(self) -> float:
-        """Send a heartbeat; return seconds until the next one. Raises LedgerError."""
+        """Send a heartbeat. Return the seconds until the next one. Raises LedgerError."""
         is_connected = self.deps.reads.is_connected
         if is_connected:
             self._nats_away_since = None

@@ -1,4 +1,4 @@
-"""What the audit shows of the last day: whether far more falls than usual, and a summary for people."""
+"""Watch the audit: alert on mass deletions, and send a daily summary."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
@@ -8,39 +8,39 @@ from datetime import time
 from reactor.core.checks import counted, size
 from reactor.core.model import SECOND, format_instant, parse_instant
 from reactor.core.schemas import Entry
-from reactor.operate.history import Trail
+from reactor.operate.history import AuditTrail
 from reactor.telemetry.alerts import Alerts, Kind
 from reactor.telemetry.notifier import Remember
 
 LOOK_S = 30.0
 QUARTER, DAY = 900 * SECOND, 86_400 * SECOND
 MANY, TIMES_AS_MANY = 100, 10
-"""Deletions within a quarter of an hour, and how many times the usual, that are told; as in ReactorMassDeletion."""
+"""A mass deletion: this many in a quarter of an hour, and this many times the usual, as in ReactorMassDeletion."""
 LATE = 3_600 * SECOND
-"""How late a summary may be: a worker that starts in the afternoon sends none for the morning."""
+"""How late a summary may be sent, so that a worker that starts in the afternoon sends none for the morning."""
 
 Send = Callable[[str, str], Awaitable[object]]
 
 
 @dataclass(eq=False, repr=False)
 class Summary:
-    """Looks at the audit now and then. `clock` is in ns; `remember` is what all replicas have told together."""
+    """Reads the audit periodically. `clock` is in ns. `remember` stores what was sent, for all replicas."""
 
-    trail: Trail
+    trail: AuditTrail
     alerts: Alerts
     clock: Callable[[], int]
     remember: Remember
     send: Send | None = None
-    """None if nobody wants messages."""
+    """Sends a message; None if the settings name no receiver."""
     daily: time | None = None
-    """When a summary is sent (UTC); None for never."""
+    """When to send the summary (UTC); None for never."""
 
     async def tick(self) -> None:
-        """Look. Raises LedgerError."""
+        """Check for a mass deletion, and send the summary if it is time. Raises LedgerError."""
         now, drained = self.clock(), await self.trail.drains()
         self.alerts.note(Kind.MASS_DELETION, mass_deletion(drained, now))
         if self.send is not None and self.daily is not None and self._is_time(now) and await self._is_ours(now):
-            await self.send("reactor: the last day", in_short(drained, now))
+            await self.send("reactor: the last day", daily_summary(drained, now))
 
     def _is_time(self, now: int) -> bool:
         assert self.daily is not None  # noqa: S101  # asked before
@@ -60,13 +60,13 @@ def mass_deletion(drained: Collection[Entry], now: int) -> str | None:
     if recent <= MANY or recent <= TIMES_AS_MANY * usual:
         return None
     return (
-        f"{recent} streams were deleted within a quarter of an hour, {usual:.0f} are usual. If nobody expects it: "
-        "reactor pause stops all deleting, reactor history --since 15m says what fell and why"
+        f"{recent} streams were deleted within a quarter of an hour, {usual:.0f} are usual. If this is unexpected: "
+        "reactor pause stops all deleting, reactor history --since 15m shows what was deleted and why"
     )
 
 
-def in_short(drained: Collection[Entry], now: int) -> str:
-    """Return what was deleted in the last day: by reason, by status, and how much."""
+def daily_summary(drained: Collection[Entry], now: int) -> str:
+    """Return a summary of the last day's deletions: number, bytes, reasons and statuses."""
     entries = [entry for entry in drained if now - parse_instant(entry["at"]) < DAY]
     if not entries:
         return "no stream was deleted in the last day"

@@ -6,7 +6,7 @@ import pytest
 from nats.js.api import StreamSource
 from support.harness import World
 
-from reactor.core.explain import why
+from reactor.core.explain import details_of
 from reactor.core.model import Reason
 
 
@@ -119,4 +119,4 @@ def test_every_entry_has_its_words(phase: str) -> None:
     """Also one of an older release, which tells less."""
     actor = {"role": "pause", "user": "ana", "host": "h", "overrides": []}
     entry = {"phase": phase, "stream": "job_1", "job_id": "1", "reason": Reason.TERMINAL, "by": "h:1", "at": "T"}
-    assert why(entry | ({"actor": actor} if phase == "paused" else {}))  # type: ignore[arg-type]
+    assert details_of(entry | ({"actor": actor} if phase == "paused" else {}))  # type: ignore[arg-type]

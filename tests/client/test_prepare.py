@@ -112,7 +112,7 @@ async def test_a_deletion_that_is_not_over_is_waited_for(told: World, *, is_ther
         await told.stream("job_1", messages=1)
     async with connections(load_settings(), actor=actor_of("prepare")) as connected:
         lease = Lease("stream:job_1", 60.0)
-        assert await connected.ledger.leases.take(lease)
+        assert await connected.ledger.leases.acquire(lease)
         with pytest.raises(NotPrepared, match=r"still under way after 0\.5 s"):
             await aprepare(1, timeout=0.5)
         preparing = asyncio.create_task(aprepare(1))

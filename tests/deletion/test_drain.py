@@ -20,8 +20,8 @@ from reactor.deletion.states import REPLACED, Target
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import Unanswered, Unreachable
 from reactor.jetstream.topology import PAUSE_SUBJECT
+from reactor.store.keyspace import LedgerError
 from reactor.store.leases import Leases
-from reactor.store.scripts import LedgerError
 
 
 async def test_a_zombie_is_drained(world: World) -> None:
@@ -491,7 +491,7 @@ async def _take_all(bench: Bench) -> None:
     """Have the ledger take what is pending, as a worker would."""
     stored = await bench.reads.last_message("JOBS", "jobs.lifecycle.1")
     assert stored is not None
-    await bench.directory.take(bench.snapshot.lifecycle.identity, [stored])
+    await bench.directory.apply_messages(bench.snapshot.lifecycle.identity, [stored])
 
 
 async def test_the_ledger_counts_where_the_last_event_came_late(world: World) -> None:

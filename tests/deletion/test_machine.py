@@ -19,7 +19,7 @@ from reactor.cli.embedded import HOST, free_port, nats_server, valkey_server
 from reactor.core.model import SECOND
 from reactor.jetstream.errors import JetStreamError
 from reactor.store.audit import Audit
-from reactor.store.scripts import Scripts
+from reactor.store.keyspace import Keyspace
 
 JOBS = st.sampled_from(["1", "2", "3"])
 STATUSES = st.sampled_from(["SUCCESS", "FAILURE", "revoked", "DELETED", "STARTED", "RETRY", "odd"])
@@ -250,7 +250,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
 
     def _check_the_audit(self) -> None:
         """No deletion is open, and none is accounted for twice."""
-        audit = Audit(self.redis, Scripts(self.redis), self.namespace)
+        audit = Audit(Keyspace(self.redis, self.namespace))
         assert not self.run(audit.open_intents())
         trail = [entry for entry in self.run(audit.newest(1000))[::-1] if entry["phase"] != "unfixable"]
         begun: dict[str, bool] = {}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from nats.aio.msg import Msg
 from support.harness import World, eventually
 
-from reactor.deletion.throttle import Room
+from reactor.deletion.throttle import AdaptiveLimit
 from reactor.jetstream.latency import BOUND_S, FELT_S, LATELY, WINDOW, Pace
 
 
@@ -64,27 +64,27 @@ def test_a_queue_counts_sooner_while_others_wait_in_it() -> None:
 async def test_room_shrinks_for_the_sake_of_others() -> None:
     """The server itself is quick enough."""
     pace, limits = Pace(), []
-    room = Room(32, pace)
+    limit = AdaptiveLimit(32, pace)
     pace.note(0.001)
     for _ in range(5):
         for _ in range(WINDOW):
             pace.note(0.001 + 2 * FELT_S)
         pace.note_others()
-        async with room.taken():
-            limits.append(room._limit)
+        async with limit.slot():
+            limits.append(limit._limit)
     assert limits == [16, 8, 4, 4, 4]
 
 
 async def test_room_shrinks_by_halves_to_an_eighth_and_grows_again() -> None:
     """It is looked at for every so many answers, whoever waits."""
     pace, limits = Pace(), []
-    room = Room(32, pace)
+    limit = AdaptiveLimit(32, pace)
 
     async def answered(seconds: float) -> None:
         for _ in range(WINDOW):
             pace.note(seconds)
-        async with room.taken():
-            limits.append(room._limit)
+        async with limit.slot():
+            limits.append(limit._limit)
 
     for seconds in (0.01, 1, 1, 1, 1, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01):
         await answered(seconds)

@@ -167,7 +167,7 @@ async def _no_text(world: World, key: str) -> None:
 
 KEYS = (
     *("due", "hints", "ledger", "job:1", "attempts", "intents", "audit", "last_pass", "passed", "deliveries:1"),
-    *("sourced", "captors", "surveyed"),
+    *("sourced", "advisory_streams", "surveyed"),
 )
 LEASES = ("lease:stream:job_1", "lease:reconcile", "lease:rebuild")
 TEXTS = ("job:1", "job:2", "last_pass", "pass", *LEASES)

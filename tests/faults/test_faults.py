@@ -23,8 +23,8 @@ from reactor.core.model import SECOND, parse_instant
 from reactor.deletion import failpoints
 from reactor.deletion.failpoints import Point
 from reactor.passes.reconciler import PassOptions
+from reactor.store.keyspace import Keyspace
 from reactor.store.ledger import Ledger
-from reactor.store.scripts import Scripts
 
 SHORT_LEASE = {"REACTOR_SWEEP_LEASE": "1s"}
 RUNNING = 100
@@ -425,20 +425,20 @@ async def test_five_hundred_zombies_and_two_replicas(world: World) -> None:
 
 async def test_replicas_take_turns_with_the_periodic_pass(world: World) -> None:
     """One at a time, and one an interval among all of them, unless somebody needs it sooner."""
-    ledger = Ledger.of(world.redis, Scripts(world.redis), world.namespace, 60)
-    mine, _ = await ledger.passes.begin(60)
+    ledger = Ledger.of(Keyspace(world.redis, world.namespace), 60)
+    mine, _ = await ledger.passes.begin_pass(60)
     assert mine
-    others, wait = await ledger.passes.begin(60)
+    others, wait = await ledger.passes.begin_pass(60)
     assert (others, 50 < wait <= 60) == (None, True)
-    await ledger.passes.end(mine, 900)
+    await ledger.passes.end_pass(mine, 900)
     assert not await ledger.leases.renew(mine)
-    others, wait = await ledger.passes.begin(60)
+    others, wait = await ledger.passes.begin_pass(60)
     assert (others, 890 < wait <= 900) == (None, True)
-    await ledger.passes.hasten()
-    others, _ = await ledger.passes.begin(60)
+    await ledger.passes.request_pass()
+    others, _ = await ledger.passes.begin_pass(60)
     assert others
     assert await ledger.leases.renew(others)
-    await ledger.passes.end(mine, 900)  # not ours any more
+    await ledger.passes.end_pass(mine, 900)  # not ours any more
     assert await ledger.leases.renew(others)
 
 
@@ -469,13 +469,13 @@ async def test_what_cannot_be_fixed_is_told_in_full(world: World) -> None:
 
 async def test_a_pass_that_another_replica_took_over_deletes_nothing_more(world: World) -> None:
     """Its number is not the highest any more."""
-    ledger = Ledger.of(world.redis, Scripts(world.redis), world.namespace, 60)
+    ledger = Ledger.of(Keyspace(world.redis, world.namespace), 60)
     await world.declare()
     await world.zombie(1)
-    old, _ = await ledger.passes.begin(60)
+    old, _ = await ledger.passes.begin_pass(60)
     assert old
-    await ledger.passes.end(old, None)
-    new, _ = await ledger.passes.begin(60)
+    await ledger.passes.end_pass(old, None)
+    new, _ = await ledger.passes.begin_pass(60)
     assert new
     assert int(new.token) > int(old.token)
     report = await world.reconcile(PassOptions(under=old))

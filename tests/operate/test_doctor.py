@@ -6,23 +6,24 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from io import StringIO
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, cast
-from unittest.mock import AsyncMock
 
 import pytest
 import pytest_asyncio
 from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig, StreamSource
 from redis.exceptions import ConnectionError as NotConnected
-from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import RedisError
 from rich.console import Console
-from support.harness import World, connected, own_cluster, own_nats, own_valkey, posing_as, relayed, said
+from support.harness import World, connected, eventually, own_cluster, own_nats, own_valkey, posing_as, relayed, said
 from support.narrow import ACL, REACTOR, narrow_world, reload
 
 from reactor.bootstrap import services
-from reactor.bootstrap.connections import connections
+from reactor.bootstrap.connections import connections, redis_of
 from reactor.bootstrap.services import doctor_of
-from reactor.cli.embedded import HOST, Server
+from reactor.cli.embedded import HOST, Server, free_port
 from reactor.cli.render import show_diagnosis
+from reactor.config.redis_url import parse_redis_url
 from reactor.core.checks import Check, Diagnosis, Level, size
 from reactor.core.model import SECOND, Stream, format_instant, parse_instant
 from reactor.jetstream.client import JetStream, Listing
@@ -39,6 +40,7 @@ from reactor.operate.doctor.judges import (
 )
 from reactor.operate.doctor.redis import judge_eviction, judge_memory, judge_persistence, judge_version
 from reactor.store.health import RedisHealth
+from reactor.store.keyspace import Keyspace
 
 DAY = 86_400 * SECOND
 
@@ -420,25 +422,39 @@ def test_redis_figures() -> None:
     assert judge_persistence({"aof_enabled": 1, "aof_last_write_status": "err"}, "").level is Level.ERROR
 
 
-@pytest.mark.parametrize(
-    ("refusal", "fix"),
-    [
-        (ReadOnlyError("READONLY"), "primary"),
-        (OutOfMemoryError("OOM"), "maxmemory"),
-        (NoPermissionError("NOPERM"), "permissions.md"),
-        (ResponseError("MISCONF"), "Redis's own log"),
-    ],
-)
-async def test_each_refusal_to_write_has_its_mend(refusal: RedisError, fix: str) -> None:
-    """But a Redis that is away is no refusal."""
-    redis = AsyncMock()
-    redis.set.side_effect = refusal
-    check = await RedisHealth(redis, "r").check_writes()
-    assert (check.level, fix in str(check.fix)) == (Level.ERROR, True)
-    redis.set.side_effect = redis.config_get.side_effect = NotConnected("away")
-    for question in (RedisHealth(redis, "r").check_writes, RedisHealth(redis, "r").save_rules):
-        with pytest.raises(NotConnected):
-            await question()
+async def test_a_missing_right_to_write_is_said(world: World, tmp_path: Path) -> None:
+    """With the page that lists the rights."""
+    async with with_valkey(world, tmp_path) as one:
+        acl = cast("Any", one.redis)
+        await acl.execute_command("ACL", "SETUSER", "reader", "on", ">pw", *ACL[1:], f"~{one.namespace}:*", "-set")
+        odd = await found(one, REACTOR_REDIS_URL=one.redis_url.replace("redis://", "redis://reader:pw@"))
+    assert odd["redis.writes"].level is Level.ERROR
+    assert "permissions.md" in str(odd["redis.writes"].fix)
+
+
+async def test_a_redis_that_cannot_save_is_said(world: World, tmp_path: Path) -> None:
+    """It refuses all writes until it can: with where to look."""
+    async with with_valkey(world, tmp_path) as one:
+        await one.redis.config_set("save", "3600 1")
+        rmtree(tmp_path / "valkey")
+        await one.redis.bgsave()
+        await eventually(lambda: _save_has_failed(one), 10)
+        odd = await found(one)
+    assert odd["redis.writes"].level is Level.ERROR
+    assert "Redis's own log" in str(odd["redis.writes"].fix)
+
+
+async def _save_has_failed(world: World) -> bool:
+    return bool((await world.redis.info("persistence"))["rdb_last_bgsave_status"] == "err")
+
+
+async def test_a_redis_that_is_away_is_an_outage() -> None:
+    """It is not a refusal, neither of a write nor of a question."""
+    async with redis_of(parse_redis_url(f"redis://{HOST}:{free_port()}/0"), "r") as away:
+        health = RedisHealth(Keyspace(away, "r"))
+        for question in (health.check_writes, health.save_rules):
+            with pytest.raises(NotConnected):
+                await question()
 
 
 async def test_a_durable_that_differs_is_said(world: World) -> None:

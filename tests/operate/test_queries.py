@@ -8,11 +8,11 @@ from support.harness import World, eventually, relayed
 from reactor.bootstrap.connections import Connections, connections
 from reactor.bootstrap.services import UseCases, provision_safely
 from reactor.core.model import Outcome, Reason, Settlement, Stream
-from reactor.operate.history import Trail
+from reactor.operate.history import AuditTrail
 from reactor.operate.overview import Overview
 from reactor.passes import listing
 from reactor.store.audit import Audit
-from reactor.store.scripts import Scripts
+from reactor.store.keyspace import Keyspace
 
 
 async def test_events_of_the_last_moment_are_no_gap(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ async def _is_after(connected: Connections, then: int) -> bool:
 async def test_deletions_are_read_once_and_anew_where_the_trail_is_another(world: World) -> None:
     """New ones are added; an emptied Redis forgets them all."""
     await world.declare()
-    trail = Trail(Audit(world.redis, Scripts(world.redis), world.namespace))
+    trail = AuditTrail(Audit(Keyspace(world.redis, world.namespace)))
     for number in (1, 2):
         await world.zombie(number)
         await world.reconcile()

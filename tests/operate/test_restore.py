@@ -364,7 +364,7 @@ def test_what_a_deletion_relies_on_is_not_tidied(tmp_path: Path) -> None:
     with pytest.raises(BackupFailed, match="still needed are beyond REACTOR_BACKUP_MAX_BYTES"):
         backup_store._make_room(500)
     assert all(one.folder.exists() for one in four)
-    backup_store.settled(four[0])
+    backup_store.release(four[0])
     backup_store._make_room(500)
     assert [one.folder.exists() for one in four] == [False, True]
     _aged(four[1], now, 3601)

@@ -18,7 +18,7 @@ from reactor.cli.render import progress_bar, show_report
 from reactor.core.model import SECOND, parse_instant
 from reactor.passes.reconciler import PassOptions, ignore_progress
 from reactor.store.audit import Audit, Intent
-from reactor.store.scripts import Scripts
+from reactor.store.keyspace import Keyspace
 
 DRAINED = ("drained", "terminal")
 
@@ -412,7 +412,7 @@ async def test_a_deletion_begun_of_what_now_lives_is_accounted_for(world: World)
     await world.stream("job_1", messages=1)
     await world.emit(1, "STARTED")
     await world.declare()
-    audit = Audit(world.redis, Scripts(world.redis), world.namespace)
+    audit = Audit(Keyspace(world.redis, world.namespace))
     at = "2026-01-31T12:00:00Z"
     await audit.intend(Intent("job_1", "1", "terminal", "token", at, "SUCCESS", 1, by="somebody", at=at), {})
     await world.reconcile(PassOptions(dry_run=True))

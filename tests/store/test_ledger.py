@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import random
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,10 +13,10 @@ from support.harness import World, eventually, said, word
 
 from reactor.core.model import SECOND, Record, StatusEvent
 from reactor.store.audit import Audit, Intent
+from reactor.store.keyspace import Keyspace, LedgerError
 from reactor.store.leases import Lease
 from reactor.store.ledger import Ledger
 from reactor.store.records import ForeignLedger
-from reactor.store.scripts import LedgerError, Script, Scripts
 
 MINUTE = 60 * SECOND
 
@@ -26,7 +27,7 @@ def _ledger(world: World) -> Ledger:
 
 
 def ledger_of(world: World) -> Ledger:
-    return Ledger.of(world.redis, Scripts(world.redis), world.namespace, 60.0)
+    return Ledger.of(Keyspace(world.redis, world.namespace), 60.0)
 
 
 async def write(
@@ -122,11 +123,11 @@ async def test_it_says_which_events_were_not_newer(ledger: Ledger) -> None:
 async def test_a_lease_is_one_holders(ledger: Ledger) -> None:
     """And is given back by its holder only."""
     ours, theirs = Lease("x", 30.0), Lease("x", 30.0)
-    assert await ledger.leases.take(ours)
-    assert not await ledger.leases.take(theirs)
+    assert await ledger.leases.acquire(ours)
+    assert not await ledger.leases.acquire(theirs)
     assert await ledger.records.lease_and_read(theirs, "JOBS@1", "1") is None
     await ledger.leases.release(theirs)
-    assert not await ledger.leases.take(theirs)
+    assert not await ledger.leases.acquire(theirs)
     await ledger.leases.release(ours)
     assert await ledger.records.lease_and_read(theirs, "JOBS@1", "1") is not None
 
@@ -161,7 +162,7 @@ async def test_another_lifecycle_streams_events_are_not_mixed_in(ledger: Ledger)
 @pytest.mark.parametrize("odd", ["*", "?", "[a-z]", "\\"])
 async def test_a_namespace_is_taken_literally(world: World, odd: str) -> None:
     """What means something in a glob must not drop another namespace's records, nor miss its own."""
-    ours, theirs = (Ledger.of(world.redis, Scripts(world.redis), f"{world.namespace}{end}", 60.0) for end in (odd, "x"))
+    ours, theirs = (Ledger.of(Keyspace(world.redis, f"{world.namespace}{end}"), 60.0) for end in (odd, "x"))
     for one in (ours, theirs):
         await one.records.begin_rebuild("JOBS@1", "a")
         await write(one, ("1", word(1, 1, "STARTED"), None))
@@ -186,7 +187,7 @@ async def test_every_key_expires_but_those_that_must_stay(world: World, ledger: 
     """What grows with the jobs of the past is forgotten at last; a live record never is."""
     await ledger.records.begin_rebuild("JOBS@1", "a")
     await write(ledger, ("1", word(1, 1, "SUCCESS"), 0), ("2", word(1, 2, "STARTED"), None))
-    await ledger.leases.take(Lease("x", 30.0))
+    await ledger.leases.acquire(Lease("x", 30.0))
     await ledger.tallies.first_sighting("job_1", "figures", 5)
     await ledger.tallies.count_delivery("1", "max_deliveries")
     await ledger.tallies.failed("1")
@@ -209,7 +210,7 @@ async def test_the_first_sighting_of_figures_is_kept(ledger: Ledger) -> None:
 
 async def test_an_intent_has_one_outcome(world: World) -> None:
     """Whoever takes it out writes it; another's token does not."""
-    audit = Audit(world.redis, Scripts(world.redis), world.namespace)
+    audit = Audit(Keyspace(world.redis, world.namespace))
     intent = Intent("job_1", "1", "terminal", "mine", "", "SUCCESS", 3, "me", "")
     await audit.intend(intent, {})
     assert await audit.open_intents() == {"job_1": intent}
@@ -222,20 +223,23 @@ async def test_an_intent_has_one_outcome(world: World) -> None:
 
 async def test_scripts_survive_a_redis_that_forgot_them(world: World) -> None:
     """And each caller gets its own answer or error, however they share the way."""
-    scripts = Scripts(world.redis)
-    double, fail = Script(scripts, "return ARGV[1] * 2"), Script(scripts, "return redis.error_reply('no')")
+    space = Keyspace(world.redis, world.namespace)
+    double, fail = (
+        partial(space.run, "return ARGV[1] * 2", []),
+        partial(space.run, "return redis.error_reply('no')", []),
+    )
     await world.redis.script_flush()
-    calls = [double([], [1]), fail([], []), double([], [3]), fail([], [])]
+    calls = [double([1]), fail(), double([3]), fail()]
     answers = await asyncio.gather(*calls, return_exceptions=True)
     assert [str(answer) for answer in answers] == ["2", "no", "6", "no"]
-    again = await asyncio.gather(*(fail([], []) for _ in range(2)), return_exceptions=True)
+    again = await asyncio.gather(*(fail() for _ in range(2)), return_exceptions=True)
     assert all(isinstance(answer, LedgerError) for answer in again)
 
 
 async def test_a_cancelled_caller_leaves_the_others_alone(world: World) -> None:
     """Its answer is dropped."""
-    double = Script(Scripts(world.redis), "return ARGV[1] * 2")
-    one, two = asyncio.create_task(double([], [1])), asyncio.create_task(double([], [2]))
+    double = partial(Keyspace(world.redis, world.namespace).run, "return ARGV[1] * 2", [])
+    one, two = asyncio.create_task(double([1])), asyncio.create_task(double([2]))
     await asyncio.sleep(0)
     one.cancel()
     assert await two == 4

@@ -30,8 +30,8 @@ from reactor.jetstream.client import JetStream
 from reactor.jetstream.topology import provision
 from reactor.job_status.ledger_directory import Directory, Snapshot
 from reactor.store.audit import Audit
+from reactor.store.keyspace import Keyspace
 from reactor.store.ledger import Ledger
-from reactor.store.scripts import Scripts
 from reactor.telemetry.sinks import EventSink, LogSink
 from support.harness import World
 
@@ -82,9 +82,8 @@ class Bench:
         self.world = world
         self.settings = settings
         self.reads, self.effects = Interrupted(options), Interrupted(options)
-        scripts = Scripts(world.redis)
-        self.ledger = Ledger.of(world.redis, scripts, world.namespace, 60.0)
-        self.audit = Audit(world.redis, scripts, world.namespace)
+        space = Keyspace(world.redis, world.namespace)
+        self.ledger, self.audit = Ledger.of(space, 60.0), Audit(space)
         self.policy: Policy = policy_of(settings)
         self.lease_s = lease_s
         self.ends = Ends()

@@ -35,7 +35,7 @@ from reactor.config.settings import Settings, load_settings
 from reactor.core.model import Record, StatusEvent
 from reactor.passes.reconciler import PassOptions, ignore_progress
 from reactor.store.audit import Audit
-from reactor.store.scripts import Scripts
+from reactor.store.keyspace import Keyspace
 from support.faults import distant
 from support.forkserver import Forked, Forkserver
 
@@ -242,7 +242,7 @@ class World:
 
     async def trail(self) -> list[dict[str, Any]]:
         """The audit, oldest first."""
-        newest = await Audit(self.redis, Scripts(self.redis), self.namespace).newest(1000)
+        newest = await Audit(Keyspace(self.redis, self.namespace)).newest(1000)
         return cast("list[dict[str, Any]]", newest[::-1])
 
 

@@ -11,7 +11,6 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from hashlib import sha1
 from pathlib import Path
 from threading import Thread
 from time import sleep
@@ -44,8 +43,8 @@ from reactor.job_status.ledger_directory import Directory
 from reactor.passes.reconciler import PassOptions, Reconciler
 from reactor.passes.sweeper import Sweeper
 from reactor.store.audit import Audit
+from reactor.store.keyspace import Keyspace
 from reactor.store.ledger import Ledger
-from reactor.store.scripts import Script, Scripts
 
 Result = TypeVar("Result")
 
@@ -429,23 +428,17 @@ class Memory(JetStream):
             yield list(self.server.log)
 
 
-class DyingScripts(Scripts):
-    """No script of a killed replica's runs any more."""
+class DyingKeyspace(Keyspace):
+    """A keyspace whose scripts read the machine's clock. No script of a killed replica runs any more."""
 
     js: Memory
 
-    async def call(self, script: Script, keys: Any, args: Any) -> Any:
+    async def run(self, lua: str, keys: Any, args: Any = ()) -> Any:
         if self.js.dead:
             raise Killed
-        return await super().call(script, keys, args)
-
-
-def turned(script: Script, namespace: str) -> None:
-    """Let a script read the machine's clock instead of Redis's."""
-    clock = f"tonumber(redis.call('GET', '{namespace}:clock'))"
-    time = f"(function() local c = {clock} return {{math.floor(c / 1000), (c % 1000) * 1000}} end)()"
-    script.lua = script.lua.replace("redis.call('TIME')", time)
-    script.sha = sha1(script.lua.encode(), usedforsecurity=False).hexdigest()
+        clock = f"tonumber(redis.call('GET', '{self.namespace}:clock'))"
+        time = f"(function() local c = {clock} return {{math.floor(c / 1000), (c % 1000) * 1000}} end)()"
+        return await super().run(lua.replace("redis.call('TIME')", time), keys, args)
 
 
 class Replica:
@@ -453,14 +446,9 @@ class Replica:
 
     def __init__(self, server: Server, redis: Redis, namespace: str) -> None:
         self.server, self.js = server, Memory(server)
-        scripts = DyingScripts(redis)
-        scripts.js = self.js
-        self.ledger, self.audit = Ledger.of(redis, scripts, namespace, 3600.0), Audit(redis, scripts, namespace)
-        of = self.ledger
-        parts = (of.records, of.due, of.leases, of.passes, of.tallies)
-        for script in [one for part in (*parts, self.audit) for one in vars(part).values()]:
-            if isinstance(script, Script):
-                turned(script, namespace)
+        space = DyingKeyspace(redis, namespace)
+        space.js = self.js
+        self.ledger, self.audit = Ledger.of(space, 3600.0), Audit(space)
         policy = Policy(
             pattern=PolicySettings().regex,
             terminal_statuses=frozenset(TERMINAL),
@@ -505,7 +493,7 @@ class Replica:
         directory = self.resources.directory
         identity = (await directory.ensure()).lifecycle.identity
         if pending := self.server.log[self.server.ack_floor :]:
-            await directory.take(identity, pending)
+            await directory.apply_messages(identity, pending)
             self.server.ack_floor = max(self.server.ack_floor, pending[-1].seq)
 
     async def reconcile(self) -> Report:

@@ -116,7 +116,7 @@ async def test_noting_waits_for_nobody() -> None:
     for _ in range(MANY):
         told.note(Kind.DELETES_PAUSED, "no right")
         told.note(Kind.DELETES_PAUSED, None)
-    telling = asyncio.create_task(told.tell())
+    telling = asyncio.create_task(told.publish_changes())
     await asyncio.wait({telling}, timeout=0.01)
     assert not telling.done()
     ear.open.set()
@@ -132,7 +132,7 @@ async def test_another_wording_is_no_change() -> None:
     told = Alerts(ear.publish, "me", lambda: 0)
     for message in (None, "25 of 26", "24 of 26", None, None):
         told.note(Kind.BREAKER_TRIPPED, message)
-    await told.tell()
+    await told.publish_changes()
     assert [(one["message"], one["resolved"]) for one in ear.heard] == [("25 of 26", False), ("25 of 26", True)]
 
 
@@ -143,5 +143,5 @@ async def test_a_ledger_that_was_never_whole_is_not_lost() -> None:
     told = Alerts(ear.publish, "me", lambda: 0)
     for gap in (LOST, None, LOST, LOST, None):
         told.note_coverage(gap)
-    await told.tell()
+    await told.publish_changes()
     assert [one["resolved"] for one in ear.heard] == [False, True]

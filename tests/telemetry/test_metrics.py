@@ -24,7 +24,7 @@ from reactor.core.schemas import Measures
 from reactor.core.sinks import EventOutcome
 from reactor.core.subjects import SubjectTemplate
 from reactor.operate.overview import Overview
-from reactor.store.scripts import LedgerError
+from reactor.store.keyspace import LedgerError
 from reactor.telemetry.metrics import Metrics, _Bounded
 from reactor.worker.app import Gauges, Worker
 
@@ -358,7 +358,7 @@ def test_what_a_deletion_came_to_is_one_count() -> None:
 def test_workers_do_not_share_their_counts() -> None:
     """Nothing is global."""
     one, other = metrics(), metrics()
-    one.heard({("SUCCESS", EventOutcome.APPLIED): 2})
+    one.events_received({("SUCCESS", EventOutcome.APPLIED): 2})
     one.dead_lettered()
     assert scrape_of(one).value("reactor_events_total", status="SUCCESS", outcome="applied") == 2
     assert "reactor_events_total" not in scrape_of(other).values

@@ -18,11 +18,11 @@ from reactor.cli.embedded import HOST, free_port
 from reactor.config.settings import SettingsError, load_settings
 from reactor.core.model import SECOND, format_instant
 from reactor.core.schemas import Entry
-from reactor.store.scripts import Scripts
-from reactor.store.told import Told
+from reactor.store.keyspace import Keyspace
+from reactor.store.sent_notices import SentNotices
 from reactor.telemetry.alerts import Alert, Kind
 from reactor.telemetry.notifier import ATTEMPTS, Notifier
-from reactor.worker.summary import in_short, mass_deletion
+from reactor.worker.summary import daily_summary, mass_deletion
 
 SECRET = "t0k3n-of-ours"  # noqa: S105  # a test's
 
@@ -71,8 +71,8 @@ def alert(kind: Kind = Kind.PAUSED, *, resolved: bool = False, message: str = "p
     return Alert(kind, message, "2026-01-31T12:00:00Z", "reactor@host:1", resolved)
 
 
-def told(world: World) -> Told:
-    return Told(Scripts(world.redis), world.namespace)
+def told(world: World) -> SentNotices:
+    return SentNotices(Keyspace(world.redis, world.namespace))
 
 
 async def test_each_change_is_told_once_by_all_replicas_together(world: World, service: Service) -> None:
@@ -236,6 +236,6 @@ def test_what_is_far_more_than_usual_is_told() -> None:
 def test_the_summary_counts_what_fell() -> None:
     """By reason and status, of one day."""
     entries = [entry(60, size=1000), entry(70, size=500), entry(80, reason="missing", status=""), entry(90_000)]
-    assert in_short(entries, NOW) == (
+    assert daily_summary(entries, NOW) == (
         "3 streams deleted, 1.5 kB: terminal 2, missing 1\nleft behind most by: FAILURE 2, no status 1"
     )

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from reactor.store.scripts import LedgerError
+from reactor.store.keyspace import LedgerError
 from reactor.worker import loops
 from reactor.worker.loops import Loop, run
 

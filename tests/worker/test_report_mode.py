@@ -5,9 +5,9 @@ from typing import Any
 
 from support.harness import Served, World, eventually, gone, heard, relayed, served
 
-from reactor.operate.history import Trail
+from reactor.operate.history import AuditTrail
 from reactor.store.audit import Audit
-from reactor.store.scripts import Scripts
+from reactor.store.keyspace import Keyspace
 
 REPORT: dict[str, Any] = {"REACTOR_POLICY_ACTION": "report"}
 
@@ -43,7 +43,7 @@ async def test_zombies_are_told_once_and_what_becomes_of_them(world: World) -> N
 
 
 async def _told(world: World, count: int) -> Any:
-    told = await Trail(Audit(world.redis, Scripts(world.redis), world.namespace)).would_drain(10)
+    told = await AuditTrail(Audit(Keyspace(world.redis, world.namespace))).would_drain(10)
     return told if told["total"] == count else None
 
 

@@ -244,10 +244,10 @@ async def test_the_sweeper_never_acts_on_absence(world: World) -> None:
         crew = UseCases(connected, await provision_safely(connected))
         await connected.ledger.due.schedule({"1": 0.0})
 
-        async def want_pass() -> None:
+        async def request_pass() -> None:
             wanted.append(True)
 
-        sweeper = crew.sweeper(want_pass)
+        sweeper = crew.sweeper(request_pass)
         await eventually(lambda: _ticked(sweeper, wanted))
     assert await world.names() == {"job_1"}
 
@@ -390,15 +390,15 @@ async def test_a_pass_that_is_wanted_during_a_pass_comes_after_it(world: World) 
     """The one under way may have listed before; one that was wanted before it began is that one."""
     async with connections(world.load()) as connected:
         passes = connected.ledger.passes
-        await passes.hasten()
-        first, _ = await passes.begin(30)
+        await passes.request_pass()
+        first, _ = await passes.begin_pass(30)
         assert first
-        await passes.hasten()
-        await passes.end(first, 3600)
-        second, _ = await passes.begin(30)
+        await passes.request_pass()
+        await passes.end_pass(first, 3600)
+        second, _ = await passes.begin_pass(30)
         assert second
-        await passes.end(second, 3600)
-        assert (await passes.begin(30))[0] is None
+        await passes.end_pass(second, 3600)
+        assert (await passes.begin_pass(30))[0] is None
 
 
 async def test_streams_that_others_keep_are_used_as_they_are(world: World) -> None:

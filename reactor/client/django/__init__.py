@@ -1,14 +1,16 @@
-"""For Django: one line in `AppConfig.ready()` tells reactor of every job.
+"""The client for Django: one line in `AppConfig.ready()` publishes the status of every job.
 
     from reactor.client.django import track
 
     track(Job, status="status", ended_at="finished_at")
 
-It publishes what the database says once the transaction is committed, read again: a stale `save()` must not lie, and a
-rollback says nothing. A row that goes is `DELETED`. Proxies and multi-table children of the model count as its rows.
-All of it is done in a thread with a database connection of its own, so `save()` waits for nothing; `flush()` waits for
-that thread. Django sends no signal for `update()`, `bulk_update()` and SQL: `manage.py announce_jobs` announces those,
-and every job before the first event; or reactor asks the table itself. While Django's tests run, nothing is published.
+After each commit it reads the row again and publishes what the database has, so a stale `save()` publishes nothing
+wrong, and a rollback publishes nothing. A deleted row is published as `DELETED`. Proxies and multi-table children of
+the model count as its rows.
+
+A thread with its own database connection does this, so `save()` does not wait; `flush()` waits for the thread. Django
+sends no signal for `update()`, `bulk_update()` and SQL. For those, and for all jobs at the beginning, run `manage.py
+announce_jobs`, or let reactor read the table itself. While Django's tests run, nothing is published.
 """
 
 from collections.abc import Callable, Collection
@@ -25,9 +27,9 @@ from reactor.client.emitter import is_off
 from reactor.core.model import fold
 
 TERMINAL = ("SUCCESS", "FAILURE", "REVOKED", "DELETED")
-"""As REACTOR_POLICY_TERMINAL_STATUSES of the worker."""
+"""The terminal statuses, like REACTOR_POLICY_TERMINAL_STATUSES of the worker."""
 ROUNDS = 5
-"""How often a row is published that changes faster than it can be published."""
+"""How many times a row is published again if it changes during publishing."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +43,21 @@ class Tracked:
     terminal: frozenset[str]
 
     def rows(self, using: str | None = None) -> Any:  # noqa: ANN401  # Django's
-        """Return ids, statuses and ends, as the database has them now."""
+        """Return ids, statuses and ends in the database now."""
         columns = [self.job_id, self.status, *([self.ended_at] if self.ended_at else [])]
         return self.model._base_manager.using(using).values_list(*columns)  # noqa: SLF001  # Django's documented name
 
     def tell(self, row: tuple[Any, ...]) -> Emitted:
-        """Emit one job's status; the time of its end counts only if it is over."""
+        """Publish one job's status. The time of its end is used only if it has ended."""
         job_id, status, *ended = row
         over = fold(str(status)) in self.terminal
         return emit(job_id, str(status), occurred_at=ended[0] if over and ended else None)
 
     def tell_current(self, key: object, using: str | None = None) -> Emitted | None:
-        """Tell of one row as the database has it, and again if it has changed meanwhile; None if there is no such row.
+        """Publish one row as the database has it, and again if it has changed meanwhile. None if the row is gone.
 
-        Another process may commit and tell its status between our reading and our publishing. Ours would then be the
-        last one, though it is the older: so what is told last is what was read after the one before was stored.
+        Another process may commit and publish between our reading and our publishing. Then our older status would be
+        the last one. So we read again after publishing, until nothing has changed.
         """
         answer: Emitted | None = None
         said: tuple[Any, ...] | None = None
@@ -80,19 +82,19 @@ def track(
     job_id: str = "pk",
     terminal: Collection[str] = TERMINAL,
 ) -> None:
-    """Tell of every job that this model's rows are, from now on.
+    """Publish the status of every row of this model, from now on.
 
-    `status`, `ended_at` and `job_id` are names of fields; `job_id` is what the streams are named after.
+    `status`, `ended_at` and `job_id` are names of fields. `job_id` is the one that the streams are named after.
     """
     item = Tracked(model, status, ended_at, job_id, frozenset(map(fold, terminal)))
     tracked.append(item)
-    # Without a sender: proxies and multi-table children of the model are its rows, too.
+    # No sender, because proxies and multi-table children of the model are its rows, too.
     post_save.connect(partial(_saved, item), weak=False)
     post_delete.connect(partial(_deleted, item), weak=False)
 
 
 def flush(timeout_s: float = FLUSH_S) -> bool:
-    """Wait until every job that was saved is told. Returns whether that came about in time."""
+    """Wait until every saved job is published. Return whether that was done in time."""
     return background.flush(timeout_s)
 
 

@@ -4,7 +4,7 @@ from django.apps import AppConfig
 
 
 class ReactorConfig(AppConfig):
-    """Without models."""
+    """The app. It has no models."""
 
     name = "reactor.client.django"
     label = "reactor_client"

@@ -1,7 +1,7 @@
-"""A thread that does things after a commit, so that the code that saves a row waits for nothing.
+"""A thread that publishes after a commit, so that the code that saves a row does not wait.
 
-One for each process, started by the first row that is saved, again after a fork. At the process's end, and at that of a
-Celery worker process, what is left is done first, for `FLUSH_S` at most.
+Each process has one, started by the first saved row, and again after a fork. At the end of the process, or of a Celery
+worker process, the thread first finishes its queue, for at most `FLUSH_S`.
 """
 
 import atexit
@@ -14,25 +14,24 @@ from collections.abc import Callable, Hashable
 from django.db import close_old_connections
 
 MAX_WAITING = 10_000
-"""Rows that wait. The oldest go first, and `announce_jobs` makes up for them."""
+"""How many rows may wait. Beyond that the oldest are dropped, and `announce_jobs` publishes them."""
 FLUSH_S = 5.0
 
 log = logging.getLogger("reactor.client")
 
 
 class Background:
-    """A bounded queue with one entry for each key, and the thread that works it off.
+    """A bounded queue with one entry for each key, and the thread that works on it.
 
-    A key that waits already keeps its place and gets the newer action. So a row that is saved ten times in a row is
-    told once, as it is by then.
+    A waiting key keeps its place and gets the newer action. So a row that is saved ten times is published once.
     """
 
     def __init__(self) -> None:
-        """Start nothing yet."""
+        """Start with an empty queue and no thread."""
         self._reset()
 
     def _reset(self) -> None:
-        """Begin anew, also in a forked child: the rows that wait are its parent's."""
+        """Empty the queue, also in a forked child, because the waiting rows belong to its parent."""
         self._waiting: dict[Hashable, Callable[[], object]] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -40,7 +39,7 @@ class Background:
         self._full = False
 
     def put(self, key: Hashable, action: Callable[[], object]) -> None:
-        """Do it soon, in the thread."""
+        """Queue an action for the thread."""
         with self._changed:
             self._waiting[key] = action
             if len(self._waiting) > MAX_WAITING:
@@ -55,7 +54,7 @@ class Background:
             self._changed.notify_all()
 
     def flush(self, timeout_s: float = FLUSH_S) -> bool:
-        """Wait until nothing is left to do. Returns whether that came about in time."""
+        """Wait until the queue is empty. Return whether that was in time."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting and not self._busy, timeout_s)
 
@@ -84,7 +83,7 @@ atexit.register(background.flush)
 
 
 def _flush_with_celery() -> None:
-    """A Celery worker process ends without Python's own exit handlers."""
+    """Finish the queue when a Celery worker process ends, which skips Python's exit handlers."""
     if "celery.signals" in sys.modules:
         sys.modules["celery.signals"].worker_process_shutdown.connect(_flush, weak=False, dispatch_uid="reactor")
 

@@ -1,1 +1,1 @@
-"""Is everything in order? Examinations gather, judges (pure) say what it means, remedies what to do."""
+"""`reactor doctor`: checks read, pure judges turn what they read into findings, and advice says what to do."""

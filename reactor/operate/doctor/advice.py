@@ -1,9 +1,9 @@
-"""A check that could not be made: what it ran into, and what to do about that."""
+"""Advice for checks that could not be made: what failed, and what to do."""
 
 from reactor.core.checks import Check, Misconfigured, error
 from reactor.jetstream.errors import JetStreamError, NobodyThere, PermissionDenied, Refused, TooOld, Unreachable
 from reactor.store.health import is_away
-from reactor.store.scripts import LedgerError
+from reactor.store.keyspace import LedgerError
 
 NATS, REDIS = "NATS", "Redis"
 JETSTREAM_OFF = 10039
@@ -11,14 +11,14 @@ Failure = JetStreamError | LedgerError | Misconfigured
 
 
 def away_by(failure: Failure) -> set[str]:
-    """Return the server that this shows to be away, if it shows one."""
+    """Return the server that is away according to this failure; None if none is."""
     if isinstance(failure, LedgerError):
         return {REDIS} if is_away(failure) else set()
     return {NATS} if isinstance(failure, Unreachable) and not isinstance(failure, NobodyThere) else set()
 
 
 def broken_off(name: str, failure: Failure, domain: str | None) -> Check:
-    """Return the error that a check ended in. `domain` is the JetStream domain that was asked for."""
+    """Return a failed check as an error. `domain` is the JetStream domain in the settings."""
     if isinstance(failure, Misconfigured):
         return error(name, failure.found, failure.fix)
     server = REDIS if isinstance(failure, LedgerError) else NATS
@@ -26,7 +26,7 @@ def broken_off(name: str, failure: Failure, domain: str | None) -> Check:
 
 
 def fix_for(failure: JetStreamError | LedgerError, domain: str | None) -> str:
-    """Return what to do about an outage. `domain` is the JetStream domain that was asked for."""
+    """Return what to do about an outage. `domain` is the JetStream domain in the settings."""
     return _fix_for_redis(failure) if isinstance(failure, LedgerError) else _fix_for_nats(failure, domain)
 
 

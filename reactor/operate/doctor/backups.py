@@ -1,4 +1,4 @@
-"""The doctor's check of the place for backups: without a backup that is wanted, nothing is deleted."""
+"""The doctor's check of the place for backups."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -9,7 +9,7 @@ from reactor.operate.doctor.context import CheckFunctions
 
 
 def backup_checks(backup_store: BackupStore | None) -> CheckFunctions:
-    """Return the check of the place for backups; none if no backups are wanted."""
+    """Return the check of the place for backups; none if the settings ask for no backups."""
     return {"backups.folder": partial(_place, backup_store)} if backup_store else {}
 
 

@@ -1,4 +1,4 @@
-"""What an examination is of, and what it has found so far."""
+"""What the doctor's checks need, and what earlier checks found for later ones."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,12 +18,12 @@ from reactor.store.ledger import Ledger
 
 CheckFunction = Callable[[], AsyncIterator[Check]]
 CheckFunctions = Mapping[str, CheckFunction]
-"""By the name of the check that reports a failure."""
+"""Check functions, by the name of the check that reports a failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorContext:
-    """What is examined."""
+    """The parts that the doctor checks."""
 
     reads: JetStream
     effects: JetStream
@@ -32,22 +32,22 @@ class DoctorContext:
     policy: Policy
     desired: DesiredStreams
     companions: bool
-    """Whether any go with a stream."""
+    """Whether streams have companions."""
     domain: str | None
     jobs: WitnessedDirectory | None
-    """The job system's own directory, if one decides."""
+    """The job system's directory, if it decides."""
     directory_kind: str
     backup_store: BackupStore | None
-    """The backups, if they are wanted."""
+    """The place for backups, if the settings ask for backups."""
     interval_s: float
-    """The periodic pass's."""
+    """The interval of the periodic pass (s)."""
     clock: Callable[[], int]
-    """Our own (ns)."""
+    """This process's clock (ns)."""
 
 
 @dataclass(slots=True)
 class Findings:
-    """What one check has found and a later one builds on."""
+    """What checks found and later checks use."""
 
     deps: DoctorContext
     jetstream_answers: bool = False
@@ -58,20 +58,20 @@ class Findings:
     missing_streams: list[str] = field(default_factory=list)
     missing_durables: list[str] = field(default_factory=list)
     whole: bool = False
-    """The ledger has lost nothing."""
+    """Whether the ledger is complete."""
 
     @property
     def events_stream(self) -> str:
-        """The lifecycle stream; if there is none, the one that will be."""
+        """The lifecycle stream, or the one that a worker would declare."""
         return self.lifecycle["config"]["name"] if self.lifecycle else self.deps.desired.events_stream
 
     @property
     def own_streams(self) -> frozenset[str]:
-        """Streams that are never job streams, as far as they are known."""
+        """Reactor's own streams, as far as they are known."""
         return OWN_STREAMS | {self.events_stream}
 
     def job_streams(self) -> list[Stream]:
-        """Return what the listing shows of job streams."""
+        """Return the job streams in the listing."""
         listing, policy = self.listing or Listing(), replace(self.deps.policy, own_streams=self.own_streams)
         jobs = {name: policy.job_id(name) for name in listing.streams}
         sourced = topology_of(listing.configs()).sourced
@@ -85,6 +85,6 @@ class Findings:
 
 
 def judge_clock_of(deps: DoctorContext, name: str, whose: str, before: int, theirs: int) -> Check:
-    """Judge a server's time, asked since `before`, and as likely as not read half-way."""
+    """Judge a server's clock. Its time was read between `before` and now, so assume the middle."""
     after = deps.clock()
     return judges.judge_clock(name, whose, (theirs - (before + after) / 2) / SECOND, (after - before) / 2 / SECOND)

@@ -1,4 +1,4 @@
-"""What the doctor checks in the job system's own directory."""
+"""The doctor's checks of the job system's directory."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -11,7 +11,7 @@ SET_CANARY = "set REACTOR_DIRECTORY_CANARY to a job that always exists"
 
 
 def directory_checks(deps: DoctorContext) -> CheckFunctions:
-    """Return the checks; none if the lifecycle events decide."""
+    """Return the checks of the directory; none if the lifecycle events decide."""
     if deps.jobs is None:
         return {}
     return {
@@ -21,7 +21,7 @@ def directory_checks(deps: DoctorContext) -> CheckFunctions:
 
 
 async def _answers(jobs: WitnessedDirectory, kind: str) -> AsyncIterator[Check]:
-    """Make the check of a worker's start, then ask for the canary and for a job that cannot exist."""
+    """Run the check of a worker's start, then ask for the canary and for a job that cannot exist."""
     await jobs.check()
     faults = await jobs.faults()
     for fault in faults:
@@ -32,7 +32,7 @@ async def _answers(jobs: WitnessedDirectory, kind: str) -> AsyncIterator[Check]:
 
 
 async def _canary(jobs: WitnessedDirectory, kind: str) -> AsyncIterator[Check]:
-    """Judge whether a canary is set: it shows a gateway that answers 404 for all, and an emptied table."""
+    """Check that a canary is set. It reveals a gateway that answers 404 for all jobs, and an emptied table."""
     if jobs.has_canary:
         yield ok("directory.canary", "an absence counts only if the canary is found")
     elif kind == "http":

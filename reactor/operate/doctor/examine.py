@@ -1,8 +1,8 @@
-"""`reactor doctor`: looks at everything that reactor lives on, and says the fix of each thing that is not in order.
+"""`reactor doctor`: check everything that reactor needs, with a fix for everything that is not in order.
 
-It changes nothing: it declares no stream and no durable, acks nothing and deletes nothing. Rights are asked for by
-messages that come to nothing (see `rights`); in Redis one key is written and taken away again. A check that could not
-be made is a check, too: it says why, and the others go on.
+It changes nothing: it declares no stream and no durable, acks nothing and deletes nothing. Permissions are tried with
+messages that have no effect (see `jetstream.permissions`). In Redis one key is written and deleted again. A check that
+cannot be made is reported as an error with the reason, and the others go on.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ from reactor.operate.doctor.ledger import LedgerSection
 from reactor.operate.doctor.nats import NatsSection
 from reactor.operate.doctor.redis import redis_checks
 from reactor.operate.doctor.workers import worker_checks
-from reactor.store.scripts import LedgerError
+from reactor.store.keyspace import LedgerError
 
 PATIENCE = 2
-"""Requests without an answer, ten seconds each, until NATS counts as away."""
+"""How many requests may stay without an answer (ten seconds each) until NATS counts as away."""
 
 
 @dataclass(eq=False, repr=False)
 class Doctor:
-    """One examination of everything that reactor needs."""
+    """Runs all checks once."""
 
     deps: DoctorContext
 
@@ -36,7 +36,7 @@ class Doctor:
         self._unanswered = 0
 
     async def examine(self) -> Diagnosis:
-        """Make every check that can be made."""
+        """Run every check that can be made, and return the results."""
         nats, redis = await asyncio.gather(self._examine_nats(), self._try_all(REDIS, redis_checks(self.deps)))
         ledger = [] if REDIS in self._away else await self._examine_ledger()
         workers = [] if REDIS in self._away else await self._try_all(REDIS, worker_checks(self.deps))
@@ -59,7 +59,7 @@ class Doctor:
         return await self._try_all(REDIS, section.examinations(with_nats=with_nats))
 
     async def _try_all(self, server: str, examinations: CheckFunctions) -> list[Check]:
-        """Make the checks one after another, until the server is away."""
+        """Run checks one after another, until the server is away."""
         checks: list[Check] = []
         for name, examination in examinations.items():
             checks += await self._try(name, examination)
@@ -68,7 +68,7 @@ class Doctor:
         return checks
 
     async def _try(self, name: str, examination: CheckFunction) -> list[Check]:
-        """Return what was found; and if it broke off, that."""
+        """Return the results of one check function, and the failure if it failed."""
         checks = []
         try:
             async for check in examination():

@@ -1,4 +1,4 @@
-"""What `reactor doctor` thinks of what it saw in NATS and in the ledger. Pure: plain values in, a check out."""
+"""Judge what the doctor read from NATS and from the ledger. Pure: plain values in, a check out."""
 
 from collections.abc import Collection, Mapping, Sequence
 from shlex import quote
@@ -13,25 +13,25 @@ from reactor.core.policy import Policy
 Raw = Mapping[str, Any]
 
 NEARLY = 0.8
-"""The share of a limit from which on it is worth a word."""
+"""The used share of a limit from which it is reported."""
 OFFSET_S = 5.0
-"""Clocks further apart than that mislead people who compare logs, and emitters that stamp events."""
+"""Clocks that differ by more (s) mislead people who compare logs, and emitters that stamp events."""
 FULL = 0.8
-"""The share of a limit from which on it is reported."""
+"""The used share of the lifecycle stream's limit from which it is reported."""
 LAG_S = 60.0
-"""An event that nobody has read for so long waits for a worker that is not there."""
+"""An event that is not read for so long (s) is waiting for a worker that does not run."""
 OLD_S = 7 * 86_400.0
-"""A job that runs for longer has perhaps ended, and nobody said so."""
+"""A job that is live for longer (s) may have ended without an event."""
 RECENT_S = 3_600.0
-"""What a silent emitter is judged by: streams made since then,"""
+"""A silent emitter is judged by the streams that were created in this time (s),"""
 SETTLED_S = 60.0
-"""but not since then: their first event may be on its way."""
+"""but not in this time (s), because their first event may be on its way."""
 PASSES = 3
-"""Intervals without a full pass until somebody should look."""
+"""Intervals without a full pass until that is reported."""
 
 
 def judge_limits(account: Raw) -> Check:
-    """Judge what the account uses of what it may, from the answer of `$JS.API.INFO`; with tiers, of each of them."""
+    """Judge the account's use of its limits, from the answer to `$JS.API.INFO`, for each tier."""
     tiers: Mapping[str, Raw] = account.get("tiers") or {"": account}
     near = [f"{words}{f' ({tier})' if tier else ''}" for tier, usage in tiers.items() for words in _near(usage)]
     if near:
@@ -41,7 +41,7 @@ def judge_limits(account: Raw) -> Check:
 
 
 def _near(usage: Raw) -> list[str]:
-    """Return limits of which most is gone. Storage that streams have reserved is as good as used."""
+    """Return limits that are nearly used up. Storage that streams have reserved counts as used."""
     limits = usage.get("limits") or {}
     used = {
         "storage": (max(usage["storage"], usage.get("reserved_storage", 0)), limits.get("max_storage", -1)),
@@ -53,7 +53,7 @@ def _near(usage: Raw) -> list[str]:
 
 
 def judge_rights(lacking: Sequence[str], asked: int) -> Check:
-    """Judge what reactor may publish, of what it needs apart from deleting."""
+    """Judge the missing permissions, except those for deleting."""
     if lacking:
         fix = f"allow reactor's user to publish to {', '.join(lacking)} (docs/permissions.md)"
         return error("nats.rights", f"no permission to publish to {', '.join(lacking)}", fix)
@@ -61,7 +61,7 @@ def judge_rights(lacking: Sequence[str], asked: int) -> Check:
 
 
 def judge_deleting(lacking: Sequence[str], *, deletes: bool) -> Check:
-    """Judge whether streams may be fenced and deleted; in report mode that is only told."""
+    """Judge whether streams may be fenced and deleted. In report mode a missing permission is no problem."""
     if lacking and not deletes:
         return ok("nats.deleting", f"report mode deletes nothing; to delete it lacks {', '.join(lacking)}")
     if lacking:
@@ -72,7 +72,7 @@ def judge_deleting(lacking: Sequence[str], *, deletes: bool) -> Check:
 
 
 def judge_lifecycle(info: Raw, wished_max_age: int) -> Check:
-    """Judge the lifecycle stream's limits, which decide how long the last event of a job is kept. Nanoseconds."""
+    """Judge the lifecycle stream's limits, which decide how long the last event of a job is kept (ns)."""
     config, name = info["config"], info["config"]["name"]
     refusing = config.get("max_msgs", -1) > 0 or config.get("max_bytes", -1) > 0
     if config.get("discard") == "new" and (refusing or config.get("discard_new_per_subject")):
@@ -89,7 +89,7 @@ def judge_lifecycle(info: Raw, wished_max_age: int) -> Check:
 
 
 def judge_replicas(info: Raw) -> Check:
-    """Judge whether one node that is lost takes the lifecycle stream along."""
+    """Judge whether the loss of one node would lose the lifecycle stream."""
     name, copies = info["config"]["name"], info["config"].get("num_replicas", 1)
     cluster = (info.get("cluster") or {}).get("name")
     if copies == 1 and cluster:
@@ -121,7 +121,7 @@ def judge_durable(check: str, stream: str, info: Raw, difference: str | None) ->
 
 
 def judge_lag(behind: int, oldest_s: float | None, waiting: int) -> Check:
-    """Judge events that are not acked yet, the age of the oldest, and how many requests for them are open."""
+    """Judge the number of events that are not acked, the age of the oldest (s), and the open requests for them."""
     if not behind or oldest_s is None:
         return ok("streams.lag", "every lifecycle event is read")
     finding = f"{counted(behind, 'lifecycle event')} not read yet, the oldest for {span(oldest_s)}"
@@ -133,7 +133,7 @@ def judge_lag(behind: int, oldest_s: float | None, waiting: int) -> Check:
 
 
 def judge_room(lacking: Sequence[str]) -> Check:
-    """Judge streams of reactor's own that a worker could not make."""
+    """Judge reactor's own streams that a worker could not create."""
     if lacking:
         finding = f"there is no room for {'; '.join(lacking)}; what has zombies is drained all the same"
         return error("streams.room", finding, "raise the limit, or wait until the zombies are gone: it is tried again")
@@ -141,7 +141,7 @@ def judge_room(lacking: Sequence[str]) -> Check:
 
 
 def judge_lifecycle_room(info: Raw) -> Check:
-    """Judge how near the lifecycle stream is to a limit beyond which it drops events."""
+    """Judge how close the lifecycle stream is to a limit at which it drops events."""
     config, state = info["config"], info["state"]
     limits = {"max_bytes": state.get("bytes", 0), "max_msgs": state.get("messages", 0)}
     full = [
@@ -157,7 +157,7 @@ def judge_lifecycle_room(info: Raw) -> Check:
 
 
 def judge_dead_letters(number: int, stream: str) -> Check:
-    """Judge events that nobody could read."""
+    """Judge events that could not be read."""
     if number:
         fix = f"nats stream view {stream} shows them with the reason; then nats stream purge {stream}"
         return warning("streams.dead_letters", f"{counted(number, 'event')} could not be read", fix)
@@ -167,12 +167,12 @@ def judge_dead_letters(number: int, stream: str) -> Check:
 def judge_pause(pause: Pause | None) -> Check:
     """Judge whether an operator has paused deleting."""
     if pause:
-        return warning("streams.control", pause.describe(), "reactor resume lets it go on")
+        return warning("streams.control", str(pause), "reactor resume lets it go on")
     return ok("streams.control", "deleting is not paused")
 
 
 def judge_dead_letter_limits(config: Raw) -> Check:
-    """Judge whether a flood of what cannot be read could fill the storage."""
+    """Judge whether a flood of unreadable events could fill the storage."""
     name = config["name"]
     if config.get("max_msgs", -1) <= 0 and config.get("max_bytes", -1) <= 0:
         fix = f"nats stream edit {name} --max-msgs 100000 --max-bytes 256MiB --discard old"
@@ -183,7 +183,7 @@ def judge_dead_letter_limits(config: Raw) -> Check:
 
 
 def judge_advisories(advisory_streams: Sequence[str], unheard: Sequence[str]) -> Check:
-    """Judge which streams keep the advisories, and whether reactor may subscribe to them."""
+    """Judge which streams capture the advisories, and whether reactor may subscribe to them."""
     if unheard:
         fix = f"allow reactor's user to subscribe to {', '.join(unheard)} (docs/permissions.md): a pass is slower"
         return warning("streams.advisories", f"no permission to subscribe to {', '.join(unheard)}", fix)
@@ -192,7 +192,7 @@ def judge_advisories(advisory_streams: Sequence[str], unheard: Sequence[str]) ->
 
 
 def judge_disputes(known: Sequence[tuple[Stream, Record]], policy: Policy) -> Check:
-    """Judge jobs whose last words disagree, and how far apart the clocks of those who spoke may be."""
+    """Judge jobs whose last events disagree, and how far their emitters' clocks may differ."""
     disputed = [(stream.name, record) for stream, record in known if policy.is_disputed(record)]
     if not disputed:
         return ok("ledger.disputes", "no job's last events disagree")
@@ -214,7 +214,7 @@ def _said(record: Record) -> str:
 
 
 def judge_early(names: Sequence[str]) -> Check:
-    """Judge streams of jobs that are done and whose work goes on."""
+    """Judge streams of jobs that were reported as done while their work went on."""
     if names:
         fix = "emit SUCCESS when a job's tasks are done, not when they are queued; until they are, such streams wait"
         return warning("ledger.early", f"worked on after their jobs were called done: {some(names)}", fix)
@@ -222,7 +222,7 @@ def judge_early(names: Sequence[str]) -> Check:
 
 
 def judge_pattern(matching: Collection[str], others: Collection[str], pattern: str) -> Check:
-    """Judge whether the pattern knows the job system's streams."""
+    """Judge whether the pattern matches the job system's streams."""
     finding = f"the pattern {pattern} matches {len(matching)} of {len(matching) + len(others)} streams"
     if others and not matching:
         fix = "set REACTOR_POLICY_STREAM_PATTERN, with a group (?P<job_id>…), if some of these are job streams"
@@ -231,9 +231,9 @@ def judge_pattern(matching: Collection[str], others: Collection[str], pattern: s
 
 
 def judge_fences(streams: Sequence[Stream], advisory_streams: Mapping[str, str]) -> Check:
-    """Judge streams whose subjects are taken away now: by a deletion under way, or left so by a replica that died.
+    """Judge streams that have a fence now: from a deletion under way, or left by a replica that died.
 
-    `captors` are the streams that have each subject: what another one has taken cannot be given back.
+    `advisory_streams` has the stream of each subject. A subject that another stream has cannot be restored.
     """
     fenced = {item.name: item.fence for item in streams if item.fence}
     unreadable = [name for name, fence in fenced.items() if not fence.subjects]
@@ -262,7 +262,7 @@ def judge_fences(streams: Sequence[Stream], advisory_streams: Mapping[str, str])
 
 
 def judge_unreported(names: Collection[str]) -> Check:
-    """Judge streams of which the server knows only the name."""
+    """Judge streams of which the server reports only the name."""
     if names:
         fix = "bring the node or the quorum back; until then they are left alone"
         return error("streams.reported", f"the server could not report {some(names)}", fix)
@@ -270,7 +270,7 @@ def judge_unreported(names: Collection[str]) -> Check:
 
 
 def judge_fenceable(streams: Sequence[Stream]) -> Check:
-    """Judge job streams that cannot be fenced, and so are never drained."""
+    """Judge job streams that cannot be fenced, so that they are never drained."""
     if names := [item.name for item in streams if item.reported and not item.fenceable and not item.fence]:
         fix = "remove the mirrors and sources that refer to them, or delete them by hand when their jobs have ended"
         finding = (
@@ -281,7 +281,7 @@ def judge_fenceable(streams: Sequence[Stream]) -> Check:
 
 
 def judge_retention(streams: Sequence[Stream]) -> Check:
-    """Judge streams whose own metadata says how long to keep them, and cannot be read: they are kept."""
+    """Judge streams whose retention times in their metadata cannot be read, so that they are kept."""
     if found := [f"{item.name} ({item.own.unreadable})" for item in streams if item.own and item.own.unreadable]:
         fix = "write a duration such as 24h, or for reactor.keep-until a time such as 2026-01-31T12:00:00Z"
         return warning("streams.retention", f"kept, since their own times cannot be read: {some(found)}", fix)
@@ -289,7 +289,7 @@ def judge_retention(streams: Sequence[Stream]) -> Check:
 
 
 def judge_overlap(advisory_streams: Mapping[str, Collection[str]], read: Collection[str]) -> Check:
-    """Judge streams that capture subjects of reactor's own, by subject; and job streams that it reads from."""
+    """Judge streams that capture reactor's own subjects, and job streams that reactor reads from."""
     if taken := {subject: names for subject, names in advisory_streams.items() if names}:
         finding = "; ".join(f"{some(names)} captures {subject}" for subject, names in sorted(taken.items()))
         fix = (
@@ -304,7 +304,7 @@ def judge_overlap(advisory_streams: Mapping[str, Collection[str]], read: Collect
 
 
 def judge_clock(name: str, whose: str, offset_s: float, uncertainty_s: float) -> Check:
-    """Judge a server's clock against this machine's; the uncertainty is half the round trip."""
+    """Judge a server's clock against this machine's. The uncertainty is half the round trip."""
     ahead = "ahead of" if offset_s > 0 else "behind"
     finding = f"{whose} clock is {span(abs(offset_s))} {ahead} this machine's (± {span(uncertainty_s)})"
     if abs(offset_s) <= uncertainty_s:
@@ -319,7 +319,7 @@ def judge_clock(name: str, whose: str, offset_s: float, uncertainty_s: float) ->
 
 
 def judge_owner(owner: str | None, identity: str) -> Check | None:
-    """Judge whose ledger Redis holds; None if there is nothing to say."""
+    """Judge which lifecycle stream the ledger in Redis belongs to; None if all is well."""
     if owner is None or owner == identity:
         return None
     fix = (
@@ -330,7 +330,7 @@ def judge_owner(owner: str | None, identity: str) -> Check | None:
 
 
 def judge_coverage(coverage: Coverage, *, heard: bool) -> Check:
-    """Judge what the ledger can vouch for, and whether it ever heard an event."""
+    """Judge the coverage, and whether the ledger ever got an event."""
     if coverage.intact and coverage.gap is None and coverage.since is not None:
         return ok("ledger.coverage", f"the ledger covers jobs since {to_the_second(coverage.since)}")
     reads = "a worker reads and rebuilds by itself: start one, or run reactor reconcile"
@@ -339,7 +339,7 @@ def judge_coverage(coverage: Coverage, *, heard: bool) -> Check:
 
 
 def judge_oldest(known: int, live: Mapping[str, Record], streams: Mapping[str, str], now: int) -> Check:
-    """Judge the live job that was heard of longest ago, among those with a stream if any has one."""
+    """Judge the live job with the oldest last event, among those with a stream if any has one."""
     if not live:
         return ok("ledger.oldest_live", f"{counted(known, 'job')} known, none alive")
     job_id, record = min(((job, live[job]) for job in live.keys() & streams or live), key=lambda pair: pair[1].latest)
@@ -358,7 +358,7 @@ def judge_oldest(known: int, live: Mapping[str, Record], streams: Mapping[str, s
 
 
 def judge_emitter(streams: Sequence[Stream], known: Collection[str], last_event: int | None, subject: str) -> Check:
-    """Judge whether the job system publishes events about the jobs it creates streams for."""
+    """Judge whether the job system publishes events for the jobs that it creates streams for."""
     silent = [
         item for item in streams if item.created is not None and item.job_id not in known and _age_s(item) > SETTLED_S
     ]
@@ -381,7 +381,7 @@ def _age_s(stream: Stream) -> float:
 
 
 def judge_pass(last: Raw | None, age_s: float | None, interval_s: float) -> Check:
-    """Judge the last full pass, by whichever replica: how long ago, and what it could not do."""
+    """Judge the last full pass of any replica: its age, and what it could not do."""
     if last is None or age_s is None:
         return warning("ledger.last_pass", "there was no full pass yet", "start reactor worker, or reactor reconcile")
     finding = f"the last full pass was {span(age_s)} ago"

@@ -1,4 +1,4 @@
-"""What the doctor makes of what Redis knows; and with the lifecycle stream beside it, whether that is all."""
+"""The doctor's checks of the ledger: coverage, jobs, the last full pass, and the workers."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,29 +14,26 @@ from reactor.operate.doctor import judges
 from reactor.operate.doctor.context import CheckFunctions, DoctorContext, Findings
 
 SAMPLE = 20
-"""Streams whose consumers are asked: one request each."""
+"""How many streams' consumers are read, with one request each."""
 
 
 @dataclass(eq=False, repr=False)
 class LedgerSection:
-    """Coverage, jobs, the last full pass.
-
-    What is found is kept in `found`.
-    """
+    """The checks of coverage, jobs and the last full pass. They share `findings` with other checks."""
 
     deps: DoctorContext
-    found: Findings
+    findings: Findings
 
     def examinations(self, *, with_nats: bool) -> CheckFunctions:
-        """Return the checks in their order; `with_nats` adds those that ask NATS."""
+        """Return the checks in their order. `with_nats` adds those that ask NATS."""
         # With a directory, events decide nothing: a silent emitter is none then.
         events_decide = with_nats and self.deps.jobs is None
         both = {"ledger.coverage": self._coverage, "ledger.oldest_live": self._jobs} if events_decide else {}
         return both | {"ledger.last_pass": self._last_pass, "streams.room": self._room}
 
     async def _coverage(self) -> AsyncIterator[Check]:
-        """Yield what the ledger can vouch for, and for whose jobs."""
-        if self.found.source is None:
+        """Check the coverage, and which lifecycle stream the ledger belongs to."""
+        if self.findings.source is None:
             yield warning("ledger.coverage", "no lifecycle event was read yet", "start reactor worker")
             return
         template, durable = self.deps.desired.events_subject, self.deps.desired.durable
@@ -45,7 +42,7 @@ class LedgerSection:
             self.deps.ledger,
             self.deps.policy,
             template=template,
-            source=self.found.source,
+            source=self.findings.source,
             durable=durable,
         )
         snapshot = await directory.take_snapshot()
@@ -54,31 +51,33 @@ class LedgerSection:
         if foreign := judges.judge_owner(await self.deps.ledger.records.owner(), identity):
             yield foreign
         yield judges.judge_coverage(coverage, heard=(await self.deps.ledger.records.read(identity)).events > 0)
-        self.found.whole = coverage.intact
+        self.findings.whole = coverage.intact
 
     async def _jobs(self) -> AsyncIterator[Check]:
-        """Yield jobs that live for long, and those that nobody has spoken of."""
-        if self.found.lifecycle is None or self.found.listing is None or not self.found.whole:
+        """Check jobs that are live for long, and streams of jobs without events."""
+        if self.findings.lifecycle is None or self.findings.listing is None or not self.findings.whole:
             return
         records = await self.deps.ledger.records.all()
         streams = [
             item
-            for item in self.found.job_streams()
+            for item in self.findings.job_streams()
             if item.reported and not policy_for(item, records.get(item.job_id), self.deps.policy).is_protected(item)
         ]
         live = {job: record for job, record in records.items() if not self.deps.policy.is_terminal(record)}
-        now = instant(self.found.lifecycle.get("ts")) or 0
+        now = instant(self.findings.lifecycle.get("ts")) or 0
         yield judges.judge_oldest(len(records), live, {item.job_id: item.name for item in streams}, now)
         yield judges.judge_disputes(
             [(item, records[item.job_id]) for item in streams if item.job_id in records], self.deps.policy
         )
         yield judges.judge_early(await self._worked_on(streams, records))
-        last = await self.deps.reads.last_message(self.found.events_stream, self.deps.desired.events_subject.wildcard)
+        last = await self.deps.reads.last_message(
+            self.findings.events_stream, self.deps.desired.events_subject.wildcard
+        )
         template = self.deps.desired.events_subject.template
         yield judges.judge_emitter(streams, records.keys(), last.published_at if last else None, template)
 
     async def _worked_on(self, streams: Sequence[Stream], records: Mapping[str, Record]) -> list[str]:
-        """Return streams of jobs that were called done and are worked on; a sample of them is asked."""
+        """Return streams of done jobs whose work goes on, from a sample."""
         done = [
             item for item in streams if item.job_id in records and self.deps.policy.is_terminal(records[item.job_id])
         ]

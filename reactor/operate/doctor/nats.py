@@ -1,4 +1,4 @@
-"""What the doctor looks at in NATS."""
+"""The doctor's checks of NATS."""
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -9,7 +9,7 @@ from reactor.core.model import SECOND
 from reactor.core.stream_info import FENCES, instant
 from reactor.deletion.gates import PauseGate
 from reactor.jetstream.errors import NotFound, PermissionDenied
-from reactor.jetstream.permissions import Needs, for_deleting, for_the_rest, lacking, unheard
+from reactor.jetstream.permissions import Needs, barred_advisories, for_deleting, for_the_rest, lacking
 from reactor.jetstream.topology import (
     CONTROL,
     CONTROL_SUBJECTS,
@@ -23,23 +23,20 @@ from reactor.jetstream.topology import (
 )
 from reactor.operate.doctor import judges
 from reactor.operate.doctor.context import CheckFunctions, DoctorContext, Findings, judge_clock_of
-from reactor.store.scripts import LedgerError
+from reactor.store.keyspace import LedgerError
 
 WORKER_DECLARES = "none needed: the worker declares it (so does reactor reconcile)"
 
 
 @dataclass(eq=False, repr=False)
 class NatsSection:
-    """The server, the streams, the rights.
-
-    What is found is kept in `found`.
-    """
+    """The checks of the server, the streams and the permissions. They share `findings` with other checks."""
 
     deps: DoctorContext
-    found: Findings
+    findings: Findings
 
     def examinations(self) -> CheckFunctions:
-        """Return the checks in their order: later ones use what earlier ones have found."""
+        """Return the checks in their order. Later ones use the findings of earlier ones."""
         return {
             "nats.limits": self._limits,
             "streams.reported": self._list,
@@ -56,18 +53,18 @@ class NatsSection:
         }
 
     async def server(self) -> AsyncIterator[Check]:
-        """Check the server. Without it there is nothing else to check."""
+        """Check the server. If it is away, no other check of NATS can be made."""
         await self.deps.reads.connect()
         yield ok("nats.server", f"nats-server {self.deps.reads.server_version}")
 
     async def jetstream(self) -> AsyncIterator[Check]:
-        """Check JetStream. Without it there is nothing else to check."""
+        """Check JetStream. If it does not answer, no other check of NATS can be made."""
         try:
             names = await self.deps.reads.stream_names()
         except PermissionDenied:  # to ask, which leaves other questions; or to hear the answer, which leaves none
-            self.found.jetstream_answers = not await self.deps.reads.may_publish(self.deps.reads.api("STREAM.NAMES"))
+            self.findings.jetstream_answers = not await self.deps.reads.may_publish(self.deps.reads.api("STREAM.NAMES"))
             raise
-        self.found.jetstream_answers = True
+        self.findings.jetstream_answers = True
         where = f"domain {self.deps.domain}" if self.deps.domain else "this account"
         yield ok("nats.jetstream", f"JetStream is on in {where}, with {counted(len(names), 'stream')}")
 
@@ -79,8 +76,8 @@ class NatsSection:
             yield warning("nats.limits", f"the account's limits could not be found out: {denied}", fix)
 
     async def _list(self) -> AsyncIterator[Check]:
-        self.found.listing = await self.deps.reads.list_streams()
-        yield judges.judge_unreported(self.found.listing.unreported)
+        self.findings.listing = await self.deps.reads.list_streams()
+        yield judges.judge_unreported(self.findings.listing.unreported)
 
     async def _lifecycle_stream(self) -> AsyncIterator[Check]:
         subject = self.deps.desired.events_subject.wildcard
@@ -88,15 +85,15 @@ class NatsSection:
         if name is None:
             yield await self._no_lifecycle_stream(subject)
             return
-        self.found.lifecycle = info = await self.deps.reads.stream_info(name)
+        self.findings.lifecycle = info = await self.deps.reads.stream_info(name)
         yield ok("streams.lifecycle", f"stream {name} captures {subject}")
         yield judges.judge_lifecycle(info, self.deps.desired.max_age)
         yield judges.judge_replicas(info)
         yield judges.judge_lifecycle_room(info)
 
     async def _no_lifecycle_stream(self, subject: str) -> Check:
-        """Judge a missing lifecycle stream: fine unless Redis remembers one. Raises ProvisionError."""
-        self.found.missing_streams.append(self.deps.desired.events_stream)
+        """Judge a missing lifecycle stream: in order unless Redis has the ledger of one. Raises ProvisionError."""
+        self.findings.missing_streams.append(self.deps.desired.events_stream)
         await is_declared(self.deps.reads, self.deps.desired.events_stream, [subject])
         with suppress(LedgerError):  # Redis has checks of its own
             if owner := await self.deps.ledger.records.owner():
@@ -104,31 +101,31 @@ class NatsSection:
         return warning("streams.lifecycle", f"no stream captures {subject} yet", WORKER_DECLARES)
 
     async def _durable(self) -> AsyncIterator[Check]:
-        stream, subject = self.found.events_stream, self.deps.desired.events_subject.wildcard
-        self.found.source = await find_durable(self.deps.reads, self.deps.desired.durable, stream, (subject,))
-        if self.found.source is None:
+        stream, subject = self.findings.events_stream, self.deps.desired.events_subject.wildcard
+        self.findings.source = await find_durable(self.deps.reads, self.deps.desired.durable, stream, (subject,))
+        if self.findings.source is None:
             yield self._no_durable("streams.durable", stream)
             return
         info = await self.deps.reads.consumer_info(stream, self.deps.desired.durable)
-        yield judges.judge_durable("streams.durable", stream, info, self.found.source.difference)
+        yield judges.judge_durable("streams.durable", stream, info, self.findings.source.difference)
         oldest = await self.deps.reads.next_message(stream, subject, info["ack_floor"]["stream_seq"] + 1)
         behind, now = info["num_pending"] + info["num_ack_pending"], instant(info.get("ts"))
         age_s = (now - oldest.published_at) / SECOND if oldest and now else None
         yield judges.judge_lag(behind, age_s, info.get("num_waiting", 0))
 
     def _no_durable(self, name: str, stream: str) -> Check:
-        self.found.missing_durables.append(stream)
+        self.findings.missing_durables.append(stream)
         return warning(name, f"stream {stream} has no durable {self.deps.desired.durable} yet", WORKER_DECLARES)
 
     async def _advisory_streams(self) -> AsyncIterator[Check]:
-        self.found.advisories = await streams_of_advisories(self.deps.reads)
-        yield judges.judge_advisories(self.found.advisories, await unheard(self.deps.reads))
+        self.findings.advisories = await streams_of_advisories(self.deps.reads)
+        yield judges.judge_advisories(self.findings.advisories, await barred_advisories(self.deps.reads))
 
     async def _dead_letters(self) -> AsyncIterator[Check]:
         try:
             letters = await self.deps.reads.stream_info(DEAD_LETTERS)
         except NotFound:
-            self.found.missing_streams.append(DEAD_LETTERS)
+            self.findings.missing_streams.append(DEAD_LETTERS)
             yield judges.judge_dead_letters(0, DEAD_LETTERS)
             return
         yield judges.judge_dead_letters(letters["state"]["messages"], DEAD_LETTERS)
@@ -138,7 +135,7 @@ class NatsSection:
         try:
             await self.deps.reads.stream_info(CONTROL)
         except NotFound:
-            self.found.missing_streams.append(CONTROL)
+            self.findings.missing_streams.append(CONTROL)
             yield judges.judge_pause(None)
             return
         yield judges.judge_pause(
@@ -150,7 +147,7 @@ class NatsSection:
             await self.deps.reads.stream_names(subject) for subject in (FENCES, DEAD_LETTER_SUBJECT, CONTROL_SUBJECTS)
         ]
         fenced = {name for name in fences if self.deps.policy.job_id(name) is not None}  # now, or a moment ago
-        read = [name for name in self.found.own_streams if self.deps.policy.job_id(name) is not None]
+        read = [name for name in self.findings.own_streams if self.deps.policy.job_id(name) is not None]
         advisory_streams = {
             FENCES: fences - fenced,
             DEAD_LETTER_SUBJECT: letters - {DEAD_LETTERS},
@@ -159,22 +156,22 @@ class NatsSection:
         yield judges.judge_overlap(advisory_streams, read)
 
     async def _job_streams(self) -> AsyncIterator[Check]:
-        if self.found.listing is None:
+        if self.findings.listing is None:
             return
-        streams = self.found.job_streams()
+        streams = self.findings.job_streams()
         matching = {item.name for item in streams}
-        others = self.found.listing.streams.keys() - matching - self.found.own_streams
+        others = self.findings.listing.streams.keys() - matching - self.findings.own_streams
         yield judges.judge_pattern(matching, others, self.deps.policy.pattern.pattern)
-        yield judges.judge_fences(streams, self.found.listing.advisory_streams())
+        yield judges.judge_fences(streams, self.findings.listing.advisory_streams())
         yield judges.judge_fenceable(streams)
         yield judges.judge_retention(streams)
 
     async def _rights(self) -> AsyncIterator[Check]:
         needs = Needs(
-            events=self.found.events_stream,
-            streams=self.found.missing_streams,
-            durables=self.found.missing_durables,
-            companions=self.found.advisories if self.deps.companions and self.deps.policy.may_delete else (),
+            events=self.findings.events_stream,
+            streams=self.findings.missing_streams,
+            durables=self.findings.missing_durables,
+            companions=self.findings.advisories if self.deps.companions and self.deps.policy.may_delete else (),
             durable=self.deps.desired.durable,
             backups=self.deps.backup_store is not None,
         )
@@ -188,10 +185,10 @@ class NatsSection:
     async def _nats_clock(self) -> AsyncIterator[Check]:
         name = next(
             iter(
-                [self.found.events_stream]
-                if self.found.lifecycle
-                else self.found.listing.streams
-                if self.found.listing
+                [self.findings.events_stream]
+                if self.findings.lifecycle
+                else self.findings.listing.streams
+                if self.findings.listing
                 else ()
             ),
             None,

@@ -1,4 +1,4 @@
-"""What the doctor checks in Redis, and what its INFO means for reactor.
+"""The doctor's checks of Redis, from its INFO.
 
 Names and values are those of https://redis.io/docs/latest/commands/info/.
 """
@@ -11,12 +11,12 @@ from reactor.operate.doctor.context import CheckFunctions, DoctorContext, judge_
 from reactor.store.health import Info
 
 OLDEST_REDIS = (6, 2)
-"""The first with ZADD LT and ZRANGE BYSCORE, which the due queue is made of."""
+"""The first version with ZADD LT and ZRANGE BYSCORE, which the due queue needs."""
 NEARLY_FULL = 0.8
 
 
 def redis_checks(deps: DoctorContext) -> CheckFunctions:
-    """Return the checks of the server, and of writing to it."""
+    """Return the checks of the server, and of a write."""
     return {
         "redis.server": partial(_info, deps),
         "redis.writes": partial(_writes, deps),
@@ -41,7 +41,7 @@ async def _clock(deps: DoctorContext) -> AsyncIterator[Check]:
 
 
 def judge_info(info: Info, save_rules: str | None, *, as_cluster: bool = False) -> Iterator[Check]:
-    """Yield everything that INFO tells; `as_cluster`: it is spoken to as a node of a cluster."""
+    """Yield all checks of INFO. `as_cluster`: the client addresses a cluster."""
     yield judge_version(info, as_cluster=as_cluster)
     yield judge_role(info)
     yield judge_eviction(info.get("maxmemory_policy"), info.get("maxmemory"))
@@ -50,7 +50,7 @@ def judge_info(info: Info, save_rules: str | None, *, as_cluster: bool = False) 
 
 
 def judge_version(info: Info, *, as_cluster: bool = False) -> Check:
-    """Judge the version: Redis 6.2 or later, or Valkey; a cluster only if it is addressed as one."""
+    """Judge the version: Redis 6.2 or later, or Valkey. A cluster must be addressed as one."""
     version = str(info.get("redis_version", "unknown"))
     name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
     if not as_cluster and (info.get("cluster_enabled") or info.get("redis_mode") == "cluster"):
@@ -63,7 +63,7 @@ def judge_version(info: Info, *, as_cluster: bool = False) -> Check:
 
 
 def judge_role(info: Info) -> Check:
-    """Judge a replica takes no writes, and lags behind."""
+    """Judge the role: a replica accepts no writes and may be outdated."""
     if (role := info.get("role", "unknown")) != "master":
         fix = "point REACTOR_REDIS_URL at the primary"
         return error("redis.role", f"this Redis is a {role}: its data may be old, and it accepts no writes", fix)
@@ -71,7 +71,7 @@ def judge_role(info: Info) -> Check:
 
 
 def judge_eviction(policy: str | None, maxmemory: int | None) -> Check:
-    """Judge whether Redis may throw away a live record to make room: its job would look as if it did not exist."""
+    """Judge whether Redis may evict a live record. Its job would then look as if it did not exist."""
     fix = "set maxmemory-policy noeviction"
     match policy, maxmemory:
         case (None, _) | (_, None):
@@ -91,7 +91,7 @@ def judge_eviction(policy: str | None, maxmemory: int | None) -> Check:
 
 
 def judge_memory(used: int | None, maxmemory: int | None) -> Check:
-    """Judge bytes used of those that may be; 0 is no limit."""
+    """Judge the used bytes of the allowed ones; 0 is no limit."""
     if used is None or maxmemory is None:
         finding = "memory could not be found out; a full Redis takes no events"
         return warning("redis.memory", finding, "allow INFO to reactor's Redis user, or see your provider's figures")
@@ -105,7 +105,7 @@ def judge_memory(used: int | None, maxmemory: int | None) -> Check:
 
 
 def judge_persistence(info: Info, save_rules: str | None) -> Check:
-    """Judge whether a restart empties the ledger. That loses nothing, and holds up deleting until it is rebuilt."""
+    """Judge whether a restart empties the ledger. That loses nothing, but stops deleting until it is rebuilt."""
     if info.get("aof_enabled"):
         if info.get("aof_last_write_status", "ok") != "ok":
             return error("redis.persistence", "its append-only file cannot be written", "free disk space for Redis")

@@ -1,4 +1,4 @@
-"""What the doctor checks about the workers: whether one is alive, and whether they agree."""
+"""The doctor's checks of the workers: whether one is alive, and whether they agree."""
 
 from collections.abc import AsyncIterator
 from functools import partial

@@ -1,1 +1,1 @@
-"""By their names."""
+"""One module for each command."""

@@ -1,4 +1,4 @@
-"""Publish the status of all jobs that are not over, and of those that ended recently."""
+"""`manage.py announce_jobs`: publish the status of all live jobs, and of those that ended recently."""
 
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,7 @@ from reactor.core.durations import parse_duration
 
 
 class Command(BaseCommand):
-    """Backfill before the first event, and repair after lost ones."""
+    """Publishes the jobs' statuses before the first event, or after lost events."""
 
     help = (
         "Publish the status of all jobs that are not over, and of those that ended recently (models given to track())."
@@ -23,7 +23,7 @@ class Command(BaseCommand):
         parser.add_argument("--since", default="7d", help="Ended jobs no older than this, such as 12h (default: 7d).")
 
     def handle(self, *_: object, since: str, **__: object) -> None:
-        """Publish the ends. Raises CommandError if some could not be published."""
+        """Publish the jobs. Raises CommandError if some could not be published."""
         try:
             back = parse_duration(since)
         except ValueError as error:
@@ -50,5 +50,5 @@ def _wanted(item: Tracked, back: timedelta) -> Any:  # noqa: ANN401  # Django's
 
 
 def _spellings(item: Tracked) -> set[str]:
-    """Return the terminal statuses as the table spells them; statuses compare without case."""
+    """Return the terminal statuses as the table spells them. Statuses compare without case."""
     return {spelling for status in item.terminal for spelling in (status, status.lower(), status.capitalize())}

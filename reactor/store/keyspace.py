@@ -1,12 +1,13 @@
-"""Lua in Redis. Calls that are made while another is under way share the next round trip.
+"""The keys of one namespace in Redis, and Lua scripts that work on them.
 
-A drain needs a handful of small scripts, many drains run at once, and a round trip costs the client far more than
-the script costs Redis: together they go through one pipeline, each with its own answer or error.
+A drain runs a few small scripts, and many drains run at once. A round trip costs the client far more than the script
+costs Redis. So calls that arrive while another is under way share the next pipeline, each with its own answer or error.
 """
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha1
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 LedgerError = RedisError
-"""Redis is away, full, read-only or otherwise unwilling: nothing was lost, try again later."""
+"""Redis is away, full, read-only, or refuses for another reason. Nothing was lost; try again later."""
 
 NOW = """
 local time = redis.call('TIME')
@@ -30,36 +31,39 @@ local function wake(channel, key, before)
   if head_of(key) < before then redis.call('PUBLISH', channel, '') end
 end
 """
-"""Wakes those who wait for a queue's head: there is an earlier one."""
+"""Wakes the processes that wait for the head of a queue, if there is an earlier one now."""
 
 Argument = str | int | bytes
 
 
 class _Call(NamedTuple):
-    script: "Script"
+    lua: str
     keys: Sequence[str]
     args: Sequence[Argument]
     answer: "asyncio.Future[Any]"
 
 
 @dataclass(eq=False, repr=False)
-class Scripts:
-    """Scripts of one Redis.
-
-    Nothing is loaded before it is called.
-    """
+class Keyspace:
+    """One namespace in one Redis. `namespace` is the prefix of all its keys."""
 
     redis: Redis
+    namespace: str
 
     def __post_init__(self) -> None:
         self._waiting: list[_Call] = []
         self.has_refused = False
-        """Whether a script ended with an error since somebody set this to False: a key may hold what is not ours."""
+        """Whether a script has failed since this was last set to False. Then a key may hold a foreign value."""
         self._sender: asyncio.Task[None] | None = None
 
-    async def call(self, script: "Script", keys: Sequence[str], args: Sequence[Argument]) -> Any:  # noqa: ANN401  # Lua's
-        """Run one call and return its answer. Raises RedisError."""
-        call = _Call(script, keys, args, asyncio.get_running_loop().create_future())
+    def key(self, *parts: str) -> str:
+        """Return the full name of a key."""
+        return ":".join((self.namespace, *parts))
+
+    async def run(self, lua: str, keys: Sequence[str], args: Sequence[Argument] = ()) -> Any:  # noqa: ANN401  # Lua's
+        """Run a script on these keys, which are named without the namespace. Return its answer. Raises RedisError."""
+        names = [f"{self.namespace}:{key}" for key in keys]
+        call = _Call(lua, names, args, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send(), name="redis scripts")
@@ -75,20 +79,20 @@ class Scripts:
                     await self._answer(call, answer)
             except BaseException as error:
                 for call in calls:
-                    _fail(call, error)  # whatever it is: no caller may wait without end
+                    _fail(call, error)  # also a cancellation: no caller may wait without end
                 if not isinstance(error, Exception):
                     raise
 
     async def _pipelined(self, calls: Sequence[_Call]) -> list[Any]:
         async with self.redis.pipeline(transaction=False) as pipe:
             for call in calls:
-                pipe.execute_command("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
+                pipe.execute_command("EVALSHA", _sha_of(call.lua), len(call.keys), *call.keys, *call.args)
             return await pipe.execute(raise_on_error=False)
 
     async def _answer(self, call: _Call, answer: Any) -> None:  # noqa: ANN401  # as above
-        if isinstance(answer, NoScriptError):  # a Redis that is new to us, or forgot: EVAL makes it learn
+        if isinstance(answer, NoScriptError):  # Redis does not know the script yet, or was restarted; EVAL loads it
             try:
-                answer = await self.redis.eval(call.script.lua, len(call.keys), *call.keys, *call.args)
+                answer = await self.redis.eval(call.lua, len(call.keys), *call.keys, *call.args)
             except RedisError as error:
                 answer = error
         if call.answer.done():
@@ -105,24 +109,6 @@ def _fail(call: _Call, error: BaseException) -> None:
         call.answer.set_exception(error if isinstance(error, Exception) else RedisError("given up"))
 
 
-@dataclass(eq=False, repr=False)
-class Script:
-    """One script, to be called.
-
-    The hash is what Redis knows it by.
-    """
-
-    scripts: Scripts
-    lua: str
-
-    def __post_init__(self) -> None:
-        self.sha = sha1(self.lua.encode(), usedforsecurity=False).hexdigest()
-
-    async def __call__(self, keys: Sequence[str], args: Sequence[Argument]) -> Any:  # noqa: ANN401  # as above
-        """Run the script. Raises RedisError."""
-        return await self.scripts.call(self, keys, args)
-
-
-def key_of(namespace: str, *parts: str) -> str:
-    """Return a key of that namespace."""
-    return ":".join((namespace, *parts))
+@lru_cache(maxsize=256)
+def _sha_of(lua: str) -> str:
+    return sha1(lua.encode(), usedforsecurity=False).hexdigest()

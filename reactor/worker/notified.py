@@ -1,4 +1,4 @@
-"""Listening to the job system's own database: what it tells of is looked at."""
+"""Inspect the streams of jobs that the job system's database notifies about."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,27 +15,27 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(eq=False, repr=False)
-class Listening:
-    """This replica's ear. Others hear the same: a job that is looked at twice is looked at by one of them at a time.
+class Notified:
+    """Schedules jobs from notifications. All replicas get the same ones, and leases keep them apart.
 
-    `want_pass` asks for a full pass soon.
+    `request_pass` requests a full pass.
     """
 
     listener: Listener
     due: DueQueue
     policy: Policy
-    want_pass: Callable[[], Awaitable[None]]
+    request_pass: Callable[[], Awaitable[None]]
 
     async def tick(self) -> float:
-        """Return seconds until the next time. Raises LedgerError."""
+        """Wait for notifications and schedule their jobs. Return the seconds to rest. Raises LedgerError."""
         try:
             jobs = await self.listener.wait()
         except ListenError as error:
-            log.warning("the job system's database cannot be listened to, trying again", error=str(error))
+            log.warning("cannot listen to the job system's database, trying again", error=str(error))
             return RETRY_S
-        if jobs is None:  # what was told before was told to nobody
+        if jobs is None:  # we may have missed notifications before
             log.info("listening to the job system's database")
-            await self.want_pass()
+            await self.request_pass()
             return 0.0
         await self.due.schedule({job: 0.0 for job in jobs if self.policy.names_of(job) != frozenset()})
         return 0.0

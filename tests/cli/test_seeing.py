@@ -96,7 +96,7 @@ async def test_what_is_gone_is_explained(world: World) -> None:
     told = json.loads((await world.reactor("explain", "job_1", "--json")).out)
     assert (told["known"], told["verdict"]) == ("deleted", "already_gone")
     whats = [one["what"] for one in told["timeline"]]
-    assert ["was said to be SUCCESS" in whats[0], "began to drain it" in whats[1], "barrier" in whats[2]] == [True] * 3
+    assert ["was reported as SUCCESS" in whats[0], "began to drain it" in whats[1], "barrier" in whats[2]] == [True] * 3
     other = json.loads((await world.reactor("explain", "job_2", "--json")).out)
     assert (other["known"], other["restorable"]) == ("heard_of", None)
     assert "If the stream existed since then, somebody else deleted it" in other["sentence"]

@@ -294,7 +294,7 @@ async def test_whatever_is_raised_behind_a_fence_unfences_first(
             raise raised
 
         async def redis_dies() -> None:
-            monkeypatch.setattr(Leases, "holds", fail)
+            monkeypatch.setattr(Leases, "is_held", fail)
 
         async def raise_it() -> None:
             assert await bench.fenced()

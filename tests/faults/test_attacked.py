@@ -216,7 +216,7 @@ async def test_a_worker_survives_garbage_under_every_key(world: World, spoil: Sp
         await eventually(lambda: gone(world, "job_1"))
         for key in (*KEYS, *LEASES, *TEXTS):
             await spoil(world, f"{world.namespace}:{key}")
-        await eventually(lambda: process.said("Redis held what reactor did not write"), 20)
+        await eventually(lambda: process.said("Redis had values that reactor did not write"), 20)
         await world.zombie(3)
         await eventually(lambda: gone(world, "job_3"), 30)
         await GARBAGE["numbers that are none"](world, world.namespace)

@@ -89,7 +89,7 @@ async def test_the_api_decides(world: World, api: Api) -> None:
         for number in (1, 2, 3):
             await world.emit(number, "SUCCESS")
         await eventually(lambda: gone(world, "job_2"))
-        await eventually(lambda: process.said("cannot tell: it answered 503"))
+        await eventually(lambda: process.said("does not know the job's status: it answered 503"))
         told = json.loads((await world.reactor("explain", "job_1", "--json", **_directory(api))).out)
         assert (told["verdict"], told["reason"], told["evidence"]["directory"]["status"]) == (
             "kept",

@@ -52,7 +52,7 @@ async def test_commands_judge_with_the_workers_settings(world: World) -> None:
     assert "waits until" in said.out
     assert "judged with the workers' settings: age_guard 2 h (here 0 ms); --local judges with this shell's" in said.out
     local = await world.reactor("explain", "job_1", "--local")
-    assert "is drained at the next look" in local.out
+    assert "is drained at the next inspection" in local.out
     listed = json.loads((await world.reactor("streams", "-o", "json")).out)
     assert (listed["streams"][0]["verdict"], "age_guard 2 h" in listed["notice"]) == ("waiting", True)
     status = json.loads((await world.reactor("status", "--json")).out)

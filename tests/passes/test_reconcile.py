@@ -555,7 +555,7 @@ async def test_what_needs_a_person_stands_below_the_table(world: World) -> None:
         show(1, 20)
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()
-    for text in ("job_1", "fence-unreadable", "no lifecycle event was ever heard", "too many", "and an error"):
+    for text in ("job_1", "fence-unreadable", "no lifecycle event has arrived yet", "too many", "and an error"):
         assert text in shown
 
 

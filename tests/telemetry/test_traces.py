@@ -21,7 +21,7 @@ from reactor.cli.embedded import HOST
 from reactor.telemetry import logs
 from reactor.telemetry.traces import _OFF, ENDPOINTS, FLUSH_S, NOT_INSTALLED, span, traced_by, tracing
 
-STEPS = ["look", "audit", "fence", "recheck", "barrier", "delete", "conclude"]
+STEPS = ["inspect", "audit", "fence", "recheck", "barrier", "delete", "conclude"]
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ async def test_an_aborted_drain_says_what_stopped_it(world: World, memory: InMem
     [drain] = of(memory, "drain")
     assert drain.attributes is not None
     assert (drain.attributes["outcome"], drain.attributes["reason"]) == ("kept", "running")
-    assert steps(memory, drain) == ["look", "audit", "fence", "recheck", "unfence", "conclude"]
+    assert steps(memory, drain) == ["inspect", "audit", "fence", "recheck", "unfence", "conclude"]
 
 
 async def test_a_step_that_failed_has_its_error(world: World, memory: InMemorySpanExporter) -> None:

@@ -359,7 +359,7 @@ async def test_a_deleted_durable_or_stream_is_made_again(world: World, what: str
             await world.js.delete_consumer("JOBS", "reactor")
         else:
             await world.js.delete_stream("JOBS")
-        await eventually(lambda: process.said("making it again"), 20)
+        await eventually(lambda: process.said("it is created again"), 20)
         await eventually(lambda: world.info("JOBS"))
         await world.zombie(2)
         await eventually(lambda: gone(world, "job_2"), 20)
@@ -480,7 +480,7 @@ async def test_strange_words_and_durables_are_told_once(world: World) -> None:
         for number in range(3):
             await world.emit(number, "SUCCES")
         await eventually(lambda: heard(world, 0, 1, 2))
-        await eventually(lambda: process.said("unknown status, taken for a live one"))
+        await eventually(lambda: process.said("unknown status, the job counts as live"))
         assert sum("unknown status" in line for line in process.lines) == 1
         assert await eventually(lambda: process.said("max_deliver is 2, not -1"))
 

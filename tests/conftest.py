@@ -23,12 +23,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of hundreds of comm
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Three tests a core: they wait for servers more than they compute."""
+    """Return three for each core, because tests wait for servers more than they compute."""
     return 3 * (os.cpu_count() or 1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """For the benchmarks; here, since pytest asks only this file early enough."""
+    """Options of the benchmarks. They are here because pytest reads options only from this file."""
     parser.addoption("--rtt", type=float, default=0.0, help="benchmarks: milliseconds of round trip to nats-server")
     parser.addoption("--synced", action="store_true", help="benchmarks: Redis syncs each write (appendfsync always)")
     parser.addoption("--figures", help="benchmarks: a file for the figures, as JSON")
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _quiet() -> None:
-    """As the one-shot commands log, which some tests run in this process."""
+    """Configure the log like one-shot commands, some of which run in this process."""
     logs.configure("ERROR", "json")
 
 
@@ -57,27 +57,27 @@ async def valkey_one(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 @pytest.fixture(scope="session", autouse=True)
 def _forkserver() -> Iterator[None]:
-    """Starts when the first process is asked for."""
+    """The fork server. It starts when the first process is requested."""
     yield
     FORKSERVER.close()
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL that this process's tests share."""
+    """The URL of a PostgreSQL that the tests of this process share."""
     with Postgres.installed() as server:
         yield server.url
 
 
 @pytest.fixture(scope="session")
 def accounts() -> Iterator[int]:
-    """Numbers of accounts that no test has used yet."""
+    """Numbers of unused accounts."""
     return account_numbers()
 
 
 @asynccontextmanager
 async def unused(nats_one: Server, valkey_one: Server, accounts: Iterator[int]) -> AsyncIterator[World]:
-    """An account and a namespace that no other test has."""
+    """An unused account and namespace."""
     number = next(accounts)
     nats_url = f"nats://a{number}:pw@{HOST}:{nats_one.port}"
     async with connected(nats_url, f"redis://{HOST}:{valkey_one.port}/0", f"t{number}") as one:
@@ -94,14 +94,14 @@ async def world(nats_one: Server, valkey_one: Server, accounts: Iterator[int]) -
 
 @pytest_asyncio.fixture
 async def other(nats_one: Server, valkey_one: Server, accounts: Iterator[int]) -> AsyncIterator[World]:
-    """A second account, for tests of the wrong one."""
+    """A second account, for tests of the wrong account."""
     async with unused(nats_one, valkey_one, accounts) as one:
         yield one
 
 
 @pytest_asyncio.fixture
 async def page_url() -> AsyncIterator[str]:
-    """The endpoint as a worker opens it, with nothing behind: the page's tests give the answers."""
+    """The endpoint of a worker without data. The page's tests provide the answers."""
 
     async def ready() -> list[str]:
         return []

@@ -42,7 +42,7 @@ SAID_SO = ("assert", "AssertionError", "TimeoutError", "Failed: ", "ExceptionGro
 
 
 class Mutation(NamedTuple):
-    """One guard disabled: `old` becomes `new` in a module of reactor, and then `test` must fail."""
+    """One disabled guard: `old` becomes `new` in a module of reactor, and then `test` must fail."""
 
     name: str
     guard: str
@@ -52,7 +52,7 @@ class Mutation(NamedTuple):
     test: str
 
     def applied_to(self, source: str) -> str:
-        """The mutated source. Raises ValueError where the old text does not occur exactly once."""
+        """Return the mutated source. Raises ValueError if the old text does not occur exactly once."""
         if (count := source.count(self.old)) != 1:
             message = f"mutation {self.name} no longer applies: {self.old!r} occurs {count} times in {self.module}"
             raise ValueError(message)
@@ -82,27 +82,27 @@ MUTATIONS = tuple(read_mutations(Path(__file__).with_suffix(".txt").read_text())
 
 @dataclass(frozen=True)
 class Run:
-    """How pytest ended."""
+    """The result of a run of pytest."""
 
     code: int
     output: str
 
     @property
     def failure(self) -> tuple[str, str]:
-        """The test that failed, by file and name, and why; empty where none did."""
+        """The failed test, by file and name, and why; empty if there is none."""
         found = VERDICT.search(self.output)
         return (found["test"], found["why"] or "") if found else ("", "")
 
 
 def copied(folder: Path) -> None:
-    """The product and its tests."""
+    """Return a copy of the product and its tests."""
     for part in ("reactor", "tests", "docs"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
 
 
 def python(folder: Path, *args: str, limit_s: float = LIMIT_S) -> Run:
-    """Run Python on the copy, which goes before the installed project."""
+    """Run Python on the copy, which takes precedence over the installed project."""
     env = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "400"}
     done = subprocess.run(
         (sys.executable, *args), cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=limit_s
@@ -111,20 +111,20 @@ def python(folder: Path, *args: str, limit_s: float = LIMIT_S) -> Run:
 
 
 def path_of(test: str) -> str:
-    """Where a test is, by the name of its file."""
+    """Return the path of a test's file."""
     file, _, name = test.partition("::")
     [found] = (ROOT / "tests").rglob(file)
     return f"{found.relative_to(ROOT)}::{name}"
 
 
 def run_tests(folder: Path, selected: Iterable[str], workers: str = "0", limit_s: float = LIMIT_S) -> Run:
-    """Run these tests of the copy, until one fails."""
+    """Run these tests of the copy until one fails."""
     named = (path_of(test) for test in dict.fromkeys(selected))
     return python(folder, *PYTEST, "-n", workers, *named, limit_s=limit_s)
 
 
 def check_baseline(folder: Path, mutations: Sequence[Mutation]) -> None:
-    """The copy is what gets imported, and its tests are green. Raises SystemExit."""
+    """Check that the copy is imported and that its tests pass. Raises SystemExit."""
     imported = python(folder, "-c", "import reactor; print(reactor.__file__)").output.strip()
     if not Path(imported).is_relative_to(folder):
         message = f"not the copy but {imported} would be tested"
@@ -136,13 +136,13 @@ def check_baseline(folder: Path, mutations: Sequence[Mutation]) -> None:
 
 
 def rewrite(module: Path, source: str) -> None:
-    """Also forget what was compiled of it: within a second Python takes a text of the same length for the same."""
+    """Write the source and remove its bytecode: within a second Python takes a text of the same length for the same."""
     module.write_text(source)
     Path(cache_from_source(str(module))).unlink(missing_ok=True)
 
 
 def tried(folder: Path, mutation: Mutation) -> tuple[str, bool]:
-    """What became of a mutation, as the last two cells of its row, and whether it was noticed."""
+    """Return the last two cells of the mutation's row, and whether it was noticed."""
     module = folder / "reactor" / mutation.module
     source = module.read_text()
     rewrite(module, mutation.applied_to(source))
@@ -157,7 +157,7 @@ def tried(folder: Path, mutation: Mutation) -> tuple[str, bool]:
 
 
 def check_applicable(mutations: Iterable[Mutation]) -> None:
-    """Before anything is run. Raises SystemExit."""
+    """Check that all mutations apply. Raises SystemExit."""
     try:
         for mutation in mutations:
             mutation.applied_to((ROOT / "reactor" / mutation.module).read_text())
@@ -166,13 +166,13 @@ def check_applicable(mutations: Iterable[Mutation]) -> None:
 
 
 def table() -> str:
-    """Every guard, and the test that notices that it is disabled."""
+    """Return every guard, with the test that notices when it is disabled."""
     rows = [f"| {item.guard} | `{item.test}` |" for item in MUTATIONS]
     return "\n".join(["| guard disabled | what then fails |", "|---|---|", *rows])
 
 
 def chosen() -> list[Mutation]:
-    """Those named on the command line, or all."""
+    """Return the mutations named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="run only these")
     parser.add_argument("--list", action="store_true", help="list all mutations and exit")
@@ -191,13 +191,13 @@ def chosen() -> list[Mutation]:
 
 
 def say(text: str) -> None:
-    """At once, also into a pipe."""
+    """Print at once, also into a pipe."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def main() -> int:
-    """The exit code."""
+    """Return the exit code."""
     mutations, start, noticed = chosen(), time.monotonic(), 0
     check_applicable(mutations)
     with tempfile.TemporaryDirectory(prefix="mutations-") as name:

@@ -40,7 +40,7 @@ COMMANDS = {
 
 
 def settings_for(endpoints: Endpoints) -> dict[str, str]:
-    """Guards that let something wait while it is looked at."""
+    """Guards that let some streams wait while the pictures are taken."""
     return {
         "REACTOR_NATS_URL": endpoints.nats_url,
         "REACTOR_REDIS_URL": endpoints.redis_url,
@@ -55,7 +55,7 @@ def settings_for(endpoints: Endpoints) -> dict[str, str]:
 
 @asynccontextmanager
 async def at_work(environment: dict[str, str]) -> AsyncIterator[None]:
-    """A worker whose charts have a point every two seconds."""
+    """Run a worker whose charts have a point every two seconds."""
     with patch.dict(os.environ, environment):
         settings = load_settings()
     logs.configure("ERROR", "json")
@@ -68,7 +68,7 @@ async def at_work(environment: dict[str, str]) -> AsyncIterator[None]:
 
 
 async def photograph(url: str) -> None:
-    """The page, in both themes."""
+    """Take pictures of the page in both themes."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for theme in ("light", "dark"):
@@ -83,7 +83,7 @@ async def photograph(url: str) -> None:
 
 
 async def draw(name: str, args: tuple[str, ...], environment: dict[str, str]) -> None:
-    """A command and what it prints, as on a terminal."""
+    """Draw a command and its output, as on a terminal."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "reactor", *args),
         env=os.environ | environment | {"FORCE_COLOR": "1", "COLUMNS": str(WIDTH)},
@@ -97,7 +97,7 @@ async def draw(name: str, args: tuple[str, ...], environment: dict[str, str]) ->
 
 
 async def main() -> None:
-    """All of them."""
+    """Make all pictures."""
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         async with embedded_servers(Path(folder)) as endpoints, await nats.connect(endpoints.nats_url) as nc:

@@ -1,4 +1,4 @@
-"""docker-compose.yml: what can be told from the file, without a container engine."""
+"""docker-compose.yml: what can be checked without a container engine."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def test_every_key_is_one_of_the_compose_specification(compose: Any) -> None:
 
 
 def test_references_lead_somewhere(compose: Any) -> None:
-    """Volumes and configs that are declared, files that are there, services that say when they are healthy."""
+    """Volumes and configs are declared, files exist, and services have health checks."""
     for service in compose["services"].values():
         for volume in service.get("volumes", ()):
             source, _, *mode = volume.split(":")
@@ -50,7 +50,7 @@ def test_references_lead_somewhere(compose: Any) -> None:
 
 
 def test_every_variable_is_a_setting_and_parses(compose: Any) -> None:
-    """A typo there would stop the worker."""
+    """A typo would stop the worker."""
     environment = compose["services"]["worker"]["environment"]
     assert set(environment) <= {name for name, _, _ in describe()}
     with patch.dict(os.environ, environment, clear=True):
@@ -67,7 +67,7 @@ def test_the_command_exists(compose: Any) -> None:
 
 
 def test_the_worker_can_do_little(compose: Any) -> None:
-    """Two replicas, not root, nothing to write to, no capabilities; and nothing listens to the world."""
+    """Two replicas, not root, read-only, no capabilities, and no port open to the world."""
     worker = compose["services"]["worker"]
     assert worker["ports"] == ["127.0.0.1:8080-8081:8080"]
     assert "/readyz" in re.findall("^HEALTHCHECK .*", worker["build"]["dockerfile_inline"], re.MULTILINE)[-1]
@@ -81,28 +81,28 @@ def test_the_worker_can_do_little(compose: Any) -> None:
 
 
 def test_every_tag_is_pinned(compose: Any) -> None:
-    """To a release: tomorrow's is not what was tried."""
+    """To a release, because a later one was not tried."""
     images = [service["image"] for service in compose["services"].values() if "image" in service]
     images += re.findall(r"^FROM (\S+)", compose["services"]["worker"]["build"]["dockerfile_inline"], re.MULTILINE)
     assert all(re.search(r":v?\d+\.\d+\.\d+", image) for image in images), images
 
 
 def test_redis_keeps_what_it_is_told(compose: Any) -> None:
-    """Evicting a live record would look like a job that does not exist."""
+    """With an evicted live record its job would look missing."""
     command = " ".join(compose["services"]["redis"]["command"])
     assert "--appendonly yes" in command
     assert "--maxmemory-policy noeviction" in command
 
 
 def test_what_the_image_is_built_from_is_there(compose: Any) -> None:
-    """Every file that is copied exists."""
+    """Every copied file exists."""
     for line in compose["services"]["worker"]["build"]["dockerfile_inline"].splitlines():
         if line.startswith("COPY") and "--from" not in line:
             assert all((ROOT / name).exists() for name in line.split()[1:-1])
 
 
 def test_the_image_has_what_the_worker_and_every_setting_need(compose: Any) -> None:
-    """All extras but the servers of the demo; the version is the package's."""
+    """All extras except the demo's servers. The version is the package's."""
     dockerfile = compose["services"]["worker"]["build"]["dockerfile_inline"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = set(project["optional-dependencies"]) - {"embedded", "nkeys"}  # the worker brings nkeys
@@ -111,7 +111,7 @@ def test_the_image_has_what_the_worker_and_every_setting_need(compose: Any) -> N
 
 
 def inside(compose: Any, service: str, target: str) -> Any:
-    """A file in a container: what a config or a bind mount puts there."""
+    """Return a file in a container, from a config or a bind mount."""
     of = compose["services"][service]
     contents = {config["target"]: compose["configs"][config["source"]]["content"] for config in of["configs"]}
     for volume in of["volumes"]:
@@ -122,14 +122,14 @@ def inside(compose: Any, service: str, target: str) -> Any:
 
 
 def test_who_looks_on_is_asked_for(compose: Any) -> None:
-    """Only the profile starts what is not needed."""
+    """Only the profile starts optional services."""
     profiles = {name: service.get("profiles") for name, service in compose["services"].items()}
     watching = ["observability"]
     assert profiles == {"nats": None, "redis": None, "worker": None, "prometheus": watching, "grafana": watching}
 
 
 def test_prometheus_finds_every_worker_and_the_rules(compose: Any) -> None:
-    """By the service's name, which has an address for each replica, on the port that the worker listens on."""
+    """By the service's name, which has an address for each replica, on the worker's port."""
     [path] = [part.partition("=")[2] for part in compose["services"]["prometheus"]["command"] if "config.file" in part]
     config = inside(compose, "prometheus", path)
     [scrape] = config["scrape_configs"]
@@ -142,7 +142,7 @@ def test_prometheus_finds_every_worker_and_the_rules(compose: Any) -> None:
 
 
 def test_grafana_has_its_source_and_its_dashboard(compose: Any) -> None:
-    """Both provisioned, the source at Prometheus's own address."""
+    """Both are provisioned, and the source has Prometheus's address."""
     [source] = inside(compose, "grafana", "/etc/grafana/provisioning/datasources/prometheus.yml")["datasources"]
     assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
     [provider] = inside(compose, "grafana", "/etc/grafana/provisioning/dashboards/reactor.yml")["providers"]

@@ -1,4 +1,4 @@
-"""What `reactor export` prints for whoever runs the machine: valid, and true of this release."""
+"""The output of `reactor export`: valid, and true of this release."""
 
 import configparser
 import re
@@ -28,7 +28,7 @@ def _manifests() -> dict[str, Any]:
 
 
 def containers(manifests: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of the worker and of the sweep."""
+    """Return the containers of the worker and of the sweep."""
     pods = [
         manifests["Deployment"]["spec"]["template"],
         manifests["CronJob"]["spec"]["jobTemplate"]["spec"]["template"],
@@ -38,14 +38,14 @@ def containers(manifests: dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("release", ["1.29", kubernetes_validate.latest_version()])
 def test_the_manifests_are_valid(manifests: dict[str, Any], release: str) -> None:
-    """By the API's own schemas, without a key too many."""
+    """By the API's own schemas, without unknown keys."""
     assert set(manifests) == {"Deployment", "PodDisruptionBudget", "NetworkPolicy", "CronJob"}
     for one in manifests.values():
         kubernetes_validate.validate(one, release, strict=True)
 
 
 def test_the_manifests_are_true_of_this_release(manifests: dict[str, Any]) -> None:
-    """Commands, variables and version are reactor's; secrets are references."""
+    """Commands, variables and version are reactor's. Secrets are references."""
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group
     for container in containers(manifests):
         assert container["args"][0] in commands
@@ -59,7 +59,7 @@ def test_the_manifests_are_true_of_this_release(manifests: dict[str, Any]) -> No
 
 
 def test_two_replicas_one_of_which_stays(manifests: dict[str, Any]) -> None:
-    """And their probes ask what the endpoint answers; the selectors lead to them."""
+    """Their probes use the endpoint's paths, and the selectors match."""
     spec = manifests["Deployment"]["spec"]
     worker = spec["template"]["spec"]["containers"][0]
     assert (spec["replicas"], manifests["PodDisruptionBudget"]["spec"]["minAvailable"]) == (2, 1)
@@ -71,7 +71,7 @@ def test_two_replicas_one_of_which_stays(manifests: dict[str, Any]) -> None:
 
 
 def unit() -> configparser.ConfigParser:
-    """Systemd's files are nearly that."""
+    """Return the unit, parsed."""
     parser = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes=("#",))
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # as the documentation has it
     parser.read(EXPORT / "reactor.service")
@@ -79,7 +79,7 @@ def unit() -> configparser.ConfigParser:
 
 
 def test_the_unit_runs_the_worker() -> None:
-    """Not as root, and it may do little; its variables are settings."""
+    """Not as root, and with few rights. Its variables are settings."""
     service = unit()["Service"]
     assert service["ExecStart"].endswith("/bin/reactor worker")
     assert (service["User"], service["NoNewPrivileges"], service["ProtectSystem"]) == ("reactor", "yes", "strict")
@@ -89,7 +89,7 @@ def test_the_unit_runs_the_worker() -> None:
 
 @pytest.mark.skipif(SYSTEMD is None, reason="there is no systemd-analyze")
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    """Every directive and value of it, with a program that is there."""
+    """Every directive and value, with an existing program."""
     text = (EXPORT / "reactor.service").read_text().replace("/opt/reactor/bin/reactor", sys.executable)
     (tmp_path / "reactor.service").write_text(text)
     command = [str(SYSTEMD), "verify", str(tmp_path / "reactor.service")]
@@ -103,7 +103,7 @@ KUBECTL = shutil.which("kubectl")
 @pytest.mark.skipif(KUBECTL is None, reason="there is no kubectl")
 @pytest.mark.parametrize("rules", ["", '[[rule]]\nname = "a"\nterminal_grace = "24h"\n'])
 def test_kustomize_builds_the_base(tmp_path: Path, rules: str) -> None:
-    """In a namespace, with the secrets and the rules that the workers read; what comes out is valid."""
+    """In a namespace, with the workers' secrets and rules. The result is valid."""
     (tmp_path / "reactor.yaml").write_text((EXPORT / "kubernetes.yaml").read_text())
     (tmp_path / "kustomization.yaml").write_text((EXPORT / "kustomization.yaml").read_text())
     (tmp_path / "rules.toml").write_text(rules)

@@ -1,4 +1,4 @@
-"""The laws of the house that imports cannot show."""
+"""Laws of the package that imports cannot show."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ PACKAGE = ROOT / "reactor"
 
 
 def test_only_one_room_deletes_streams() -> None:
-    """`delete_stream` is called behind a proof, and nowhere else."""
+    """`delete_stream` is called behind a proof, and in no other place."""
     callers = {
         str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if ".delete_stream(" in path.read_text()
     }
@@ -20,7 +20,7 @@ def test_only_one_room_deletes_streams() -> None:
 
 
 def test_only_the_policy_decides() -> None:
-    """No other module makes a Drain."""
+    """No other module creates a Drain."""
     makers = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
@@ -30,7 +30,7 @@ def test_only_the_policy_decides() -> None:
 
 
 def test_the_architecture_page_names_every_folder() -> None:
-    """And none that is gone."""
+    """And no other."""
     page = (ROOT / "docs" / "architecture.md").read_text()
     named = set(re.findall(r"^      (\w+)/ ", page, re.MULTILINE))
     there = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
@@ -40,14 +40,14 @@ def test_the_architecture_page_names_every_folder() -> None:
 
 
 def test_every_folder_opens_with_its_law() -> None:
-    """In one sentence or two."""
+    """In one or two sentences."""
     for path in PACKAGE.iterdir():
         if path.is_dir() and path.name not in {"__pycache__", "export"}:
             assert (path / "__init__.py").read_text().startswith('"""'), path.name
 
 
 def test_what_job_systems_import_is_small() -> None:
-    """A Django process that emits pays for NATS, and for nothing of the worker's."""
+    """A Django process that publishes imports NATS, and nothing of the worker."""
     code = "import sys, reactor.client; print(*(name for name in sys.modules if name.startswith('reactor')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
     modules = set(done.stdout.split())
@@ -61,7 +61,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_every_link_leads_somewhere(page: Path) -> None:
-    """To a file that is there, and to a heading of it."""
+    """To an existing file and heading."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"[a-z]+:", target):
@@ -74,7 +74,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 def test_the_pages_make_a_site(tmp_path: Path) -> None:
-    """Without a warning, so no page is left out of it, and no list is read as a paragraph."""
+    """Without a warning, so no page is missing, and no list is read as a paragraph."""
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "-f", ".mkdocs.yml", "-d", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
     assert (done.returncode, done.stderr) == (0, "")
@@ -89,13 +89,13 @@ def test_the_pages_make_a_site(tmp_path: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings."""
+    """Return the anchors that GitHub makes of headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     plain = (re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", heading)).strip().lower() for heading in headings)
     return {heading.replace(" ", "-") for heading in plain}
 
 
 def test_every_page_is_named_in_the_readme() -> None:
-    """A page that nobody finds is none."""
+    """So that it can be found."""
     readme = PAGES[0].read_text()
     assert [page.name for page in PAGES[1:] if f"docs/{page.name}" not in readme] == ["index.md"]  # the site's

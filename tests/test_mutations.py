@@ -1,4 +1,4 @@
-"""The mutations of `mutations.py` still fit the code, so that the long run of them is never a surprise."""
+"""The mutations of `mutations.py` still apply to the code."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ from mutations import MUTATIONS, ROOT, Mutation, path_of, table
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=[mutation.name for mutation in MUTATIONS])
 def test_a_mutation_applies(mutation: Mutation) -> None:
-    """Its text is in the code exactly once, what comes of it compiles, and its test is there."""
+    """Its text occurs exactly once, the result compiles, and its test exists."""
     source = (ROOT / "reactor" / mutation.module).read_text()
     mutated = mutation.applied_to(source)
     assert ast.dump(ast.parse(mutated)) != ast.dump(ast.parse(source))
@@ -25,7 +25,7 @@ def test_mutations_have_names_of_their_own() -> None:
 
 
 def test_a_mutation_that_no_longer_applies_is_said() -> None:
-    """Which one, and in which module."""
+    """With its name and module."""
     stale = MUTATIONS[0]._replace(old="no such text")
     with pytest.raises(ValueError, match=f"mutation {stale.name} no longer applies: 'no such text' occurs 0 times"):
         stale.applied_to("something else")

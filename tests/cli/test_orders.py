@@ -12,7 +12,7 @@ from reactor.deletion.gates import PauseGate
 
 
 async def test_nothing_falls_while_deleting_is_paused(world: World) -> None:
-    """By events, by passes and by commands; afterwards everything does, and nobody was asked twice."""
+    """Neither by events, nor passes, nor commands. Afterwards all zombies are deleted."""
     await world.declare()
     assert (await world.reactor("pause", "--reason", "a queue is gone")).code == 0
     async with served(world, REACTOR_RECONCILE_INTERVAL="1s") as at:
@@ -55,7 +55,7 @@ async def _metric(at: Served, line: str) -> bool:
 
 
 async def test_an_emptied_redis_does_not_forget_a_pause(world: World) -> None:
-    """NATS keeps it; and with Redis away it can be ordered all the same."""
+    """NATS stores it, so it can also be ordered while Redis is away."""
     await world.declare()
     await world.zombie(1)
     order = await world.reactor("pause", REACTOR_REDIS_URL="redis://127.0.0.1:1/0")
@@ -79,7 +79,7 @@ async def test_a_pause_ends_by_itself(world: World) -> None:
 
 
 async def test_what_cannot_be_read_pauses(world: World) -> None:
-    """Somebody wrote where reactor's own word is kept."""
+    """Another program has written to reactor's control stream."""
     await world.declare()
     await world.zombie(1)
     await world.publish("reactor.control.pause", b"\xff nonsense")
@@ -89,7 +89,7 @@ async def test_what_cannot_be_read_pauses(world: World) -> None:
 
 
 async def test_without_its_stream_nobody_knows(world: World) -> None:
-    """A control stream that somebody has deleted is no leave to delete; `resume` makes it again."""
+    """A deleted control stream does not allow deleting. `resume` creates it again."""
     await world.declare()
     async with worker(world.env()) as process:
         await world.js.delete_stream("REACTOR_CONTROL")
@@ -102,7 +102,7 @@ async def test_without_its_stream_nobody_knows(world: World) -> None:
 
 @pytest.mark.parametrize("command", ["reconcile --dry-run", "reconcile", "status", "explain job_1", "emit 2 STARTED"])
 async def test_no_command_but_resume_makes_a_lost_word_again(world: World, command: str) -> None:
-    """Else it would end a pause that went with the stream."""
+    """Otherwise it would end a pause that was lost with the stream."""
     await world.declare()
     await world.zombie(1)
     assert (await world.reactor("pause")).code == 0
@@ -115,7 +115,7 @@ async def test_no_command_but_resume_makes_a_lost_word_again(world: World, comma
 
 
 async def test_a_pause_in_a_stream_made_anew_counts(world: World) -> None:
-    """Also if its sequence is that of an old pause whose time is over."""
+    """Even if its sequence is that of an expired pause."""
     async with Bench(world) as bench:
         pausing = bench.resources().pause_gate
         await pausing.pause("ana", "for a moment", 1)
@@ -144,7 +144,7 @@ FORGED = {
 
 @pytest.mark.parametrize("forged", FORGED)
 async def test_a_word_that_cannot_be_read_pauses_until_it_is_resumed(world: World, forged: str) -> None:
-    """And resume always works."""
+    """`resume` always works."""
     await world.declare()
     await world.zombie(1)
     await world.publish("reactor.control.pause", FORGED[forged])
@@ -154,14 +154,14 @@ async def test_a_word_that_cannot_be_read_pauses_until_it_is_resumed(world: Worl
 
 
 async def test_a_pause_for_ever_by_a_number_is_refused(world: World) -> None:
-    """Ten years are enough; without a time it lasts until it is resumed."""
+    """Ten years is the maximum. Without a time it lasts until it is resumed."""
     for span in ("9999999d", "0s"):
         done = await world.reactor("pause", "--for", span)
         assert (done.code, "Traceback" in done.err) == (2, False), done
 
 
 async def test_every_worker_logs_a_pause(world: World) -> None:
-    """Who, why and since when; and that deleting goes on."""
+    """With who, why and since when; and that deleting goes on."""
     await world.declare()
     async with worker(world.env()) as one, worker(world.env()) as two:
         await world.reactor("pause", "--reason", "a queue is gone")
@@ -173,7 +173,7 @@ async def test_every_worker_logs_a_pause(world: World) -> None:
 
 
 async def test_nothing_is_fenced_while_deleting_is_paused(world: World) -> None:
-    """No publisher notices anything."""
+    """Publishers notice nothing."""
     await world.stream("job_1", messages=1)
     async with Bench(world) as bench:
         await world.emit(1, "SUCCESS")
@@ -186,7 +186,7 @@ async def test_nothing_is_fenced_while_deleting_is_paused(world: World) -> None:
 
 @pytest.mark.parametrize("verb", ["STREAM.UPDATE.job_1", "barrier"])
 async def test_a_pause_stops_a_drain_under_way(world: World, verb: str) -> None:
-    """Before its fence or behind it, where it gives back what it has taken."""
+    """Before its fence, or behind it, where the fence is removed."""
     await world.stream("job_1", messages=1)
     before = ((await world.info("job_1")) or {})["config"]
     async with Bench(world) as bench:
@@ -202,7 +202,7 @@ async def test_a_pause_stops_a_drain_under_way(world: World, verb: str) -> None:
 
 
 async def test_protected_is_kept_until_it_is_not(world: World) -> None:
-    """A word in its own metadata; whoever asks twice is told so."""
+    """By its own metadata. A second order says that nothing has changed."""
     await world.declare()
     await world.zombie(1)
     assert (await world.reactor("protect", "job_1")).out.startswith("job_1 is protected")
@@ -216,7 +216,7 @@ async def test_protected_is_kept_until_it_is_not(world: World) -> None:
 
 
 async def test_what_is_protected_no_more_is_judged_at_once(world: World) -> None:
-    """Its job has long been over, and no event tells of it again: it need not wait for the next full pass."""
+    """Its job ended long ago and has no new event, but it need not wait for the next full pass."""
     await world.declare()
     await world.zombie(1)
     assert (await world.reactor("protect", "job_1")).code == 0
@@ -228,14 +228,14 @@ async def test_what_is_protected_no_more_is_judged_at_once(world: World) -> None
 
 
 async def _settled(world: World) -> bool:
-    """The worker's first pass is over, and nothing is due any more."""
+    """Return whether the worker's first pass is over and nothing is due any more."""
     return bool(await world.redis.exists(f"{world.namespace}:last_pass")) and not await world.redis.zcard(
         f"{world.namespace}:due"
     )
 
 
 async def test_what_is_not_there_cannot_be_protected(world: World) -> None:
-    """Exit 5, with what is known of it; and the others are protected."""
+    """Exit code 5, with what is known of it; the other streams are protected."""
     await world.declare()
     await world.zombie(1)
     await world.verdicts()
@@ -252,7 +252,7 @@ async def test_what_is_not_there_cannot_be_protected(world: World) -> None:
 
 
 async def test_a_deletion_under_way_is_waited_out(world: World) -> None:
-    """Behind another's fence a stream is not touched; once that is over it is protected, with its own subjects."""
+    """A stream with another replica's fence is not touched. Afterwards it is protected, with its own subjects."""
     await world.declare()
     await world.stream("job_1", messages=1)
     await world.emit(1, "STARTED")

@@ -1,4 +1,4 @@
-"""What is there and what was: `streams`, `history`, and the explanation of what is gone."""
+"""`streams`, `history`, and `explain` for a stream that is gone."""
 
 import json
 
@@ -11,7 +11,7 @@ from reactor.core.model import Reason
 
 
 async def several(world: World) -> None:
-    """A zombie, a live job's stream, one that waits, one that cannot be fenced."""
+    """A zombie, a live job's stream, a waiting one, and one that cannot be fenced."""
     await world.declare()
     await world.zombie(10, messages=3)
     await world.stream("job_2", messages=1)
@@ -22,7 +22,7 @@ async def several(world: World) -> None:
 
 
 async def test_streams_are_listed_with_their_verdict(world: World) -> None:
-    """By name as people count; by verdict; sorted; each form for whom it is made. Nothing is altered."""
+    """By natural order of names; by verdict; sorted; in each format. Nothing is changed."""
     await several(world)
     await world.stream("other")
     env = {"REACTOR_POLICY_MISSING_GUARD": "24h"}
@@ -51,7 +51,7 @@ async def test_streams_are_listed_with_their_verdict(world: World) -> None:
 
 
 async def test_a_pass_lists_all_that_it_has_found(world: World) -> None:
-    """By verdict, every one by name; and who keeps one from being fenced."""
+    """All streams by verdict and name, and which stream prevents a fence."""
     await several(world)
     for number in range(20, 40):
         await world.zombie(number, messages=0)
@@ -62,7 +62,7 @@ async def test_a_pass_lists_all_that_it_has_found(world: World) -> None:
 
 
 async def test_history_is_filtered_and_told_once(world: World) -> None:
-    """Globs and outcomes; the attempts of one stream are one line with their number."""
+    """By globs and outcomes. Several attempts on one stream are one line with their number."""
     await several(world)
     await world.verdicts()
     await world.verdicts()
@@ -81,7 +81,7 @@ async def test_history_is_filtered_and_told_once(world: World) -> None:
 
 
 async def test_what_is_gone_is_explained(world: World) -> None:
-    """Exit 5, on standard output: deleted by reactor, by somebody else, or never heard of."""
+    """Exit code 5, on standard output: deleted by reactor, deleted by others, or never seen."""
     await world.declare()
     await world.zombie(1, messages=3)
     await world.emit(2, "STARTED")
@@ -106,7 +106,7 @@ async def test_what_is_gone_is_explained(world: World) -> None:
 
 
 async def test_a_word_that_cannot_be_read_is_called_that(world: World) -> None:
-    """And where it lies is said."""
+    """With the place where it is stored."""
     await world.declare()
     await world.stream("job_1")
     await world.publish("jobs.lifecycle.1", b"no JSON")
@@ -116,7 +116,7 @@ async def test_a_word_that_cannot_be_read_is_called_that(world: World) -> None:
 
 @pytest.mark.parametrize("phase", ["paused", "unfixable", "outcome", "prepared"])
 def test_every_entry_has_its_words(phase: str) -> None:
-    """Also one of an older release, which tells less."""
+    """Also an entry of an older release with fewer fields."""
     actor = {"role": "pause", "user": "ana", "host": "h", "overrides": []}
     entry = {"phase": phase, "stream": "job_1", "job_id": "1", "reason": Reason.TERMINAL, "by": "h:1", "at": "T"}
     assert details_of(entry | ({"actor": actor} if phase == "paused" else {}))  # type: ignore[arg-type]

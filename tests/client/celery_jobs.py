@@ -38,7 +38,7 @@ def work(self: Any, how: str, **_job: str) -> None:
 
 @app.task(name="timed", acks_late=True, acks_on_failure_or_timeout=False)
 def timed(how: str, **_job: str) -> None:
-    """Run into its time limit, and run again."""
+    """Exceed its time limit, and run again."""
     been_here = Path(how)
     if not been_here.exists():
         been_here.touch()

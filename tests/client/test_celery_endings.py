@@ -1,4 +1,4 @@
-"""The ways in which a Celery task ends, in each of Celery's pools: what is told of each, as docs/adopting.md says."""
+"""All endings of a Celery task in each of Celery's pools, and what is published, as docs/adopting.md says."""
 
 import asyncio
 import os
@@ -52,7 +52,7 @@ EVERYDAY = {"prefork"}
 
 @asynccontextmanager
 async def a_worker(world: World, folder: Path, pool: str) -> AsyncIterator[Any]:
-    """A Celery worker of its own; yields an app that speaks with it."""
+    """Run a Celery worker. Yield an app that talks to it."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
     env |= {"PYTHONPATH": f"{ROOT}:{Path(__file__).parent}", "REACTOR_NATS_URL": world.nats_url}
     env |= {"BROKER": world.redis_url, "PREFIX": f"{world.namespace}-celery-"}
@@ -78,7 +78,7 @@ async def a_worker(world: World, folder: Path, pool: str) -> AsyncIterator[Any]:
     "pool", [pytest.param(pool, marks=[] if pool in EVERYDAY else pytest.mark.versions) for pool in POOLS]
 )
 async def test_each_ending_is_told(world: World, tmp_path: Path, pool: str) -> None:
-    """Nothing terminal is said of a task that will run again."""
+    """No terminal status is published for a task that will run again."""
     await world.declare()
     expected = POOLS[pool]
     ids = {how: str(uuid4()) for how in [*expected, "timed"]}

@@ -1,4 +1,4 @@
-"""Emitting from a job system's own code: views, threads, forked workers, event loops."""
+"""Publishing from a job system's own code: views, threads, forked workers, event loops."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ from reactor.core.model import parse_instant
 
 @pytest_asyncio.fixture
 async def told(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """The world of a job system that has set nothing but where NATS is."""
+    """A job system's world in which only the address of NATS is configured."""
     _clean(monkeypatch, world.nats_url)
     yield world
 
@@ -38,7 +38,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
 
 
 async def test_the_first_event_declares_the_lifecycle_stream(told: World) -> None:
-    """Before any worker ran; a worker finds all of them. The time has its offset by itself."""
+    """Before any worker ran. A worker then finds all events. The time gets its offset."""
     before = datetime.now(UTC)  # noqa: TID251  # an emitter's clock
     answer = await asyncio.to_thread(emit, 42, "SUCCESS")
     assert answer
@@ -53,7 +53,7 @@ async def test_the_first_event_declares_the_lifecycle_stream(told: World) -> Non
 
 
 def test_who_only_emits_imports_no_redis() -> None:
-    """A web process of a job system pays for what it uses; whoever prepares jobs speaks to Redis, too."""
+    """A web process pays only for what it uses."""
     code = (
         "import sys, reactor.client; print({'redis', 'faststream'} & set(sys.modules), reactor.client.prepare.__name__)"
     )
@@ -62,7 +62,7 @@ def test_who_only_emits_imports_no_redis() -> None:
 
 
 async def test_every_word_is_sent(told: World) -> None:
-    """Also one that seems to be a repetition: the end of a former attempt may arrive behind it."""
+    """Even an apparent repetition, because the end of an earlier attempt may arrive after it."""
     sent = counts()
     for word in ("STARTED", "started", "SUCCESS", "STARTED"):
         assert await aemit(1, word)
@@ -71,7 +71,7 @@ async def test_every_word_is_sent(told: World) -> None:
 
 
 async def test_a_retry_whose_predecessor_ends_late_lives(told: World) -> None:
-    """STARTED, STARTED of the retry, then the late FAILURE of the first attempt: the job is disputed, so it lives."""
+    """STARTED, STARTED of the retry, then a late FAILURE of the first attempt: the job is disputed, so it is live."""
     await told.declare()
     await told.stream("job_1", messages=1)
     began = datetime.now(UTC)  # noqa: TID251  # an emitter's clock
@@ -89,7 +89,7 @@ RIGHTS = {
 
 @pytest.mark.parametrize("rights", RIGHTS)
 async def test_narrow_rights_keep_no_status_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rights: str) -> None:
-    """The second life of a job is heard, whatever this user may not ask."""
+    """The retry of a job arrives, whatever permissions this user lacks."""
     users = f"{{ user: all, password: pw }}, {{ user: few, password: pw, permissions: {{ {RIGHTS[rights]} }} }}"
     async with own_nats(tmp_path, f"authorization {{ users: [{users}] }}") as server:
         url = f"nats://all:pw@{HOST}:{server.port}"
@@ -107,7 +107,7 @@ async def test_narrow_rights_keep_no_status_back(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_no_stream_and_no_right_to_make_one_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The event was sent, and nobody keeps it."""
+    """The event was sent, and no stream stores it."""
     user = f"{{ user: few, password: pw, permissions: {{ {RIGHTS['just what permissions.md lists']} }} }}"
     async with own_nats(tmp_path, f"authorization {{ users: [{user}] }}") as server:
         _clean(monkeypatch, f"nats://few:pw@{HOST}:{server.port}")
@@ -119,7 +119,10 @@ async def test_no_stream_and_no_right_to_make_one_is_said(monkeypatch: pytest.Mo
 async def test_who_emits_waits_once_for_a_server_that_hangs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The first event waits its time, the others for nothing; one warning; all are sent in their order afterwards."""
+    """The first event waits for its timeout, the others do not wait.
+
+    There is one warning, and all are sent in order later.
+    """
     monkeypatch.setattr(emitter, "FIRST_RETRY_S", 0.1)
     caplog.set_level("WARNING", logger="reactor.client")
     async with own_nats(tmp_path) as server:
@@ -139,7 +142,7 @@ async def test_who_emits_waits_once_for_a_server_that_hangs(
 
 
 async def test_many_threads_share_one_connection(told: World) -> None:
-    """A web server's; each is answered."""
+    """As in a web server. Each thread gets its answer."""
     with ThreadPoolExecutor(16) as threads:
         answers = await asyncio.to_thread(lambda: list(threads.map(lambda n: emit(n, "STARTED"), range(200))))
     assert all(answers)
@@ -148,7 +151,7 @@ async def test_many_threads_share_one_connection(told: World) -> None:
 
 
 async def test_forked_workers_emit(told: World) -> None:
-    """Celery's prefork: the parent has emitted already, and another thread is in the middle of it."""
+    """As in Celery's prefork pool: the parent has published already, and another thread is publishing."""
     code = """
 import os, sys, threading
 from reactor.client import emit
@@ -178,7 +181,7 @@ sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in chi
 async def test_a_failure_is_told_and_raised_only_where_asked(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """NATS is away: the view goes on, soon."""
+    """If NATS is away, the view continues soon."""
     _clean(monkeypatch, f"nats://{HOST}:{free_port()}")
     caplog.set_level("WARNING", logger="reactor.client")
     failed = counts()["failed"]
@@ -194,7 +197,7 @@ async def test_a_failure_is_told_and_raised_only_where_asked(
 async def test_events_that_fail_at_the_same_time_are_all_sent(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By one task, after one warning: none is lost between two that would send the same ones."""
+    """By one task, after one warning. None is lost between two tasks that would send the same ones."""
     monkeypatch.setattr(emitter, "FIRST_RETRY_S", 0.1)
     caplog.set_level("WARNING", logger="reactor.client")
     async with own_nats(tmp_path) as server:
@@ -216,7 +219,7 @@ async def _told_of(world: World, number: int) -> bool:
 
 @pytest.mark.parametrize(("job_id", "status"), [("a.b", "SUCCESS"), ("", "SUCCESS"), (1, ""), (1, "x" * 65)])
 async def test_what_a_worker_would_refuse_is_not_sent(told: World, job_id: Any, status: str) -> None:
-    """It says why."""
+    """The error says why."""
     answer = await aemit(job_id, status)
     assert not answer
     assert answer.error
@@ -224,7 +227,7 @@ async def test_what_a_worker_would_refuse_is_not_sent(told: World, job_id: Any, 
 
 
 async def test_it_goes_on_after_an_outage(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """By itself, over the same process's connection."""
+    """By itself, over the same connection."""
     async with own_nats(tmp_path) as server:
         _clean(monkeypatch, f"nats://{HOST}:{server.port}")
         assert await aemit(1, "STARTED")

@@ -1,4 +1,4 @@
-"""Django and Celery, the real ones, each in a process of its own as it has settings that are global."""
+"""Real Django and Celery, each in its own process because their settings are global."""
 
 import asyncio
 import os
@@ -62,7 +62,7 @@ def work(self, fails=False, again=False, job_id=None):
 
 
 async def run(world: World, folder: Path, code: str, *args: str) -> None:
-    """As a job system's own process."""
+    """Run code as a job system's process."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
     done = await asyncio.to_thread(
         subprocess.run,
@@ -78,12 +78,12 @@ async def run(world: World, folder: Path, code: str, *args: str) -> None:
 
 
 async def run_django(world: World, folder: Path, code: str) -> None:
-    """As a Django process that tracks its jobs."""
+    """Run code as a Django process that tracks its jobs."""
     await run(world, folder, DJANGO + code)
 
 
 async def test_django_tells_what_was_committed(world: World, tmp_path: Path) -> None:
-    """Not what was rolled back, nor what a stale object says; a row that goes is DELETED."""
+    """Neither what was rolled back, nor a stale object's status. A deleted row is DELETED."""
     await run_django(
         world,
         tmp_path,
@@ -116,7 +116,7 @@ three.delete()
 
 
 async def test_django_tells_what_has_changed_while_it_told(world: World, tmp_path: Path) -> None:
-    """STARTED was read, another process told the end, then STARTED was stored: the end is told again."""
+    """STARTED was read, another process published the end, then STARTED was stored: the end is published again."""
     await run_django(
         world,
         tmp_path,
@@ -147,7 +147,7 @@ call_command("announce_jobs", since="2d")
 
 
 async def test_a_process_that_ends_tells_its_last_jobs_first(world: World, tmp_path: Path) -> None:
-    """Also what a forked child of it saved; and a job that is saved often is told as it is in the end."""
+    """Also those of a forked child. A job that is saved often is published with its last status."""
     await run_django(
         world,
         tmp_path,
@@ -196,7 +196,7 @@ os._exit(0)
 
 
 async def test_a_job_that_cannot_be_read_holds_up_nobody(world: World, tmp_path: Path) -> None:
-    """The code that saved it goes on, the next job is told, and the log says what to run."""
+    """The code that saved it continues, the next job is published, and the log says what to run."""
     await run_django(
         world,
         tmp_path,
@@ -219,7 +219,7 @@ assert lines == ["a job's status was not told: run announce_jobs"], lines
 
 
 async def test_django_announces_what_there_is(world: World, tmp_path: Path) -> None:
-    """Every job that is not over, and those that ended of late; what no signal told is repaired."""
+    """All live jobs, and those that ended recently. This repairs changes without a signal."""
     await run_django(
         world,
         tmp_path,
@@ -232,7 +232,7 @@ call_command("announce_jobs", since="2d")
 
 
 async def test_proxies_and_children_are_rows_of_their_model(world: World, tmp_path: Path) -> None:
-    """And a row that update() ended without a time is announced."""
+    """A row that update() ended without a time is announced."""
     await run_django(
         world,
         tmp_path,
@@ -285,7 +285,7 @@ assert result.wasSuccessful(), result
 
 
 async def test_the_tests_of_a_job_system_emit_nothing(world: World, tmp_path: Path) -> None:
-    """They commit rows with ids of live jobs, beside a live NATS: their ends must not condemn live queues."""
+    """They commit rows with ids of live jobs while NATS is live. Their ends must not delete live queues."""
     await world.declare()
     await world.stream("job_7", messages=1)
     await run_django(world, tmp_path, TESTED)
@@ -327,7 +327,7 @@ with transaction.atomic():
 
 @pytest.mark.parametrize("transport", ["memory", "redis"])
 async def test_celery_tells_how_tasks_end(world: World, tmp_path: Path, transport: str) -> None:
-    """Started, retried, done or failed; a task that is no job says nothing."""
+    """Started, retried, done or failed. A task that is not a job publishes nothing."""
     await run(
         world,
         tmp_path,
@@ -350,7 +350,7 @@ with start_worker(app, perform_ping_check=False, pool="solo"):
 
 
 async def test_the_success_of_a_task_is_not_the_end_of_its_job(world: World, tmp_path: Path) -> None:
-    """Unless it is asked for: most tasks only queue work. And other tasks than those named are none."""
+    """Unless `ends="all"`, because most tasks only queue work. Only the named tasks are jobs."""
     await run(
         world,
         tmp_path,

@@ -1,4 +1,4 @@
-"""Before a job is started again: its name is clean and safe."""
+"""Preparing a job before it is started again."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ from reactor.store.leases import Lease
 
 
 async def aprepare(job_id: int, timeout: float = 60.0) -> Prepared:  # noqa: ASYNC109  # the client's
-    """In this process, as a worker does when a job system asks it."""
+    """Prepare in this process, like a worker that a job system asks."""
     async with connections(load_settings(), actor=actor_of("prepare")) as connected:
         cases = UseCases(connected, await provision_safely(connected))
         return await cases.prepare(str(job_id), timeout)
@@ -31,7 +31,7 @@ RACES = {"slice": 40, "soak": 500}
 
 @pytest.fixture
 def told(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A job system that knows where NATS and Redis are, and prepares with reactor's own settings."""
+    """A job system that knows NATS and Redis, and prepares with reactor's settings."""
     for name, value in world.env().items():
         if name.startswith("REACTOR_"):
             monkeypatch.setenv(name, value)
@@ -40,7 +40,7 @@ def told(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 async def test_the_stream_is_emptied_in_place(told: World) -> None:
-    """Sequences go on, consumers stay, a late acknowledgement of the former life hits nothing; companions go."""
+    """Sequences continue, consumers stay, late acknowledgements have no effect. Companions are deleted."""
     await told.declare()
     await told.stream("advisories", subjects=["$JS.EVENT.ADVISORY.CONSUMER.>"])
     await told.js.add_consumer("advisories", ConsumerConfig(durable_name="job-1-dlq"))
@@ -61,7 +61,7 @@ async def test_the_stream_is_emptied_in_place(told: World) -> None:
 
 
 async def test_a_job_system_asks_a_worker(told: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It needs no Redis, and hears why if it does not work."""
+    """It needs no Redis, and gets the reason of a failure."""
     monkeypatch.setenv("REACTOR_REDIS_URL", "redis://127.0.0.1:1/0")
     await told.declare()
     with pytest.raises(NotPrepared, match="no worker listens on"):
@@ -78,7 +78,7 @@ async def test_a_job_system_asks_a_worker(told: World, monkeypatch: pytest.Monke
 
 
 async def test_where_there_is_no_stream_it_may_be_made(told: World) -> None:
-    """And stays."""
+    """The new stream stays."""
     await told.declare()
     await told.emit(1, "SUCCESS")
     assert await aprepare(1) == Prepared("1")
@@ -88,7 +88,7 @@ async def test_where_there_is_no_stream_it_may_be_made(told: World) -> None:
 
 @pytest.mark.parametrize("point", [Point.LOOKED, Point.FENCED, Point.PROVEN])
 async def test_a_drain_under_way_is_waited_out(told: World, point: Point) -> None:
-    """A replica that was stopped in the middle of it does nothing more when it wakes."""
+    """A replica that was stopped during the drain does nothing more when it continues."""
     await told.declare()
     async with worker(told.env(REACTOR_SWEEP_LEASE="2s"), armed=(point, "stop")) as stopped:
         await told.zombie(1)
@@ -106,7 +106,7 @@ async def test_a_drain_under_way_is_waited_out(told: World, point: Point) -> Non
 
 @pytest.mark.parametrize("is_there", [False, True])
 async def test_a_deletion_that_is_not_over_is_waited_for(told: World, *, is_there: bool) -> None:
-    """Though the server already calls the stream gone: one that is created in that moment answers nobody."""
+    """Even if the server reports the stream as gone: a stream created at that moment answers no publisher."""
     await told.declare()
     if is_there:
         await told.stream("job_1", messages=1)
@@ -121,7 +121,7 @@ async def test_a_deletion_that_is_not_over_is_waited_for(told: World, *, is_ther
 
 
 async def test_two_at_once_lose_nothing_of_the_new_life(told: World) -> None:
-    """The second one takes out nothing that the first one's caller has published since."""
+    """The second one purges nothing that the first caller has published since."""
     await told.declare()
     for number in range(30):
         await told.zombie(number, messages=2)
@@ -136,7 +136,7 @@ async def test_two_at_once_lose_nothing_of_the_new_life(told: World) -> None:
 
 
 async def test_a_protected_stream_is_not_emptied(told: World) -> None:
-    """Somebody looks into it; the job is not said to live either."""
+    """A person inspects it. The job is not marked as live either."""
     await told.declare()
     await told.stream("job_1", messages=2, metadata={"reactor.protect": "true"})
     with pytest.raises(NotPrepared, match="reactor unprotect job_1"):
@@ -146,7 +146,7 @@ async def test_a_protected_stream_is_not_emptied(told: World) -> None:
 
 
 async def test_the_command_says_it(told: World) -> None:
-    """Exit 0: publishing is safe."""
+    """Exit code 0 means that publishing is safe."""
     await told.declare()
     await told.zombie(1)
     done = await told.reactor("prepare", "1")
@@ -162,7 +162,7 @@ async def test_the_command_says_it(told: World) -> None:
     "races", [RACES["slice"], pytest.param(RACES["soak"], marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
 )
 async def test_races_with_the_sweeper(told: World, races: int) -> None:
-    """Nothing published after it returned is lost, and nothing of the former life is delivered."""
+    """No message that was published after `prepare` is lost, and none of the former run is delivered."""
     async with worker(told.env(REACTOR_LOG_LEVEL="INFO")):
         for number in range(races):
             await told.stream(f"job_{number}", messages=1)

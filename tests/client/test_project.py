@@ -1,4 +1,4 @@
-"""A whole job system on Django, Celery and PostgreSQL (tests/project), using the client as docs/adopting.md says."""
+"""A whole job system on Django, Celery and PostgreSQL (tests/project) that uses the client as in docs/adopting.md."""
 
 import asyncio
 import os
@@ -60,7 +60,7 @@ class Project:
         return out.decode()
 
     async def begin(self) -> None:
-        """The rows, and nothing at work yet."""
+        """Create the rows. Nothing works yet."""
         await self.sql(f"CREATE DATABASE {self.database}", self.admin)
         await self.manage("migrate", "-v", "0")
         for kind in KINDS:
@@ -68,7 +68,7 @@ class Project:
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
-        """Celery's worker; at the end it lets its tasks end."""
+        """Run Celery's worker. At the end let its tasks end."""
         command = ["-m", "celery", "-A", "celery_app", "worker", "-c", "6", "-l", "warning"]
         process = await asyncio.create_subprocess_exec(
             sys.executable, *command, cwd=PROJECT, env=self.env, start_new_session=True
@@ -97,7 +97,7 @@ class Project:
 
 
 async def poll(world: World) -> None:
-    """The external workers: they take whatever they find in a job's stream."""
+    """Run external workers, which take the messages in jobs' streams."""
     while True:
         for name in await world.names():
             with suppress(nats.errors.Error):
@@ -111,7 +111,7 @@ async def poll(world: World) -> None:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("source", ["events", pytest.param("sql", marks=pytest.mark.versions)])
 async def test_a_job_system_loses_its_zombies_and_nothing_else(world: World, postgres: str, source: str) -> None:
-    """While it works, restarts jobs whose streams are on their way out, and runs its own tests beside it all."""
+    """While it works, restarts jobs whose streams are being deleted, and runs its own tests."""
     project = Project(world, postgres, f"jobs_{source}")
     await project.begin()
     overrides: dict[str, object] = {"REACTOR_RECONCILE_INTERVAL": "1s", "REACTOR_BREAKER_MAX_MISSING": "100"}

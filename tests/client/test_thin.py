@@ -1,4 +1,4 @@
-"""The client alone is thin: nothing but nats-py, and the pins of a job system resolve beside it."""
+"""The client needs only nats-py, and can be installed with a job system's pinned versions."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ def call(*command: str, **env: str) -> "subprocess.CompletedProcess[str]":
 
 
 def uv(*args: str) -> str:
-    """Uv's answer; the test is skipped, with the reason, if there are no packages to be had."""
+    """Return uv's answer. The test is skipped, with the reason, if no packages can be downloaded."""
     done = call("uv", "-q", *args)
     lost = ("connect", "dns", "network", "not found in the package")
     if done.returncode and any(word in done.stderr for word in lost):
@@ -46,7 +46,7 @@ def uv(*args: str) -> str:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("version", ["==2.10.0", ">=2.16"])
 async def test_emitting_takes_nothing_but_nats(world: World, tmp_path: Path, version: str) -> None:
-    """In a folder of its own, with the oldest nats-py that it takes and the newest."""
+    """In a separate folder, with the oldest supported nats-py and the newest."""
     folder = tmp_path / "thin"
     await asyncio.to_thread(uv, "venv", "--python", sys.executable, str(folder))
     python = folder / "bin" / "python"
@@ -63,7 +63,7 @@ async def test_emitting_takes_nothing_but_nats(world: World, tmp_path: Path, ver
 
 
 def test_the_pins_of_a_job_system_resolve_beside_it(tmp_path: Path) -> None:
-    """By uv's resolver, from the project's own metadata."""
+    """With uv's resolver, from the project's metadata."""
     pins = tmp_path / "pins.in"
     pins.write_text(PINS)
     resolved = uv("pip", "compile", "--python-version", "3.11", str(ROOT / "pyproject.toml"), str(pins))

@@ -13,7 +13,7 @@ from reactor.config.settings import SettingsError, load_settings
 
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A home without contexts, and no variables."""
+    """A home folder without contexts, and no variables."""
     for name in list(os.environ):
         if name.startswith("REACTOR_") or name in {"NATS_URL", "DATABASE_URL"}:
             monkeypatch.delenv(name)
@@ -22,13 +22,13 @@ def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def save(folder: Path, name: str, **context: Any) -> None:
-    """As `nats context save` does."""
+    """Write a context like `nats context save`."""
     (folder / "nats" / "context").mkdir(parents=True, exist_ok=True)
     (folder / "nats" / "context" / f"{name}.json").write_text(json.dumps({"description": "", "nsc": ""} | context))
 
 
 def test_a_context_says_where_nats_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Variables win over it, it wins over NATS_URL."""
+    """Variables win over it, and it wins over NATS_URL."""
     save(tmp_path, "prod", url="nats://prod:4222", user="me", password="hunter2", jetstream_domain="hub", creds="")
     monkeypatch.setenv("REACTOR_NATS_CONTEXT", "prod")
     monkeypatch.setenv("NATS_URL", "nats://plain:4222")
@@ -58,7 +58,7 @@ def test_a_context_says_where_nats_is(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_a_context_that_cannot_be_read_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, text: str | None, why: str
 ) -> None:
-    """In one line, with those that there are, and without what is in it."""
+    """In one line, with the existing ones, and without its content."""
     save(tmp_path, "prod", url="nats://prod:4222")
     if text is not None:
         (tmp_path / "nats" / "context" / f"{name}.json").write_text(text)
@@ -80,7 +80,7 @@ def test_a_context_that_cannot_be_read_is_said(
     ],
 )
 def test_database_url_is_a_directorys(monkeypatch: pytest.MonkeyPatch, plain: str, ours: str) -> None:
-    """With a driver that is async; only where the directory is a table, and none is set."""
+    """With an async driver; only if the directory is a table and has no URL."""
     monkeypatch.setenv("DATABASE_URL", plain)
     assert load_settings().directory.url is None
     monkeypatch.setenv("REACTOR_DIRECTORY_KIND", "sql")
@@ -92,14 +92,14 @@ def test_database_url_is_a_directorys(monkeypatch: pytest.MonkeyPatch, plain: st
 
 @pytest.mark.parametrize("kind", ["sql", "http"])
 def test_a_directory_needs_what_it_asks_with(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Said as one group's problem."""
+    """Reported as a problem of the group."""
     monkeypatch.setenv("REACTOR_DIRECTORY_KIND", kind)
     with pytest.raises(SettingsError, match=f"REACTOR_DIRECTORY: kind {kind} needs"):
         load_settings()
 
 
 async def test_the_flag_wins_over_the_environment(world: World, tmp_path: Path) -> None:
-    """The environment's server is nobody's."""
+    """The server in the environment does not exist."""
     credentials, address = world.nats_url.removeprefix("nats://").split("@")
     user, password = credentials.split(":")
     save(tmp_path, "here", url=f"nats://{address}", user=user, password=password)

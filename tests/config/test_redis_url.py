@@ -1,4 +1,4 @@
-"""What the URL of a Redis says."""
+"""Reading the URL of a Redis."""
 
 import pytest
 from hypothesis import given
@@ -9,12 +9,12 @@ from reactor.config.redis_url import PLAIN, parse_redis_url
 
 @given(st.from_regex(PLAIN, fullmatch=True))
 def test_a_plain_url_is_one_that_redis_py_takes(url: str) -> None:
-    """So nobody has to ask it."""
+    """So redis-py need not be imported for it."""
     assert parse_redis_url(url).kind == ""
 
 
 def test_sentinels_have_addresses_a_service_and_secrets_of_their_own() -> None:
-    """The user before the hosts is that of the data; TLS is for the data, too."""
+    """The user before the hosts is that of the data nodes. TLS is for the data nodes, too."""
     url = "rediss+sentinel://me:a%2Fb@one,two:26380/main/3?sentinel_password=other%40&health_check_interval=5"
     address = parse_redis_url(url)
     assert (address.kind, address.service) == ("sentinel", "main")
@@ -26,7 +26,7 @@ def test_sentinels_have_addresses_a_service_and_secrets_of_their_own() -> None:
 
 
 def test_a_cluster_has_nodes() -> None:
-    """And no database but the first."""
+    """It has only database 0."""
     address = parse_redis_url("redis+cluster://me:pw@one:7000, two")
     assert (address.kind, address.nodes) == ("cluster", [("one", 7000), ("two", 6379)])
     assert address.options == {"username": "me", "password": "pw", "db": 0}
@@ -43,7 +43,7 @@ def test_a_cluster_has_nodes() -> None:
     ],
 )
 def test_keys_of_a_namespace_are_in_one_slot_of_a_cluster(url: str, name: str, prefix: str) -> None:
-    """By a hash tag, where there is none yet."""
+    """By a hash tag, unless the namespace has one."""
     assert parse_redis_url(url).namespace(name) == prefix
 
 
@@ -51,6 +51,6 @@ def test_keys_of_a_namespace_are_in_one_slot_of_a_cluster(url: str, name: str, p
     "url", ["unix+sentinel://one/main", "redis+sentinel://one", "redis+cluster://one/service/0", "redis+ring://one"]
 )
 def test_what_is_no_such_url(url: str) -> None:
-    """Said as one thing, and no other error."""
+    """One error, and no other type."""
     with pytest.raises(ValueError, match=r"^[a-z]+$"):
         parse_redis_url(url)

@@ -1,4 +1,4 @@
-"""The file of retention rules: read whole, and every fault told with its place."""
+"""The file of retention rules: all of it is read, and every fault has its place."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -35,7 +35,7 @@ action = "report"
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    """Whatever the order of the keys; the order of the rules stays."""
+    """In any order of keys. The order of rules is kept."""
     path = tmp_path / "rules.toml"
     path.write_text(GOOD)
     found = read_rules(path)
@@ -86,7 +86,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("text", "fault"), FAULTS, ids=[fault for _, fault in FAULTS])
 def test_every_fault_has_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, fault: str) -> None:
-    """File, line and rule; as an error of the settings, so that nothing starts with half of the rules."""
+    """File, line and rule. It is an error of the settings, so nothing starts with half of the rules."""
     path = tmp_path / "rules.toml"
     path.write_text(text)
     with pytest.raises(RulesFaulty) as caught:
@@ -121,7 +121,7 @@ async def test_rules_are_checked_without_servers(world: World, tmp_path: Path) -
 
 
 def test_durations_are_those_of_the_settings(tmp_path: Path) -> None:
-    """Spelled alike."""
+    """With the same spelling."""
     path = tmp_path / "rules.toml"
     for text, span in (("90s", timedelta(seconds=90)), ("1h30m", timedelta(minutes=90)), ("0", timedelta())):
         path.write_text(f'[[rule]]\nname = "a"\nidle_guard = "{text}"')

@@ -102,7 +102,7 @@ def _no_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_contract_is_kept_to_the_letter() -> None:
-    """Every variable with its default, and no other ones but what guards the endpoint."""
+    """Every variable with its default, and no others except those that protect the endpoint."""
     beyond = {"REACTOR_HTTP_TOKEN": "", "REACTOR_HTTP_OPEN": "False", "REACTOR_HTTP_ORDERS": "False"}
     assert {name: default for name, default, _ in describe()} == CONTRACT | beyond
 
@@ -113,7 +113,7 @@ def test_every_setting_says_what_it_is() -> None:
 
 
 def test_defaults_are_themselves_valid_settings() -> None:
-    """What the help shows can be copied into the environment."""
+    """The output of `reactor settings` can be copied into the environment."""
     given_defaults = load(**{name: default for name, default in CONTRACT.items() if default})
     assert given_defaults == load()
 
@@ -133,7 +133,7 @@ def test_defaults_are_themselves_valid_settings() -> None:
     ],
 )
 def test_durations_are_read_as_people_write_them(text: str, seconds: float) -> None:
-    """Units, bare seconds, ISO 8601."""
+    """With units, as plain seconds, and as ISO 8601."""
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
@@ -141,7 +141,7 @@ def test_durations_are_read_as_people_write_them(text: str, seconds: float) -> N
     "text", ["", "soon", "5 minutes", "-5s", "1h 30m", "5x", "-PT5M", "P", "m", "9" * 30 + "d", "s5"]
 )
 def test_what_is_no_duration_is_refused(text: str) -> None:
-    """With the ways to write one."""
+    """The error lists the valid formats."""
     with pytest.raises(ValueError, match="is not a duration; write 90s"):
         parse_duration(text)
 
@@ -195,7 +195,7 @@ def test_durations_add_up(hours: int, minutes: int, seconds: int, milliseconds: 
     ],
 )
 def test_a_bad_value_is_one_line(variable: str, value: str, said: str) -> None:
-    """That names the variable, what is wrong and what is right."""
+    """It names the variable, what is wrong and what is right."""
     [line] = problems(**{variable: value})
     assert line.startswith(f"{variable}: ")
     assert said in line
@@ -203,12 +203,12 @@ def test_a_bad_value_is_one_line(variable: str, value: str, said: str) -> None:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    """Nobody likes to fix them one by one."""
+    """So they can be fixed together."""
     assert len(problems(REACTOR_POLICY_AGE_GUARD="x", REACTOR_SWEEP_LEASE="y", REACTOR_WHAT_EVER="z")) == 3
 
 
 def test_a_typo_is_refused_with_a_suggestion() -> None:
-    """A guard that was never read would leave the default in force."""
+    """Otherwise a mistyped guard would leave the default in force."""
     assert problems(REACTOR_POLICY_AGE_GAURD="2h") == [
         "REACTOR_POLICY_AGE_GAURD: no such setting; did you mean REACTOR_POLICY_AGE_GUARD?"
     ]
@@ -233,7 +233,7 @@ def test_plain_urls_are_taken_where_ours_are_not_set(tmp_path: Path) -> None:
 
 
 def test_lists_and_words_are_forgiving() -> None:
-    """Spaces, empty parts, either case."""
+    """They allow spaces, empty parts, and upper or lower case."""
     settings = load(
         REACTOR_POLICY_TERMINAL_STATUSES="success, failure,",
         REACTOR_POLICY_PROTECT=" job_1*, ,x",
@@ -246,12 +246,12 @@ def test_lists_and_words_are_forgiving() -> None:
 
 
 def test_the_pattern_knows_ascii_digits_only() -> None:
-    """Also a pattern of the user's own."""
+    """Also a user's own pattern."""
     assert load(REACTOR_POLICY_STREAM_PATTERN=r"t(?P<job_id>\d+)").policy.regex.fullmatch("t\u0661") is None
 
 
 def test_no_secret_is_shown() -> None:
-    """Neither by printing the settings nor in an error about them."""
+    """Neither by printing the settings nor in an error."""
     secrets: dict[str, Any] = {
         "REACTOR_NATS_URL": "nats://u:hunter2@h",
         "REACTOR_REDIS_URL": "redis://:hunter2@h",
@@ -264,7 +264,7 @@ def test_no_secret_is_shown() -> None:
 
 
 def test_our_url_wins_over_a_plain_one_wherever_it_stands(tmp_path: Path) -> None:
-    """Connecting to another NATS than the file names would be deleting elsewhere; an empty one is not set."""
+    """Otherwise reactor could delete on another NATS than the file names. An empty variable is not set."""
     (tmp_path / ".env").write_text("REACTOR_NATS_URL=nats://ours\nREACTOR_REDIS_URL=redis://ours\n")
     settings = load(NATS_URL="nats://plain", REDIS_URL="redis://plain")
     assert settings.nats.url.get_secret_value() == "nats://ours"
@@ -276,12 +276,12 @@ def test_our_url_wins_over_a_plain_one_wherever_it_stands(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("field", ["CREDS", "USER", "PASSWORD", "TOKEN", "NKEY", "TLS_CA", "DOMAIN"])
 def test_an_empty_variable_is_not_set(field: str) -> None:
-    """Compose passes empty ones on; an empty path would be the working directory."""
+    """Compose passes on empty variables. An empty path would be the working directory."""
     assert load(**{f"REACTOR_NATS_{field}": ""}) == load()
 
 
 def test_a_certificate_that_does_not_fit_is_told() -> None:
-    """Before any connection is tried; OpenSSL's own words would not name the variable."""
+    """Before any connection, because OpenSSL's error would not name the variable."""
     assert problems(REACTOR_NATS_TLS_KEY=__file__) == [
         "REACTOR_NATS: _TLS_KEY is set without its certificate: set _TLS_CERT, too"
     ]
@@ -291,13 +291,13 @@ def test_a_certificate_that_does_not_fit_is_told() -> None:
 
 @pytest.mark.parametrize("pattern", [r"(?u)j(?P<job_id>1)", r"(?P<job_id>a{99999999999})"])
 def test_a_pattern_that_python_cannot_take_is_one_line(pattern: str) -> None:
-    """Also where it is not re.error that says so."""
+    """Even if the error is not re.error."""
     [line] = problems(REACTOR_POLICY_STREAM_PATTERN=pattern)
     assert line.startswith("REACTOR_POLICY_STREAM_PATTERN: is no regular expression")
 
 
 def test_a_rate_is_a_number() -> None:
-    """No limit is the word none."""
+    """The word `none` means no limit."""
     assert "finite" in problems(REACTOR_SWEEP_MAX_RATE="inf")[0]
 
 
@@ -308,18 +308,18 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
 
 
 def test_settings_made_from_a_mapping_are_left_alone() -> None:
-    """Validation of what is already a group has nothing to fall back on."""
+    """A value that is already a group needs no fallback."""
     group = load().redis
     assert type(group).model_validate(group) == group
 
 
 def test_the_page_lists_them_all() -> None:
-    """As the code has them."""
+    """As the code defines them."""
     assert table() in (ROOT / "docs" / "settings.md").read_text()
 
 
 def test_kubernetes_service_links_are_no_unknown_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside a Service called `reactor` every pod gets them; a misspelt setting is still said."""
+    """With a Service called `reactor` every pod gets such variables. A mistyped setting is still an error."""
     links = {
         "REACTOR_PORT": "tcp://10.0.0.1:8080",
         "REACTOR_SERVICE_HOST": "10.0.0.1",

@@ -1,4 +1,4 @@
-"""Lifecycle messages: what is read, what is refused, and which word is the last."""
+"""Lifecycle messages: which are read, which are refused, and which event is the last."""
 
 import json
 from typing import Any
@@ -21,12 +21,12 @@ def read(payload: Any, job_id: str = "42", seq: int = 7) -> Event | Malformed:  
 
 
 def test_an_event_is_read() -> None:
-    """The message's own time stands in for an absent one."""
+    """The message's own time replaces a missing one."""
     assert read({"job_id": 42, "status": "SUCCESS"}) == Event("42", StatusEvent(PUBLISHED, 7, "SUCCESS", PUBLISHED))
 
 
 def test_an_older_time_is_the_emitters_and_a_later_one_is_clamped() -> None:
-    """A fast clock must not shadow what follows."""
+    """A fast clock must not hide later events."""
     early, late = format_instant(PUBLISHED - 5), format_instant(PUBLISHED + 5)
     assert read({"job_id": 42, "status": "A", "occurred_at": early}) == Event(
         "42", StatusEvent(PUBLISHED - 5, 7, "A", PUBLISHED)
@@ -37,13 +37,13 @@ def test_an_older_time_is_the_emitters_and_a_later_one_is_clamped() -> None:
 
 
 def test_ids_may_be_words_and_further_fields_are_ignored() -> None:
-    """A job system need not count."""
+    """A job id need not be a number."""
     payload = {"job_id": "a-b", "status": "RETRY", "event_id": "e", "source": {"any": 1}, "more": [1]}
     assert read(payload, "a-b") == Event("a-b", StatusEvent(PUBLISHED, 7, "RETRY", PUBLISHED))
 
 
 def test_a_cloudevents_envelope_is_opened() -> None:
-    """Its data is the payload, its time the occurrence's where the payload has none."""
+    """Its data is the payload, and its time is used if the payload has none."""
     envelope = {"specversion": "1.0", "type": "t", "source": "s", "id": "1", "time": format_instant(PUBLISHED - 9)}
     read_one = read(envelope | {"data": {"job_id": 42, "status": "SUCCESS"}})
     assert isinstance(read_one, Event)
@@ -55,7 +55,7 @@ def test_a_cloudevents_envelope_is_opened() -> None:
 
 @pytest.mark.parametrize("time", ["yesterday", "2026-01-01T00:00:00", 5])
 def test_a_time_that_cannot_be_read_is_the_servers(time: Any) -> None:
-    """The event still counts: else such an emitter would leave every job running for ever."""
+    """The event still counts. Otherwise the jobs of such an emitter would never end."""
     odd = read({"job_id": 42, "status": "SUCCESS", "occurred_at": time, "source": "worker-1"})
     assert isinstance(odd, Event)
     assert (odd.status_event, odd.status_event.source) == (StatusEvent(PUBLISHED, 7, "SUCCESS", PUBLISHED), "worker-1")
@@ -64,7 +64,7 @@ def test_a_time_that_cannot_be_read_is_the_servers(time: Any) -> None:
 
 
 def test_a_subject_that_is_no_text_names_no_job() -> None:
-    """Its odd bytes stand there as lone surrogates."""
+    """Its invalid bytes appear as lone surrogates."""
     subject = b"jobs.lifecycle.\xff\xfe".decode("utf-8", "surrogateescape")
     odd = read_event(TEMPLATE, subject, b'{"job_id": "x", "status": "SUCCESS"}', seq=7, published_at=PUBLISHED)
     assert isinstance(odd, Malformed)
@@ -94,7 +94,7 @@ def test_a_subject_that_is_no_text_names_no_job() -> None:
     ],
 )
 def test_the_unreadable_is_said_and_proves_that_the_job_exists(payload: Any, reason: str) -> None:
-    """Never terminal by that message, never missing."""
+    """By such a message a job is neither terminal nor missing."""
     malformed = read(payload)
     assert isinstance(malformed, Malformed)
     assert reason in malformed.reason
@@ -104,7 +104,7 @@ def test_the_unreadable_is_said_and_proves_that_the_job_exists(payload: Any, rea
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise(data: bytes) -> None:
-    """Whatever arrives is a value, not an exception."""
+    """Any input becomes a value, not an exception."""
     assert read_event(TEMPLATE, "jobs.lifecycle.1", data, seq=1, published_at=PUBLISHED)
 
 
@@ -115,7 +115,7 @@ def test_a_foreign_subject_names_no_job(subject: str) -> None:
 
 
 def test_a_template_finds_the_job_again() -> None:
-    """Wherever its token stands."""
+    """At any position of the token."""
     template = SubjectTemplate("a.{job_id}.state")
     assert template.wildcard == "a.*.state"
     assert template.job_id(template.of("x-1")) == "x-1"
@@ -123,6 +123,6 @@ def test_a_template_finds_the_job_again() -> None:
 
 @pytest.mark.parametrize("job_id", ["", "a.b", "*", ">", "a b", "a\n", "\x00"])
 def test_an_id_that_is_no_token_has_no_subject(job_id: str) -> None:
-    """It would publish elsewhere."""
+    """It would publish on another subject."""
     with pytest.raises(ValueError, match="job id"):
         TEMPLATE.of(job_id)

@@ -1,4 +1,4 @@
-"""Time is data: nanoseconds, in order, in UTC."""
+"""Times are nanoseconds in UTC that keep their order."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -13,13 +13,13 @@ INSTANTS = st.integers(0, 4_000_000_000 * SECOND)
 
 @given(INSTANTS)
 def test_an_instant_survives_its_text(instant: int) -> None:
-    """No nanosecond is lost on the way out and back."""
+    """No nanosecond is lost in either direction."""
     assert parse_instant(format_instant(instant)) == instant
 
 
 @given(INSTANTS, INSTANTS)
 def test_texts_keep_the_order_of_instants(a: int, b: int) -> None:
-    """Two times a nanosecond apart are still two times."""
+    """Two times a nanosecond apart stay different."""
     assert (parse_instant(format_instant(a)) < parse_instant(format_instant(b))) == (a < b)
 
 
@@ -33,7 +33,7 @@ def test_texts_keep_the_order_of_instants(a: int, b: int) -> None:
     ],
 )
 def test_offsets_and_spellings_mean_the_same_instant(text: str, same_as: str) -> None:
-    """An offset is arithmetic, never a zone with rules."""
+    """An offset is arithmetic, never a time zone with rules."""
     assert parse_instant(text) == parse_instant(same_as)
 
 
@@ -50,14 +50,14 @@ def test_offsets_and_spellings_mean_the_same_instant(text: str, same_as: str) ->
     ],
 )
 def test_what_is_no_time_with_an_offset_is_refused(text: str) -> None:
-    """A time without an offset could be anywhere on earth."""
+    """A time without an offset could be off by hours."""
     with pytest.raises(ValueError, match=r"RFC 3339|range|hour|month"):
         parse_instant(text)
 
 
 @given(st.datetimes(datetime(1971, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001  # bounds must be naive
 def test_instants_agree_with_the_standard_library(moment: datetime) -> None:
-    """To the microsecond, which is as far as `datetime` goes."""
+    """To the microsecond, the resolution of `datetime`."""
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     assert parse_instant(moment.isoformat()) == nanoseconds(since)
 
@@ -68,5 +68,5 @@ def test_a_span_is_exact() -> None:
 
 
 def test_words_compare_by_time_then_sequence() -> None:
-    """The status has no say in which word is the last one."""
+    """The status does not decide which event is the last."""
     assert StatusEvent(1, 9, "Z", 9) < StatusEvent(2, 1, "A", 8) < StatusEvent(2, 2, "A", 7)

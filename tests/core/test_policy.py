@@ -227,7 +227,7 @@ def test_the_table(stream: Stream, record: Record | None, coverage: Coverage, ve
 
 
 def test_an_operator_may_call_the_unknown_missing() -> None:
-    """The word stands in for the ledger's, and the guards still hold."""
+    """The order replaces the ledger's coverage, and the guards still hold."""
     policy = replace(POLICY, assume_missing=True)
     assert decide(OLD, None, BLIND, policy) == Drain(Reason.MISSING)
     assert decide(replace(OLD, last_publish=NOW), None, BLIND, policy) == Wait(Reason.ACTIVE, NOW + 10 * MINUTE)
@@ -238,13 +238,13 @@ def test_an_operator_may_call_the_unknown_missing() -> None:
 
 
 def test_absence_counts_in_a_full_pass_only() -> None:
-    """One stream at a time shows no pattern for the breaker to see."""
+    """With one stream at a time the breaker cannot see a pattern."""
     assert decide(OLD, None, VOUCHING, replace(POLICY, absence_counts=False)) == Keep(Reason.UNKNOWN)
 
 
 @given(STREAMS, st.none() | RECORDS, COVERAGES)
 def test_a_drain_is_always_proven(stream: Stream, record: Record | None, coverage: Coverage) -> None:
-    """Whatever the world looks like, a Drain means every single guard has passed."""
+    """In any world, Drain means that every guard has passed."""
     if not isinstance(decide(stream, record, coverage, POLICY), Drain):
         return
     its = policy_for(stream, record, POLICY)
@@ -278,7 +278,7 @@ def test_live_beats_everything(stream: Stream, record: Record, coverage: Coverag
 
 @given(STREAMS, st.none() | RECORDS, COVERAGES)
 def test_a_wait_ends(stream: Stream, record: Record | None, coverage: Coverage) -> None:
-    """It names a later time, and at that time its own reason is gone."""
+    """It names a later time, and at that time its reason no longer holds."""
     verdict = decide(stream, record, coverage, POLICY)
     if isinstance(verdict, Wait):
         assert verdict.until > stream.observed_at
@@ -288,7 +288,7 @@ def test_a_wait_ends(stream: Stream, record: Record | None, coverage: Coverage) 
 
 @given(STREAMS, st.none() | RECORDS, COVERAGES)
 def test_a_zombie_is_one_since_its_last_guard_passed(stream: Stream, record: Record | None, coverage: Coverage) -> None:
-    """At that very moment it was one, and the moment before it was not."""
+    """At that moment it is a zombie, and just before it was not."""
     if not isinstance(decide(stream, record, coverage, POLICY), Drain):
         return
     due = fell_due(stream, record, POLICY)
@@ -301,7 +301,7 @@ def test_a_zombie_is_one_since_its_last_guard_passed(stream: Stream, record: Rec
 
 
 def test_nobody_says_since_when_a_stream_without_a_creation_time_is_a_zombie() -> None:
-    """It is none."""
+    """It is not a zombie."""
     assert fell_due(replace(OLD, created=None), DONE, POLICY) is None
 
 
@@ -313,7 +313,7 @@ def test_nobody_says_since_when_a_stream_without_a_creation_time_is_a_zombie() -
 def test_a_job_that_was_started_last_lives_whatever_the_clocks_say(
     events: list[tuple[str, int]], order: random.Random, later: int
 ) -> None:
-    """Emitters up to an hour apart, events in any order of arrival: it is kept until the dispute guard at least."""
+    """With emitters up to an hour apart, and events in any order, it is kept at least until the dispute guard."""
     words = []
     for seq, (status, minutes_off) in enumerate([*events, ("STARTED", -60)], 1):
         published_at = NOW + seq * SECOND
@@ -335,7 +335,7 @@ def shifted(one: StatusEvent, shift: int) -> StatusEvent:
 
 @given(STREAMS, st.none() | RECORDS, COVERAGES, st.integers(-(10**18), 10**18))
 def test_only_spans_count(stream: Stream, record: Record | None, coverage: Coverage, shift: int) -> None:
-    """All clocks moved by the same span change no verdict: no hidden clock is read."""
+    """Shifting all clocks by the same span changes no verdict, so no hidden clock is read."""
 
     def moved(instant: int | None) -> int | None:
         return None if instant is None else instant + shift
@@ -375,12 +375,12 @@ def test_only_spans_count(stream: Stream, record: Record | None, coverage: Cover
     ],
 )
 def test_look_alikes_are_nobodys(name: str) -> None:
-    """ASCII digits without leading zeros, and the whole name."""
+    """Only ASCII digits without leading zeros count, and only the whole name."""
     assert POLICY.job_id(name) is None
 
 
 def test_job_streams_are_known_by_name() -> None:
-    """Also with ids beyond 64 bits; reactor's own streams never are."""
+    """Also with ids beyond 64 bits. Reactor's own streams are never job streams."""
     assert POLICY.job_id("job_0") == "0"
     assert POLICY.job_id("job_123456789012345678901234567890") == "123456789012345678901234567890"
     assert replace(POLICY, own_streams=frozenset({"job_1"})).job_id("job_1") is None
@@ -409,19 +409,19 @@ def test_job_streams_are_known_by_name() -> None:
     ],
 )
 def test_a_pattern_is_turned_round_where_it_leaves_no_choice(pattern: str, job_id: str, names: set[str] | None) -> None:
-    """A name is made of what stands around the id to the letter, and of nothing else."""
+    """A name consists of the literal text around the id, and nothing else."""
     policy = replace(POLICY, pattern=re.compile(pattern, re.ASCII))
     assert policy.names_of(job_id) == names
 
 
 def test_a_job_is_due_when_its_grace_has_passed() -> None:
-    """A live one never is."""
+    """A live job never is."""
     assert due_at(word(NOW, 1, "success"), POLICY) == NOW + 5 * MINUTE
     assert due_at(word(NOW, 1, "RETRY"), POLICY) is None
 
 
 def test_who_is_done_and_still_works_spoke_too_early() -> None:
-    """Not who failed."""
+    """This does not apply to failed jobs."""
     busy = replace(OLD, consumers=Consumers(NOW - MINUTE, 0))
     assert spoke_too_early(busy, DONE, POLICY)
     assert not spoke_too_early(busy, said(NOW - HOUR, 5, "FAILURE"), POLICY)
@@ -438,5 +438,5 @@ def test_only_ascii_letters_are_folded(text: str) -> None:
     ("missing", "checked", "trips"), [(20, 20, False), (21, 21, True), (21, 42, False), (22, 43, True), (0, 0, False)]
 )
 def test_the_breaker_needs_both_limits_exceeded(missing: int, checked: int, trips: bool) -> None:  # noqa: FBT001  # a table
-    """Few streams may all be dead, and many may be a small share."""
+    """A few streams may all be dead, and many may be a small share."""
     assert (Breaker(20, 0.5).trips(missing, checked) is not None) == trips

@@ -1,4 +1,4 @@
-"""Retention rules: which one is a stream's, and the laws that hold for every stream and every set of rules."""
+"""Retention rules: which rule applies, and the laws that hold for all streams and sets of rules."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +22,7 @@ FIRST = Rule("first", streams=("job_1*",), guards={"age_guard": 20 * HOUR})
 
 
 def test_the_first_rule_that_matches_counts() -> None:
-    """All that a rule names must match; what it leaves out is as in the settings."""
+    """All conditions of a rule must match. What it leaves out is as in the settings."""
     policy = replace(POLICY, rules=(FAILED, TRAINING, FIRST))
     trained = replace(OLD, metadata={"kind": "training", "team": "ml"})
     failed, done = said(NOW - HOUR, 5, "failure"), said(NOW - MINUTE, 5, "SUCCESS")
@@ -38,7 +38,7 @@ def test_the_first_rule_that_matches_counts() -> None:
 
 
 def test_a_rule_protects_reports_and_backs_up() -> None:
-    """Beside guards; what one stream is judged by says so."""
+    """Besides guards. The policy of a stream shows it."""
     done = said(NOW - HOUR, 5, "SUCCESS")
     policy = replace(POLICY, rules=(Rule("kept", protect=True),))
     assert decide(OLD, done, VOUCHING, policy) == Keep(Reason.PROTECTED)
@@ -69,7 +69,7 @@ def test_a_rule_protects_reports_and_backs_up() -> None:
     ],
 )
 def test_a_streams_own_times_win(metadata: Mapping[str, str], verdict: Verdict) -> None:
-    """Over rules, be they shorter or longer; what cannot be read keeps the stream."""
+    """Over rules, whether shorter or longer. An unreadable time keeps the stream."""
     stream = replace(OLD, own=read_own_times(metadata))
     assert decide(stream, said(NOW - HOUR, 5, "SUCCESS"), VOUCHING, POLICY) == verdict
     ruled = replace(POLICY, rules=(Rule("all", guards={"terminal_grace": HOUR, "age_guard": HOUR}),))
@@ -82,7 +82,7 @@ def test_a_streams_own_times_win(metadata: Mapping[str, str], verdict: Verdict) 
 
 
 def test_a_retry_ends_all_graces() -> None:
-    """A job that is started again lives, however short the grace of its rule was (argo-workflows 12636)."""
+    """A restarted job is live, even if the grace of its rule was short (argo-workflows 12636)."""
     policy = replace(POLICY, rules=(Rule("at once", guards=dict.fromkeys(GUARDS, 0)),))
     failed = said(NOW - MINUTE, 5, "FAILURE")
     assert decide(OLD, failed, VOUCHING, policy) == Drain(Reason.TERMINAL)
@@ -93,7 +93,7 @@ SECONDS = MINUTE // 60
 
 
 def test_the_event_path_looks_at_the_shortest_grace_that_can_apply() -> None:
-    """By the status: the look knows which rule it is."""
+    """By status. The inspection finds the rule that applies."""
     policy = replace(POLICY, rules=(FAILED, TRAINING))
     for status, grace in (("FAILURE", 0), ("SUCCESS", 0)):
         assert due_at(said(NOW, 5, status).last, policy) == NOW + grace
@@ -122,7 +122,7 @@ def test_the_event_path_looks_at_the_shortest_grace_that_can_apply() -> None:
     ],
 )
 def test_a_rule_that_can_never_match_is_found(*, earlier: Rule, later: Rule, takes_all: bool) -> None:
-    """Where an earlier one takes all of it, as far as the texts show."""
+    """If an earlier rule surely matches everything that it matches."""
     assert bool(never_matching([earlier, later])) is takes_all
 
 
@@ -146,7 +146,7 @@ LISTS = st.lists(RULES, max_size=4).map(tuple)
 def test_a_rule_that_matches_nothing_changes_nothing(
     stream: Stream, record: Record | None, coverage: Coverage, rules: tuple[Rule, ...], at: int
 ) -> None:
-    """Wherever it stands."""
+    """At any position."""
     idle = Rule("idle", streams=("nothing",), guards=dict.fromkeys(GUARDS, 0))
     policy, more = replace(POLICY, rules=rules), replace(POLICY, rules=(*rules[:at], idle, *rules[at:]))
     assert decide(stream, record, coverage, more) == decide(stream, record, coverage, policy)
@@ -157,7 +157,7 @@ def test_a_rule_that_matches_nothing_changes_nothing(
 def test_a_stream_outlives_all_guards_that_apply_to_it(
     stream: Stream, record: Record | None, coverage: Coverage, rules: tuple[Rule, ...]
 ) -> None:
-    """It never falls before the longest of them; and a rule of any kind makes no live job's stream a zombie."""
+    """It is never deleted before the longest of them, and no rule makes a live job's stream a zombie."""
     policy = replace(POLICY, rules=rules)
     if not isinstance(decide(stream, record, coverage, policy), Drain):
         return
@@ -177,7 +177,7 @@ def test_a_stream_outlives_all_guards_that_apply_to_it(
 
 @given(STREAMS, st.none() | RECORDS, LISTS)
 def test_what_one_stream_is_judged_by_is_stable(stream: Stream, record: Record | None, rules: tuple[Rule, ...]) -> None:
-    """Asked again it is the same; and a rule that was told to another process is the same rule."""
+    """Computed again it is the same, and a rule that was sent to another process is the same rule."""
     its = policy_for(stream, record, replace(POLICY, rules=rules))
     assert policy_for(stream, record, its) == its
     assert tuple(read_rule(rule.as_dict()) for rule in rules) == rules
@@ -185,7 +185,7 @@ def test_what_one_stream_is_judged_by_is_stable(stream: Stream, record: Record |
 
 @given(LISTS)
 def test_what_never_matches_matches_nothing(rules: tuple[Rule, ...]) -> None:
-    """A rule that is said never to match is no stream's."""
+    """A rule that is reported as never matching applies to no stream."""
     never = {id(later) for later, _ in never_matching(rules)}
     kept = tuple(rule for rule in rules if id(rule) not in never)
     for name in ("job_1", "job_2", "job_11", "x1", "y"):

@@ -1,4 +1,4 @@
-"""Spans of time in words."""
+"""Durations and deletions as text."""
 
 from typing import cast
 
@@ -24,12 +24,12 @@ from reactor.core.schemas import Entry
     ],
 )
 def test_a_span_is_told_in_the_two_units_that_matter(seconds: float, words: str) -> None:
-    """Rounded to the second where it is a minute or more."""
+    """Rounded to seconds from one minute on."""
     assert span(seconds) == words
 
 
 def test_a_deletion_without_an_answer_is_no_boast() -> None:
-    """Reactor began it and found the stream gone; of a missing job no status is known."""
+    """Reactor began it and found the stream gone. A missing job has no status."""
     entry = {
         "outcome": "already_gone",
         "at": "2026-01-31T12:00:00.5Z",

@@ -1,4 +1,4 @@
-"""Two things at the same time."""
+"""Two coroutines at the same time."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ async def test_both_are_done_at_the_same_time() -> None:
 
 
 async def test_the_second_is_given_up_if_the_first_fails() -> None:
-    """Its own error is raised if only it fails."""
+    """If only the second fails, its error is raised."""
     done = list[str]()
     with pytest.raises(ValueError, match="first"):
         await both(_after(3, done, "first", ValueError("first")), _after(9, done, "second"))
@@ -35,7 +35,7 @@ async def test_the_second_is_given_up_if_the_first_fails() -> None:
 
 
 async def test_a_cancellation_ends_both() -> None:
-    """Nothing is left running."""
+    """Nothing keeps running."""
     done = list[str]()
     task = asyncio.create_task(both(_after(9, done, "first"), _after(9, done, "second")))
     await asyncio.sleep(0)

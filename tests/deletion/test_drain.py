@@ -1,4 +1,4 @@
-"""drain_stream, step by step, against whoever comes between the steps."""
+"""drain_stream, step by step, with interference between the steps."""
 
 import asyncio
 from dataclasses import replace
@@ -25,7 +25,7 @@ from reactor.store.leases import Leases
 
 
 async def test_a_zombie_is_drained(world: World) -> None:
-    """Nobody in between."""
+    """Without interference."""
     async with Bench(world) as bench:
         await world.zombie(1, messages=2)
         settlement = await bench.drain()
@@ -38,7 +38,7 @@ async def test_a_zombie_is_drained(world: World) -> None:
 
 
 async def test_the_intent_is_written_before_anything_happens(world: World) -> None:
-    """A deletion whose process is killed must not be missing from the audit."""
+    """The audit must have the deletion of a process that is killed."""
     async with Bench(world) as bench:
         await world.zombie(1)
         phases: list[str] = []
@@ -52,7 +52,7 @@ async def test_the_intent_is_written_before_anything_happens(world: World) -> No
 
 
 async def test_a_dry_run_accounts_for_no_deletion(world: World) -> None:
-    """A stream that is gone with its intent still open may be of a deletion that goes on right now."""
+    """If a stream is gone and its intent is open, its deletion may be under way right now."""
     async with Bench(world) as bench:
         await world.zombie(1)
         seen: list[Outcome] = []
@@ -80,7 +80,7 @@ async def test_a_publisher_before_the_fence_keeps_its_stream(world: World) -> No
 
 
 async def test_a_publisher_behind_the_fence_is_refused_loudly(world: World) -> None:
-    """Instead of an acknowledgement for a message that would be lost."""
+    """It gets an error instead of an acknowledgement for a message that would be lost."""
     async with Bench(world) as bench:
         await world.zombie(1)
         refused: list[Exception] = []
@@ -98,7 +98,7 @@ async def test_a_publisher_behind_the_fence_is_refused_loudly(world: World) -> N
 
 
 async def test_making_a_fenced_stream_anew_fails_loudly(world: World) -> None:
-    """A job system that retries there hears it."""
+    """A job system that retries at that moment gets an error."""
     async with Bench(world) as bench:
         await world.zombie(1)
         errors: list[Any] = []
@@ -116,7 +116,7 @@ async def test_making_a_fenced_stream_anew_fails_loudly(world: World) -> None:
 
 @pytest.mark.parametrize("step", ["STREAM.UPDATE", "look again"])
 async def test_a_job_retried_on_the_way_keeps_its_stream(world: World, step: str) -> None:
-    """With the very same stream: its last event is read behind the fence."""
+    """On the same stream. Its last event is read behind the fence."""
     async with Bench(world) as bench:
         await world.zombie(1, messages=3)
 
@@ -134,7 +134,7 @@ async def test_a_job_retried_on_the_way_keeps_its_stream(world: World, step: str
 
 
 async def test_a_stream_made_anew_before_the_fence_survives(world: World) -> None:
-    """Another incarnation is another stream: it gets its subjects back, with its messages."""
+    """Another incarnation is another stream: the fence is removed, and its messages stay."""
     async with Bench(world) as bench:
         await world.zombie(1)
 
@@ -149,7 +149,7 @@ async def test_a_stream_made_anew_before_the_fence_survives(world: World) -> Non
 
 
 async def test_a_stream_made_anew_since_it_was_judged_is_judged_anew(world: World) -> None:
-    """The listing spoke of another incarnation."""
+    """The listing had another incarnation."""
     async with Bench(world) as bench:
         await world.zombie(1)
         settlement = await bench.drainer().drain_stream(bench.snapshot, Target("job_1", "1", created=1))
@@ -161,7 +161,7 @@ async def test_a_stream_made_anew_since_it_was_judged_is_judged_anew(world: Worl
 
 
 async def test_a_fence_that_another_has_taken_over_is_not_ours_to_lift(world: World) -> None:
-    """Its token is in the metadata."""
+    """The metadata has the other's token."""
     async with Bench(world) as bench:
         await world.zombie(1)
 
@@ -179,7 +179,7 @@ async def test_a_fence_that_another_has_taken_over_is_not_ours_to_lift(world: Wo
 
 
 async def test_subjects_given_back_by_another_hand_are_respected(world: World) -> None:
-    """An operator who repairs the stream by hand, token or not, ends the deletion."""
+    """An operator who repairs the stream by hand ends the deletion, with or without the token."""
     async with Bench(world) as bench:
         await world.zombie(1)
 
@@ -197,7 +197,7 @@ async def test_subjects_given_back_by_another_hand_are_respected(world: World) -
 
 
 async def test_a_replica_whose_lease_ran_out_does_not_delete(world: World) -> None:
-    """It was paused on the way; somebody else may have taken over."""
+    """It was suspended, so another replica may have taken over."""
     async with Bench(world, lease_s=0.5) as bench:
         await world.zombie(1)
         real = bench.clock
@@ -215,7 +215,7 @@ async def test_a_replica_whose_lease_ran_out_does_not_delete(world: World) -> No
 
 
 async def test_a_replica_whose_lease_redis_forgot_does_nothing_more(world: World) -> None:
-    """Redis was emptied on the way: somebody else may have the lease by now, and be at the same stream."""
+    """Redis was emptied, so another replica may have the lease and work on the stream."""
     async with Bench(world) as bench:
         await world.zombie(1)
         bench.effects.before["STREAM.UPDATE"] = lambda: world.redis.delete(f"{world.namespace}:lease:stream:job_1")
@@ -225,7 +225,7 @@ async def test_a_replica_whose_lease_redis_forgot_does_nothing_more(world: World
 
 
 async def test_nothing_is_fenced_while_deleting_is_paused(world: World) -> None:
-    """It is known that the deletion would be refused, so publishers are not disturbed for it."""
+    """The deletion would be refused, so publishers are not disturbed."""
     async with Bench(world) as bench:
         await world.zombie(1)
         touched: list[str] = []
@@ -258,7 +258,7 @@ async def test_the_fence_of_a_killed_replica_is_taken_over_after_its_lease(world
 
 
 async def test_the_fence_of_a_killed_replica_is_lifted_where_the_job_lives(world: World) -> None:
-    """After its lease: a stream is never left fenced."""
+    """After its lease. No stream stays fenced."""
     async with Bench(world, lease_s=0.5) as bench:
         await world.zombie(1, messages=2)
         await _die_behind_the_fence(bench)
@@ -285,7 +285,7 @@ async def _die_behind_the_fence(bench: Bench) -> None:
 async def test_whatever_is_raised_behind_a_fence_unfences_first(
     world: World, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Redis died, a bug, a cancellation: no stream stays fenced for it."""
+    """Redis fails, a bug, a cancellation: no stream stays fenced."""
     raised = {"redis": LedgerError("gone"), "bug": KeyError("a bug"), "cancelled": asyncio.CancelledError()}[what]
     async with Bench(world) as bench:
         await world.zombie(1, messages=2)
@@ -311,7 +311,7 @@ async def test_whatever_is_raised_behind_a_fence_unfences_first(
 
 
 async def test_a_fence_whose_sender_is_cancelled_is_lifted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The request is under way: its answer is waited for, and the fence is lifted before the task ends."""
+    """The request is under way. Its answer is awaited, and the fence is removed before the task ends."""
     async with Bench(world) as bench:
         await world.zombie(1)
         tasks: list[asyncio.Task[Settlement]] = []
@@ -347,7 +347,7 @@ async def test_a_barrier_without_an_answer_unfences(world: World) -> None:
 
 
 async def test_what_others_change_behind_the_fence_stays(world: World) -> None:
-    """A limit, a description, a protection: unfence starts from the config as it stands then."""
+    """A limit, a description, a protection: the fence is removed from the current config."""
     async with Bench(world) as bench:
         await world.zombie(1)
 
@@ -367,7 +367,7 @@ async def test_what_others_change_behind_the_fence_stays(world: World) -> None:
 
 
 async def test_a_sealed_stream_falls_without_a_fence(world: World) -> None:
-    """It takes nothing in and can never be unsealed; its job must be over all the same."""
+    """It accepts no messages and cannot be unsealed. Its job must be over all the same."""
     async with Bench(world) as bench:
         for number in (1, 2):
             await world.zombie(number)
@@ -382,7 +382,7 @@ async def test_a_sealed_stream_falls_without_a_fence(world: World) -> None:
 
 
 async def test_a_fence_that_was_taken_over_keeps_the_first_subjects(world: World) -> None:
-    """Whoever lifts it in the end gives back what the stream had before any fence."""
+    """Removing it restores the subjects from before the first fence."""
     async with Bench(world, lease_s=0.5) as bench:
         await world.zombie(1)
         await _die_behind_the_fence(bench)
@@ -393,7 +393,7 @@ async def test_a_fence_that_was_taken_over_keeps_the_first_subjects(world: World
 
 
 async def test_a_full_pass_lifts_a_forgotten_fence(world: World) -> None:
-    """Also where Redis has forgotten all of it."""
+    """Even if Redis was emptied."""
     async with Bench(world, lease_s=0.2) as bench:
         await world.zombie(1)
         await _die_behind_the_fence(bench)
@@ -409,7 +409,7 @@ async def _lifted(world: World) -> bool:
 
 
 async def test_a_fence_that_cannot_be_read_is_a_persons_business(world: World) -> None:
-    """Nobody knows which subjects to give back."""
+    """The original subjects are unknown."""
     await world.declare()
     await world.stream("job_1", subjects=["reactor.fence.job_1.x"], metadata={FENCE_TOKEN_KEY: "x"})
     await world.emit(1, "SUCCESS")
@@ -435,7 +435,7 @@ async def test_a_delete_without_an_answer_is_settled_by_looking(world: World) ->
 
 
 async def test_a_fence_without_an_answer_is_settled_by_looking(world: World) -> None:
-    """The stream is fenced, whoever believes what."""
+    """The stream is fenced although the sender does not know."""
     await world.declare()
     await world.zombie(1)
 
@@ -466,7 +466,7 @@ async def test_two_replicas_delete_a_stream_once(world: World) -> None:
 
 
 async def test_the_last_event_in_the_stream_counts_where_the_ledger_is_behind(world: World) -> None:
-    """Unread STARTED in the stream, SUCCESS in the ledger."""
+    """An unread STARTED in the stream, and SUCCESS in the ledger."""
     async with Bench(world) as bench:
         await world.zombie(1)
         await world.verdicts(REACTOR_POLICY_AGE_GUARD="1h")
@@ -476,7 +476,7 @@ async def test_the_last_event_in_the_stream_counts_where_the_ledger_is_behind(wo
 
 
 async def test_a_late_event_does_not_hide_an_unread_one(world: World) -> None:
-    """The ledger is behind, and the message that came last is older than the one before it."""
+    """The ledger is behind, and the last message is older than the one before it."""
     async with Bench(world) as bench:
         await world.zombie(1)
         await _take_all(bench)
@@ -488,14 +488,14 @@ async def test_a_late_event_does_not_hide_an_unread_one(world: World) -> None:
 
 
 async def _take_all(bench: Bench) -> None:
-    """Have the ledger take what is pending, as a worker would."""
+    """Write all pending events to the ledger, like a worker."""
     stored = await bench.reads.last_message("JOBS", "jobs.lifecycle.1")
     assert stored is not None
     await bench.directory.apply_messages(bench.snapshot.lifecycle.identity, [stored])
 
 
 async def test_the_ledger_counts_where_the_last_event_came_late(world: World) -> None:
-    """A late publisher's older word is the last in the stream, not the last word."""
+    """A late publisher's older event is the last in the stream, but not the latest."""
     async with Bench(world) as bench:
         await world.stream("job_1")
         await world.emit(1, "STARTED")
@@ -507,7 +507,7 @@ async def test_the_ledger_counts_where_the_last_event_came_late(world: World) ->
 
 
 async def test_nothing_is_drained_while_the_lifecycle_stream_is_away(world: World) -> None:
-    """Its last word cannot be asked, and a 404 of it is no sign that the job stream is gone."""
+    """The last event cannot be read, and its 404 does not mean that the job stream is gone."""
     async with Bench(world) as bench:
         await world.zombie(1)
         await world.verdicts(REACTOR_POLICY_AGE_GUARD="1h")
@@ -519,7 +519,7 @@ async def test_nothing_is_drained_while_the_lifecycle_stream_is_away(world: Worl
 
 
 async def test_an_unbuffered_connection_sends_nothing_later(world: World) -> None:
-    """A request that was given up must not happen after a reconnect."""
+    """A request that was given up must not take effect after a reconnect."""
     effects = JetStream(nats_options(world.load().nats), buffered=False, timeout=0.3)
     client = await effects.connect()
     assert not client.options["allow_reconnect"]
@@ -533,7 +533,7 @@ async def test_an_unbuffered_connection_sends_nothing_later(world: World) -> Non
 
 @pytest.mark.parametrize("buffered", [True, False])
 async def test_servers_that_refuse_are_tried_once_each(world: World, *, buffered: bool) -> None:
-    """Each time: whoever runs a command with a wrong address should not wait; and one that answers is found."""
+    """Each time, so that a command with a wrong address does not wait. A server that answers is found."""
     dead = [f"nats://127.0.0.1:{free_port()}" for _ in range(2)]
     heard: list[str] = []
     away = JetStream({"servers": dead}, buffered=buffered, on_error=heard.append)
@@ -547,7 +547,7 @@ async def test_servers_that_refuse_are_tried_once_each(world: World, *, buffered
 
 
 async def test_deletions_go_over_an_unbuffered_connection(world: World) -> None:
-    """Of their own: what is only read may be asked again."""
+    """A separate one. Reads may be repeated."""
     async with connections(world.load()) as connected:
         effects, reads = await connected.effects.connect(), await connected.reads.connect()
         assert (effects.options["allow_reconnect"], effects._max_pending_size) == (False, 0)
@@ -555,7 +555,7 @@ async def test_deletions_go_over_an_unbuffered_connection(world: World) -> None:
 
 
 async def test_no_answer_is_unknown_not_failure(world: World) -> None:
-    """Somebody hears the request and says nothing."""
+    """A subscriber gets the request and does not answer."""
     await world.nc.subscribe("$JS.mute.API.>")
     await world.nc.flush()
     mute = JetStream(nats_options(world.load().nats), prefix="$JS.mute.API", timeout=0.2)
@@ -565,7 +565,7 @@ async def test_no_answer_is_unknown_not_failure(world: World) -> None:
 
 
 async def test_consumers_without_a_time_count_from_the_first_sighting(world: World) -> None:
-    """After a server restart they show no time, and may have worked a moment ago."""
+    """After a server restart they show no time, and may have been active just before."""
     async with Bench(world) as bench:
         await world.emit(2, "STARTED")
         await world.stream("job_1", messages=1)
@@ -593,7 +593,7 @@ async def test_consumers_without_a_time_count_from_the_first_sighting(world: Wor
 
 
 async def test_parts_close_without_ever_having_been_used(world: World) -> None:
-    """A command that fails early leaves no connection behind, and has opened none."""
+    """A command that fails early has opened no connection and leaves none."""
     before = psutil.Process().net_connections()
     async with connections(world.load()):
         assert len(psutil.Process().net_connections()) == len(before)

@@ -77,7 +77,7 @@ class Cluster:
         return await self.api(f"STREAM.CREATE.{name}", config | json.loads(text))
 
     async def ask(self, name: str, **headers: str) -> Any:
-        """What the stream says to a message: its sequence, an error's code, or nothing."""
+        """Return the stream's answer to a message: its sequence, an error code, or nothing."""
         with suppress(TimeoutError):
             wait_s = 0.3 if "no_ack" in name else 5
             answer = await self.nc.request(f"t.{name}", b"m", timeout=wait_s, headers=headers or None)
@@ -86,11 +86,11 @@ class Cluster:
         return None
 
     async def is_healthy(self) -> bool:
-        """All nodes say so."""
+        """Return whether all nodes report that they are healthy."""
         return all([await asyncio.to_thread(_is_ok, port) for port in self._health])
 
     async def restart(self) -> None:
-        """All nodes at once."""
+        """Restart all nodes at once."""
         await asyncio.gather(*(node.stop() for node in self.nodes))
         await asyncio.gather(*(node.start() for node in self.nodes))
         await eventually(lambda: self.nc.is_connected, 20)
@@ -125,7 +125,7 @@ async def a_cluster(folder: Path, version: str) -> AsyncIterator[Cluster]:
 
 
 async def _disturb(there: Cluster, name: str, kind: str, replicas: int, minor: int) -> None:
-    """Fence, probe twice, look on behind the fence, and give back, as a drain does that is held back."""
+    """Fence, send two barriers, inspect behind the fence, and remove it, like a drain that is held back."""
     raw = await there.js.stream_info(name)
     fence = Fence(TOKEN, 0, tuple(raw["config"]["subjects"]), lifted_of(raw["config"]))
     behind = await there.js.update_stream(fenced(raw["config"], fence))
@@ -145,7 +145,7 @@ async def _disturb(there: Cluster, name: str, kind: str, replicas: int, minor: i
 
 
 async def _hears(nc: Client, subject: str) -> bool:
-    """Whether this node knows of the subject; the message is refused by its expected stream."""
+    """Return whether this node knows the subject. The stream refuses the message because of the expected stream."""
     try:
         await nc.request(subject, b"", timeout=1, headers={"Nats-Expected-Stream": "nowhere"})
     except nats.errors.NoRespondersError:
@@ -156,7 +156,7 @@ async def _hears(nc: Client, subject: str) -> bool:
 
 
 async def _behaves(there: Cluster, name: str) -> list[Any]:
-    """How a stream answers to whoever uses it: publishers of all sorts, an administrator, a consumer."""
+    """Return how a stream answers to its users: publishers of all kinds, an administrator, a consumer."""
     said = [await there.ask(name), await there.ask(name, **{"Nats-Incr": "+1"})]
     said.append(await there.ask(name, **{"Nats-Msg-Id": "once"}))
     said.append(await there.ask(name, **{"Nats-Msg-Id": "once"}))
@@ -183,7 +183,7 @@ async def _behaves(there: Cluster, name: str) -> list[Any]:
 
 
 async def _figures(there: Cluster, name: str) -> list[Any]:
-    """What stands in a stream and its consumer."""
+    """Return the contents of a stream and its consumer."""
     state = (await there.api(f"STREAM.INFO.{name}"))["state"]
     consumer = await there.api(f"CONSUMER.INFO.{name}.c")
     figures = {key: state.get(key) for key in ("messages", "first_seq", "last_seq", "num_deleted", "consumer_count")}
@@ -196,7 +196,7 @@ async def _figures(there: Cluster, name: str) -> list[Any]:
     "version", [*VERSIONS[-1:], *(pytest.param(one, marks=pytest.mark.versions) for one in VERSIONS[:-1])]
 )
 async def test_fence_barrier_and_unfence_leave_no_trace(tmp_path: Path, version: str) -> None:
-    """For every kind of stream, with one replica and with three; nor is a node unhealthy, also after a restart."""
+    """For every kind of stream, with one replica and with three. No node becomes unhealthy, also after a restart."""
     minor = int(version.split(".")[1])
     kinds = [
         (kind, n) for kind in KINDS for n in (1, 3) if minor >= NEW.get(kind, 0) and (n == 1 or kind not in SINGLE)
@@ -214,7 +214,7 @@ async def test_fence_barrier_and_unfence_leave_no_trace(tmp_path: Path, version:
 
 
 def _twin_of(name: str) -> str:
-    """As long: some limits count bytes."""
+    """Return a name of the same length, because some limits count bytes."""
     return name.replace("p_", "t_", 1)
 
 
@@ -232,7 +232,7 @@ async def _make_pair(there: Cluster, name: str, replicas: int, kind: str) -> Non
 
 
 async def _delays_one(there: Cluster, name: str) -> bool:
-    """A message is given back for an hour: updates of streams were seen to take such ones away (nats-server 5526)."""
+    """Delay a message by an hour with a NAK. Updates of streams were seen to lose such messages (nats-server 5526)."""
     with suppress(TimeoutError, nats.errors.Error):
         pull = await there.nc.jetstream(timeout=2).pull_subscribe_bind(consumer="c", stream=name)
         for message in await pull.fetch(1, timeout=2):
@@ -243,7 +243,7 @@ async def _delays_one(there: Cluster, name: str) -> bool:
 
 
 async def _has_consumer(there: Cluster, name: str, kind: str) -> bool:
-    """With a filter that the stream's subjects do not match any more behind a fence."""
+    """Create a consumer whose filter does not match the stream's subjects behind a fence."""
     subject = f"t.{name}.work" if kind == "transformed" else f"t.{name}"
     config = {"durable_name": "c", "ack_policy": "explicit", "filter_subject": subject}
     with suppress(TimeoutError):
@@ -270,7 +270,7 @@ async def _compare(there: Cluster, kinds: list[tuple[str, int]]) -> None:
 
 
 async def _is_led(there: Cluster, name: str) -> bool:
-    """The stream and its consumer have leaders, and all their replicas follow.
+    """Return whether the stream and its consumer have leaders, and all their replicas follow.
 
     An interest stream drops a message on a replica that does not know the consumer yet.
     """

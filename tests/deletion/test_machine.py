@@ -68,7 +68,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
 
     @rule(job=JOBS, status=STATUSES)
     def run_and_leave_behind(self, job: str, status: str) -> None:
-        """What makes a zombie, where the status is terminal."""
+        """Create a zombie, if the status is terminal."""
         self.server.create(f"job_{job}")
         self.server.tell(job, "STARTED")
         self.server.publish(f"job_{job}")
@@ -165,7 +165,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
         what=st.sampled_from(["reconcile", "sweep"]),
     )
     def strike(self, which: int, job: str, at: int, act: str, what: str) -> None:
-        """A zombie that is due, and somebody who acts on its job while it is drained."""
+        """Drain a due zombie, and act on its job meanwhile."""
         self.run_and_leave_behind(job, "SUCCESS")
         self._do(which, {}, "consume")
         self.dump_redis()
@@ -184,7 +184,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
             self.replicas[which] = self.replica()
 
     def _meddle(self, which: int, act: str, job: str) -> Meddle | str:
-        """Something to happen in mid-call, or the word for what happens to the call itself."""
+        """Return the action to take during a call, or what happens to the call itself."""
         if act.startswith(("kill", "lose")):
             return act
         other = self.replicas[1 - which]
@@ -215,7 +215,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
         await self.redis.set(f"{self.namespace}:clock", self.server.now // 1_000_000)
 
     def _recreate_if_not_fenced(self, job: str) -> None:
-        """Behind a fence this is the one race that is left: a foreign deletion after the verification."""
+        """Behind a fence this is the remaining race: a foreign deletion after the verification."""
         stream = self.server.streams.get(f"job_{job}")
         if stream is None or not stream.fenced:
             self.recreate(job)
@@ -227,7 +227,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
         assert not self.server.wrongs
 
     def teardown(self) -> None:
-        """When all is whole again, what is over is gone within a few passes, and nothing else."""
+        """When everything works again, ended jobs' streams are deleted within a few passes, and nothing else is."""
         try:
             self.server.tell("9", "STARTED")
             self.server.paused = False
@@ -249,7 +249,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
             self.server.close()
 
     def _check_the_audit(self) -> None:
-        """No deletion is open, and none is accounted for twice."""
+        """No deletion is open, and none has two outcomes."""
         audit = Audit(Keyspace(self.redis, self.namespace))
         assert not self.run(audit.open_intents())
         trail = [entry for entry in self.run(audit.newest(1000))[::-1] if entry["phase"] != "unfixable"]
@@ -262,7 +262,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Valkey for the machine, without an event loop around it."""
+    """A Valkey for the machine, without an event loop."""
     server = valkey_server(tmp_path_factory.mktemp("machine"), free_port(), "--appendfsync", "no")
     loop = asyncio.new_event_loop()
     loop.run_until_complete(server.start())
@@ -273,7 +273,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A nats-server for the machine, likewise: its URL, and its folder."""
+    """A nats-server for the machine, without an event loop: its URL and its folder."""
     folder = tmp_path_factory.mktemp("machine-nats")
     server = nats_server(folder, free_port())
     loop = asyncio.new_event_loop()
@@ -286,7 +286,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
 def play(
     redis_url: str, examples: int, steps: int, real: tuple[str, Path] | None = None, *, anew: bool = False
 ) -> None:
-    """So many games of so many steps: the same ones at each run, or others where `anew`."""
+    """Play this many games of this many steps: the same at each run, or new ones with `anew`."""
     machine = type("Machine", (JobsAndReplicas,), {"redis_url": redis_url, "real": real})
     health = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
     run_state_machine_as_test(
@@ -304,24 +304,24 @@ def play(
 
 @pytest.mark.timeout(300)  # half a minute, alone
 def test_no_game_is_lost(redis_url: str) -> None:
-    """Whatever jobs, replicas and faults do, in whatever order."""
+    """Whatever jobs, replicas and faults do, in any order."""
     play(redis_url, 150, 25)
 
 
 def test_no_game_is_lost_on_a_real_server(redis_url: str, real: tuple[str, Path]) -> None:
-    """And the model answers as the server does."""
+    """The model answers like the server."""
     play(redis_url, 40, 25, real)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_no_game_is_lost_on_a_real_server_at_length(redis_url: str, real: tuple[str, Path]) -> None:
-    """As above, at length."""
+    """The long run of the test above."""
     play(redis_url, 300, 30, real, anew=True)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_no_game_is_lost_at_length(redis_url: str) -> None:
-    """As above, at length."""
+    """The long run of the test above."""
     play(redis_url, 1500, 40, anew=True)

@@ -1,4 +1,4 @@
-"""Every interleaving of a drain, in a small world; and what happens without each of its steps. See protocol.py."""
+"""Every interleaving of a drain in a small model, and what happens without each of its steps. See protocol.py."""
 
 import pytest
 from support.harness import say
@@ -11,7 +11,7 @@ trouble_of_each = pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROU
 
 @trouble_of_each
 def test_no_interleaving_loses_a_message(trouble: dict[str, int]) -> None:
-    """Two messages, two replicas, a retried job, deaths and lost requests at every step."""
+    """Two messages, two replicas, a retried job, crashes and lost requests at every step."""
     found = explore(Protocol(), first(2, 2, **trouble))
     say(f"{found.states} states, no loss")
     assert not found.story, "\n".join(found.story)
@@ -33,18 +33,18 @@ def test_no_interleaving_loses_a_message(trouble: dict[str, int]) -> None:
     ids=lambda value: value.name.lower() if isinstance(value, Without) else "",
 )
 def test_each_step_is_needed(without: Without, trouble: dict[str, int], loss: str) -> None:
-    """Taken away, there is a loss within a few steps: the story is printed."""
+    """Without it there is a loss within a few steps. The story is printed."""
     told(without, trouble, loss)
 
 
 @pytest.mark.parametrize("assumption", [Without.LATE_DELETE, Without.FOREIGN_DELETER], ids=lambda one: one.name.lower())
 def test_the_residual_races_are_the_documented_ones(assumption: Without) -> None:
-    """What no precondition of the server's can exclude; docs/safety.md says so."""
+    """The server has no precondition against them, as docs/safety.md says."""
     told(assumption, REMADE, "acknowledged and is destroyed")
 
 
 def told(without: Without, trouble: dict[str, int], loss: str) -> None:
-    """The shortest counterexample, as a story."""
+    """Return the shortest counterexample as a story."""
     found = explore(Protocol(frozenset({without})), first(2, 2, **trouble))
     say("\n    ".join([f"without {without.name.lower()}, {found.states} states:", *found.story]))
     assert found.story
@@ -55,7 +55,7 @@ def told(without: Without, trouble: dict[str, int], loss: str) -> None:
 @pytest.mark.timeout(3600)
 @trouble_of_each
 def test_no_interleaving_loses_a_message_at_length(trouble: dict[str, int]) -> None:
-    """A third attempt, which takes over from either."""
+    """With a third attempt that takes over from either."""
     found = explore(Protocol(), first(2, 3, **trouble))
     say(f"{found.states} states, no loss")
     assert not found.story, "\n".join(found.story)

@@ -1,4 +1,4 @@
-"""How much is done at once."""
+"""Limiting how much runs at once."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,12 +13,12 @@ from reactor.jetstream.latency import BOUND_S, FELT_S, LATELY, WINDOW, Pace
 
 
 def is_slow(pace: Pace) -> bool:
-    """Asked anew each time, which the type checker would not believe of a property."""
+    """Read the property again, which the type checker does not expect to change."""
     return pace.is_slow
 
 
 def test_what_is_far_away_is_not_slow() -> None:
-    """The distance is in each answer; a queue is in some of them."""
+    """The distance is in each answer, a queue only in some."""
     pace = Pace()
     assert not pace.p95_s
     for _ in range(WINDOW):
@@ -33,7 +33,7 @@ def test_what_is_far_away_is_not_slow() -> None:
 
 
 def test_a_slow_server_that_comes_after_a_quick_one_is_what_there_is() -> None:
-    """A connection that has come to another server does not stay throttled for ever."""
+    """A connection that moved to a slower server does not stay throttled."""
     pace = Pace()
     pace.note(0.1)
     for _ in range(2_500):
@@ -42,12 +42,12 @@ def test_a_slow_server_that_comes_after_a_quick_one_is_what_there_is() -> None:
 
 
 def is_felt(pace: Pace) -> bool:
-    """As above."""
+    """Read the property again, as above."""
     return pace.is_felt
 
 
 def test_a_queue_counts_sooner_while_others_wait_in_it() -> None:
-    """Alone, full speed is to nobody's cost; and who was heard of long ago is not there any more."""
+    """Alone, full speed harms no other client. Clients that were seen long ago no longer count."""
     pace = Pace()
     pace.note(0.001)
     for _ in range(WINDOW):
@@ -76,7 +76,7 @@ async def test_room_shrinks_for_the_sake_of_others() -> None:
 
 
 async def test_room_shrinks_by_halves_to_an_eighth_and_grows_again() -> None:
-    """It is looked at for every so many answers, whoever waits."""
+    """It is adapted after every few answers."""
     pace, limits = Pace(), []
     limit = AdaptiveLimit(32, pace)
 
@@ -92,7 +92,7 @@ async def test_room_shrinks_by_halves_to_an_eighth_and_grows_again() -> None:
 
 
 async def test_a_pass_leaves_room_where_jetstream_answers_slowly(world: World) -> None:
-    """Fewer and fewer requests are under way, and all of it is done."""
+    """Fewer and fewer requests are under way, and all work is done."""
     async with slowed(world) as (slow, under_way):
         await world.declare()
         for number in range(60):
@@ -105,7 +105,7 @@ async def test_a_pass_leaves_room_where_jetstream_answers_slowly(world: World) -
 
 @asynccontextmanager
 async def slowed(world: World) -> AsyncIterator[tuple[World, list[int]]]:
-    """A world whose JetStream answers late when asked for single streams; how many such requests were under way."""
+    """A world whose JetStream delays answers about single streams, and how many such requests were under way."""
     under_way, now = list[int](), 0
 
     async def forward(msg: Msg) -> None:

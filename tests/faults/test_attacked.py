@@ -1,4 +1,4 @@
-"""What others do to reactor: streams made anew, odd bytes, garbage in Redis, forged fences, limits, foreign names."""
+"""What others do to reactor: recreated streams, invalid bytes, garbage in Redis, forged fences, limits, names."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ SHORT_LEASE = {"REACTOR_SWEEP_LEASE": "2s", "REACTOR_RECONCILE_INTERVAL": "1s"}
 
 
 async def test_a_lifecycle_stream_made_anew_under_a_worker_is_heard(world: World) -> None:
-    """Also where somebody else made it again before the watchdog looked, durable and all."""
+    """Even if another client created it with its durable before the watchdog noticed."""
     async with worker(world.env()):
         await world.zombie(1)
         await eventually(lambda: gone(world, "job_1"))
@@ -68,13 +68,13 @@ async def test_a_lifecycle_stream_made_anew_under_a_worker_is_heard(world: World
 
 
 async def _is_of_another(world: World, former: str) -> bool:
-    """Whether the ledger is of the stream that was made anew."""
+    """Return whether the ledger belongs to the new stream."""
     owner = await cast("Any", world.redis.hget(f"{world.namespace}:ledger", "stream"))
     return bool(owner) and former not in owner
 
 
 async def raw_publish(world: World, subject: bytes, body: bytes) -> None:
-    """As a client would that does not care for UTF-8."""
+    """Publish like a client that ignores UTF-8."""
     url = urlsplit(world.nats_url)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     await reader.readline()
@@ -86,7 +86,7 @@ async def raw_publish(world: World, subject: bytes, body: bytes) -> None:
 
 
 async def test_a_subject_that_is_no_text_costs_one_dead_letter(world: World) -> None:
-    """The worker hears on, is ready, and can rebuild its ledger past it."""
+    """The worker continues, is ready, and can rebuild its ledger past it."""
     async with served(world) as at:
         await raw_publish(world, b"jobs.lifecycle.\xff\xfe", b'{"job_id": "x", "status": "SUCCESS"}')
         await world.zombie(1)
@@ -116,7 +116,7 @@ js.TolerantClient._build_message = die_once
 
 
 async def test_who_does_not_hear_any_more_connects_anew(world: World) -> None:
-    """Whatever has ended the reading: events wait, and none is acked; until then it is not ready."""
+    """Whatever ended the reading: events wait, and none is acked. Until then the worker is not ready."""
     code = READER_DIES.replace("met.append(1 / 0)", "met.append(1); raise ZeroDivisionError")
     await world.declare()
     await world.js.delete_consumer("JOBS", "reactor")  # what the dead reader was given comes again after 2 s, not 30
@@ -142,7 +142,7 @@ async def _not_ready(at: Served) -> tuple[int, Any] | None:
 
 
 async def test_a_job_systems_own_stream_of_advisories_always_succeeds(world: World) -> None:
-    """Made before reactor or after it; hints are heard all the same."""
+    """Created before reactor or after it. Hints arrive all the same."""
     async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1h")):
         await world.stream("advisories", subjects=["$JS.EVENT.ADVISORY.>"])
         await world.emit(1, "SUCCESS")
@@ -195,7 +195,7 @@ GARBAGE: dict[str, Spoil] = {
 
 @pytest.mark.parametrize("what", list(GARBAGE))
 async def test_garbage_in_redis_is_lost_history(world: World, what: str) -> None:
-    """Passes alone find it, and rebuild: zombies fall, live jobs live."""
+    """Passes alone notice it and rebuild: zombies are deleted, live jobs' streams are not."""
     await world.declare()
     await world.stream("job_2", messages=1)
     await world.emit(2, "STARTED")
@@ -208,7 +208,7 @@ async def test_garbage_in_redis_is_lost_history(world: World, what: str) -> None
 
 @pytest.mark.parametrize("spoil", [_wrong_type, _no_text])
 async def test_a_worker_survives_garbage_under_every_key(world: World, spoil: Spoil) -> None:
-    """It is said, and rebuilt; every command answers."""
+    """It is logged, and the ledger is rebuilt. Every command answers."""
     async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1s")) as process:
         await world.stream("job_2", messages=1)
         await world.emit(2, "STARTED")
@@ -239,7 +239,7 @@ async def _passed_and_gone(world: World) -> bool:
 
 
 async def test_fence_metadata_changes_nothing_on_a_live_stream(world: World) -> None:
-    """Forged, or copied along with a config: only the subject of its own token makes a fence."""
+    """Forged, or copied with a config: only the subject with its token makes a fence."""
     await world.declare()
     soon = format_instant(parse_instant("2026-01-01T00:00:00Z"))
     metadata = {FENCE_TOKEN_KEY: "t", FENCE_UNTIL_KEY: soon, "reactor.fence.subjects": '["elsewhere"]'}
@@ -253,7 +253,7 @@ async def test_fence_metadata_changes_nothing_on_a_live_stream(world: World) -> 
 
 
 async def test_a_fence_for_longer_than_any_lease_is_unreadable(world: World) -> None:
-    """Else a forged one would keep a stream for ever."""
+    """Otherwise a forged one would keep a stream without end."""
     await world.declare()
     metadata = {
         FENCE_TOKEN_KEY: "t",
@@ -266,7 +266,7 @@ async def test_a_fence_for_longer_than_any_lease_is_unreadable(world: World) -> 
 
 
 async def test_subjects_that_another_stream_has_taken_are_a_persons_business(world: World) -> None:
-    """Named in the report and by the doctor; given back as soon as they are free."""
+    """The report and the doctor name them. They are restored as soon as they are free."""
     async with Bench(world, lease_s=0.3) as bench:
         await world.zombie(1, messages=2)
 
@@ -317,7 +317,7 @@ async def test_what_would_keep_the_barrier_from_being_answered_is_lifted(
     odd: str,
     kept: bool,  # noqa: FBT001  # a table
 ) -> None:
-    """The stream falls; and where its job lives after all, everything is given back exactly."""
+    """The stream is deleted. If its job is live after all, everything is restored exactly."""
     config = {"name": "job_1", "subjects": ["job.1.tasks"], "metadata": {"theirs": "stays"}} | LIFTED[odd]
     async with Bench(world) as bench:
         answer = await world.api("STREAM.CREATE.job_1", config)
@@ -345,7 +345,7 @@ async def _last_seq(world: World, seq: int) -> bool:
 
 
 async def _pause_if_fenced(world: World, config: dict[str, Any]) -> None:
-    """An operator pauses behind the fence, so the barrier is sent and the stream is given back."""
+    """Pause behind the fence, so that the barrier is sent and the fence is removed."""
     info = await world.info("job_1")
     assert info is not None
     assert info["config"]["subjects"] != config["subjects"]
@@ -374,7 +374,7 @@ ANSWERS: dict[str, tuple[Any, int | None]] = {
 
 @pytest.mark.parametrize(("answer", "end"), ANSWERS.values(), ids=ANSWERS)
 async def test_an_answer_that_is_not_the_streams_own_proves_nothing(world: World, answer: Any, end: int | None) -> None:
-    """Anybody may listen on the subject of a fence."""
+    """Anyone may subscribe to the subject of a fence."""
 
     async def reply(msg: Msg) -> None:
         await msg.respond(answer.encode() if isinstance(answer, str) else json.dumps(answer).encode())
@@ -391,7 +391,7 @@ async def test_an_answer_that_is_not_the_streams_own_proves_nothing(world: World
 
 
 async def test_a_forged_fence_gives_back_nothing_but_its_two_keys(world: World) -> None:
-    """It may claim that a name, a limit or a policy was lifted: neither this stream nor another gets any of it."""
+    """It may claim that a name, a limit or a policy was lifted. No stream gets any of it."""
     await world.declare()
     await world.stream("ORDERS", subjects=["orders"], messages=3)
     forged = {"name": "ORDERS", "max_msgs": 1, "discard": "new", "no_ack": True, "max_msg_size": "big"}
@@ -420,7 +420,7 @@ async def test_a_forged_fence_gives_back_nothing_but_its_two_keys(world: World) 
 
 
 async def test_a_stream_that_holds_more_than_its_limits_loses_nothing(world: World) -> None:
-    """To lift its refusal would discard the old: it stays, as it was."""
+    """Lifting its refusal would discard old messages. It stays unchanged."""
     async with Bench(world) as bench:
         await world.stream("job_1", messages=5)
         raw = (await world.info("job_1") or {})["config"] | {"discard": "new", "max_msgs": 3}
@@ -433,7 +433,7 @@ async def test_a_stream_that_holds_more_than_its_limits_loses_nothing(world: Wor
 
 
 async def test_a_paused_replica_does_not_lift_anothers_fence(world: World) -> None:
-    """It was stopped between look and fence; meanwhile another took over, fenced, and is at its deletion."""
+    """It was suspended between inspection and fence. Meanwhile another replica took over, fenced, and is deleting."""
     await world.declare()
     async with worker(world.env(**SHORT_LEASE), armed=(Point.LOOKED, "stop")) as first:
         await world.zombie(1)
@@ -460,7 +460,7 @@ async def _free(world: World) -> bool:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 async def test_an_interrupted_pass_finishes_what_is_fenced(world: World, number: signal.Signals, code: int) -> None:
-    """And prints its report; nothing stays fenced."""
+    """It prints its report, and no stream stays fenced."""
     await world.declare()
     for job in range(30):
         await world.zombie(job)
@@ -490,7 +490,7 @@ async def _fallen(world: World, of: int) -> bool:
 
 @pytest.mark.parametrize("away", [False, True])
 async def test_a_worker_stops_with_a_page_open(tmp_path: Path, away: bool) -> None:  # noqa: FBT001  # a table
-    """With exit 0 and no traceback, also while NATS is away."""
+    """With exit code 0 and no traceback, also while NATS is away."""
     async with own_world(tmp_path) as (world, nats_one, _), served(world) as at:
         with await asyncio.to_thread(urllib.request.urlopen, at.base + "/events", None, 20) as page:
             assert await asyncio.to_thread(page.readline)
@@ -502,7 +502,7 @@ async def test_a_worker_stops_with_a_page_open(tmp_path: Path, away: bool) -> No
 
 
 async def test_the_endpoint_answers_for_its_own_names_only(world: World) -> None:
-    """A page on the web that lets its own name lead here reads nothing."""
+    """A web page whose name resolves to the endpoint reads nothing."""
 
     async def ask(name: str, path: str = "/api/status") -> int:
         reader, writer = await asyncio.open_connection(HOST, urlsplit(at.base).port)
@@ -521,7 +521,7 @@ async def test_the_endpoint_answers_for_its_own_names_only(world: World) -> None
 
 
 async def test_what_does_not_fit_is_said_or_split(tmp_path: Path) -> None:
-    """A server with a small max_payload: no dead connection, a dead letter in parts, a stream left alone."""
+    """With a small max_payload: no broken connection, a dead letter in parts, a stream that is kept."""
     async with own_world(tmp_path, "max_payload: 1024\n") as (world, _, _):
         await world.declare()
         answer = await world.api(
@@ -540,7 +540,7 @@ async def test_what_does_not_fit_is_said_or_split(tmp_path: Path) -> None:
 
 
 async def test_companions_of_streams_that_others_deleted_are_swept(world: World) -> None:
-    """Where their job is over; a running job's, and a stranger's, stay."""
+    """If their job is over. Those of a running job and foreign ones stay."""
     await world.declare()
     await world.stream("advisories", subjects=["$JS.EVENT.ADVISORY.CONSUMER.>"])
     for number, status in ((1, "SUCCESS"), (2, "STARTED")):
@@ -552,7 +552,10 @@ async def test_companions_of_streams_that_others_deleted_are_swept(world: World)
 
 
 async def test_a_retry_from_a_host_with_a_slow_clock_keeps_its_stream(world: World) -> None:
-    """The STARTED is two seconds "older" than the FAILURE before it: disputed, said, and settled by the next word."""
+    """The STARTED is two seconds "older" than the FAILURE before it.
+
+    It is disputed, reported, and settled by the next event.
+    """
     await world.declare()
     await world.stream("job_1", messages=3)
     now = parse_instant((await world.info("job_1") or {})["ts"])
@@ -576,7 +579,7 @@ async def test_a_retry_from_a_host_with_a_slow_clock_keeps_its_stream(world: Wor
 
 
 async def test_a_dispute_is_told_once_and_measured(world: World) -> None:
-    """In the log, with both words; as a metric; and the worker lets the stream stand."""
+    """In the log with both events, and as a metric. The stream stays."""
     async with served(world, REACTOR_RECONCILE_INTERVAL="1s") as at:
         await world.stream("job_1")
         await world.emit(1, "FAILURE")
@@ -594,7 +597,7 @@ async def _scraped(at: Any, line: str) -> bool:
 
 
 async def test_one_lost_event_does_not_make_a_job_missing(world: World) -> None:
-    """A mere ledger's silence counts after a day without any sign of life; an operator's word at once."""
+    """Missing events alone count after a day without any sign of life; an operator's order counts at once."""
     await world.declare()
     await world.emit(9, "STARTED")
     await world.stream("job_1", messages=1)
@@ -606,7 +609,7 @@ async def test_one_lost_event_does_not_make_a_job_missing(world: World) -> None:
 
 
 async def test_who_says_success_too_early_keeps_the_stream_while_it_is_worked_on(world: World) -> None:
-    """The commonest mistake of adopters; the doctor names it."""
+    """The most common mistake of adopters. The doctor reports it."""
     await world.declare()
     await world.stream("job_1", messages=2)
     await world.emit(1, "SUCCESS")
@@ -622,7 +625,7 @@ async def test_who_says_success_too_early_keeps_the_stream_while_it_is_worked_on
 
 
 async def test_an_emitters_unreadable_time_is_told_once_a_source(world: World) -> None:
-    """And its jobs end."""
+    """Its jobs still end."""
     async with worker(world.env()) as process:
         for number in (1, 2):
             await world.stream(f"job_{number}")
@@ -634,7 +637,7 @@ async def test_an_emitters_unreadable_time_is_told_once_a_source(world: World) -
 
 
 async def test_dead_letters_are_bounded(world: World) -> None:
-    """The oldest go first, and the limits are the settings'."""
+    """The oldest go first, and the limits are those of the settings."""
     await world.reconcile(REACTOR_EVENTS_DEAD_LETTERS_MAX_MSGS=5)
     for number in range(9):
         await world.publish(f"jobs.lifecycle.{number}", b"{")
@@ -646,7 +649,7 @@ async def test_dead_letters_are_bounded(world: World) -> None:
 
 
 async def test_a_flood_of_what_cannot_be_read_is_a_line_a_batch(world: World) -> None:
-    """And the real event behind it is heard."""
+    """The real event after it arrives."""
     await world.declare()
     for number in range(3000):
         await world.nc.publish(f"jobs.lifecycle.{number}", b"no JSON")
@@ -661,7 +664,7 @@ async def test_a_flood_of_what_cannot_be_read_is_a_line_a_batch(world: World) ->
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 async def test_sixty_thousand_unreadable_events_before_a_real_one(world: World) -> None:
-    """A worker finds all of them at its start: each is kept as a dead letter, and the real one is acted on."""
+    """A worker finds all of them at its start: each becomes a dead letter, and the real one takes effect."""
     await world.declare()
     await world.stream("job_1")
     for number in range(60_000):
@@ -680,7 +683,7 @@ async def test_sixty_thousand_unreadable_events_before_a_real_one(world: World) 
 
 
 async def test_the_same_mistake_has_the_same_exit_code_everywhere(world: World) -> None:
-    """A part of the lifecycle subject captured by others: 1, for a person to fix."""
+    """Another stream captures a part of the lifecycle subject: 1, because a person must fix it."""
     await world.stream("theirs", subjects=["jobs.lifecycle.5"])
     for command in (("reconcile", "--json"), ("status",), ("explain", "job_1"), ("emit", "1", "SUCCESS"), ("worker",)):
         done = await world.reactor(*command)
@@ -689,7 +692,7 @@ async def test_the_same_mistake_has_the_same_exit_code_everywhere(world: World) 
 
 
 async def test_a_redis_that_takes_nothing_is_exit_3(world: World, tmp_path: Path) -> None:
-    """Also where there is nothing to delete."""
+    """Even if there is nothing to delete."""
     await world.declare()
     async with (
         own_valkey(tmp_path) as server,
@@ -703,7 +706,7 @@ async def test_a_redis_that_takes_nothing_is_exit_3(world: World, tmp_path: Path
 
 
 async def test_an_emit_without_the_right_says_so(tmp_path: Path) -> None:
-    """In a line."""
+    """In one line."""
     user = '{ user: u, password: p, permissions: { publish: { deny: "jobs.>" } } }'
     async with (
         own_nats(tmp_path, f"accounts {{ A: {{ jetstream: enabled, users: [{user}] }} }}\n") as server,
@@ -717,7 +720,7 @@ async def test_an_emit_without_the_right_says_so(tmp_path: Path) -> None:
 
 
 async def test_a_stream_without_the_right_to_its_barrier_is_not_left_fenced(tmp_path: Path) -> None:
-    """Deleting is paused, and the subjects are given back."""
+    """Deleting is paused, and the fence is removed."""
     user = '{ user: u, password: p, permissions: { publish: { deny: "reactor.fence.>" } } }, { user: all, password: p }'
     async with (
         own_nats(tmp_path, f"accounts {{ A: {{ jetstream: enabled, users: [{user}] }} }}\n") as server,
@@ -736,7 +739,7 @@ async def test_a_stream_without_the_right_to_its_barrier_is_not_left_fenced(tmp_
 
 
 async def test_an_unknown_parameter_of_the_redis_url_is_a_settings_error(world: World) -> None:
-    """Named, with exit 2."""
+    """The error names it; exit code 2."""
     done = await world.reactor("status", REACTOR_REDIS_URL=world.redis_url + "?retries=3")
     assert done.code == 2
     assert "REACTOR_REDIS_URL: has a parameter that redis-py does not know: retries" in done.err

@@ -1,4 +1,4 @@
-"""A cluster that is degraded: nodes that are stopped or killed, a quorum that is lost."""
+"""A degraded cluster: stopped or killed nodes, and a lost quorum."""
 
 import asyncio
 import signal
@@ -25,7 +25,7 @@ ZOMBIES = [f"job_{number}" for number in range(9)]
 
 @pytest_asyncio.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """Three nodes, reactor's own streams on all of them; zombies and a live stream on one each."""
+    """Three nodes that replicate reactor's streams; zombies and a live stream, each on one node."""
     async with AsyncExitStack() as stack:
         nodes = await stack.enter_async_context(own_cluster(tmp_path))
         valkey = await stack.enter_async_context(own_valkey(tmp_path))
@@ -41,19 +41,19 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 async def consumer_locations(world: World) -> dict[str, str]:
-    """Which node each stream's leader is on."""
+    """Return the node of each stream's leader."""
     infos = {name: await world.info(name) for name in await world.names()}
     return {name: info["cluster"]["leader"] for name, info in infos.items() if info}
 
 
 async def passed(world: World) -> bool:
-    """Whether a pass is through without an error."""
+    """Return whether a pass completed without an error."""
     return (await world.reconcile())["error"] is None
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_node_is_gone_with_streams_of_its_own(cluster: Cluster, how: signal.Signals) -> None:
-    """They are untouched, counted and said; the rest goes on; all falls when it is back."""
+    """They are untouched, counted and reported. Others are deleted; these are when the node is back."""
     world, nodes = cluster
     lost = {name for name, node in (await consumer_locations(world)).items() if node == "n2"}
     nodes[2].signal(how)
@@ -70,7 +70,7 @@ async def test_a_node_is_gone_with_streams_of_its_own(cluster: Cluster, how: sig
 
 
 async def one_pass(world: World) -> dict[str, object]:
-    """A report without an error; an empty one while the cluster finds its leaders."""
+    """Return a report without an error, or an empty one while the cluster elects leaders."""
     report = await world.reconcile()
     return report if report["error"] is None else {}
 
@@ -81,7 +81,7 @@ async def all_gone(world: World) -> bool:
 
 
 async def test_a_lost_quorum_is_no_empty_list(cluster: Cluster) -> None:
-    """Nothing falls, and it is said; a worker goes on by itself when the quorum is back."""
+    """Nothing is deleted, and it is reported. A worker continues by itself when the quorum is back."""
     world, nodes = cluster
     for node in nodes[1:]:
         node.signal(signal.SIGKILL)
@@ -103,7 +103,7 @@ async def test_a_lost_quorum_is_no_empty_list(cluster: Cluster) -> None:
 async def test_a_leader_that_is_cut_off_from_its_followers_proves_nothing(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind the fence: the followers may have elected another one, which has acknowledged something since."""
+    """Behind the fence the followers may have elected another leader, which has acknowledged a message since."""
     world, nodes = cluster
     await world.stream("job_50", num_replicas=3, messages=1)
     await world.emit(50, "SUCCESS")
@@ -138,7 +138,7 @@ async def test_a_leader_that_is_cut_off_from_its_followers_proves_nothing(
 
 
 async def test_a_stream_that_gives_no_proof_is_given_back_and_unfixable(cluster: Cluster) -> None:
-    """A replicated counter answers the barrier with an error of its own: it stays as it was, with the reason."""
+    """A replicated counter answers the barrier with its own error. It stays unchanged, with the reason."""
     world, _ = cluster
     config = {"name": "job_60", "subjects": ["job.60.tasks"], "num_replicas": 3, "allow_msg_counter": True}
     made = await world.api("STREAM.CREATE.job_60", config)
@@ -179,7 +179,7 @@ async def _unheard(world: World) -> bool:
     ],
 )
 def test_which_leaders_are_believed(followers: list[dict[str, Any]], why: str | None) -> None:
-    """A second after the answer; a stream of three."""
+    """A second after the answer, with three replicas."""
     said = silent_followers({"config": {"num_replicas": 3}, "cluster": {"replicas": followers}}, 1.0)
     assert (said is None) if why is None else (why in (said or ""))
     assert silent_followers({"config": {"num_replicas": 1}}, 100.0) is None

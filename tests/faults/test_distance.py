@@ -45,7 +45,7 @@ Trouble = Callable[["Apart", str], Awaitable[None]]
 
 @dataclass
 class Apart:
-    """A world on nodes that are apart, with a client beside each of them."""
+    """A world on distant nodes, with a client near each of them."""
 
     world: World
     nodes: list[Server]
@@ -63,7 +63,7 @@ class Apart:
     strikes_at: Point = Point.FENCE_SENT
 
     async def strike(self, name: str, messages: int) -> None:
-        """Publish from beside the leader, at any moment from when the fence is sent to well behind it."""
+        """Publish from near the leader, at a random moment from the sending of the fence until well after it."""
         await asyncio.sleep(self.jitter.random() * (12 * self.delay_s + 0.01))
         client = self.clients[self.leaders[name]]
         subject = subject_of(name)
@@ -79,7 +79,7 @@ class Apart:
             self.unsure[name] += 1
 
     async def lost(self) -> int:
-        """Acknowledged messages that no stream has any more, or that it has on a subject that is not theirs."""
+        """Return acknowledged messages that no stream has, or that are on a foreign subject."""
         lost = 0
         for name, acked in self.acked.items():
             info = await self.world.api(f"STREAM.INFO.{name}", {"subjects_filter": ">"})
@@ -90,7 +90,7 @@ class Apart:
         return lost
 
     async def unusable(self) -> list[str]:
-        """Streams that stayed and refuse what they should take, or take what they should refuse."""
+        """Return streams that stayed and refuse what they should accept, or accept what they should refuse."""
         bad = []
         for name in await self.world.names() & self.leaders.keys():
             answer = {}
@@ -137,9 +137,9 @@ async def _client(stack: AsyncExitStack, url: str) -> Client:
 async def raced(
     there: Apart, trials: int, monkeypatch: pytest.MonkeyPatch, *, messages: int = 1, trouble: Trouble | None = None
 ) -> int:
-    """Lost messages, after a pass over so many zombies under attack, from each node over those that it leads.
+    """Run a pass over attacked zombies, from each node over those that it leads.
 
-    The figures are printed.
+    Return the lost messages. The figures are printed.
     """
     names = [f"job_{number}" for number in range(trials)]
     await there.world.declare()
@@ -178,7 +178,7 @@ async def raced(
 
 
 async def _whole_pass(world: World, only: frozenset[str]) -> dict[str, Any] | None:
-    """One that the cluster could answer; where a node has just died, the next one."""
+    """Run passes until the cluster can answer one, because a node may just have died."""
     report = await world.reconcile(PassOptions(only=only), REACTOR_SWEEP_CONCURRENCY=8)
     return report if report["error"] is None else None
 
@@ -201,7 +201,7 @@ async def _led(world: World, name: str) -> dict[str, object] | None:
 
 
 async def _hears(client: Client, subject: str) -> bool:
-    """The node has heard of the subject; what is sent is refused by the stream (10060) and stored nowhere."""
+    """Return whether the node knows the subject. The stream refuses the message (10060) and stores nothing."""
     with suppress(nats.errors.NoRespondersError, nats.errors.TimeoutError):
         await client.request(subject, b"", timeout=2, headers={"Nats-Expected-Stream": "nowhere"})
         return True
@@ -209,7 +209,7 @@ async def _hears(client: Client, subject: str) -> bool:
 
 
 async def eventually_lost(there: Apart) -> int:
-    """As soon as the cluster is whole enough to say."""
+    """Return the lost messages as soon as the cluster can answer."""
     names = list(there.acked)
     for name in names:
         await eventually(partial(there.world.api, f"STREAM.INFO.{name}"), 30)
@@ -217,7 +217,7 @@ async def eventually_lost(there: Apart) -> int:
 
 
 async def step_down(there: Apart, name: str) -> None:
-    """The stream gets another leader, between the fence and the barrier."""
+    """Give the stream another leader, between fence and barrier."""
     await there.world.api(f"STREAM.LEADER.STEPDOWN.{name}")
 
 
@@ -228,7 +228,7 @@ async def test_a_slice_with_10_ms_between_nodes(tmp_path: Path, monkeypatch: pyt
 
 
 async def test_a_slice_with_a_new_leader_behind_the_fence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It answers no barrier before it has applied what the old one proposed."""
+    """It answers no barrier before it has applied the proposals of the old leader."""
     async with apart(tmp_path, 0.005) as there:
         assert await raced(there, 12, monkeypatch, trouble=step_down) == 0
 
@@ -237,7 +237,7 @@ async def test_a_slice_with_a_new_leader_behind_the_fence(tmp_path: Path, monkey
 async def test_a_slice_of_bursts_on_streams_with_features(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Replicated: what is still in the leader's queue when the fence comes is guarded as before."""
+    """Replicated: messages in the leader's queue at the time of the fence are protected as before."""
     async with apart(tmp_path, 0.0) as there:
         there.kind = kind
         assert await raced(there, 20, monkeypatch, messages=20) == 0
@@ -247,7 +247,7 @@ async def test_a_slice_of_bursts_on_streams_with_features(
 async def test_a_slice_of_bursts_on_one_replica_that_syncs_always(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Its queue is long, as each message waits for the disk."""
+    """Its queue is long, because each message waits for the disk."""
     async with synced(tmp_path, kind) as there:
         assert await raced(there, 30, monkeypatch, messages=20) == 0
 
@@ -259,7 +259,7 @@ async def test_a_slice_of_bursts_on_one_replica_that_syncs_always(
 async def test_hundreds_of_bursts_on_streams_with_features(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delay_ms: int, kind: str
 ) -> None:
-    """As the slice, at length."""
+    """The long run of the slice."""
     async with apart(tmp_path, delay_ms / 1000) as there:
         there.kind = kind
         assert await raced(there, 100, monkeypatch, messages=20) == 0
@@ -269,7 +269,7 @@ async def test_hundreds_of_bursts_on_streams_with_features(
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("delay_ms", [0, 2, 10, 50])
 async def test_hundreds_of_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delay_ms: int) -> None:
-    """As the slice, at length."""
+    """The long run of the slice."""
     async with apart(tmp_path, delay_ms / 1000) as there:
         assert await raced(there, 200, monkeypatch) == 0
 
@@ -278,7 +278,7 @@ async def test_hundreds_of_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("delay_ms", [2, 10])
 async def test_new_leaders_at_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delay_ms: int) -> None:
-    """As the slice, at length."""
+    """The long run of the slice."""
     async with apart(tmp_path, delay_ms / 1000) as there:
         assert await raced(there, 100, monkeypatch, trouble=step_down) == 0
 
@@ -302,7 +302,7 @@ async def test_a_follower_is_killed_behind_the_fence(tmp_path: Path, monkeypatch
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 async def test_a_publisher_that_pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hundreds of messages a stream, thousands on their way at once."""
+    """Hundreds of messages for each stream, thousands under way at once."""
     async with apart(tmp_path, 0.01) as there:
         assert await raced(there, 60, monkeypatch, messages=200) == 0
 
@@ -311,7 +311,7 @@ async def test_a_publisher_that_pipelines(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_one_replica_that_syncs_always(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """The stream's own queue is long, as each message waits for the disk."""
+    """The stream's queue is long, because each message waits for the disk."""
     async with synced(tmp_path, kind) as there:
         assert await raced(there, 200, monkeypatch, messages=20) == 0
 

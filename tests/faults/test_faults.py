@@ -1,4 +1,4 @@
-"""What breaks, and what must hold then: killed replicas, lost answers, servers that are away, full or exchanged."""
+"""Faults and what must hold: killed replicas, lost answers, servers that are away, full or replaced."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ RUNNING = 100
 
 @pytest.mark.parametrize("point", list(Point))
 async def test_killed_at_any_point_another_replica_goes_on(world: World, point: Point) -> None:
-    """It converges, nothing stays fenced, and the audit has one outcome."""
+    """It converges, no stream stays fenced, and the audit has one outcome."""
     await world.declare()
     await world.stream("job_2", messages=1)
     await world.emit(2, "STARTED")
@@ -47,7 +47,7 @@ async def test_killed_at_any_point_another_replica_goes_on(world: World, point: 
 
 
 async def test_a_replica_stopped_past_its_lease_deletes_nothing(world: World) -> None:
-    """It had verified; meanwhile others deleted the stream and made it anew for a retried job."""
+    """It had the proof. Meanwhile others deleted the stream and created it again for a retried job."""
     await world.declare()
     async with worker(world.env(**SHORT_LEASE), armed=(Point.PROVEN, "stop")) as stopped:
         await world.zombie(1)
@@ -70,12 +70,12 @@ Act = Callable[[World], Awaitable[None]]
 
 
 async def retry_same(world: World) -> None:
-    """A job is retried on the stream it has."""
+    """Retry a job on its stream."""
     await world.emit(1, "STARTED")
 
 
 async def retry_recreated(world: World) -> None:
-    """A job is retried on a stream made anew."""
+    """Retry a job on a recreated stream."""
     await world.js.delete_stream("job_1")
     await world.stream("job_1", messages=2)
     await world.emit(1, "STARTED")
@@ -83,7 +83,7 @@ async def retry_recreated(world: World) -> None:
 
 @pytest.fixture
 def between(monkeypatch: pytest.MonkeyPatch, world: World) -> Callable[[Point, Act], None]:
-    """Have something done once, when a pass in this process gets to a point."""
+    """Do something once, when a pass in this process reaches a failpoint."""
 
     def do(point: Point, act: Act) -> None:
         async def hook(reached: Point, _what: str) -> None:
@@ -114,7 +114,7 @@ async def test_a_job_retried_between_two_steps_keeps_its_stream(
 async def test_a_job_retried_behind_the_barrier_hears_of_it_loudly(
     world: World, between: Callable[[Point, Act], None]
 ) -> None:
-    """The last moment: whoever publishes to the stream or makes it anew gets an error, nothing is lost silently."""
+    """At the last moment publishing or creating the stream fails with an error; nothing is lost silently."""
     await world.declare()
     await world.zombie(1)
     heard_of: list[str] = []
@@ -135,7 +135,7 @@ async def test_a_job_retried_behind_the_barrier_hears_of_it_loudly(
 
 
 async def test_an_answer_to_a_deletion_that_is_lost_is_found_out_by_looking(tmp_path: Path) -> None:
-    """The deletion happened; it is accounted for once, and not repeated."""
+    """The deletion happened. It gets one outcome, and is not repeated."""
     async with through_proxies(tmp_path) as (world, behind, proxy, *_), worker(behind.env(**SHORT_LEASE)) as process:
         proxy.cut_at = b"STREAM.DELETE.job_1 "
         await world.zombie(1)
@@ -146,14 +146,14 @@ async def test_an_answer_to_a_deletion_that_is_lost_is_found_out_by_looking(tmp_
 
 
 async def _is_kept_in_the_end(world: World) -> bool:
-    """On a busy machine the first lease may run out before the deletion is sent."""
+    """Return whether the stream is kept. On a busy machine the first lease may run out before the deletion is sent."""
     found = await outcomes(world)
     assert ("job_1", "drained") not in found
     return found[-1:] == [("job_1", "kept")]
 
 
 async def test_a_deletion_that_never_arrived_is_not_sent_later(tmp_path: Path) -> None:
-    """The connection broke under it; the job is made anew before reactor is back."""
+    """The connection broke during it. The job is created again before reactor is back."""
     async with through_proxies(tmp_path) as (world, behind, proxy, *_), worker(behind.env(**SHORT_LEASE)) as process:
         proxy.drop_at = b"STREAM.DELETE.job_1 "
         await world.zombie(1)
@@ -171,7 +171,7 @@ async def test_a_deletion_that_never_arrived_is_not_sent_later(tmp_path: Path) -
 
 
 async def test_nats_killed_under_a_deletion(tmp_path: Path) -> None:
-    """And the job made anew before reactor is back: settled by looking, no delayed deletion."""
+    """The job is created again before reactor is back: settled by an inspection, without a delayed deletion."""
     async with through_proxies(tmp_path) as (world, behind, proxy, _, nats_one, _), worker(behind.env(**SHORT_LEASE)):
         proxy.drop_at = b"STREAM.DELETE.job_1 "
         await world.zombie(1)
@@ -191,12 +191,12 @@ async def test_nats_killed_under_a_deletion(tmp_path: Path) -> None:
 
 
 async def heard_again(world: World, status: str) -> bool:
-    """Whether the ledger has this word of job 1."""
+    """Return whether the ledger has this status of job 1."""
     return str(await world.redis.get(f"{world.namespace}:job:1")).endswith(status)
 
 
 async def recreated(world: World) -> bool:
-    """Try to make the stream of job 1 anew, as a job system does that hears an error from a server just started."""
+    """Create the stream of job 1 again, like a job system that retries after an error of a starting server."""
     try:
         await world.js.delete_stream("job_1")
         await world.stream("job_1", messages=1)
@@ -206,7 +206,7 @@ async def recreated(world: World) -> bool:
 
 
 async def test_a_deaf_nats_is_waited_out(tmp_path: Path) -> None:
-    """Connections that look alive and are dead, then cut: events wait, and all falls when it is over."""
+    """Connections that look alive and are dead, then broken: events wait, and zombies are deleted afterwards."""
     async with through_proxies(tmp_path) as (world, behind, proxy, *_), worker(behind.env(**SHORT_LEASE)):
         proxy.deaf = True
         await world.zombie(1)
@@ -239,7 +239,7 @@ async def flush(world: World, _valkey: Server, _folder: Path) -> None:
 
 
 async def exchange(_world: World, valkey: Server, folder: Path) -> None:
-    """Another, empty Redis at the same address."""
+    """Replace Redis by another, empty one at the same address."""
     valkey.signal(signal.SIGKILL)
     await valkey.stop()
     shutil.rmtree(folder / "valkey" / "appendonlydir")
@@ -247,7 +247,7 @@ async def exchange(_world: World, valkey: Server, folder: Path) -> None:
 
 
 async def restore(_world: World, valkey: Server, folder: Path) -> None:
-    """Redis restored from an old dump."""
+    """Restore Redis from an old dump."""
     valkey.signal(signal.SIGKILL)
     await valkey.stop()
     shutil.rmtree(folder / "valkey" / "appendonlydir")
@@ -259,7 +259,7 @@ async def restore(_world: World, valkey: Server, folder: Path) -> None:
 async def test_a_redis_that_lost_history_is_rebuilt(
     tmp_path: Path, lose: Callable[[World, Server, Path], Awaitable[None]]
 ) -> None:
-    """With 100 running jobs: no drain until it is rebuilt, which it is by itself; ended jobs then fall."""
+    """With 100 running jobs: nothing is drained until it is rebuilt by itself. Then zombies are deleted."""
     async with own_world(tmp_path) as (world, _, valkey), worker(world.env(REACTOR_RECONCILE_INTERVAL="1s")):
         for number in range(RUNNING):
             await world.stream(f"job_{number}", messages=1)
@@ -276,7 +276,7 @@ async def test_a_redis_that_lost_history_is_rebuilt(
 
 
 async def test_a_promoted_replica_that_lost_writes_is_rebuilt(tmp_path: Path) -> None:
-    """The ledger of the replica is older than what was acked; the address stays the same."""
+    """The replica's ledger is older than the last ack, and the address is the same."""
     async with AsyncExitStack() as stack:
         world, behind, _, proxy, _, primary = await stack.enter_async_context(through_proxies(tmp_path))
         second = valkey_server(tmp_path / "second", free_port(), "--replicaof", f"{HOST} {primary.port}")
@@ -301,23 +301,23 @@ async def test_a_promoted_replica_that_lost_writes_is_rebuilt(tmp_path: Path) ->
 
 
 async def full(world: World, _valkey: Server) -> None:
-    """Out of memory: writes are refused."""
+    """Make Redis refuse writes because it is out of memory."""
     await world.redis.config_set("maxmemory", "1")
 
 
 async def read_only(world: World, _valkey: Server) -> None:
-    """A replica of nobody: writes are refused, and reads answered from what it has."""
+    """Make Redis a replica of a server that does not exist: it refuses writes, and answers reads."""
     await world.redis.config_set("replica-serve-stale-data", "yes")
     await world.redis.replicaof(HOST, "1")
 
 
 async def away(_world: World, valkey: Server) -> None:
-    """Not there at all."""
+    """Stop Redis."""
     await valkey.stop()
 
 
 async def back(world: World, valkey: Server) -> None:
-    """As it was."""
+    """Undo it."""
     if not await asyncio.to_thread(lambda: valkey.pid and is_running(valkey)):
         await valkey.start()
     await world.redis.config_set("maxmemory", "0")
@@ -325,7 +325,7 @@ async def back(world: World, valkey: Server) -> None:
 
 
 def is_running(server: Server) -> bool:
-    """Whether its process lives."""
+    """Return whether its process is alive."""
     return server._process is not None and server._process.poll() is None
 
 
@@ -333,7 +333,7 @@ def is_running(server: Server) -> bool:
 async def test_a_redis_that_takes_nothing_is_waited_out(
     tmp_path: Path, trouble: Callable[[World, Server], Awaitable[None]]
 ) -> None:
-    """Events wait and none is lost; nothing is judged missing."""
+    """Events wait and none is lost; no job counts as missing."""
     async with own_world(tmp_path) as (world, _, valkey), worker(world.env(REACTOR_RECONCILE_INTERVAL="1s")) as process:
         await world.stream("job_1", messages=1)
         await world.emit(1, "STARTED")
@@ -355,18 +355,18 @@ async def test_a_redis_that_takes_nothing_is_waited_out(
 
 
 async def test_nats_restarted_and_hung(tmp_path: Path) -> None:
-    """What was due falls when it is back, what lives stays."""
+    """When it is back zombies are deleted, and live jobs' streams are not."""
     await hang(tmp_path, 1.0)
 
 
 @pytest.mark.soak
 async def test_nats_hung_for_half_a_minute(tmp_path: Path) -> None:
-    """As above, past every time-out."""
+    """Like the test above, beyond every timeout."""
     await hang(tmp_path, 30.0)
 
 
 async def hang(folder: Path, seconds: float) -> None:
-    """Stop NATS in its tracks for so long, then restart it."""
+    """Suspend NATS for this long, then restart it."""
     async with own_world(folder) as (world, nats_one, _), worker(world.env(REACTOR_RECONCILE_INTERVAL="1s")):
         await world.stream("job_1", messages=1)
         await world.emit(1, "STARTED")
@@ -387,7 +387,7 @@ async def hang(folder: Path, seconds: float) -> None:
 
 @pytest.mark.parametrize("seconds", [86_400, -86_400])
 async def test_a_worker_whose_clock_is_a_day_off_judges_the_same(world: World, seconds: int) -> None:
-    """Every age is a difference of the server's own times."""
+    """Every age is a difference of the server's times."""
     guards = {"REACTOR_POLICY_AGE_GUARD": "1h", "REACTOR_RECONCILE_INTERVAL": "1s"}
     await world.declare()
     async with worker(world.env(**guards), armed=("clock", str(seconds))) as process:
@@ -402,7 +402,7 @@ async def test_a_worker_whose_clock_is_a_day_off_judges_the_same(world: World, s
 
 
 async def test_three_days_of_downtime_are_caught_up_within_the_rate(world: World) -> None:
-    """All advisories are lost; the full pass does it, no faster than REACTOR_SWEEP_MAX_RATE."""
+    """All advisories are lost. The full pass finds everything, no faster than REACTOR_SWEEP_MAX_RATE."""
     await world.declare()
     for number in range(40):
         await world.zombie(number)
@@ -424,7 +424,7 @@ async def test_five_hundred_zombies_and_two_replicas(world: World) -> None:
 
 
 async def test_replicas_take_turns_with_the_periodic_pass(world: World) -> None:
-    """One at a time, and one an interval among all of them, unless somebody needs it sooner."""
+    """One at a time, and one in an interval among all of them, unless one is requested sooner."""
     ledger = Ledger.of(Keyspace(world.redis, world.namespace), 60)
     mine, _ = await ledger.passes.begin_pass(60)
     assert mine
@@ -443,13 +443,16 @@ async def test_replicas_take_turns_with_the_periodic_pass(world: World) -> None:
 
 
 async def unfixable(world: World, least: int) -> list[dict[str, Any]]:
-    """Those in the audit, once there are so many."""
+    """Return the unfixable entries in the audit, when there are enough."""
     told = [one for one in await world.trail() if one["phase"] == "unfixable"]
     return told if len(told) >= least else []
 
 
 async def test_what_cannot_be_fixed_is_told_in_full(world: World) -> None:
-    """Reason, detail, attempts and the next try: in the report, the log (once a minute) and each time in the audit."""
+    """Reason, detail, attempts and the next try.
+
+    In the report, in the log (once a minute) and each time in the audit.
+    """
     await world.declare()
     await world.zombie(1)
     await world.js.add_stream(StreamConfig("copy", sources=[StreamSource("job_1")]))
@@ -468,7 +471,7 @@ async def test_what_cannot_be_fixed_is_told_in_full(world: World) -> None:
 
 
 async def test_a_pass_that_another_replica_took_over_deletes_nothing_more(world: World) -> None:
-    """Its number is not the highest any more."""
+    """Its number is no longer the highest."""
     ledger = Ledger.of(Keyspace(world.redis, world.namespace), 60)
     await world.declare()
     await world.zombie(1)

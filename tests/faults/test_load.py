@@ -1,4 +1,4 @@
-"""Many streams that come and go, and many events at once. Slices of each; the long runs are behind the marker soak."""
+"""Many streams that are created and deleted, and many events at once. The long runs are behind the marker soak."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from support.harness import World, acked, eventually, gone, say, worker
 
 
 async def churn(world: World, stop: asyncio.Event) -> int:
-    """Create and delete streams of a job system's own, so that pages shift; how many."""
+    """Create and delete foreign streams, so that pages shift. Return how many."""
     made = 0
     while not stop.is_set():
         name = f"a_churn_{made % 20}"
@@ -24,7 +24,7 @@ async def churn(world: World, stop: asyncio.Event) -> int:
 
 
 async def fall_within_passes(world: World, count: int) -> int:
-    """How many passes it takes until all zombies are gone, while streams come and go; every other stream lives."""
+    """Return how many passes it takes to delete all zombies while streams change. Every other stream stays."""
     await world.declare()
     for number in range(count):
         await world.stream(f"job_{number}")
@@ -44,20 +44,20 @@ async def fall_within_passes(world: World, count: int) -> int:
 
 
 async def test_zombies_fall_while_pages_shift(world: World) -> None:
-    """Over 256 streams, so over more than one page."""
+    """With more than 256 streams, so with more than one page."""
     await fall_within_passes(world, 300)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 async def test_two_thousand_streams_with_churn(world: World) -> None:
-    """As the slice, at length."""
+    """The long run of the slice."""
     passes = await fall_within_passes(world, 2000)
     say(f"2,000 streams with churn: 1,000 zombies fell within {passes} passes")
 
 
 async def grown_by_a_burst(world: World, count: int) -> float:
-    """MB that a worker grows by while it takes in so many events at once; none is lost."""
+    """Return by how many MB a worker grows during a burst of events. None is lost."""
     async with worker(world.env(REACTOR_LOG_LEVEL="INFO")) as process:
         before = resident(process.process.pid)
         for number in range(count):
@@ -86,7 +86,7 @@ async def test_a_burst_of_events_is_taken_in(world: World) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 async def test_a_hundred_thousand_events(world: World) -> None:
-    """As the slice, at length."""
+    """The long run of the slice."""
     grown = await grown_by_a_burst(world, 100_000)
     assert grown < 60
     say(f"100,000 events in a burst: the worker grew by {grown:.0f} MB")
@@ -105,7 +105,7 @@ HOSTILE = [
 
 
 async def test_hostile_names_are_nobodys_or_exactly_their_own(world: World) -> None:
-    """Names with NUL, bidi or 255 characters, ids beyond 64 bits: none is taken for job 1, and none breaks a line."""
+    """Names with NUL, bidi or 255 characters, ids beyond 64 bits. None is taken for job 1, and none breaks a line."""
     await world.declare()
     made: list[str] = []
     for name in HOSTILE:

@@ -23,7 +23,10 @@ ADVISORIES = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
 
 
 class Platform:
-    """One stream a job, and a table of jobs; reactor is told of a status by events, or by the table alone."""
+    """A job system with one stream for each job and a table of jobs.
+
+    Reactor gets statuses by events, or only from the table.
+    """
 
     def __init__(self, world: World, engine: AsyncEngine, *, emits: bool) -> None:
         self._world = world
@@ -37,7 +40,7 @@ class Platform:
         await self._world.js.add_stream(config)
 
     async def is_now(self, job: int, status: str | None) -> None:
-        """Its row first; None takes the row away."""
+        """Write the row first; None deletes the row."""
         words = "INSERT INTO jobs VALUES (:id, :status) ON CONFLICT (id) DO UPDATE SET status = :status"
         async with self._engine.begin() as connection:
             statement = text(words if status else "DELETE FROM jobs WHERE id = :id")
@@ -46,7 +49,7 @@ class Platform:
             await self._world.emit(job, status or "DELETED")
 
     async def start(self, job: int) -> None:
-        """Stream, worker consumer, and a consumer of its dead letters on the shared stream, as a retry does it, too."""
+        """Create the stream, its consumer, and a consumer of its dead letters on the shared stream."""
         await self.is_now(job, "STARTED")
         await self._world.stream(f"job_{job}")
         await self._world.consumer(f"job_{job}", ack_wait=0.2)
@@ -59,7 +62,7 @@ class Platform:
             self.kept.setdefault(f"job_{job}", []).append(ack.seq)
 
     async def work(self, job: int, count: int, *, fails: bool = False) -> None:
-        """As an external worker: fetch and acknowledge, or never."""
+        """Fetch and acknowledge like an external worker, or never acknowledge."""
         pull = await self._world.js.pull_subscribe_bind(consumer=f"job-{job}-consumer", stream=f"job_{job}")
         done = 0
         while done < count:
@@ -82,7 +85,7 @@ class Platform:
 async def test_the_neighbours_ways_all_at_once(
     world: World, tmp_path: Path, kind: str, *, advisories_first: bool
 ) -> None:
-    """Each of its jobs goes a way of its own; no task of a living job is lost, and every leak falls."""
+    """Each job goes its own way. No task of a live job is lost, and every leak is deleted."""
     url = f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}"
     engine = create_async_engine(url)
     async with engine.begin() as connection:
@@ -118,7 +121,7 @@ async def test_the_neighbours_ways_all_at_once(
 
 
 async def lives_with_dead_letters(_: World, theirs: Platform) -> None:
-    """Job 1 runs on; a task of it failed twice, and nobody has read yet what is told of that."""
+    """Job 1 keeps running. One of its tasks failed twice, and the dead letter is not read yet."""
     await theirs.start(1)
     await theirs.publish(1, 3)
     await theirs.work(1, 2)
@@ -129,7 +132,7 @@ async def lives_with_dead_letters(_: World, theirs: Platform) -> None:
 
 
 async def is_retried_on_the_same_stream(world: World, theirs: Platform) -> None:
-    """Job 2 fails and is started again at once, on the stream as it stands; or on another where that had to fall."""
+    """Job 2 fails and is started again at once, on its stream, or on a new one if that had to be deleted."""
     await theirs.start(2)
     await theirs.publish(2, 2)
     for _ in range(3):
@@ -144,7 +147,7 @@ async def is_retried_on_the_same_stream(world: World, theirs: Platform) -> None:
 
 
 async def is_retried_on_a_new_stream(world: World, theirs: Platform) -> None:
-    """Job 3 is deleted by its own system and made again under its name, again and again."""
+    """Job 3 is repeatedly deleted by its own system and created again under its name."""
     for life in range(LIVES):
         theirs.kept["job_3"] = []
         await theirs.start(3)
@@ -157,7 +160,7 @@ async def is_retried_on_a_new_stream(world: World, theirs: Platform) -> None:
 
 
 async def is_cancelled_while_it_publishes(world: World, theirs: Platform) -> None:
-    """Job 4's producer goes on until it is refused: it hears an error, and loses nothing that it does not know of."""
+    """Job 4's producer continues until it is refused. It gets an error, and loses nothing silently."""
     await theirs.start(4)
     await theirs.publish(4, 2)
 
@@ -181,7 +184,7 @@ async def is_cleaned_up_half_way(world: World, theirs: Platform) -> None:
 
 
 async def is_cleaned_up_the_other_half(world: World, theirs: Platform) -> None:
-    """Job 6's stream goes, and the consumer of its dead letters stays."""
+    """Job 6's stream is deleted, and the consumer of its dead letters stays."""
     await theirs.start(6)
     await theirs.is_now(6, "FAILURE")
     with suppress(nats.js.errors.NotFoundError):
@@ -189,7 +192,7 @@ async def is_cleaned_up_the_other_half(world: World, theirs: Platform) -> None:
 
 
 async def is_deleted_from_the_table(_: World, theirs: Platform) -> None:
-    """Job 7's row goes, and nobody cleans up."""
+    """Job 7's row is deleted without a clean-up."""
     await theirs.start(7)
     await theirs.publish(7, 1)
     await theirs.is_now(7, None)

@@ -1,4 +1,4 @@
-"""The cleaner runs where there is no room: full stores, limits on streams, on sizes, on consumers and on batches."""
+"""Reactor without room: full stores, limits on streams, sizes, consumers and batches."""
 
 import json
 from collections.abc import AsyncIterator
@@ -43,7 +43,7 @@ FULL = {
 
 
 async def _fill(world: World) -> None:
-    """Zombies that have reserved all of it."""
+    """Create zombies that reserve all storage."""
     for number in (1, 2):
         await world.stream(f"job_{number}", messages=1, max_bytes=28 * MB)
     for number in (3, 4):
@@ -56,7 +56,7 @@ async def _fill(world: World) -> None:
 async def test_zombies_fall_where_there_is_no_room_for_a_stream_of_our_own(
     tmp_path: Path, api: Api, limit: str
 ) -> None:
-    """With a directory not even for the lifecycle stream; once there is room, all of them are made."""
+    """With a directory not even the lifecycle stream is needed. When there is room, all are created."""
     async with limited(tmp_path, **FULL[limit]) as world:
         await _fill(world)
         api.jobs |= {"1": "SUCCESS", "2": "SUCCESS", "3": "STARTED", "4": "SUCCESS"}
@@ -70,7 +70,10 @@ async def test_zombies_fall_where_there_is_no_room_for_a_stream_of_our_own(
 
 
 async def test_a_worker_says_what_it_has_no_room_for(tmp_path: Path, api: Api) -> None:
-    """In its log and to the doctor, as an error; a pause says that it cannot be kept; zombies fall all the same."""
+    """In its log and in the doctor, as an error.
+
+    A pause says that it cannot be stored. Zombies are deleted all the same.
+    """
     async with limited(tmp_path, account="max_streams: 2") as world:
         await world.stream("job_1", messages=1)
         await world.stream("job_2", messages=1)
@@ -89,7 +92,7 @@ async def test_a_worker_says_what_it_has_no_room_for(tmp_path: Path, api: Api) -
 
 
 async def test_the_lifecycle_stream_alone_is_enough(tmp_path: Path) -> None:
-    """Where events decide: room for it, and for nothing else."""
+    """If events decide, with room for it and nothing else."""
     async with limited(tmp_path, account="max_streams: 3") as world:
         await world.api("STREAM.CREATE.JOBS", {"name": "JOBS", "subjects": ["jobs.lifecycle.*"], "storage": "file"})
         await world.zombie(1)
@@ -99,7 +102,7 @@ async def test_the_lifecycle_stream_alone_is_enough(tmp_path: Path) -> None:
 
 
 async def test_an_account_that_demands_sizes_gets_them(tmp_path: Path) -> None:
-    """A gigabyte for the lifecycle stream, or a quarter of what the account has."""
+    """A gigabyte for the lifecycle stream, or a quarter of the account's storage."""
     async with limited(tmp_path, account=f"max_file: {64 * MB}, max_bytes_required: true") as world:
         await world.declare()
         sizes = {name: (await world.info(name) or {})["config"]["max_bytes"] for name in ("JOBS", "REACTOR_CONTROL")}
@@ -111,7 +114,7 @@ async def test_an_account_that_demands_sizes_gets_them(tmp_path: Path) -> None:
 
 
 async def test_room_is_reserved_where_the_operator_wants_it(world: World) -> None:
-    """REACTOR_EVENTS_MAX_BYTES; the doctor tells before a word is dropped for want of room."""
+    """REACTOR_EVENTS_MAX_BYTES. The doctor warns before an event is dropped."""
     small: dict[str, Any] = {"REACTOR_EVENTS_MAX_BYTES": "1MiB"}
     await world.reconcile(**small)
     assert (await world.info("JOBS") or {})["config"]["max_bytes"] == MB
@@ -134,7 +137,7 @@ CONSUMERS = {
 
 @pytest.mark.parametrize("limit", CONSUMERS)
 async def test_limits_on_consumers_are_kept(tmp_path: Path, limit: str) -> None:
-    """Asked, taken as the server names them: a worker hears every event, and a ledger is rebuilt."""
+    """A worker gets every event, and a ledger is rebuilt."""
     limits, stream = CONSUMERS[limit]
     async with limited(tmp_path, **limits) as world:
         await world.api(

@@ -27,7 +27,7 @@ AUDIT = "$JS.EVENT.ADVISORY.API"
 
 @dataclass
 class Striker:
-    """Publishes to a job's stream as soon as it hears of a look or a fence, one of them each, or a moment later."""
+    """Publishes to a job's stream when it sees an inspection or a fence, once for each, or a moment later."""
 
     nc: Client
     acked: Counter[str] = field(default_factory=Counter)
@@ -38,7 +38,7 @@ class Striker:
     _strikes: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def hear(self, msg: Msg) -> None:
-        """An advisory of an API call."""
+        """Handle an advisory of an API call."""
         subject = json.loads(msg.data).get("subject", "")
         verb, _, name = subject.removeprefix("$JS.API.STREAM.").partition(".")
         if verb not in {"INFO", "UPDATE"} or not name.startswith("job_"):
@@ -50,7 +50,7 @@ class Striker:
             task.add_done_callback(self._strikes.discard)
 
     async def strike(self, name: str) -> None:
-        """One message; whether it was acknowledged, refused loudly, or left without an answer."""
+        """Publish one message. Note whether it was acknowledged, refused, or got no answer."""
         await asyncio.sleep(self.jitter.random() * 0.002)  # so that it meets every moment between two steps
         try:
             await self.nc.jetstream(timeout=5).publish(name.replace("_", ".") + ".tasks", b"strike")
@@ -61,13 +61,13 @@ class Striker:
             self.unsure[name] += 1
 
     async def finish(self) -> None:
-        """Wait for the answers that are still out."""
+        """Wait for the missing answers."""
         while self._strikes:
             await asyncio.gather(*self._strikes)
 
 
 async def lost_in_races(world: World, trials: int, replicas: int = 1) -> tuple[int, Striker]:
-    """Acknowledged messages that no stream has any more, after a pass over so many zombies under attack."""
+    """Run a pass over attacked zombies. Return the acknowledged messages that no stream has any more."""
     for number in range(trials):
         await world.stream(f"job_{number}", num_replicas=replicas)
         await world.emit(number, "SUCCESS")
@@ -100,7 +100,7 @@ async def test_a_slice_of_the_races(world: World) -> None:
 
 
 async def test_a_slice_of_the_races_on_replicated_streams(tmp_path: Path) -> None:
-    """Where the leader has to ask two others."""
+    """The leader has to ask two others."""
     assert await lost_on_a_cluster(tmp_path, 8) == 0
 
 
@@ -118,7 +118,7 @@ async def lost_on_a_cluster(folder: Path, trials: int) -> int:
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 async def test_a_thousand_races(world: World) -> None:
-    """As the slice, at length."""
+    """The long run of the slice."""
     await world.declare()
     lost, striker = await lost_in_races(world, 1000)
     assert lost == 0
@@ -128,5 +128,5 @@ async def test_a_thousand_races(world: World) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 async def test_a_hundred_races_on_replicated_streams(tmp_path: Path) -> None:
-    """As the slice, at length."""
+    """The long run of the slice."""
     assert await lost_on_a_cluster(tmp_path, 100) == 0

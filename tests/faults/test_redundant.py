@@ -1,4 +1,4 @@
-"""Redis beyond one machine: the main job, and a failover in the middle of a drain."""
+"""Redis on several machines: the main job, and a failover during a drain."""
 
 import json
 import signal
@@ -26,7 +26,7 @@ async def redundant(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
 
 @pytest.mark.parametrize("point", [Point.FENCED, Point.PROVEN])
 async def test_a_failover_in_the_middle_of_a_drain(world: World, redundant: Redundant, point: Point) -> None:
-    """Nothing falls that should not; what was begun is ended, and work goes on by itself."""
+    """Nothing is deleted wrongly, deletions that began end, and work continues by itself."""
     env = world.env(REACTOR_REDIS_URL=redundant.url, REACTOR_REDIS_NAMESPACE="reactor", REACTOR_SWEEP_LEASE="5s")
     await world.declare()
     async with worker(env, armed=(point, "stop")) as process:
@@ -49,7 +49,7 @@ async def test_a_failover_in_the_middle_of_a_drain(world: World, redundant: Redu
 
 
 async def test_commands_work_there(world: World, redundant: Redundant) -> None:
-    """A pass, what an operator asks, and the doctor, who finds nothing wrong with such a Redis."""
+    """A pass, an operator's questions, and the doctor, which finds nothing wrong."""
     env = {"REACTOR_REDIS_URL": redundant.url, "REACTOR_REDIS_NAMESPACE": "reactor"}
     await world.declare()
     await world.zombie(1)

@@ -35,7 +35,7 @@ GUARDS = {
 
 @dataclass
 class Jobs:
-    """A job system, and what it must find again: messages of each live job that the server has acknowledged."""
+    """A job system, and the messages of each live job that the server has acknowledged."""
 
     world: World
     folder: Path
@@ -46,14 +46,14 @@ class Jobs:
     _next: int = 1
 
     async def step(self) -> None:
-        """One thing that a job system does; it has room for so many jobs at once."""
+        """Do one thing that a job system does, with a limit of live jobs."""
         come_or_go = self.start if len(self.live) < MOST_AT_ONCE else self.end
         do = self.random.choice([come_or_go, self.work, self.work, self.end, self.retry, self.check])
         with suppress(*NATS_ERRORS):
             await do()
 
     async def tell(self, job: int, status: str) -> None:
-        """A lifecycle event that the server has acknowledged."""
+        """Publish a lifecycle event that the server acknowledges."""
         data = f'{{"job_id": {job}, "status": "{status}"}}'.encode()
         await self.world.js.publish(f"jobs.lifecycle.{job}", data)
 
@@ -72,7 +72,7 @@ class Jobs:
             self.counts["messages"] += 1
 
     async def end(self) -> None:
-        """Its stream is left behind. From the moment it is told, its messages are nobody's."""
+        """End a job and leave its stream. Once the event is sent, its messages need not survive."""
         if len(self.live) > 5:
             job = self.random.choice(list(self.live))
             del self.live[job]
@@ -81,9 +81,10 @@ class Jobs:
             self.counts["ended"] += 1
 
     async def retry(self) -> None:
-        """On the stream that it has, or on a new one where that is gone.
+        """Retry a job on its stream, or on a new one if that is gone.
 
-        Not before the server has removed the old one's files: it may remove the new one's with them (docs/safety.md).
+        It waits until the server has removed the old one's files, because it may remove the new one's with them
+        (docs/safety.md).
         """
         if not self.ended:
             return
@@ -102,12 +103,15 @@ class Jobs:
         self.counts["retried"] += 1
 
     def _has_files(self, job: int) -> bool:
-        """Deleted streams lie in folders that begin with a dot until the server has removed them."""
+        """Return whether files are left.
+
+        Deleted streams are in folders with a leading dot until the server removes them.
+        """
         folders = self.folder.glob("nats/jetstream/jetstream/*/streams/*")
         return any(path.name in {f"job_{job}", f".job_{job}"} for path in folders)
 
     async def clear_up(self) -> bool:
-        """Tell again of the end of what is not live: where an answer was lost nobody knows what was heard."""
+        """Publish the end of all jobs that are not live again, because answers were lost."""
         with suppress(*NATS_ERRORS):
             for name in await self.world.names() - {f"job_{job}" for job in self.live}:
                 await self.tell(int(name[4:]), "SUCCESS")
@@ -115,7 +119,7 @@ class Jobs:
         return False
 
     async def check(self) -> None:
-        """What was acknowledged for a live job is there."""
+        """Check that everything acknowledged for a live job is there."""
         for job, messages in list(self.live.items()):
             info = await self.world.api(f"STREAM.INFO.job_{job}")
             if info.get("error", {}).get("err_code") == 10059 and job in self.live:
@@ -126,7 +130,7 @@ class Jobs:
 
 @dataclass
 class Troubles:
-    """What may break, and be whole again."""
+    """Faults and their repair."""
 
     world: World
     nats_proxy: Proxy
@@ -166,7 +170,7 @@ class Troubles:
             await replica.process.wait()
 
     def _a_replica(self) -> WorkerProcess | None:
-        """None where both are just being started again."""
+        """Return a running replica; None if both are starting."""
         return self.random.choice(self.replicas) if self.replicas else None
 
     async def flush(self) -> None:
@@ -190,7 +194,7 @@ class Troubles:
         self.nats_one.signal(signal.SIGCONT)
 
     def all(self) -> list[Callable[[], Awaitable[None]]]:
-        """Every one of them."""
+        """Return all faults."""
         return [
             *(self.cut, self.deafen, self.lose_an_answer, self.lose_a_request, self.pause_a_replica),
             *(self.kill_a_replica, self.flush, self.kill_redis, self.kill_nats, self.pause_nats),
@@ -198,7 +202,7 @@ class Troubles:
 
 
 async def keep_running(env: dict[str, str], replicas: list[WorkerProcess], stop: asyncio.Event) -> None:
-    """A replica that is started again whenever it was killed, as a supervisor does."""
+    """Restart a replica whenever it was killed, like a supervisor."""
     while not stop.is_set():
         async with worker(env, until="") as process:
             replicas.append(process)
@@ -210,7 +214,7 @@ async def keep_running(env: dict[str, str], replicas: list[WorkerProcess], stop:
 
 
 async def soak(folder: Path, seconds: float, pause_s: float) -> None:
-    """Break one thing after another for so long; then let all be whole, and see what is left."""
+    """Cause one fault after another for this long. Then repair everything, and check the result."""
     random = Random(SEED)  # noqa: S311  # a schedule, no secret
     async with AsyncExitStack() as stack:
         parts = await stack.enter_async_context(through_proxies(folder))
@@ -239,7 +243,7 @@ async def soak(folder: Path, seconds: float, pause_s: float) -> None:
 
 
 async def break_things(troubles: Troubles, counts: Counter[str], stop: asyncio.Event, pause_s: float) -> None:
-    """One thing after another, each healed before the next; at last nothing is broken."""
+    """Cause and repair one fault after another. At the end nothing is broken."""
     while not stop.is_set():
         trouble = troubles.random.choice(troubles.all())
         with suppress(*NATS_ERRORS, OSError):
@@ -250,14 +254,14 @@ async def break_things(troubles: Troubles, counts: Counter[str], stop: asyncio.E
 
 
 async def is_settled(jobs: Jobs) -> bool:
-    """Whether all is as it must be; what is not is printed, for pytest to show."""
+    """Return whether everything is as it must be. The rest is printed."""
     if wrong := await unsettled(jobs):
         say(f"not settled yet: {wrong[:10]}, lost: {jobs.counts['lost']}")
     return not wrong
 
 
 async def unsettled(jobs: Jobs) -> list[str]:
-    """What is not as it must be: streams of ended jobs, streams of live ones that are not whole, open deletions."""
+    """Return what is wrong: streams of ended jobs, incomplete streams of live ones, open deletions."""
     try:
         await jobs.check()
         live = {f"job_{job}": messages for job, messages in jobs.live.items()}

@@ -1,4 +1,4 @@
-"""JetStream's client on connections that end under it, on the loop that the commands run on."""
+"""JetStream's client on connections that end, with the event loop of the commands."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ from reactor.jetstream.errors import JetStreamError
 
 @pytest.mark.parametrize("buffered", [True, False])
 async def test_a_transport_that_is_closed_is_an_error_of_ours(world: World, buffered: bool) -> None:  # noqa: FBT001  # a table
-    """Whatever the loop calls it; and it is closed without one."""
+    """Whatever the loop raises. Closing it raises nothing."""
 
     async def ask() -> list[str]:
         js = JetStream({"servers": [world.nats_url]}, buffered=buffered, timeout=1.0)

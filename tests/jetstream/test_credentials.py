@@ -1,4 +1,4 @@
-"""Each way to be let in by NATS, for the commands and for the worker's own connections."""
+"""Each way to authenticate with NATS, for the commands and for the worker's connections."""
 
 import json
 import os
@@ -26,7 +26,7 @@ Way = tuple[str, dict[str, str], str]
 
 
 class Key:
-    """A key pair of the JWT world, by its seed's number."""
+    """A key pair for JWTs, from the number of a seed."""
 
     def __init__(self, number: int, prefix: int) -> None:
         self.seed = nkeys.encode_seed(bytes([number] * 32), prefix).decode()
@@ -67,7 +67,7 @@ def nkey(_folder: Path) -> Way:
 
 
 def credentials_file(folder: Path) -> Way:
-    """With an operator, as in NGS and Synadia's platforms."""
+    """Credentials from an operator, as in NGS and Synadia's platforms."""
     unlimited = dict.fromkeys(UNLIMITED, -1) | {"wildcards": True}
     accounts = {
         SYSTEM.public: OPERATOR.sign(SYSTEM, "account", {"limits": unlimited}),
@@ -88,7 +88,7 @@ def credentials_file(folder: Path) -> Way:
 
 
 def certificates(folder: Path) -> Way:
-    """On both sides, from an authority that nobody else knows."""
+    """Certificates for both sides from a private authority."""
     authority = trustme.CA()
     paths = {name: folder / f"{name}.pem" for name in ("ca", "server", "server_key", "client", "client_key")}
     authority.cert_pem.write_to_path(paths["ca"])
@@ -123,7 +123,7 @@ async def test_a_websocket_url_leads_to_nats(tmp_path: Path) -> None:
 
 
 def test_a_websocket_url_without_its_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the start, and not as an outage that is waited for."""
+    """At the start, and not as an outage."""
     monkeypatch.setattr("reactor.config.nats_access.find_spec", lambda _: None)
     for url in ("ws://here:80", "wss://here:443"):
         with pytest.raises(ValueError, match=r"jetstream-reactor\[ws\]"):
@@ -133,7 +133,7 @@ def test_a_websocket_url_without_its_library_is_said(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("way", [user_and_password, token, nkey, credentials_file, certificates])
 async def test_credentials_let_commands_and_worker_in(tmp_path: Path, way: Callable[[Path], Way]) -> None:
-    """And are never written to a log; without them the server's refusal is said."""
+    """They are never logged. Without them the server's refusal is reported."""
     config, settings, refusal = way(tmp_path)
     async with own_nats(tmp_path, config) as nats, own_valkey(tmp_path) as valkey:
         env = PLAIN | {

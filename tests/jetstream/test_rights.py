@@ -1,4 +1,4 @@
-"""The minimal rights that docs/permissions.md lists: enough for reactor, and too little to forge an event."""
+"""The minimal permissions in docs/permissions.md: enough for reactor, and too few to forge an event."""
 
 import asyncio
 import json
@@ -28,9 +28,9 @@ async def narrow(tmp_path: Path) -> AsyncIterator[tuple[World, Server]]:
 
 
 async def test_the_listed_rights_are_enough(narrow: tuple[World, Server]) -> None:
-    """For all that it does, with a page open, for every command; neither server has refused anything.
+    """For everything that it does, with a page open, and for every command.
 
-    Emitting is the job system's right, not reactor's.
+    Neither server has refused anything. Publishing events is the job system's permission, not reactor's.
     """
     world, nats_one = narrow
     async with served(world, REACTOR_RECONCILE_INTERVAL="1s") as at:
@@ -66,7 +66,7 @@ async def test_the_listed_rights_are_enough(narrow: tuple[World, Server]) -> Non
 
 
 async def test_the_listed_rights_are_enough_for_backups(tmp_path: Path) -> None:
-    """And for bringing a stream back, with its messages and without."""
+    """Also for restoring a stream, with its messages and without."""
     async with narrow_world(tmp_path, *BACKUPS) as (world, nats_one):
         world.settings |= {"REACTOR_BACKUP_WHEN": "pending", "REACTOR_BACKUP_DIR": str(tmp_path / "backups")}
         await world.declare()
@@ -85,9 +85,9 @@ async def test_the_listed_rights_are_enough_for_backups(tmp_path: Path) -> None:
 
 
 async def test_report_mode_needs_no_right_to_delete(tmp_path: Path) -> None:
-    """It judges and tells all the same; the doctor says what is lacking for more, and the server had nothing to refuse.
+    """It judges and reports all the same.
 
-    Trying a right that is not there is the doctor's business alone.
+    The doctor says what is lacking, and the server had nothing to refuse. Only the doctor tries a missing permission.
     """
     async with narrow_world(tmp_path, without=DELETING) as (world, nats_one):
         world.settings |= {"REACTOR_POLICY_ACTION": "report", "REACTOR_RECONCILE_INTERVAL": "1s"}
@@ -110,7 +110,7 @@ async def _would_drain(world: World) -> bool:
 
 
 async def deliver_twice_too_often(world: World) -> None:
-    """Until the server gives up, and tells so."""
+    """Fail at messages until the server gives up and sends the advisory."""
     pull = await world.js.pull_subscribe_bind(consumer=await world.consumer("job_2", ack_wait=0.05), stream="job_2")
     for _ in range(2):
         await pull.fetch(1, timeout=5)
@@ -119,7 +119,7 @@ async def deliver_twice_too_often(world: World) -> None:
 
 
 async def test_a_forged_end_is_refused_by_the_server(narrow: tuple[World, Server]) -> None:
-    """A client without the right to publish lifecycle events cannot condemn a running job's stream."""
+    """A client without the permission to publish lifecycle events cannot make reactor delete a running job's stream."""
     world, nats_one = narrow
     async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1s")):
         await world.stream("job_1", messages=1)
@@ -142,7 +142,7 @@ async def test_a_forged_end_is_refused_by_the_server(narrow: tuple[World, Server
 
 @pytest.mark.parametrize("verb", ["DELETE", "UPDATE"])
 async def test_a_right_taken_away_pauses_deleting_until_it_is_back(narrow: tuple[World, Server], verb: str) -> None:
-    """It says what is missing, deletes nothing, and resumes by itself."""
+    """It says what is missing, deletes nothing, and continues by itself."""
     world, nats_one = narrow
     await reload(nats_one, REACTOR.replace(f'"$JS.API.STREAM.{verb}.*"', '"nothing"'))
     async with worker(world.env(REACTOR_RECONCILE_INTERVAL="2s", REACTOR_SWEEP_LEASE="2s")) as process:
@@ -156,7 +156,7 @@ async def test_a_right_taken_away_pauses_deleting_until_it_is_back(narrow: tuple
 
 @pytest.mark.parametrize("verb", ["DELETE", "UPDATE"])
 async def test_paused_deleting_is_an_alert_until_the_right_is_back(narrow: tuple[World, Server], verb: str) -> None:
-    """Told once however often it is tried meanwhile, and once when it is over, with no more than the listed rights."""
+    """It is published once at the begin and once at the end, with only the listed permissions."""
     world, nats_one = narrow
     heard = await alerts(world)
 
@@ -178,7 +178,7 @@ async def test_paused_deleting_is_an_alert_until_the_right_is_back(narrow: tuple
 
 
 async def test_a_missing_inbox_is_said(narrow: tuple[World, Server]) -> None:
-    """Without it no answer arrives at all; that is no empty account."""
+    """Without it no answer arrives. That is not an empty account."""
     world, nats_one = narrow
     await reload(nats_one, REACTOR.replace("_INBOX.>", "nothing"))
     done = await world.reactor("reconcile", "--json")

@@ -1,4 +1,4 @@
-"""One answer for all who ask at the same time."""
+"""One request for all concurrent callers."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from reactor.jetstream.coalesce import UNDER_WAY, CoalescedRequest
 
 
 async def test_an_answer_is_never_older_than_the_question() -> None:
-    """Who asks before a request is sent shares it; who asks later shares the next one, and no more are under way."""
+    """A caller before the request is sent shares it. A later one shares the next, and no more are under way."""
     asked, answers = 0, asyncio.Queue[int]()
 
     async def ask() -> int:
@@ -34,7 +34,7 @@ async def test_an_answer_is_never_older_than_the_question() -> None:
 
 
 async def test_a_failure_is_everybodys_and_the_next_question_is_asked_anew() -> None:
-    """Also where one of those who wait gives up."""
+    """Even if one of the waiting callers gives up."""
     answers: list[int | ValueError] = [ValueError("away"), 5]
 
     async def ask() -> int:

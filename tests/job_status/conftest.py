@@ -1,4 +1,4 @@
-"""What tests of directories share."""
+"""Fixtures for the tests of directories."""
 
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -22,7 +22,7 @@ def api() -> Iterator[Api]:
 
 @pytest.fixture
 def fencing(monkeypatch: pytest.MonkeyPatch) -> Fencing:
-    """Does something right behind the fence."""
+    """Do something right behind the fence."""
 
     def arm(act: Act) -> None:
         async def hook(point: Point, _: str) -> None:

@@ -1,4 +1,4 @@
-"""The directory's word against the events', and at which moment it is asked."""
+"""The directory against the events, and when it is asked."""
 
 import re
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def directory(api: Api, **more: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("told", [None, DirectoryStatus("SUCCESS"), DirectoryStatus("SUCCESS", NOW - SECOND)])
 def test_a_live_event_of_a_moment_ago_keeps_the_job(told: DirectoryStatus | None) -> None:
-    """A replica lags, a table is read before the transaction is committed. Older ones do not count against its word."""
+    """A replica lags, or a table is read before the commit. Older events do not count against the directory."""
     alive, older = said(NOW - IDLE + 1, 1, "STARTED"), said(NOW - IDLE, 1, "STARTED")
     assert by_directory(alive, told, NOW, NOW, POLICY) == alive
     word = by_directory(older, told, NOW, NOW, POLICY)
@@ -33,14 +33,14 @@ def test_a_live_event_of_a_moment_ago_keeps_the_job(told: DirectoryStatus | None
 
 
 def test_an_event_that_a_job_is_over_proves_nothing() -> None:
-    """Of a transaction that was rolled back: the directory says that it lives."""
+    """Its transaction was rolled back, and the directory says that the job is live."""
     record = by_directory(said(NOW, 1, "SUCCESS"), DirectoryStatus("STARTED"), NOW, NOW, POLICY)
     assert record
     assert record.status == "STARTED"
 
 
 async def test_a_job_that_lives_behind_the_fence_keeps_its_stream(world: World, api: Api, fencing: Fencing) -> None:
-    """The directory has the last word; the stream is as it was."""
+    """The directory decides. The stream is unchanged."""
     await world.declare()
     await world.zombie(1)
     api.jobs["1"] = "SUCCESS"
@@ -55,7 +55,7 @@ async def test_a_job_that_lives_behind_the_fence_keeps_its_stream(world: World, 
 async def test_a_directory_that_fails_behind_the_fence_proves_nothing(
     world: World, api: Api, fencing: Fencing, answer: Any
 ) -> None:
-    """The stream gets its subjects back, and falls when the directory can tell again."""
+    """The fence is removed, and the stream is deleted when the directory answers again."""
     await world.declare()
     await world.zombie(1)
     api.jobs["1"] = "SUCCESS"
@@ -69,7 +69,7 @@ async def test_a_directory_that_fails_behind_the_fence_proves_nothing(
 
 
 async def test_an_outage_behind_the_fence_is_no_absence(world: World, api: Api, fencing: Fencing) -> None:
-    """A job that was not there a moment ago may be there now."""
+    """A job that was absent just now may exist."""
     await world.declare()
     await world.stream("job_1")
     await world.stream("job_2")
@@ -80,7 +80,7 @@ async def test_an_outage_behind_the_fence_is_no_absence(world: World, api: Api, 
 
 
 async def test_a_status_without_a_time_counts_from_its_first_sight(world: World, api: Api) -> None:
-    """And anew where the job was alive in between."""
+    """And again if the job was live in between."""
     grace = directory(api, REACTOR_POLICY_TERMINAL_GRACE="1h")
     await world.declare()
     await world.stream("job_1")
@@ -95,7 +95,7 @@ async def test_a_status_without_a_time_counts_from_its_first_sight(world: World,
 
 
 async def test_a_job_whose_row_is_gone_is_missing(world: World, api: Api) -> None:
-    """With the idle guard, since a canary vouches for it; under the breaker's eye."""
+    """With the idle guard, because a canary is set, and with the breaker."""
     await world.declare()
     await world.stream("job_1")
     canary = directory(api, REACTOR_POLICY_MISSING_GUARD="24h", REACTOR_DIRECTORY_CANARY="2")

@@ -1,4 +1,4 @@
-"""The job system's own API, a real server on loopback."""
+"""The job system's own API, as a real server on loopback."""
 
 import gzip
 import json
@@ -23,7 +23,7 @@ async def asked(url: str, *ids: str, **options: Any) -> Any:
 
 
 async def test_found_absent_and_everything_else(api: Api) -> None:
-    """Only a 404 is absence."""
+    """Only a 404 means absent."""
     api.jobs |= {"1": "STARTED", "3": (500, b"{}"), "4": (200, b"no JSON"), "5": (200, b"[]"), "6": 2.5}
     api.jobs["7"] = (302, b"{}")
     answer = await asked(api.url, *map(str, range(1, 8)), authorization="Token hunter2")
@@ -34,7 +34,7 @@ async def test_found_absent_and_everything_else(api: Api) -> None:
 
 
 async def test_pointers_lead_to_the_words(api: Api) -> None:
-    """Through objects and lists, with escapes; a time needs its offset."""
+    """Through objects and lists, with escapes. A time needs its offset."""
     body = {"data": [{"a/b": {"state": "SUCCESS"}, "ended": "2026-01-31T12:00:00Z"}]}
     api.jobs |= {"1": (200, json.dumps(body).encode())}
     answer = await asked(api.url, "1", status="/data/0/a~1b/state", ended_at="/data/0/ended")
@@ -56,7 +56,7 @@ async def test_pointers_lead_to_the_words(api: Api) -> None:
     ids=["large", "deep", "a bomb", "no number", "dripping"],
 )
 async def test_an_answer_is_bounded(api: Api, answer: Any, why: str) -> None:
-    """In bytes, in depth and in its whole time; what is beyond that is unknown."""
+    """In bytes, in depth and in time. Beyond that the job is unknown."""
     api.jobs["1"] = answer
     assert why.lower() in (await asked(api.url, "1")).unknown["1"].lower()
 
@@ -72,13 +72,16 @@ async def test_credentials_go_to_no_other_host(api: Api) -> None:
 
 
 async def test_an_api_that_is_away_is_unknown() -> None:
-    """Never absence."""
+    """Never absent."""
     answer = await asked(f"http://{HOST}:{free_port()}/{{job_id}}", "1", "2")
     assert set(answer.unknown) == {"1", "2"}
 
 
 async def test_the_api_decides(world: World, api: Api) -> None:
-    """A running job's stream stays, an ended one's falls at once by its event, a job that nobody can tell of stays."""
+    """A running job's stream stays, and an ended one's is deleted at once by its event.
+
+    That of an unknown job stays.
+    """
     api.jobs |= {"1": "STARTED", "2": "STARTED", "3": (503, b"{}")}
     env = world.env(REACTOR_DIRECTORY_KIND="http", REACTOR_DIRECTORY_URL=api.url, REACTOR_RECONCILE_INTERVAL="1h")
     async with worker(env) as process:

@@ -40,7 +40,7 @@ def url_of(engine: AsyncEngine) -> str:
 
 
 async def asked(engine: AsyncEngine, *ids: str, query: str = QUERY, **options: Any) -> Any:
-    """What it says of these jobs."""
+    """Return the answer about these jobs."""
     directory = SqlDirectory(url_of(engine), query, **{"timeout_s": 5.0} | options)
     try:
         return await directory.ask(ids)
@@ -49,7 +49,7 @@ async def asked(engine: AsyncEngine, *ids: str, query: str = QUERY, **options: A
 
 
 async def test_jobs_are_found_or_absent(jobs: AsyncEngine) -> None:
-    """With the end that the table tells, where it has an offset; ids are numbers here, whatever they are elsewhere."""
+    """With the end in the table, if it has an offset. Ids are numbers here."""
     await run(
         jobs,
         "INSERT INTO jobs VALUES (1, 'STARTED', NULL), (2, 'SUCCESS', '2026-01-31T12:00:00+01:00')",
@@ -66,7 +66,7 @@ async def test_jobs_are_found_or_absent(jobs: AsyncEngine) -> None:
 
 
 async def test_ids_may_be_texts(jobs: AsyncEngine) -> None:
-    """What is compared with a column of texts is a text."""
+    """A column of texts is compared with texts."""
     await run(jobs, "DROP TABLE jobs", "CREATE TABLE jobs (id TEXT, status TEXT, ended_at TEXT)")
     await run(jobs, "INSERT INTO jobs VALUES ('1', 'STARTED', NULL), ('a-b', 'SUCCESS', '2026-01-31 12:00:00')")
     answer = await asked(jobs, "1", "a-b", "c")
@@ -87,7 +87,7 @@ async def test_ids_may_be_texts(jobs: AsyncEngine) -> None:
     ],
 )
 async def test_an_answer_that_does_not_fit_is_unknown(jobs: AsyncEngine, query: str, why: str) -> None:
-    """Never absence."""
+    """Never absent."""
     await run(jobs, "INSERT INTO jobs VALUES (1, 'STARTED', NULL), (2, 'SUCCESS', NULL)")
     answer = await asked(jobs, "1", "3", query=query)
     assert not answer.found
@@ -96,7 +96,7 @@ async def test_an_answer_that_does_not_fit_is_unknown(jobs: AsyncEngine, query: 
 
 
 async def test_rows_that_disagree_are_unknown(jobs: AsyncEngine) -> None:
-    """Of that job alone; two that agree are one. A status that is no word is no answer."""
+    """Only for that job; two equal rows are one. A status that is not a word is not an answer."""
     await run(jobs, "INSERT INTO jobs VALUES (1, 'STARTED', NULL), (1, 'SUCCESS', NULL), (2, 'SUCCESS', NULL)")
     await run(jobs, "INSERT INTO jobs VALUES (2, 'SUCCESS', NULL), (3, NULL, NULL), (4, ' ', NULL)")
     answer = await asked(jobs, "1", "2", "3", "4")
@@ -117,7 +117,7 @@ async def test_more_jobs_than_a_query_takes(jobs: AsyncEngine) -> None:
 
 
 async def test_a_pooler_in_front_is_named(postgres: str) -> None:
-    """PgBouncer gives each transaction another connection, so the server does not know what was prepared."""
+    """PgBouncer gives each transaction another connection, so the server lacks the prepared statements."""
     forgetful = "SELECT 1 AS id, 'STARTED' AS status FROM jobs_prepared() WHERE 1 IN :ids"
     engine = create_async_engine(postgres)
     body = "BEGIN RAISE 'prepared statement \"__asyncpg_stmt_1__\" does not exist'; END"
@@ -128,7 +128,7 @@ async def test_a_pooler_in_front_is_named(postgres: str) -> None:
 
 
 async def test_who_asks_at_the_same_time_shares_a_query(jobs: AsyncEngine) -> None:
-    """Each hears of its own jobs alone; and who asks later is not told what was read before."""
+    """Each gets only its own jobs. A later caller does not get an earlier answer."""
     await run(jobs, *(f"INSERT INTO jobs VALUES ({number}, 'STARTED', NULL)" for number in range(100)))  # noqa: S608  # as above
     directory, queries = SqlDirectory(url_of(jobs), QUERY, timeout_s=5.0), list[str]()
 
@@ -152,7 +152,7 @@ async def test_who_asks_at_the_same_time_shares_a_query(jobs: AsyncEngine) -> No
 
 
 async def test_a_database_that_is_away_is_unknown_and_no_mistake() -> None:
-    """At the start, too."""
+    """Also at the start."""
     directory = SqlDirectory(f"postgresql+asyncpg://jobs@{HOST}:{free_port()}/x", QUERY, timeout_s=2.0)
     await directory.check()
     assert set((await directory.ask(["1"])).unknown) == {"1"}
@@ -160,7 +160,7 @@ async def test_a_database_that_is_away_is_unknown_and_no_mistake() -> None:
 
 
 async def test_a_server_that_is_killed_in_the_middle_of_a_query_proves_nothing() -> None:
-    """Nor do the connections that it leaves behind, once it is there again."""
+    """Nor do its old connections when it is back."""
     query = "SELECT id, status FROM (SELECT id, status, pg_sleep(wait) FROM jobs) j WHERE id IN :ids"
     with Postgres.installed() as server:
         engine = create_async_engine(server.url)
@@ -217,7 +217,7 @@ async def test_a_query_that_cannot_work_is_said_at_the_start(jobs: AsyncEngine, 
 
 
 async def test_it_cannot_write(jobs: AsyncEngine) -> None:
-    """Whatever the query says."""
+    """Whatever the query does."""
     await run(jobs, "INSERT INTO jobs VALUES (1, 'STARTED', NULL)")
     answer = await asked(jobs, "1", query="DELETE FROM jobs WHERE id IN :ids RETURNING id, status")
     assert set(answer.unknown) == {"1"}
@@ -225,7 +225,10 @@ async def test_it_cannot_write(jobs: AsyncEngine) -> None:
 
 
 async def test_the_table_decides_without_any_event(world: World, jobs: AsyncEngine) -> None:
-    """A running job's stream stays, an ended one's falls, and one whose row is gone; a rolled back end ends nothing."""
+    """A running job's stream stays; an ended one's is deleted, and one without a row.
+
+    A rolled back end ends nothing.
+    """
     await run(
         jobs,
         "INSERT INTO jobs VALUES (1, 'STARTED', NULL), (2, 'SUCCESS', '2026-01-31T12:00:00+01:00')",
@@ -251,7 +254,7 @@ async def test_the_table_decides_without_any_event(world: World, jobs: AsyncEngi
 
 
 async def test_postgresql_tells_at_once(world: World, postgres: str, tmp_path: Path) -> None:
-    """A status that changed, a row that goes; after its connection was cut it is listened to again."""
+    """A changed status and a deleted row. After a broken connection it listens again."""
     engine = create_async_engine(postgres)
     await run(engine, "DROP TABLE IF EXISTS tasks", "CREATE TABLE tasks (key INTEGER, state TEXT)")
     trigger = tmp_path / "trigger.sql"

@@ -17,7 +17,7 @@ def witnessed(api: Api, canary: str | None = None) -> WitnessedDirectory:
 
 
 async def test_an_answer_that_found_nobody_calls_nobody_absent(api: Api) -> None:
-    """However many were asked for; as soon as one is found, the others are absent."""
+    """For any number of jobs. As soon as one is found, the others are absent."""
     jobs = witnessed(api)
     assert set((await jobs.ask(["1", "2", "3"])).unknown) == {"1", "2", "3"}
     api.jobs["3"] = "STARTED"
@@ -27,7 +27,7 @@ async def test_an_answer_that_found_nobody_calls_nobody_absent(api: Api) -> None
 
 
 async def test_a_job_that_was_found_before_is_asked_for_again(api: Api) -> None:
-    """Beside an absent one: where a gateway now answers for the API, it is missing, too."""
+    """With an absent one: if a gateway now answers for the API, it is absent, too."""
     jobs = witnessed(api)
     api.jobs["3"] = "STARTED"
     await jobs.ask(["3"])
@@ -40,7 +40,7 @@ async def test_a_job_that_was_found_before_is_asked_for_again(api: Api) -> None:
 
 
 async def test_the_canary_is_the_only_witness_where_there_is_one(api: Api) -> None:
-    """A row-level policy may hide it, and show others."""
+    """A row-level policy may hide it and show other jobs."""
     jobs = witnessed(api, canary="9")
     api.jobs["3"] = "STARTED"
     answer = await jobs.ask(["1", "3"])
@@ -53,7 +53,7 @@ async def test_the_canary_is_the_only_witness_where_there_is_one(api: Api) -> No
 
 
 async def test_a_gateway_in_the_midst_of_many_questions(api: Api) -> None:
-    """Each chunk has a witness of its own."""
+    """Each chunk has its own witness."""
     jobs = witnessed(api)
     api.jobs |= {str(number): "STARTED" for number in range(0, 400, 2)}
     answer = await jobs.ask([str(number) for number in range(900)])
@@ -67,7 +67,7 @@ def directory(api: Api, **more: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("number", [3, 25])
 async def test_live_streams_outlive_a_gateway_that_answers_404(world: World, api: Api, number: int) -> None:
-    """Fewer than the breaker counts, or more: none falls, and it is said."""
+    """Fewer than the breaker's limit, or more: none is deleted, and it is reported."""
     await world.declare()
     for job in range(number):
         await world.stream(f"job_{job}", messages=1)
@@ -79,7 +79,7 @@ async def test_live_streams_outlive_a_gateway_that_answers_404(world: World, api
 
 
 async def test_a_witness_behind_the_fence(world: World, api: Api, fencing: Any) -> None:
-    """The gateway takes over between the look and the deletion."""
+    """The gateway takes over between inspection and deletion."""
     await world.declare()
     await world.stream("job_1", messages=1)
     await world.stream("job_2", messages=1)
@@ -90,7 +90,7 @@ async def test_a_witness_behind_the_fence(world: World, api: Api, fencing: Any) 
 
 
 async def test_absence_without_a_canary_waits_for_the_missing_guard(world: World, api: Api) -> None:
-    """With one, for the idle guard alone."""
+    """With a canary, only for the idle guard."""
     await world.declare()
     await world.stream("job_1", messages=1)
     await world.stream("job_2", messages=1)
@@ -101,7 +101,7 @@ async def test_absence_without_a_canary_waits_for_the_missing_guard(world: World
 
 
 async def test_the_doctor_asks_the_directory(world: World, api: Api) -> None:
-    """For the canary and for a job that cannot exist; an API without a canary is an error."""
+    """For the canary and for a job that cannot exist. An API without a canary is an error."""
 
     async def checks(**more: str) -> dict[str, tuple[str, str]]:
         done = await world.reactor("doctor", "--json", **directory(api, **more))

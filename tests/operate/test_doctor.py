@@ -1,4 +1,4 @@
-"""`reactor doctor` on real servers: a healthy world is in order; each thing that is not is said with its fix."""
+"""`reactor doctor` on real servers: a healthy world is in order, and each fault is reported with its fix."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ DAY = 86_400 * SECOND
 
 @pytest_asyncio.fixture
 async def narrowed(tmp_path: Path) -> AsyncIterator[tuple[World, Server]]:
-    """A world with no more rights than are listed, and its nats-server."""
+    """A world with only the listed permissions, and its nats-server."""
     async with narrow_world(tmp_path) as world_and_server:
         yield world_and_server
 
@@ -57,7 +57,7 @@ CONFIG = {"name": "JOBS", "subjects": ["jobs.lifecycle.*"], "retention": "limits
 
 
 async def examined(world: World, **overrides: Any) -> Diagnosis:
-    """In this process, beside a worker that is alive."""
+    """Run the doctor in this process, with a worker that is alive."""
     with suppress(RedisError):
         await world.register(**overrides)
     async with connections(world.load(**overrides)) as connected_parts:
@@ -65,14 +65,14 @@ async def examined(world: World, **overrides: Any) -> Diagnosis:
 
 
 async def found(world: World, **overrides: Any) -> dict[str, Check]:
-    """All checks that are not in order, by name, each with its fix."""
+    """Return all checks that are not in order, by name. Each must have a fix."""
     odd = {one.name: one for one in (await examined(world, **overrides)).checks if one.level is not Level.OK}
     assert all(check.fix for check in odd.values()), odd
     return odd
 
 
 async def live(world: World) -> None:
-    """A world in order: one live job with its stream, and a full pass over it."""
+    """Set up a world in order: one live job with its stream, and a full pass over it."""
     await world.declare()
     await world.stream("job_1", messages=1)
     await world.emit(1, "STARTED")
@@ -82,7 +82,7 @@ async def live(world: World) -> None:
 
 @asynccontextmanager
 async def with_valkey(world: World, folder: Path, *options: str) -> AsyncIterator[World]:
-    """The same account, with a Valkey of its own that the world is in order with."""
+    """The same account, with its own Valkey, in order."""
     async with own_valkey(folder, *options) as server:
         url = f"redis://{HOST}:{server.port}/0"
         async with connected(world.nats_url, url, world.namespace) as one:
@@ -91,7 +91,7 @@ async def with_valkey(world: World, folder: Path, *options: str) -> AsyncIterato
 
 
 async def test_a_healthy_world_is_in_order(world: World) -> None:
-    """Exit 0, one JSON object, and no check with anything to fix."""
+    """Exit code 0, one JSON object, and no check with a fix."""
     await live(world)
     done = await world.reactor("doctor", "--json")
     told = json.loads(done.out)
@@ -105,7 +105,7 @@ async def test_a_healthy_world_is_in_order(world: World) -> None:
 
 
 async def test_people_read_groups_marks_and_mends(world: World) -> None:
-    """Plain where piped; a fix has a line of its own; the last line sums up."""
+    """Plain text in a pipe. A fix has its own line, and the last line sums up."""
     await live(world)
     await world.publish("reactor.dead_letters", b"nobody could read it")
     done = await world.reactor("doctor")
@@ -122,7 +122,7 @@ async def test_people_read_groups_marks_and_mends(world: World) -> None:
 
 
 async def test_where_backups_are_wanted_their_folder_is_tried(world: World, tmp_path: Path) -> None:
-    """One that cannot be written is an error: nothing would be deleted."""
+    """A folder that cannot be written is an error, because nothing would be deleted."""
     await live(world)
     fine = await found(world, REACTOR_BACKUP_WHEN="always", REACTOR_BACKUP_DIR=str(tmp_path / "backups"))
     assert "backups.folder" not in fine
@@ -134,7 +134,7 @@ async def test_where_backups_are_wanted_their_folder_is_tried(world: World, tmp_
 
 
 async def test_a_pause_is_told(world: World) -> None:
-    """Who, why, and how it ends."""
+    """Who, why, and how to end it."""
     await live(world)
     await world.reactor("pause", "--reason", "a queue is gone")
     check = (await found(world))["streams.control"]
@@ -153,7 +153,7 @@ def test_hostile_names_do_nothing_to_a_terminal() -> None:
 
 @pytest.mark.parametrize("filled", [False, True])
 async def test_nothing_is_changed(world: World, filled: bool) -> None:  # noqa: FBT001  # a parameter
-    """Neither on an account that is new to reactor, nor where events wait and a zombie is due."""
+    """Neither in a new account, nor with waiting events and a due zombie."""
     if filled:
         await live(world)
         await world.zombie(2)
@@ -164,7 +164,7 @@ async def test_nothing_is_changed(world: World, filled: bool) -> None:  # noqa: 
 
 
 async def everything(world: World) -> tuple[object, ...]:
-    """All streams with their states, all consumers with theirs, and all keys with their values."""
+    """Return all streams with their states, all consumers, and all keys with their values."""
     streams = (await world.api("STREAM.LIST"))["streams"] or []
     consumers = [
         (one["stream_name"], one["config"], one["delivered"], one["ack_floor"], one["num_pending"])
@@ -178,14 +178,14 @@ async def everything(world: World) -> tuple[object, ...]:
 
 
 async def test_a_new_account_is_no_error(world: World) -> None:
-    """What the worker declares is missing, and said."""
+    """What the worker would declare is missing, and reported."""
     odd = await found(world)
     assert {check.level for check in odd.values()} == {Level.WARNING}
     assert odd.keys() == {*("streams.lifecycle", "streams.durable", "ledger.coverage", "ledger.last_pass")}
 
 
 async def test_jetstream_that_is_off_is_said(world: World) -> None:
-    """Exit 1: the server is there."""
+    """Exit code 1, because the server answers."""
     done = await world.reactor(
         "doctor", "--json", REACTOR_NATS_URL=world.nats_url.replace(f"a{world.number}:", "nojs:")
     )
@@ -206,7 +206,7 @@ async def test_a_wrong_domain_is_said(world: World) -> None:
 
 
 async def test_a_server_that_is_too_old_is_said(world: World) -> None:
-    """It is reached, so it is an error like others."""
+    """It is reached, so it is an ordinary error."""
     async with posing_as(world, "2.9.25") as url:
         diagnosis = await examined(world, REACTOR_NATS_URL=url)
     assert not diagnosis.unreachable
@@ -215,7 +215,7 @@ async def test_a_server_that_is_too_old_is_said(world: World) -> None:
 
 @pytest.mark.parametrize(("user", "verb"), [("d", "DELETE"), ("u", "UPDATE")])
 async def test_a_right_that_deleting_lacks_is_said(world: World, user: str, verb: str) -> None:
-    """Before a worker finds out."""
+    """Before a worker notices."""
     await live(world)
     odd = await found(world, REACTOR_NATS_URL=world.nats_url.replace(f"a{world.number}:", f"{user}{world.number}:"))
     assert odd.keys() == {"nats.deleting"}
@@ -225,7 +225,7 @@ async def test_a_right_that_deleting_lacks_is_said(world: World, user: str, verb
 
 
 async def test_a_right_is_never_misread(world: World) -> None:
-    """Whatever the client buffers: the complaint comes before the answer that says there is none."""
+    """Whatever the client buffers: the refusal comes before the answer to the ping."""
     url = world.nats_url.replace(f"a{world.number}:", f"d{world.number}:")
     async with connections(world.load(REACTOR_NATS_URL=url)) as one:
         for js in (one.reads, one.effects):
@@ -243,7 +243,7 @@ async def test_rights_may_be_asked_for_at_the_same_time(world: World) -> None:
 
 
 async def test_the_rights_of_the_readme_are_enough(narrowed: tuple[World, Server]) -> None:
-    """In NATS and in Redis, whatever is declared already; and each one that is missing is said."""
+    """In NATS and in Redis, whatever is declared already. Each missing one is reported."""
     world, nats_one = narrowed
     assert not {"nats.limits", "nats.rights", "nats.deleting", "redis.writes"} & (await found(world)).keys()
     await world.declare()
@@ -275,7 +275,7 @@ async def test_the_rights_of_the_readme_are_enough(narrowed: tuple[World, Server
 
 
 async def test_another_redis_users_rights_are_said(narrowed: tuple[World, Server]) -> None:
-    """Each one that is missing in a check of its own; the others go on."""
+    """Each missing one in its own check. The others go on."""
     world, _ = narrowed
     await world.declare()
     acl = cast("Any", world.redis)
@@ -290,7 +290,7 @@ async def test_another_redis_users_rights_are_said(narrowed: tuple[World, Server
 
 
 async def test_nats_away_is_exit_3_with_all_that_could_be_checked(world: World) -> None:
-    """One JSON object still, with Redis's checks in it."""
+    """One JSON object, with Redis's checks in it."""
     await live(world)
     done = await world.reactor("doctor", "--json", REACTOR_NATS_URL="nats://127.0.0.1:1")
     told = json.loads(done.out)
@@ -302,7 +302,7 @@ async def test_nats_away_is_exit_3_with_all_that_could_be_checked(world: World) 
 
 
 async def test_redis_away_is_exit_3_with_all_that_could_be_checked(world: World) -> None:
-    """3 and not 1, also where there is another error."""
+    """3 and not 1, even with another error."""
     await live(world)
     url = world.nats_url.replace(f"a{world.number}:", f"d{world.number}:")
     done = await world.reactor("doctor", "--json", REACTOR_REDIS_URL="redis://127.0.0.1:1/0", REACTOR_NATS_URL=url)
@@ -317,7 +317,7 @@ async def test_redis_away_is_exit_3_with_all_that_could_be_checked(world: World)
 
 
 async def test_nats_that_breaks_off_midway_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its other checks are not tried one by one; Redis's are made."""
+    """Its other checks are not tried one by one. Redis's are made."""
     await live(world)
 
     async def broken(_: JetStream) -> Listing:
@@ -332,7 +332,7 @@ async def test_nats_that_breaks_off_midway_is_away(world: World, monkeypatch: py
 
 
 async def test_nats_that_does_not_answer_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for the time-outs of all its checks."""
+    """The doctor does not wait for the timeouts of all its checks."""
     await live(world)
     defaults = cast("Any", JetStream.__init__).__kwdefaults__
     monkeypatch.setitem(defaults, "timeout", 1.0)
@@ -357,7 +357,7 @@ async def test_eviction_that_may_take_live_records_is_an_error(world: World, tmp
 
 
 async def test_a_redis_that_is_full_is_said(world: World, tmp_path: Path) -> None:
-    """It takes no event."""
+    """It accepts no event."""
     async with with_valkey(world, tmp_path) as one:
         await one.redis.config_set("maxmemory", "1")
         odd = await found(one)
@@ -368,7 +368,7 @@ async def test_a_redis_that_is_full_is_said(world: World, tmp_path: Path) -> Non
 
 
 async def test_a_replica_is_said(world: World, tmp_path: Path) -> None:
-    """It takes no writes, and what it knows may be old."""
+    """It accepts no writes, and its data may be old."""
     async with with_valkey(world, tmp_path) as one:
         await one.redis.replicaof(HOST, "1")
         odd = await found(one)
@@ -377,7 +377,7 @@ async def test_a_replica_is_said(world: World, tmp_path: Path) -> None:
 
 
 async def test_no_persistence_is_said(world: World, tmp_path: Path) -> None:
-    """And where nobody lets us ask, that."""
+    """Also if we may not read the configuration."""
     async with with_valkey(world, tmp_path, "--appendonly", "no") as one:
         assert (await found(one))["redis.persistence"].found.startswith("no persistence")
         acl = cast("Any", one.redis)
@@ -405,7 +405,7 @@ async def test_no_persistence_is_said(world: World, tmp_path: Path) -> None:
     ],
 )
 def test_eviction(policy: str | None, maxmemory: int | None, level: str) -> None:
-    """What may evict a live record is an error; what nobody knows is not in order."""
+    """A policy that may evict a live record is an error. An unknown one is not in order."""
     assert judge_eviction(policy, maxmemory).level == level
 
 
@@ -423,7 +423,7 @@ def test_redis_figures() -> None:
 
 
 async def test_a_missing_right_to_write_is_said(world: World, tmp_path: Path) -> None:
-    """With the page that lists the rights."""
+    """With the page that lists the permissions."""
     async with with_valkey(world, tmp_path) as one:
         acl = cast("Any", one.redis)
         await acl.execute_command("ACL", "SETUSER", "reader", "on", ">pw", *ACL[1:], f"~{one.namespace}:*", "-set")
@@ -433,7 +433,7 @@ async def test_a_missing_right_to_write_is_said(world: World, tmp_path: Path) ->
 
 
 async def test_a_redis_that_cannot_save_is_said(world: World, tmp_path: Path) -> None:
-    """It refuses all writes until it can: with where to look."""
+    """It refuses all writes until it can save. The fix names its log."""
     async with with_valkey(world, tmp_path) as one:
         await one.redis.config_set("save", "3600 1")
         rmtree(tmp_path / "valkey")
@@ -449,7 +449,7 @@ async def _save_has_failed(world: World) -> bool:
 
 
 async def test_a_redis_that_is_away_is_an_outage() -> None:
-    """It is not a refusal, neither of a write nor of a question."""
+    """It is not a refusal, neither of a write nor of a read."""
     async with redis_of(parse_redis_url(f"redis://{HOST}:{free_port()}/0"), "r") as away:
         health = RedisHealth(Keyspace(away, "r"))
         for question in (health.check_writes, health.save_rules):
@@ -458,7 +458,7 @@ async def test_a_redis_that_is_away_is_an_outage() -> None:
 
 
 async def test_a_durable_that_differs_is_said(world: World) -> None:
-    """With what differs, and how to have it made anew."""
+    """With the difference, and how to create it again."""
     await world.js.add_stream(StreamConfig("JOBS", subjects=["jobs.lifecycle.*"], max_age=30 * 86_400))
     config = ConsumerConfig(durable_name="reactor", max_ack_pending=7, filter_subject="jobs.lifecycle.*")
     await world.js.add_consumer("JOBS", config)
@@ -469,7 +469,7 @@ async def test_a_durable_that_differs_is_said(world: World) -> None:
 
 
 async def test_a_durable_that_delivers_nothing_is_an_error(world: World) -> None:
-    """Paused, or with every slot taken by what nobody acks."""
+    """Paused, or with every slot taken by unacked messages."""
     await world.js.add_stream(StreamConfig("JOBS", subjects=["jobs.lifecycle.*"], max_age=30 * 86_400))
     config = ConsumerConfig(durable_name="reactor", max_ack_pending=1, filter_subject="jobs.lifecycle.*")
     await world.js.add_consumer("JOBS", config)
@@ -483,7 +483,7 @@ async def test_a_durable_that_delivers_nothing_is_an_error(world: World) -> None
 
 
 async def test_a_durable_that_pushes_is_an_error(world: World) -> None:
-    """Nothing can be asked of it."""
+    """It cannot be pulled from."""
     await world.js.add_stream(StreamConfig("JOBS", subjects=["jobs.lifecycle.*"], max_age=30 * 86_400))
     await world.js.add_consumer("JOBS", ConsumerConfig(durable_name="reactor", deliver_subject="pushed"))
     check = (await found(world))["streams.durable"]
@@ -491,7 +491,7 @@ async def test_a_durable_that_pushes_is_an_error(world: World) -> None:
 
 
 async def test_a_lifecycle_stream_that_forgets_is_an_error(world: World) -> None:
-    """A work queue has no last word."""
+    """A work queue does not keep a job's last event."""
     config = StreamConfig("JOBS", subjects=["jobs.lifecycle.*"], retention=RetentionPolicy.WORK_QUEUE)
     await world.js.add_stream(config)
     check = (await found(world))["streams.lifecycle"]
@@ -501,7 +501,7 @@ async def test_a_lifecycle_stream_that_forgets_is_an_error(world: World) -> None
 
 
 async def test_a_part_of_the_lifecycle_subject_is_an_error(world: World) -> None:
-    """Some jobs would never be heard of; so would be all, where the name is taken."""
+    """Some jobs' events would be missing; all of them, if the name is taken."""
     await world.js.add_stream(StreamConfig("PART", subjects=["jobs.lifecycle.1"]))
     check = (await found(world))["streams.lifecycle"]
     assert (check.level, check.fix) == (Level.ERROR, "let one stream capture all of it")
@@ -523,14 +523,14 @@ async def test_a_part_of_the_lifecycle_subject_is_an_error(world: World) -> None
     ],
 )
 def test_the_lifecycle_streams_limits(config: dict[str, Any], said: str | None) -> None:
-    """Those that lose a job's last word."""
+    """Limits that drop a job's last event."""
     check = judge_lifecycle({"config": CONFIG | config}, 30 * DAY)
     assert (check.level is Level.OK) == (said is None)
     assert (said or "") in check.found
 
 
 async def test_a_wrong_account_is_an_error(world: World, other: World) -> None:
-    """Redis remembers a lifecycle stream that is not there."""
+    """Redis has the ledger of a lifecycle stream that does not exist."""
     await live(world)
     odd = await found(other, REACTOR_REDIS_NAMESPACE=world.namespace)
     assert odd["streams.lifecycle"].level is Level.ERROR
@@ -542,7 +542,7 @@ async def test_a_wrong_account_is_an_error(world: World, other: World) -> None:
 
 
 async def test_events_that_nobody_reads_are_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the age of the oldest, once that is more than a moment."""
+    """With the age of the oldest, if that is more than a moment."""
     await live(world)
     await world.emit(1, "PROGRESS")
     assert "streams.lag" not in await found(world)
@@ -564,12 +564,12 @@ async def test_events_that_nobody_reads_are_said(world: World, monkeypatch: pyte
     ],
 )
 def test_lag(behind: int, oldest_s: float | None, waiting: int, fix: str) -> None:
-    """Who asks and does not ack has another trouble than nobody."""
+    """A worker that requests events and does not ack them has another problem than no worker."""
     assert fix in str(judge_lag(behind, oldest_s, waiting).fix)
 
 
 async def test_dead_letters_are_said(world: World) -> None:
-    """With how to look at them."""
+    """With the command that shows them."""
     await live(world)
     await world.publish("jobs.lifecycle.9", b"no JSON")
     await world.reconcile()
@@ -579,7 +579,7 @@ async def test_dead_letters_are_said(world: World) -> None:
 
 
 async def test_a_pattern_that_matches_nothing_is_said(world: World) -> None:
-    """With some streams that there are; reactor's own do not count."""
+    """With some existing streams. Reactor's own do not count."""
     await world.declare()
     await world.stream("task_1")
     check = (await found(world))["streams.pattern"]
@@ -596,7 +596,7 @@ async def test_a_pattern_that_matches_nothing_is_said(world: World) -> None:
     ],
 )
 async def test_a_fenced_stream_is_said(world: World, until: str, subjects: str, level: str | None) -> None:
-    """Not while its lease runs: then a deletion is under way."""
+    """Not while its lease runs, because then a deletion is under way."""
     await live(world)
     soon = format_instant(parse_instant(((await world.info("job_1")) or {})["ts"]) + 60 * SECOND)
     fence = {"token": "t", "until": soon if until == "soon" else until, "subjects": subjects}
@@ -610,7 +610,7 @@ async def test_a_fenced_stream_is_said(world: World, until: str, subjects: str, 
 
 
 async def test_streams_that_cannot_be_fenced_are_said(world: World) -> None:
-    """A mirror of a job stream, and so the stream itself."""
+    """A mirror of a job stream, and therefore the stream itself."""
     await live(world)
     await world.js.add_stream(StreamConfig("job_2", mirror=StreamSource("job_1")))
     await world.emit(2, "STARTED")
@@ -621,7 +621,7 @@ async def test_streams_that_cannot_be_fenced_are_said(world: World) -> None:
 
 
 async def test_a_stream_on_reactors_own_subjects_is_said(world: World) -> None:
-    """Nothing could be fenced; and a lifecycle stream with a job's name is never judged."""
+    """No stream could be fenced. A lifecycle stream with a job's name is never judged."""
     await live(world)
     await world.js.add_stream(StreamConfig("ALL", subjects=["reactor.fence.*"]))
     check = (await found(world))["streams.overlap"]
@@ -651,7 +651,7 @@ async def test_a_stream_that_is_not_reported_is_an_error(world: World, key: str)
 
 
 async def test_a_listing_that_fails_is_an_error_of_its_own(world: World) -> None:
-    """And nothing is said of streams that nobody saw."""
+    """Nothing is reported about streams that were not listed."""
     await live(world)
 
     def change(verb: str, answer: dict[str, Any]) -> dict[str, Any]:
@@ -667,7 +667,7 @@ async def test_a_listing_that_fails_is_an_error_of_its_own(world: World) -> None
 
 
 async def test_one_copy_in_a_cluster_is_said(tmp_path: Path) -> None:
-    """Its node takes the lifecycle events along."""
+    """If its node is lost, the lifecycle events are."""
     async with own_cluster(tmp_path) as nodes, own_valkey(tmp_path) as valkey:
         redis_url = f"redis://{HOST}:{valkey.port}/0"
         async with connected(f"nats://{HOST}:{nodes[0].port}", redis_url, "r") as world:
@@ -692,14 +692,14 @@ async def test_an_account_that_is_nearly_full_is_said(tmp_path: Path, world: Wor
 
 
 def test_limits_by_tier() -> None:
-    """Each has its own."""
+    """Each tier has its own limits."""
     used = {"storage": 90, "memory": 0, "streams": 1, "consumers": 0}
     check = judge_limits(used | {"tiers": {"R1": used | {"limits": {"max_storage": 100}}, "R3": used}})
     assert (check.level, "storage 90 of 100 (R1)" in check.found) == (Level.WARNING, True)
 
 
 async def test_clocks_that_differ_are_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against both servers; with what depends on it."""
+    """Compared with both servers, with the consequences."""
     await live(world)
     monkeypatch.setattr(services, "utc_now", lambda now=services.utc_now: now() + 60 * SECOND)
     odd = await found(world)
@@ -715,7 +715,7 @@ def test_a_slow_round_trip_is_no_offset() -> None:
 
 
 async def test_a_silent_emitter_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Streams are made, and no event has come since."""
+    """Streams are created, and no event has come since."""
     await live(world)
     monkeypatch.setattr(judges, "SETTLED_S", 0)
     assert "ledger.emitter" not in await found(world)
@@ -730,7 +730,7 @@ async def test_a_silent_emitter_is_an_error(world: World, monkeypatch: pytest.Mo
 
 
 async def test_an_emitter_that_never_spoke_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protected streams are nobody's concern."""
+    """Protected streams do not matter here."""
     await world.declare()
     await world.stream("job_1")
     monkeypatch.setattr(judges, "SETTLED_S", 0)
@@ -745,7 +745,7 @@ async def test_an_emitter_that_never_spoke_is_said(world: World, monkeypatch: py
     [(30, None, "ok"), (120, None, "error"), (120, 130, "ok-ish"), (120, 300, "error"), (7_200, 9_000, "warning")],
 )
 def test_how_silent_an_emitter_may_be(age_s: float, last_event_s: float | None, level: str) -> None:
-    """A first event may be on its way; an old stream is a leftover."""
+    """A first event may be under way. An old stream is a leftover."""
     now = 1_000_000 * SECOND
     stream = Stream("job_1", "1", now, created=int(now - age_s * SECOND))
     last = None if last_event_s is None else int(now - last_event_s * SECOND)
@@ -754,7 +754,7 @@ def test_how_silent_an_emitter_may_be(age_s: float, last_event_s: float | None, 
 
 
 async def test_a_job_that_lives_for_long_is_said(world: World) -> None:
-    """Where it keeps a stream."""
+    """If it keeps a stream."""
     await live(world)
     await world.emit(2, "STARTED", "2020-01-01T00:00:00Z")
     await world.reconcile()
@@ -766,7 +766,7 @@ async def test_a_job_that_lives_for_long_is_said(world: World) -> None:
 
 
 def test_the_oldest_live_job() -> None:
-    """By its own last word, and the server's time."""
+    """By its last event, and the server's time."""
     now = 100 * DAY
     live_jobs = {"1": said(now - 8 * DAY, 1, "STARTED"), "2": said(now - 9 * DAY, 2, "STARTED")}
     assert judge_oldest(3, {}, {}, now).found == "3 jobs known, none alive"
@@ -787,7 +787,7 @@ def test_the_oldest_live_job() -> None:
     ],
 )
 def test_the_last_pass(last: Mapping[str, Any] | None, age_s: float | None, level: str, said: str) -> None:
-    """Too long ago, or not all that it wanted."""
+    """Too long ago, or incomplete."""
     check = judge_pass(last, age_s, 900)
     assert (check.level, said in check.found) == (level, True), check
 
@@ -804,7 +804,7 @@ async def test_a_ledger_that_lost_history_is_said(world: World) -> None:
 
 
 async def test_what_nobody_thought_of_hides_no_other_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No traceback: an error like others."""
+    """Not a traceback, but an ordinary error."""
     await live(world)
 
     def wrong(*_: object) -> Check:
@@ -819,5 +819,5 @@ async def test_what_nobody_thought_of_hides_no_other_check(world: World, monkeyp
 
 
 def test_sizes_for_people() -> None:
-    """In the largest unit that they fill."""
+    """In the largest unit possible."""
     assert [size(n) for n in (12, 1_420_000, 2_000_000_000)] == ["12 bytes", "1.42 MB", "2 GB"]

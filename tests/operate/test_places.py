@@ -1,4 +1,4 @@
-"""Backups that every replica reaches: written on one machine, restored on another, whole or not at all."""
+"""Backups that every replica reaches: written on one machine, restored on another, complete or not at all."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ ORIGIN = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "5ecret", "AWS_RE
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[dict[str, str]]:
-    """The environment that leads to an S3 server of ours."""
+    """The environment for our own S3 server."""
     port = free_port()
     process = subprocess.Popen(  # noqa: S603  # ours
         [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)],
@@ -64,7 +64,7 @@ async def _make_bucket(env: dict[str, str], name: str) -> None:
 
 @pytest_asyncio.fixture(params=["nats", pytest.param("s3", marks=pytest.mark.versions), "file"])
 async def place(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> AsyncIterator[dict[str, Any]]:
-    """The settings that lead to it."""
+    """The settings for a place."""
     if request.param == "nats":
         yield {"REACTOR_BACKUP_URL": "nats:backups", "REACTOR_BACKUP_MAX_BYTES": "64MiB"}
     elif request.param == "file":
@@ -76,7 +76,7 @@ async def place(request: pytest.FixtureRequest, world: World, tmp_path: Path) ->
 
 
 async def test_a_deletion_is_undone_from_anywhere(world: World, place: dict[str, Any], tmp_path: Path) -> None:
-    """From another folder; the audit names the place and no secret, explain knows of it, doctor has tried it."""
+    """From another folder. The audit names the place without secrets, explain shows it, and the doctor has tried it."""
     await world.declare()
     await world.stream("job_1", messages=7, metadata={"team": "ml"})
     env = {**place, "REACTOR_BACKUP_WHEN": "always"}
@@ -102,7 +102,7 @@ async def test_a_deletion_is_undone_from_anywhere(world: World, place: dict[str,
 
 
 async def test_the_place_that_the_audit_names_is_found_without_its_setting(world: World) -> None:
-    """A shell that does not know where the backups are."""
+    """By a shell that does not know the place."""
     await world.declare()
     await world.zombie(1, messages=3)
     assert (await world.verdicts(**BUCKET))["job_1"] == ("drained", "terminal")
@@ -111,7 +111,7 @@ async def test_the_place_that_the_audit_names_is_found_without_its_setting(world
 
 
 async def test_a_place_that_is_away_keeps_the_stream(world: World) -> None:
-    """No backup, no deletion; and it is told, by a worker and by the doctor."""
+    """Without a backup the stream is not deleted. The worker and the doctor report it."""
     await world.declare()
     await world.zombie(1, messages=3)
     env: dict[str, Any] = {
@@ -131,7 +131,7 @@ async def test_a_place_that_is_away_keeps_the_stream(world: World) -> None:
 
 
 async def test_an_account_without_room_keeps_the_stream(world: World) -> None:
-    """The bucket cannot be made: the message says which setting to change."""
+    """The bucket cannot be created. The message names the setting to change."""
     await world.declare()
     await world.zombie(1, messages=3)
     env: dict[str, Any] = {
@@ -145,7 +145,10 @@ async def test_an_account_without_room_keeps_the_stream(world: World) -> None:
 
 
 async def test_a_bucket_needs_the_rights_of_the_page_and_no_more(tmp_path: Path) -> None:
-    """A user with docs/permissions.md's backs up, lists and restores; without them the stream is kept."""
+    """A user with the permissions of docs/permissions.md backs up, lists and restores.
+
+    Without them the stream is kept.
+    """
     async with narrow_world(tmp_path / "with", *BACKUPS) as (world, _):
         await world.declare()
         await world.zombie(1, messages=3)
@@ -162,7 +165,7 @@ async def test_a_bucket_needs_the_rights_of_the_page_and_no_more(tmp_path: Path)
 
 
 async def test_a_store_that_fails_in_the_middle_keeps_the_stream(world: World, s3: dict[str, str]) -> None:
-    """It takes the first parts, and then no more; nothing is half there, and it is tried again."""
+    """It accepts the first parts and no more. Nothing half-written counts, and it is tried again."""
     await _make_bucket(s3, f"f-{world.namespace}")
     await world.declare()
     await world.stream("job_1")
@@ -173,7 +176,7 @@ async def test_a_store_that_fails_in_the_middle_keeps_the_stream(world: World, s
     taken = 0
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass 12 MB on to the store, and then break off."""
+        """Pass 12 MB on to the store, and then break the connection."""
         nonlocal taken
         there, back = await asyncio.open_connection(target.hostname, target.port)
 
@@ -209,7 +212,7 @@ async def test_a_store_that_fails_in_the_middle_keeps_the_stream(world: World, s
 
 
 async def test_a_store_that_is_too_slow_gives_the_stream_back(world: World) -> None:
-    """While the lease is still held: nobody finds it fenced afterwards."""
+    """While the lease is still held, so that the stream does not stay fenced."""
     await world.declare()
     await world.zombie(1, messages=3)
 
@@ -239,7 +242,7 @@ async def test_a_store_that_is_too_slow_gives_the_stream_back(world: World) -> N
 
 
 async def test_killed_in_the_middle_nothing_is_half_there(world: World) -> None:
-    """A bucket shows a backup when its manifest is there, and not before; the next worker goes on."""
+    """A bucket shows a backup only when its manifest is stored. The next worker continues."""
     await world.declare()
     await world.stream("job_1")
     for _ in range(40):
@@ -270,7 +273,7 @@ async def test_killed_in_the_middle_nothing_is_half_there(world: World) -> None:
 
 
 async def test_chunks_of_a_killed_backup_do_not_stay(world: World) -> None:
-    """Nor fill the bucket; those of objects that are whole do, and so do those of other clients."""
+    """They do not fill the bucket. Chunks of complete objects and of other clients stay."""
     js = JetStream(nats_options(world.load().nats))
     bucket = Bucket(js, "backups", 86_400.0, 10_000_000)
     await bucket.put("whole", _once(b"x" * 300_000))
@@ -288,7 +291,7 @@ async def test_chunks_of_a_killed_backup_do_not_stay(world: World) -> None:
 @pytest.mark.versions
 @pytest.mark.timeout(600)
 async def test_killed_at_each_step_nothing_is_half_there(world: World, place: dict[str, Any]) -> None:
-    """Of a backup, and then of a restore: each can be done again, and no message is missing."""
+    """Of a backup, and then of a restore. Each can be repeated, and no message is missing."""
     await world.declare()
     env = {**place, "REACTOR_BACKUP_WHEN": "always", "REACTOR_SWEEP_LEASE": "1s"}
     for step in count():  # each in a place of its own, since looking for room takes steps
@@ -323,7 +326,7 @@ async def test_killed_at_each_step_nothing_is_half_there(world: World, place: di
 
 
 async def test_backups_are_copied(world: World, place: dict[str, Any], tmp_path: Path) -> None:
-    """From what an older setting left on disk to wherever; a second time there is nothing to do."""
+    """From a folder of an older setting to any place. The second time there is nothing to do."""
     await world.declare()
     for number in (1, 2):
         await world.zombie(number, messages=number)
@@ -342,7 +345,7 @@ async def test_backups_are_copied(world: World, place: dict[str, Any], tmp_path:
 
 
 async def test_a_spoilt_archive_is_not_restored(world: World) -> None:
-    """The checksum tells, before anything is made."""
+    """The checksum shows it before anything is created."""
     await world.declare()
     await world.zombie(1, messages=3)
     assert (await world.verdicts(**BUCKET))["job_1"] == ("drained", "terminal")
@@ -372,7 +375,7 @@ async def test_what_is_no_place_is_said(world: World, url: str, why: str) -> Non
 
 
 class Shelf:
-    """Objects in memory, with times of its own: for what is kept how long."""
+    """Objects in memory, with their own times, for tests of the limits."""
 
     url = "test:shelf"
 
@@ -408,7 +411,7 @@ async def _kept(store: ObjectStore, shelf: Shelf, at: float, size: int = 100) ->
 
 
 async def test_what_is_kept_is_bounded_by_age_and_size() -> None:
-    """By the store's own clock; never what a deletion may rely on; the manifest goes first; one replica at a time."""
+    """By the store's clock. Never what a deletion may rely on; the manifest is deleted first; one replica at a time."""
     shelf, turns = Shelf(), [False]
 
     async def may_tidy() -> bool:

@@ -1,4 +1,4 @@
-"""What is told to whoever looks on."""
+"""Answers to status and page."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from reactor.store.keyspace import Keyspace
 
 
 async def test_events_of_the_last_moment_are_no_gap(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under steady traffic some always are on their way; one that stays unread is a gap."""
+    """Under steady traffic there are always some. One that stays unread is a gap."""
     monkeypatch.setattr("reactor.operate.overview.FRESH_S", -1.0)
     monkeypatch.setattr(listing, "CATCH_UP_S", 0.1)
     async with connections(world.load()) as connected:
@@ -35,7 +35,7 @@ async def test_events_of_the_last_moment_are_no_gap(world: World, monkeypatch: p
 
 
 async def test_nobody_who_looks_makes_the_server_list_anything(world: World) -> None:
-    """Nobody knows before the first pass; then the counts are what it has left, and what time has made of it."""
+    """Before the first pass counts are unknown. Then they come from the stored states and the time since."""
     asked = list[str]()
 
     def note(verb: str, answer: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +70,7 @@ async def _falls_due(overview: Overview) -> bool:
 
 
 async def test_a_pass_leaves_alone_what_was_found_since_it_began(world: World) -> None:
-    """A stream that was made or deleted while it listed; and it forgets what it did not find."""
+    """A stream that was created or deleted during its listing. It removes what it did not find."""
     async with connections(world.load()) as connected:
         stream_states = connected.ledger.stream_states
         found = [Settlement(Outcome.KEPT, Reason.RUNNING, Stream(f"job_{n}", str(n), 0)) for n in range(4)]
@@ -88,7 +88,7 @@ async def _is_after(connected: Connections, then: int) -> bool:
 
 
 async def test_deletions_are_read_once_and_anew_where_the_trail_is_another(world: World) -> None:
-    """New ones are added; an emptied Redis forgets them all."""
+    """New ones are added. After an emptied Redis there are none."""
     await world.declare()
     trail = AuditTrail(Audit(Keyspace(world.redis, world.namespace)))
     for number in (1, 2):

@@ -1,4 +1,4 @@
-"""Backups before deletions, and what was deleted brought back."""
+"""Backups before deletions, and restoring what was deleted."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ CHUNK = 1_000_000
 
 
 async def used(world: World, number: int = 1, messages: int = 4, acked: int = 2, **config: Any) -> str:
-    """A zombie's stream, worked on in part: `acked` of its messages are done, and one more is delivered."""
+    """Create a zombie's stream with work done: `acked` messages are acknowledged, and one more is delivered."""
     name = f"job_{number}"
     await world.stream(name, **config)
     await world.consumer(name)
@@ -46,7 +46,7 @@ async def used(world: World, number: int = 1, messages: int = 4, acked: int = 2,
 
 
 async def floors(world: World, stream: str = "job_1") -> tuple[int, int, int]:
-    """Of its consumer: acknowledged up to, delivered up to, still to be delivered."""
+    """Return the consumer's positions: acknowledged up to, delivered up to, still to be delivered."""
     info = await world.api(f"CONSUMER.INFO.{stream}.job-1-consumer")
     return info["ack_floor"]["stream_seq"], info["delivered"]["stream_seq"], info["num_pending"]
 
@@ -56,7 +56,10 @@ def backing(folder: Path, when: str = "always", **more: str) -> dict[str, Any]:
 
 
 async def test_what_was_deleted_comes_back_whole(world: World, tmp_path: Path) -> None:
-    """Messages, consumers and what was acknowledged; protected; and the audit says where it was kept and by whom."""
+    """Messages, consumers and acknowledgements.
+
+    It is protected, and the audit says where the backup was and who restored it.
+    """
     await world.declare()
     await used(world, metadata={"team": "ml"})
     before, was = await floors(world), ((await world.info("job_1")) or {})["config"]
@@ -83,7 +86,7 @@ async def test_what_was_deleted_comes_back_whole(world: World, tmp_path: Path) -
 
 
 async def test_a_large_restore_shows_how_far_it_is(world: World, tmp_path: Path) -> None:
-    """To whoever watches, on a terminal."""
+    """On a terminal."""
     await world.declare()
     await world.js.add_stream(StreamConfig("job_1", subjects=["job.1.tasks"]))
     for _ in range(12):
@@ -102,7 +105,7 @@ async def test_a_large_restore_shows_how_far_it_is(world: World, tmp_path: Path)
 
 
 async def test_messages_that_are_too_old_by_now_come_back_all_the_same(world: World, tmp_path: Path) -> None:
-    """And stay, also when the stream is protected no more: that its age stays off is said."""
+    """They stay, even when the protection is removed, and the command says that max_age stays off."""
     await world.declare()
     await used(world, max_age=1.5, metadata={"team": "ml"})
     assert (await world.verdicts(**backing(tmp_path)))["job_1"] == ("drained", "terminal")
@@ -123,7 +126,7 @@ async def test_messages_that_are_too_old_by_now_come_back_all_the_same(world: Wo
 
 
 async def test_only_what_has_work_left_is_kept(world: World, tmp_path: Path) -> None:
-    """`pending`: unacknowledged messages, or messages that nobody reads at all."""
+    """`pending`: unacknowledged messages, or messages without a consumer."""
     await world.declare()
     await used(world, 1, acked=4)
     await used(world, 2, acked=3)
@@ -135,7 +138,7 @@ async def test_only_what_has_work_left_is_kept(world: World, tmp_path: Path) -> 
 
 @contextmanager
 def full(limit: int) -> Iterator[None]:
-    """No file of this process grows further, as on a disk that is full."""
+    """Limit the size of this process's files, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
@@ -145,7 +148,7 @@ def full(limit: int) -> Iterator[None]:
 
 
 async def test_without_a_backup_nothing_is_deleted(world: World, tmp_path: Path) -> None:
-    """A full disk; a folder that is none. The stream gets back what its fence took, and a person is told."""
+    """A full disk; a folder that is a file. The fence is removed, and the failure is reported."""
     await world.declare()
     await world.zombie(1, messages=0)
     for _ in range(4):
@@ -166,7 +169,7 @@ async def test_without_a_backup_nothing_is_deleted(world: World, tmp_path: Path)
 
 
 async def test_a_job_that_lives_again_during_the_backup_keeps_its_stream(world: World, tmp_path: Path) -> None:
-    """A backup takes its time, so everything is proven once more."""
+    """A backup takes time, so everything is proven again."""
     await world.stream("job_1", messages=2)
     async with Bench(world) as bench:
         await world.emit(1, "SUCCESS")
@@ -179,7 +182,7 @@ async def test_a_job_that_lives_again_during_the_backup_keeps_its_stream(world: 
 
 
 async def test_a_protection_set_during_a_backup_counts(world: World, tmp_path: Path) -> None:
-    """By others, behind the fence: it is seen before the deletion, and it stays."""
+    """By others, behind the fence. It is noticed before the deletion, and it stays."""
     await world.stream("job_1", messages=2)
     async with Bench(world) as bench:
         await world.emit(1, "SUCCESS")
@@ -198,7 +201,7 @@ async def test_a_protection_set_during_a_backup_counts(world: World, tmp_path: P
 
 
 async def test_a_replica_that_is_killed_in_the_middle_leaves_no_backup(world: World, tmp_path: Path) -> None:
-    """And the stream as it was, for the next one, which writes it whole."""
+    """The stream is unchanged, and the next replica writes the backup."""
     await world.declare()
     await world.stream("job_1")
     for _ in range(48):
@@ -220,7 +223,10 @@ async def test_a_replica_that_is_killed_in_the_middle_leaves_no_backup(world: Wo
 
 @pytest.mark.parametrize(("retention", "left"), [("limits", 4), ("workqueue", 2), ("interest", 2)])
 async def test_a_stream_that_exists_is_not_touched(world: World, tmp_path: Path, retention: str, left: int) -> None:
-    """Its former life is restored beside it, where nobody publishes; what was acknowledged is not delivered again."""
+    """Its former run is restored under another name, where nothing is published.
+
+    Acknowledged messages are not delivered again.
+    """
     await world.declare()
     await used(world, retention=retention)
     await world.verdicts(**backing(tmp_path))
@@ -240,7 +246,7 @@ async def test_a_stream_that_exists_is_not_touched(world: World, tmp_path: Path,
 
 
 async def test_an_archive_that_belongs_to_its_name_comes_back_beside_it(world: World) -> None:
-    """Message by message, each on its own subject again, and none of them in the stream that has that subject now."""
+    """Message by message, each on its own subject. None goes to the stream that has that subject now."""
     await world.declare()
     await world.stream("job_1")
     done = await world.reactor("restore", "job_1", "--from", str(ARCHIVE), "--as", "job_1_was")
@@ -262,7 +268,7 @@ async def test_an_archive_that_belongs_to_its_name_comes_back_beside_it(world: W
 
 
 async def test_a_restore_that_is_broken_off_leaves_no_server(world: World, tmp_path: Path) -> None:
-    """The one for the time being, with the messages that it holds, goes with the command."""
+    """The temporary server and its messages end with the command."""
     await world.declare()
     ended: tuple[int | None, bytes] = (0, b"")
     for attempt in range(20):  # one that was done before the signal came says nothing
@@ -287,7 +293,7 @@ async def _broken_off(world: World, tmp_path: Path, name: str) -> tuple[int | No
 
 
 async def test_what_is_spoilt_is_not_restored(world: World, tmp_path: Path) -> None:
-    """An archive that is not what was written makes no stream; one of another stream is no mistake to make twice."""
+    """A changed archive creates no stream. One of another stream is refused, too."""
     await world.declare()
     await used(world)
     await world.verdicts(**backing(tmp_path))
@@ -306,7 +312,7 @@ async def test_what_is_spoilt_is_not_restored(world: World, tmp_path: Path) -> N
 
 
 async def test_the_nats_clis_backups_are_read(world: World, tmp_path: Path) -> None:
-    """Its layout is the same, without a word of reactor's."""
+    """The layout is the same, without reactor's manifest."""
     await world.declare()
     await used(world)
     await world.verdicts(**backing(tmp_path))
@@ -318,7 +324,7 @@ async def test_the_nats_clis_backups_are_read(world: World, tmp_path: Path) -> N
 
 
 async def test_without_a_backup_the_empty_stream_comes_back(world: World) -> None:
-    """With its consumers; its sequences go on, and that the messages are lost is said."""
+    """With its consumers. Its sequences continue, and the command says that the messages are lost."""
     await world.declare()
     await used(world)
     await world.verdicts()
@@ -339,7 +345,7 @@ async def test_without_a_backup_the_empty_stream_comes_back(world: World) -> Non
 
 
 def test_backups_are_kept_by_age_and_size(tmp_path: Path) -> None:
-    """The oldest go first, by when they were written; an unfinished one once nobody can be writing it any more."""
+    """The oldest go first, by when they were written; an unfinished one when its writer must be gone."""
     now, hour = 1_800_000_000 * SECOND, 3600
     backup_store = FolderStore(tmp_path, 100.0 * hour, 1600, lambda: now)
     for age, size in ((101, 1), (50, 100), (40, 100), (10, 100)):
@@ -355,7 +361,10 @@ def test_backups_are_kept_by_age_and_size(tmp_path: Path) -> None:
 
 
 def test_what_a_deletion_relies_on_is_not_tidied(tmp_path: Path) -> None:
-    """Under a small limit: no backup, no deletion. What is settled goes; so does what is older than any lease."""
+    """With a small limit: without a backup there is no deletion.
+
+    Settled backups are tidied, and those older than any lease.
+    """
     now = 1_800_000_000 * SECOND
     backup_store = FolderStore(tmp_path, 1e9, 1200, lambda: now)
     four = [_placed(backup_store, format_instant(now), 100) for _ in range(2)]
@@ -384,7 +393,7 @@ ODD: dict[str, dict[str, Any] | str] = {
 
 @pytest.mark.parametrize("odd", ODD)
 def test_odd_folders_are_neither_fatal_nor_touched(tmp_path: Path, odd: str) -> None:
-    """Nor do they cost a good backup its place; other tools' folders stay whatever their age."""
+    """They cost no good backup its place. Other tools' folders stay at any age."""
     now = 1_800_000_000 * SECOND
     backup_store = FolderStore(tmp_path, 1e9, 4000, lambda: now)
     good = _placed(backup_store, format_instant(now), 100)
@@ -415,7 +424,7 @@ def _aged(backup: FolderBackup, now: int, age_s: float) -> None:
 
 
 async def test_a_restore_that_was_broken_off_is_taken_up(world: World) -> None:
-    """What it left is marked, so the next one replaces it instead of taking it for whole."""
+    """Its remains are marked, so the next restore replaces them."""
     await world.declare()
     await world.stream("job_1")
     config = {
@@ -437,7 +446,7 @@ async def test_a_restore_that_was_broken_off_is_taken_up(world: World) -> None:
 
 
 async def test_headers_that_carry_behaviour_are_not_sent_again() -> None:
-    """Message by message: what was an order to the server has been obeyed; what counts is refused before it begins."""
+    """Message by message. The server has executed orders in headers. A counter is refused before the restore begins."""
     headers = {"Nats-TTL": "1h", "Nats-Incr": "+1", "Nats-Batch-Id": "b", "Nats-Schedule": "@every 1s", "Trace": "t"}
     assert _headers(headers) == {"Trace": "t"}
     with pytest.raises(NotReplayed, match="it is a counter"):
@@ -458,7 +467,7 @@ def _placed(backup_store: FolderStore, at: str, size: int) -> FolderBackup:
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 async def test_a_gibibyte_in_bounded_memory(world: World, tmp_path: Path) -> None:
-    """Backed up, deleted and restored by commands, whose memory is watched."""
+    """Backed up, deleted and restored by commands, with their memory measured."""
     await world.declare()
     await world.js.add_stream(StreamConfig("job_1", subjects=["job.1.tasks"]))
     await world.js.add_consumer("job_1", ConsumerConfig(durable_name="job-1-consumer", ack_policy="explicit"))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Workers are known: commands judge as they do, or say that they do not; and nothing is said that nobody knows."""
+"""Commands judge like the workers, or say that they do not. They say nothing that they do not know."""
 
 import json
 from dataclasses import replace
@@ -19,7 +19,7 @@ def info(world: World, instance: str = "a:1", version: str = "1", **policy: obje
 
 
 async def test_a_worker_is_listed_as_long_as_it_is_alive(world: World) -> None:
-    """With what it judges by; and it is gone when it has stopped."""
+    """With its policy. It disappears when it stops."""
     none = await world.reactor("workers")
     assert none.out == "no worker is alive: start reactor worker\n"
     async with worker(world.env()):
@@ -32,7 +32,7 @@ async def test_a_worker_is_listed_as_long_as_it_is_alive(world: World) -> None:
 
 
 async def test_a_killed_worker_is_not_believed_for_long(world: World) -> None:
-    """Its heartbeat runs out."""
+    """Its heartbeat expires."""
     async with worker(world.env()) as process:
         process.process.kill()
         await process.process.wait()
@@ -44,7 +44,7 @@ async def _alive(world: World, number: int) -> bool:
 
 
 async def test_commands_judge_with_the_workers_settings(world: World) -> None:
-    """A shell with default guards must not say "waits an hour" of what the worker deletes in a moment."""
+    """A shell with default guards must not show "waits an hour" for a stream that the worker deletes now."""
     await world.declare()
     await world.zombie(1)
     await world.register(REACTOR_POLICY_AGE_GUARD="2h")
@@ -60,7 +60,7 @@ async def test_commands_judge_with_the_workers_settings(world: World) -> None:
 
 
 async def test_nobody_alive_is_said(world: World) -> None:
-    """Deleting does not go on then."""
+    """Then nothing is deleted."""
     await world.declare()
     status = await world.reactor("status")
     assert "not, since no worker is alive" in status.out
@@ -68,7 +68,7 @@ async def test_nobody_alive_is_said(world: World) -> None:
 
 
 async def test_workers_that_differ_decide_nothing_for_others(world: World) -> None:
-    """Which one would a command believe?"""
+    """A command cannot choose between them."""
     local = policy_of(world.load())
     one, other = info(world), info(world, "b:1", idle_guard=5)
     policy, notice = judged_by(local, "events", [one, other])
@@ -82,7 +82,7 @@ async def test_workers_that_differ_decide_nothing_for_others(world: World) -> No
 
 
 async def test_the_doctor_says_that_no_worker_is_alive(world: World) -> None:
-    """An error; and a warning if two of them differ."""
+    """An error. If two workers differ, a warning."""
     await world.declare()
     checks = await _checks(world)
     assert checks["workers.alive"]["level"] == "error"
@@ -96,7 +96,7 @@ async def _checks(world: World) -> dict[str, dict[str, str]]:
 
 
 async def test_commands_that_look_create_nothing(world: World) -> None:
-    """In an account that may be a stranger's."""
+    """The account may be a foreign one."""
     await world.stream("job_1", messages=1)
     looks = ("status", "streams", "history", "explain job_1", "workers", "reconcile --dry-run", "doctor")
     for command in looks:
@@ -111,7 +111,7 @@ async def test_commands_that_look_create_nothing(world: World) -> None:
 
 
 async def test_what_redis_knows_is_told_while_nats_is_away(world: World) -> None:
-    """With exit code 3, the address, and what it is about; also as JSON."""
+    """With exit code 3 and the address. Also as JSON."""
     await world.declare()
     await world.stream("job_2", messages=1)
     await world.emit(2, "STARTED")
@@ -134,7 +134,7 @@ async def test_what_redis_knows_is_told_while_nats_is_away(world: World) -> None
 
 
 async def test_a_redis_url_that_leads_to_nats_is_named(world: World) -> None:
-    """Its answers are no Redis answers."""
+    """Its answers are not those of Redis."""
     done = await world.reactor("history", REACTOR_REDIS_URL=world.nats_url.replace("nats://", "redis://"))
     assert done.code == 3
     assert "this is a NATS server, not Redis" in done.err
@@ -157,7 +157,7 @@ async def test_one_count_for_tile_chart_and_history(world: World) -> None:
 
 
 async def test_an_emptied_redis_blames_nobody(world: World, tmp_path: Path) -> None:
-    """A backup of its own is proof that reactor deleted the stream; without one it cannot tell."""
+    """A backup proves that reactor deleted the stream. Without one that is unknown."""
     await world.declare()
     await world.zombie(1, messages=2)
     await world.zombie(2, messages=0)
@@ -173,7 +173,7 @@ async def test_an_emptied_redis_blames_nobody(world: World, tmp_path: Path) -> N
 
 
 async def test_a_restore_finds_the_recorded_backup(world: World, tmp_path: Path) -> None:
-    """From a shell without REACTOR_BACKUP_…: at the recorded place, or it says where it is; never an empty stream."""
+    """From a shell without REACTOR_BACKUP_…: at the recorded place, or it says where that is. Never an empty stream."""
     await world.declare()
     await world.zombie(1, messages=3)
     await world.verdicts(REACTOR_BACKUP_WHEN="pending", REACTOR_BACKUP_DIR=str(tmp_path))
@@ -190,7 +190,7 @@ async def test_a_restore_finds_the_recorded_backup(world: World, tmp_path: Path)
 
 
 async def test_small_lies_are_gone(world: World) -> None:
-    """Each of these misled somebody."""
+    """Each of these has misled somebody."""
     await world.declare()
     await world.stream("job_2", messages=1)
     await world.emit(2, "STARTED")

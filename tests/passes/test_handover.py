@@ -1,4 +1,4 @@
-"""A worker's pass hands its terminal zombies to all replicas."""
+"""A worker's pass hands the zombies of ended jobs to all replicas."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,11 +30,11 @@ async def is_found(cases: UseCases, stream: str) -> bool:
 
 
 async def nobody() -> None:
-    """Wants a pass."""
+    """Request no pass."""
 
 
 async def test_a_pass_tells_what_the_sweepers_did(world: World) -> None:
-    """What they drained, what others deleted meanwhile, and what a job that lives again keeps."""
+    """What they drained, what others deleted meanwhile, and what a restarted job keeps."""
     stop = asyncio.Event()
     async with cases_of(world) as mine, cases_of(world) as others:
         for number in range(40):
@@ -54,7 +54,7 @@ async def test_a_pass_tells_what_the_sweepers_did(world: World) -> None:
 
 
 async def test_a_pass_waits_for_nobody_who_is_told_to_stop(world: World) -> None:
-    """What is in the due queue is found there by the next one."""
+    """The next pass finds what is in the due queue."""
     stop = asyncio.Event()
     async with cases_of(world) as mine:
         await world.zombie(1)

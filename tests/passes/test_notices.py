@@ -1,4 +1,4 @@
-"""A notice before the end: what was condemned, when it falls, and how to keep it; once, by whichever replica."""
+"""Notices: what will be deleted, when, and how to keep it. One replica publishes each once."""
 
 import json
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from reactor.core.model import SECOND, parse_instant
 
 @asynccontextmanager
 async def listening(world: World) -> AsyncIterator[list[dict[str, Any]]]:
-    """The notices that are published."""
+    """The published notices."""
     told: list[dict[str, Any]] = []
 
     async def hear(msg: Msg) -> None:
@@ -29,7 +29,7 @@ async def listening(world: World) -> AsyncIterator[list[dict[str, Any]]]:
 
 
 async def test_an_end_is_a_notice_once(world: World) -> None:
-    """With two replicas; a retry takes it back in silence, and a new end is a new one."""
+    """With two replicas. A retry has no notice, and a new end has a new one."""
     await world.declare()
     env = world.env(REACTOR_POLICY_TERMINAL_GRACE="1h", REACTOR_RECONCILE_INTERVAL="1s")
     await world.stream("job_1", messages=3)
@@ -69,7 +69,7 @@ async def _has_passed(world: World, since: str) -> bool:
 
 
 async def test_a_person_who_changes_the_time_is_told(world: World) -> None:
-    """A protection for a time is another due time."""
+    """A protection for a time changes when the stream is due."""
     await world.declare()
     await world.stream("job_1", messages=1)
     async with listening(world) as told, worker(world.env(REACTOR_POLICY_TERMINAL_GRACE="1h")):
@@ -82,7 +82,7 @@ async def test_a_person_who_changes_the_time_is_told(world: World) -> None:
 
 
 async def test_a_rule_that_changes_the_time_is_told(world: World, tmp_path: Path) -> None:
-    """After a restart with it; what stays as it was is not told again."""
+    """After a restart with the rule. Unchanged times have no new notice."""
     await world.declare()
     await world.stream("job_1", metadata={"kind": "training"})
     await world.stream("job_2")
@@ -100,7 +100,7 @@ async def test_a_rule_that_changes_the_time_is_told(world: World, tmp_path: Path
 
 
 async def test_a_stream_that_wants_less_time_has_it(world: World) -> None:
-    """Less than the settings and every rule: the first look finds that out. A live job's stream is no news."""
+    """Less than the settings and every rule. The first inspection finds it. A live job's stream has no notice."""
     await world.declare()
     await world.stream("job_1", messages=1, metadata={"reactor.terminal-grace": "1s"})
     await world.stream("job_2", messages=1)
@@ -113,7 +113,7 @@ async def test_a_stream_that_wants_less_time_has_it(world: World) -> None:
 
 
 async def test_nothing_is_announced_that_will_not_fall(world: World) -> None:
-    """In report mode; nor by a dry run; a full pass announces what it finds."""
+    """In report mode there are no notices, nor in a dry run. A full pass publishes what it finds."""
     await world.declare()
     await world.zombie(1)
     grace: dict[str, Any] = {"REACTOR_POLICY_TERMINAL_GRACE": "1h"}

@@ -1,4 +1,4 @@
-"""The full pass: what falls, what stays, and what the report says."""
+"""The full pass: what it deletes, what it keeps, and its report."""
 
 import io
 import json
@@ -24,7 +24,7 @@ DRAINED = ("drained", "terminal")
 
 
 async def test_a_stream_without_a_job_falls(world: World) -> None:
-    """In a ledger that covers it and knows another job."""
+    """With a ledger that covers it and has another job."""
     await world.declare()
     await world.emit(2, "STARTED")
     await world.stream("job_1", messages=3)
@@ -48,7 +48,7 @@ async def test_a_stream_without_a_job_falls(world: World) -> None:
 
 
 async def test_a_fresh_stream_of_an_ended_job_is_retained(world: World) -> None:
-    """However dead its job: the age guard has an hour to go."""
+    """The age guard has an hour to go."""
     await world.declare()
     await world.zombie(1)
     report = await world.reconcile(REACTOR_POLICY_AGE_GUARD="1h")
@@ -59,7 +59,7 @@ async def test_a_fresh_stream_of_an_ended_job_is_retained(world: World) -> None:
 
 @pytest.mark.parametrize("status", ["STARTED", "RETRY", "CANCELING", "PENDING", "no such word", "SUCCESSFUL"])
 async def test_a_running_jobs_stream_is_retained(world: World, status: str) -> None:
-    """Without any guard, and with words that nobody knows."""
+    """Without any guard, and with unknown statuses."""
     await world.declare()
     await world.zombie(1, status)
     report = await world.reconcile()
@@ -68,7 +68,7 @@ async def test_a_running_jobs_stream_is_retained(world: World, status: str) -> N
 
 
 async def test_more_streams_than_two_pages_are_all_seen(world: World) -> None:
-    """A page holds 256; the rest must not be forgotten."""
+    """A page has 256 streams. The rest must not be missed."""
     await world.declare()
     for number in range(520):
         await world.stream(f"job_{number}")
@@ -80,7 +80,7 @@ async def test_more_streams_than_two_pages_are_all_seen(world: World) -> None:
 
 @pytest.mark.parametrize("created", [None, "", "garbage", "2026-01-01T00:00:00", 5, "0001-01-01T00:00:00Z"])
 async def test_a_stream_whose_age_cannot_be_read_is_unfixable(world: World, created: object) -> None:
-    """Retained, counted, and the rest of the pass goes on."""
+    """It is kept and counted, and the rest of the pass goes on."""
     await world.declare()
     await world.zombie(1)
     await world.zombie(2)
@@ -115,7 +115,7 @@ async def test_a_stream_whose_age_cannot_be_read_is_unfixable(world: World, crea
     ],
 )
 async def test_a_listing_that_fails_deletes_nothing(world: World, answer: dict[str, Any]) -> None:
-    """An outage is not an empty list: exit 3, and one thing that a person should look at."""
+    """An outage is not an empty list: exit code 3, and one unfixable."""
     await world.declare()
     await world.zombie(1)
     await world.reconcile(PassOptions(dry_run=True))
@@ -129,7 +129,7 @@ async def test_a_listing_that_fails_deletes_nothing(world: World, answer: dict[s
 
 @pytest.mark.parametrize("where", ["missing", "offline"])
 async def test_a_stream_that_the_server_could_not_report_is_left_alone(world: World, where: str) -> None:
-    """Also where a zeroed entry of it stands among the others."""
+    """Even if the listing has an empty entry for it."""
     await world.declare()
     await world.zombie(1)
     await world.zombie(2)
@@ -167,7 +167,7 @@ async def test_a_stream_without_readable_figures_is_left_alone(world: World, sta
 
 
 async def test_a_list_from_another_account_is_refused(world: World) -> None:
-    """The lifecycle stream must be in it, or at least there."""
+    """It must have the lifecycle stream, or that must exist at least."""
     await world.declare()
     await world.zombie(1)
     await world.reconcile(PassOptions(dry_run=True))
@@ -188,7 +188,7 @@ async def test_a_list_from_another_account_is_refused(world: World) -> None:
 
 
 async def test_an_account_without_the_lifecycle_stream_of_this_ledger_is_refused(world: World, other: World) -> None:
-    """Redis remembers which lifecycle stream it was built from."""
+    """Redis has the lifecycle stream that it was built from."""
     await world.declare()
     await other.stream("job_1")
     report = await other.reconcile(REACTOR_REDIS_NAMESPACE=world.namespace)
@@ -198,7 +198,7 @@ async def test_an_account_without_the_lifecycle_stream_of_this_ledger_is_refused
 
 
 async def test_redelivered_counts_are_fetched_for_candidates_only(world: World) -> None:
-    """They cost a request a stream."""
+    """They cost a request for each stream."""
     await world.declare()
     await world.zombie(1)
     await world.zombie(2, "STARTED")
@@ -221,7 +221,7 @@ async def test_redelivered_counts_are_fetched_for_candidates_only(world: World) 
 
 
 async def test_a_dry_run_changes_no_stream(world: World) -> None:
-    """Not even for a moment: no fence, no audit, no companion deleted."""
+    """Not even for a moment: no fence, no audit, no deleted companion."""
     await world.declare()
     await world.zombie(1)
     before = await world.info("job_1")
@@ -235,7 +235,7 @@ async def test_a_dry_run_changes_no_stream(world: World) -> None:
 
 
 async def test_the_breaker_refuses_a_suspicious_pass(world: World) -> None:
-    """Nothing is deleted, not even the proven; an operator's --yes goes through."""
+    """Nothing is deleted, not even proven zombies. An operator's --yes overrides it."""
     await world.declare()
     await world.emit(1000, "STARTED")
     await world.zombie(999)
@@ -251,7 +251,7 @@ async def test_the_breaker_refuses_a_suspicious_pass(world: World) -> None:
 
 
 async def test_an_empty_ledger_vouches_for_nothing(world: World) -> None:
-    """A silent emitter looks just like many missing jobs; the report says what to do."""
+    """With a silent emitter all jobs look missing. The report says what to do."""
     await world.declare()
     await world.stream("job_1")
     report = await world.reconcile()
@@ -260,7 +260,7 @@ async def test_an_empty_ledger_vouches_for_nothing(world: World) -> None:
 
 
 async def test_events_that_cannot_be_read_vouch_for_nothing(world: World) -> None:
-    """An emitter that was never understood has said nothing of any job."""
+    """An emitter whose events cannot be read has reported no job."""
     await world.declare()
     await world.publish("jobs.lifecycle.2", b"not an event")
     await world.reconcile()
@@ -270,7 +270,7 @@ async def test_events_that_cannot_be_read_vouch_for_nothing(world: World) -> Non
 
 
 async def test_a_job_that_was_spoken_of_unreadably_is_not_missing(world: World) -> None:
-    """The ledger remembers that there was a word, also where the lifecycle stream has forgotten it."""
+    """The ledger remembers that there was an event, even if the lifecycle stream has dropped it."""
     await world.declare()
     await world.emit(2, "STARTED")
     await world.publish("jobs.lifecycle.1", b"not an event")
@@ -281,7 +281,7 @@ async def test_a_job_that_was_spoken_of_unreadably_is_not_missing(world: World) 
 
 
 async def test_a_stream_older_than_the_coverage_is_unknown_until_an_operator_speaks(world: World) -> None:
-    """Its job may have been started before anybody listened."""
+    """Its job may have started before any event was stored."""
     await world.stream("job_1")
     await world.declare()
     await world.emit(2, "STARTED")
@@ -291,7 +291,7 @@ async def test_a_stream_older_than_the_coverage_is_unknown_until_an_operator_spe
 
 
 async def test_a_missing_jobs_stream_that_is_worked_on_waits(world: World) -> None:
-    """Published to, delivered from or acked within the idle guard: somebody lives."""
+    """Published to, delivered from or acked within the idle guard: it is in use."""
     await world.declare()
     await world.emit(3, "STARTED")
     await world.stream("job_1", messages=1)
@@ -319,7 +319,7 @@ async def test_a_wait_is_put_into_the_due_queue(world: World) -> None:
 
 
 async def test_only_named_streams_are_touched(world: World) -> None:
-    """One that is gone is no error."""
+    """One that is gone is not an error."""
     await world.declare()
     for number in (1, 2):
         await world.zombie(number)
@@ -330,7 +330,7 @@ async def test_only_named_streams_are_touched(world: World) -> None:
 
 
 async def test_look_alikes_are_untouched(world: World) -> None:
-    """Even where an operator calls everything unknown missing."""
+    """Even with --assume-missing."""
     names = {"job_007", "job_1_backup", "JOB_1", "xjob_1", "job_-1", "job_1x", "job_\u0661", "job_\uff11"}
     for name in names:
         await world.stream(name, subjects=[f"look.{len(name)}.{name.encode().hex()}"])
@@ -341,7 +341,7 @@ async def test_look_alikes_are_untouched(world: World) -> None:
 
 
 async def test_reactors_own_streams_are_no_job_streams(world: World) -> None:
-    """Whatever the pattern says, and whatever an operator calls missing."""
+    """Whatever the pattern and the operator say."""
     await world.declare()
     await world.stream("job_1")
     report = await world.reconcile(
@@ -353,7 +353,7 @@ async def test_reactors_own_streams_are_no_job_streams(world: World) -> None:
 
 
 async def test_protected_streams_are_kept(world: World) -> None:
-    """By their own metadata, or by a glob in the settings."""
+    """By their metadata, or by a glob in the settings."""
     await world.declare()
     await world.stream("job_1", metadata={"reactor.protect": "true"})
     await world.emit(1, "SUCCESS")
@@ -364,7 +364,7 @@ async def test_protected_streams_are_kept(world: World) -> None:
 
 
 async def test_what_cannot_be_fenced_is_unfixable(world: World) -> None:
-    """A mirror has no subjects to take away, and what others source from would be missed there."""
+    """A mirror has no subjects, and the source of another stream would lose messages there."""
     await world.declare()
     await world.stream("origin", subjects=["origin"])
     await world.stream("job_1", subjects=[], mirror=StreamSource(name="origin"))
@@ -378,7 +378,7 @@ async def test_what_cannot_be_fenced_is_unfixable(world: World) -> None:
 
 
 async def test_companions_fall_with_the_stream(world: World) -> None:
-    """On whichever stream captures the advisories; the neighbour's stay."""
+    """On any stream that captures advisories. Those of other jobs stay."""
     await world.stream("advisories", subjects=["$JS.EVENT.ADVISORY.>"])
     await world.declare()
     for number in (1, 2):
@@ -408,7 +408,7 @@ async def test_the_audit_has_the_intent_before_and_the_outcome_after(world: Worl
 
 
 async def test_a_deletion_begun_of_what_now_lives_is_accounted_for(world: World) -> None:
-    """Whoever began it died before the fence, and the job was retried: no sweep would ever look at it again."""
+    """The replica died before the fence, and the job was retried: no sweep would ever inspect it again."""
     await world.stream("job_1", messages=1)
     await world.emit(1, "STARTED")
     await world.declare()
@@ -441,7 +441,7 @@ async def test_others_hear_what_was_drained(world: World) -> None:
 
 
 async def test_a_pass_alone_is_enough(world: World) -> None:
-    """Nothing declared, nothing heard, no worker anywhere: three passes as a newcomer would run them."""
+    """Nothing declared, no events, no worker: three passes as a newcomer would run them."""
     assert (await world.reconcile())["checked"] == 0
     await world.zombie(1)
     await world.publish("jobs.lifecycle.9", b"not an event")
@@ -450,7 +450,7 @@ async def test_a_pass_alone_is_enough(world: World) -> None:
 
 
 async def test_redis_may_be_emptied_between_passes(world: World) -> None:
-    """The ledger is rebuilt from the lifecycle stream, and only then counts."""
+    """The ledger is rebuilt from the lifecycle stream first."""
     await world.declare()
     for number in range(5):
         await world.zombie(number, "STARTED" if number else "SUCCESS")
@@ -461,7 +461,7 @@ async def test_redis_may_be_emptied_between_passes(world: World) -> None:
 
 
 async def test_an_old_redis_is_noticed_by_what_was_acked(world: World) -> None:
-    """A ledger that was rolled back says SUCCESS; the events it has lost say STARTED."""
+    """A ledger that was rolled back has SUCCESS. The lost events are STARTED."""
     await world.declare()
     await world.zombie(1)
     await world.reconcile(PassOptions(dry_run=True))
@@ -479,7 +479,7 @@ async def test_an_old_redis_is_noticed_by_what_was_acked(world: World) -> None:
 
 
 async def test_nothing_is_drained_while_another_replica_rebuilds(world: World) -> None:
-    """A rolled-back ledger looks whole; what it has lost may be the retry of any job."""
+    """A rolled-back ledger looks complete. It may have lost any job's retry."""
     await world.declare()
     await world.zombie(1)
     await world.emit(2, "STARTED")
@@ -492,7 +492,7 @@ async def test_nothing_is_drained_while_another_replica_rebuilds(world: World) -
 
 
 async def test_events_dropped_unread_leave_a_gap(world: World) -> None:
-    """Downtime longer than the stream keeps its events: what was said meanwhile is unknown, not unsaid."""
+    """The downtime was longer than the stream keeps its events. So absence is unknown."""
     await world.declare()
     await world.emit(3, "STARTED")
     await world.stream("job_1")
@@ -504,7 +504,7 @@ async def test_events_dropped_unread_leave_a_gap(world: World) -> None:
 
 
 async def test_a_lifecycle_stream_that_forgets_what_is_read_is_refused(world: World) -> None:
-    """A job's last word could not be looked at again behind the fence."""
+    """A job's last event could not be read again behind the fence."""
     await world.stream("theirs", subjects=["jobs.>"], retention=RetentionPolicy.WORK_QUEUE)
     await world.zombie(1)
     report = await world.reconcile()
@@ -513,7 +513,7 @@ async def test_a_lifecycle_stream_that_forgets_what_is_read_is_refused(world: Wo
 
 
 async def test_events_in_another_replicas_hands_prove_no_absence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are waited for a while, then absence is unknown."""
+    """The pass waits for them for some time. Then absence is unknown."""
     monkeypatch.setattr("reactor.passes.listing.CATCH_UP_S", 0.2)
     await world.declare()
     await world.emit(3, "STARTED")
@@ -528,14 +528,14 @@ async def test_events_in_another_replicas_hands_prove_no_absence(world: World, m
 
 
 async def test_a_stream_in_the_way_is_said(world: World) -> None:
-    """One of the wished name that captures something else is not ours to alter."""
+    """A stream of that name with other subjects is not altered."""
     await world.stream("JOBS", subjects=["something.else"])
     report = await world.reconcile()
     assert "stream JOBS exists and does not capture jobs.lifecycle.*" in report["error"]
 
 
 async def test_a_push_durable_in_the_way_is_said(world: World) -> None:
-    """It cannot be shared by replicas."""
+    """Replicas cannot share it."""
     await world.stream("JOBS", subjects=["jobs.lifecycle.*"])
     await world.consumer("JOBS", "reactor", deliver_subject="elsewhere")
     report = await world.reconcile()
@@ -543,7 +543,7 @@ async def test_a_push_durable_in_the_way_is_said(world: World) -> None:
 
 
 async def test_what_needs_a_person_stands_below_the_table(world: World) -> None:
-    """Unfixable streams by name, gaps with what to do, the breaker, errors; on a terminal with a bar."""
+    """Unfixable streams by name, gaps with what to do, the breaker, errors. On a terminal there is a bar."""
     await world.declare()
     await world.stream("job_1", subjects=["reactor.fence.job_1.x"], metadata={"reactor.fence.token": "x"})
     await world.stream("job_2")
@@ -560,7 +560,7 @@ async def test_what_needs_a_person_stands_below_the_table(world: World) -> None:
 
 
 async def test_an_unreachable_nats_still_prints_the_object(world: World) -> None:
-    """Exit 3, with the error in it."""
+    """Exit code 3, with the error in it."""
     done = await world.reactor("reconcile", "--json", REACTOR_NATS_URL="nats://127.0.0.1:1")
     report = json.loads(done.out)
     assert (done.code, report["unfixable"], report["checked"], report["streams"]) == (3, 1, 0, [])
@@ -568,7 +568,7 @@ async def test_an_unreachable_nats_still_prints_the_object(world: World) -> None
 
 
 async def test_an_unreachable_redis_still_prints_the_object(world: World) -> None:
-    """Exit 3, and nothing was deleted."""
+    """Exit code 3, and nothing was deleted."""
     await world.declare()
     await world.zombie(1)
     done = await world.reactor("reconcile", "--json", REACTOR_REDIS_URL="redis://127.0.0.1:1/0")
@@ -585,7 +585,7 @@ async def test_an_account_without_jetstream_is_said(world: World) -> None:
 
 
 async def test_a_server_that_is_too_old_is_refused(world: World) -> None:
-    """It would drop the metadata that says whose a fence is."""
+    """It would drop the metadata of the fence."""
     await world.declare()
     await world.zombie(1)
     for version, error in (("2.9.25", "nats-server 2.9 is too old: reactor needs 2.10 or later"), ("2.10.0", "None")):
@@ -595,7 +595,7 @@ async def test_a_server_that_is_too_old_is_refused(world: World) -> None:
 
 
 async def test_a_wrong_domain_is_said(world: World) -> None:
-    """Nobody answers there."""
+    """No server answers there."""
     report = await world.reconcile(REACTOR_NATS_DOMAIN="elsewhere")
     assert "domain is wrong" in report["error"]
 
@@ -612,7 +612,7 @@ async def test_a_wrong_password_is_said_and_not_shown(world: World) -> None:
 
 @pytest.mark.parametrize(("user", "right"), [("d", "DELETE"), ("u", "UPDATE")])
 async def test_a_missing_right_pauses_deleting(world: World, user: str, right: str) -> None:
-    """It is said which, and the stream stays whole."""
+    """It says which one, and the stream is unchanged."""
     await world.declare()
     await world.zombie(1, messages=2)
     before = await world.info("job_1")
@@ -628,7 +628,7 @@ async def test_a_missing_right_pauses_deleting(world: World, user: str, right: s
 
 
 async def test_a_stream_is_judged_by_the_servers_clock(world: World) -> None:
-    """A worker a day off in either direction comes to the same verdicts; only the report's own time shows it."""
+    """A worker whose clock is a day off reaches the same verdicts. Only the report's time shows it."""
     await world.declare()
     await world.zombie(1)
     for shift in ("-86400", "86400"):
@@ -678,7 +678,7 @@ async def test_the_age_guard_flag_wins(world: World) -> None:
 
 
 async def test_a_ledger_in_a_new_redis_is_rebuilt(tmp_path: Any) -> None:
-    """An empty Redis swapped in under the same URL."""
+    """An empty Redis under the same URL."""
     async with own_world(tmp_path) as (world, _nats, valkey):
         await world.declare()
         await world.zombie(1)
@@ -692,7 +692,7 @@ async def test_a_ledger_in_a_new_redis_is_rebuilt(tmp_path: Any) -> None:
 
 
 async def test_the_audit_tells_by_whom_and_why(world: World) -> None:
-    """The person and the flags, the event and its source, the guards; and how to make it again, consumers and all."""
+    """The person and the flags, the event and its source, the guards; and the recipe with the consumers."""
     await world.declare()
     await world.stream("job_1", messages=2, metadata={"team": "ml"})
     await world.consumer("job_1")

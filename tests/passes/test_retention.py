@@ -1,4 +1,4 @@
-"""How long for what: rules by outcome and kind, and a stream's own time, on the real servers."""
+"""Retention: rules by status and metadata, and a stream's own times, on the real servers."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ def ruled(folder: Path, text: str = RULES) -> dict[str, Any]:
 
 
 async def test_each_stream_falls_by_its_rule(world: World, tmp_path: Path) -> None:
-    """By a worker, and told by each: explain, streams, history, the audit, the event, and `reactor rules`."""
+    """With a worker. explain, streams, history, the audit, the event and `reactor rules` show the rule."""
     told: list[dict[str, str]] = []
 
     async def hear(msg: Msg) -> None:
@@ -102,7 +102,7 @@ async def test_each_stream_falls_by_its_rule(world: World, tmp_path: Path) -> No
 
 
 async def test_a_full_pass_goes_by_the_rules(world: World, tmp_path: Path) -> None:
-    """A dry run says the same; a report mode deletes what a rule says."""
+    """A dry run shows the same. In report mode a rule can delete."""
     await world.declare()
     await world.zombie(1, "FAILURE")
     await world.zombie(2)
@@ -133,7 +133,7 @@ async def test_a_full_pass_goes_by_the_rules(world: World, tmp_path: Path) -> No
 async def test_a_streams_own_time_wins(
     world: World, tmp_path: Path, metadata: dict[str, str], fate: tuple[str, str]
 ) -> None:
-    """As the job system has set it when it made the stream."""
+    """The job system sets it when it creates the stream."""
     await world.declare()
     await world.stream("job_1", messages=1, metadata=metadata)
     await world.emit(1, "SUCCESS")
@@ -146,7 +146,7 @@ async def test_a_streams_own_time_wins(
 
 
 async def test_a_protection_ends_by_itself(world: World) -> None:
-    """Beside a worker, at its time; and not before."""
+    """With a worker, at its time and not before."""
     await world.declare()
     await world.stream("job_1", messages=1)
     async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1h")):
@@ -164,7 +164,7 @@ async def test_a_protection_ends_by_itself(world: World) -> None:
 
 
 async def test_protecting_for_a_time_is_no_way_to_shorten_a_protection(world: World) -> None:
-    """Nor can a time be over; what is not understood changes nothing."""
+    """A time in the past is refused, and an unreadable one changes nothing."""
     await world.declare()
     await world.stream("job_1")
     assert (await world.reactor("protect", "job_1")).code == 0
@@ -185,7 +185,7 @@ async def test_protecting_for_a_time_is_no_way_to_shorten_a_protection(world: Wo
 async def test_a_retried_job_outlives_its_grace(world: World, tmp_path: Path, retried_after_s: float) -> None:
     """Within, at, and after the grace of a rule that is shorter than the retry takes (argo-workflows 12636).
 
-    A stream that fell before its retry is made anew by the job system; that one lives.
+    If the stream is deleted before its retry, the job system creates it again, and that one stays.
     """
     rules = '[[rule]]\nname = "short"\nstatus = ["FAILURE"]\nterminal_grace = "1s"'
     env = ruled(tmp_path, rules) | {"REACTOR_POLICY_TERMINAL_GRACE": "1h"}

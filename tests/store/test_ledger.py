@@ -47,7 +47,7 @@ names = itertools.count()
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 50)), min_size=1, max_size=12, unique_by=lambda t: t[1]))
 async def test_any_order_and_any_duplicates_end_in_the_same_record(world: World, times: list[tuple[int, int]]) -> None:
-    """The last word by time and the one by sequence, however the events arrive."""
+    """The last event by time and by sequence, in any order of arrival."""
     ledger, job = ledger_of(world), f"j{next(names)}"
     events = [(job, word(at, seq, f"S{seq}"), None) for at, seq in times]
     shuffled = events + random.Random(0).choices(events, k=3)  # noqa: S311  # reproducible
@@ -66,7 +66,7 @@ async def test_nanoseconds_decide(ledger: Ledger) -> None:
 
 
 async def test_due_jobs_are_claimed_once_and_fall_due_again(world: World, ledger: Ledger) -> None:
-    """A claim is a lease: whoever dies with it loses it."""
+    """A claim is a lease. It is lost with its process."""
     await write(ledger, *[(str(n), word(n, n, "SUCCESS"), 0) for n in range(1, 6)])
     first, second = await ledger.due.claim(3, 0.2), await ledger.due.claim(3, 0.2)
     assert sorted(first.jobs + second.jobs) == ["1", "2", "3", "4", "5"]
@@ -82,7 +82,7 @@ async def _claimed(ledger: Ledger) -> tuple[str, ...]:
 
 
 async def test_a_settled_job_is_due_again_later_or_never(ledger: Ledger) -> None:
-    """Unless somebody has moved it since: a newer event is not forgotten with the claim."""
+    """Unless it was rescheduled since: a newer event is not lost with the claim."""
     await write(ledger, ("1", word(1, 1, "SUCCESS"), 0), ("2", word(1, 2, "SUCCESS"), 0))
     claim = await ledger.due.claim(9, 30.0)
     await ledger.due.settle(claim, "1", None)
@@ -93,7 +93,7 @@ async def test_a_settled_job_is_due_again_later_or_never(ledger: Ledger) -> None
 
 
 async def test_no_look_is_put_off_beyond_the_grace(ledger: Ledger) -> None:
-    """However far ahead of Redis's clock the server's may be."""
+    """Even if the server's clock is far ahead of Redis's."""
     await write(ledger, ("1", word(1, 1, "SUCCESS"), 10**19))
     delay = await ledger.due.next_due()
     assert delay is not None
@@ -101,7 +101,7 @@ async def test_no_look_is_put_off_beyond_the_grace(ledger: Ledger) -> None:
 
 
 async def test_an_earlier_look_is_not_put_off(ledger: Ledger) -> None:
-    """Scheduling only ever brings a look forward."""
+    """Scheduling only makes an inspection earlier."""
     await ledger.due.schedule({"1": 5.0})
     await ledger.due.schedule({"1": 50.0, "2": 9.0})
     await ledger.due.schedule({})
@@ -113,7 +113,7 @@ async def test_an_earlier_look_is_not_put_off(ledger: Ledger) -> None:
 
 
 async def test_it_says_which_events_were_not_newer(ledger: Ledger) -> None:
-    """By their place in the batch: an older one, and one that is known already."""
+    """By their position in the batch: an older one, and a known one."""
     await write(ledger, ("1", word(5, 5, "SUCCESS"), None))
     batch = [("1", word(4, 4, "STARTED"), None), ("2", word(1, 7, "STARTED"), None)]
     applied = await ledger.records.apply("JOBS@1", [*batch, batch[1]], readable=3, grace=MINUTE)
@@ -121,7 +121,7 @@ async def test_it_says_which_events_were_not_newer(ledger: Ledger) -> None:
 
 
 async def test_a_lease_is_one_holders(ledger: Ledger) -> None:
-    """And is given back by its holder only."""
+    """Only its holder releases it."""
     ours, theirs = Lease("x", 30.0), Lease("x", 30.0)
     assert await ledger.leases.acquire(ours)
     assert not await ledger.leases.acquire(theirs)
@@ -133,7 +133,7 @@ async def test_a_lease_is_one_holders(ledger: Ledger) -> None:
 
 
 async def test_a_ledger_is_whole_only_after_a_rebuild(world: World, ledger: Ledger) -> None:
-    """In this Redis, of this lifecycle stream; a rebuild that was overtaken does not count."""
+    """In this Redis, and of this lifecycle stream. A rebuild that was overtaken does not count."""
     assert not (await ledger.records.read("JOBS@1")).intact
     await ledger.records.begin_rebuild("JOBS@1", "a")
     await ledger.records.begin_rebuild("JOBS@1", "b")
@@ -148,7 +148,7 @@ async def test_a_ledger_is_whole_only_after_a_rebuild(world: World, ledger: Ledg
 
 
 async def test_another_lifecycle_streams_events_are_not_mixed_in(ledger: Ledger) -> None:
-    """Two job systems on one Redis by mistake: the second is refused until it has rebuilt, and then is alone."""
+    """Two job systems use one Redis by mistake. The second is refused until it has rebuilt, and then is alone."""
     await ledger.records.begin_rebuild("JOBS@1", "a")
     await write(ledger, ("1", word(1, 1, "SUCCESS"), 0))
     with pytest.raises(ForeignLedger, match="another lifecycle stream"):
@@ -161,7 +161,7 @@ async def test_another_lifecycle_streams_events_are_not_mixed_in(ledger: Ledger)
 
 @pytest.mark.parametrize("odd", ["*", "?", "[a-z]", "\\"])
 async def test_a_namespace_is_taken_literally(world: World, odd: str) -> None:
-    """What means something in a glob must not drop another namespace's records, nor miss its own."""
+    """Characters with a meaning in a glob must not drop another namespace's records, nor miss its own."""
     ours, theirs = (Ledger.of(Keyspace(world.redis, f"{world.namespace}{end}"), 60.0) for end in (odd, "x"))
     for one in (ours, theirs):
         await one.records.begin_rebuild("JOBS@1", "a")
@@ -173,7 +173,7 @@ async def test_a_namespace_is_taken_literally(world: World, odd: str) -> None:
 
 
 async def test_a_live_job_costs_little(world: World, ledger: Ledger) -> None:
-    """At most 150 bytes of Valkey's memory; Redis 8.0 takes 178."""
+    """At most 150 bytes of Valkey's memory. Redis 8.0 takes 178."""
     most = 200 if "REDIS_SERVER" in os.environ else 150
     await write(ledger, ("0", word(1, 1, "STARTED"), None))
     before = (await world.redis.info("memory"))["used_memory"]
@@ -184,7 +184,7 @@ async def test_a_live_job_costs_little(world: World, ledger: Ledger) -> None:
 
 
 async def test_every_key_expires_but_those_that_must_stay(world: World, ledger: Ledger) -> None:
-    """What grows with the jobs of the past is forgotten at last; a live record never is."""
+    """Keys of past jobs expire. A live record never does."""
     await ledger.records.begin_rebuild("JOBS@1", "a")
     await write(ledger, ("1", word(1, 1, "SUCCESS"), 0), ("2", word(1, 2, "STARTED"), None))
     await ledger.leases.acquire(Lease("x", 30.0))
@@ -209,7 +209,7 @@ async def test_the_first_sighting_of_figures_is_kept(ledger: Ledger) -> None:
 
 
 async def test_an_intent_has_one_outcome(world: World) -> None:
-    """Whoever takes it out writes it; another's token does not."""
+    """The process that removes the intent writes it. Another token has no effect."""
     audit = Audit(Keyspace(world.redis, world.namespace))
     intent = Intent("job_1", "1", "terminal", "mine", "", "SUCCESS", 3, "me", "")
     await audit.intend(intent, {})
@@ -222,7 +222,7 @@ async def test_an_intent_has_one_outcome(world: World) -> None:
 
 
 async def test_scripts_survive_a_redis_that_forgot_them(world: World) -> None:
-    """And each caller gets its own answer or error, however they share the way."""
+    """Each caller gets its own answer or error from the shared pipeline."""
     space = Keyspace(world.redis, world.namespace)
     double, fail = (
         partial(space.run, "return ARGV[1] * 2", []),
@@ -246,7 +246,7 @@ async def test_a_cancelled_caller_leaves_the_others_alone(world: World) -> None:
 
 
 async def test_what_is_heard_while_a_listing_goes_on_outlives_it(ledger: Ledger) -> None:
-    """The listing may have been read before; what stood there before it and is in it no more is forgotten."""
+    """The listing may have been read before. What is older and not in it is removed."""
     topology_cache = ledger.topology_cache
     await topology_cache.remember("JOBS@1", await topology_cache.now() - 1_000, ["job_1"], ["former"])
     began = await topology_cache.now()

@@ -1,1 +1,1 @@
-"""What the tests share: worlds on servers, servers to break, a bench to stand between the steps of a drain."""
+"""Shared by the tests: worlds on servers, servers to break, a bench to act between the steps of a drain."""

@@ -1,4 +1,4 @@
-"""What is heard of alerts, each held against the AsyncAPI document."""
+"""Published alerts, each checked against the AsyncAPI document."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ SCHEMA = DOCUMENT["channels"]["alert"]["messages"]["alert"]["payload"]
 
 
 async def alerts(world: World) -> list[dict[str, Any]]:
-    """Those heard from now on, each of them as the AsyncAPI document has it."""
+    """The alerts that are published from now on, each as the AsyncAPI document describes it."""
     told: list[dict[str, Any]] = []
 
     async def hear(msg: Msg) -> None:
@@ -31,7 +31,7 @@ async def alerts(world: World) -> list[dict[str, Any]]:
 
 
 def passes(process: WorkerProcess) -> int:
-    """Full passes that the worker has come to the end of."""
+    """Return how many full passes the worker has completed."""
     return sum("reconcile done" in line for line in process.lines)
 
 

@@ -16,7 +16,7 @@ DRIP = object()
 
 
 class Api:
-    """Its URL, its jobs, and the tokens that it was asked with."""
+    """Its URL, its jobs, and the tokens of its requests."""
 
     def __init__(self) -> None:
         self.jobs: Jobs = {}
@@ -53,7 +53,7 @@ class Api:
                     self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Nobody reads it."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer((HOST, 0), Handler)
         self.url = f"http://{HOST}:{self.server.server_port}/jobs/{{job_id}}"

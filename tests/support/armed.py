@@ -39,14 +39,14 @@ def arm(point: Point, action: str) -> None:
 
 
 async def until_gone(stream: str) -> None:
-    """The request has reached the server, and has been done."""
+    """Wait until the server has carried out the request."""
     client = await nats.connect(os.environ["REACTOR_NATS_URL"])
     while b"10059" not in (await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=5)).data:  # noqa: ASYNC110  # another process does it
         await asyncio.sleep(0.005)
 
 
 def shift(seconds: float) -> None:
-    """Every clock that tells what time it is; those that measure go on as they were."""
+    """Shift every clock that tells the time. Clocks that measure durations are unchanged."""
     right: Callable[[], int] = services.utc_now
     right_time = time.time  # noqa: TID251  # this is about wrong ones
     services.utc_now = lambda: right() + int(seconds * 1e9)
@@ -54,7 +54,7 @@ def shift(seconds: float) -> None:
 
 
 class Steps(Generator[Any, Any, Any]):
-    """A coroutine that is killed at its Nth step, and all of the process with it."""
+    """A coroutine whose whole process is killed at its Nth step."""
 
     def __init__(self, whole: Coroutine[Any, Any, Any], last: int) -> None:
         self.whole, self.left = whole, last
@@ -77,7 +77,7 @@ class Steps(Generator[Any, Any, Any]):
 
 
 def kill_at_step(owner: type, method: str, last: int) -> None:
-    """After `last` steps."""
+    """Kill the process after `last` steps."""
     whole = getattr(owner, method)
 
     @wraps(whole)

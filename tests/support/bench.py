@@ -1,4 +1,4 @@
-"""A drainer on a world, with somebody in between."""
+"""A drainer on a world, with interference."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -39,11 +39,11 @@ Act = Callable[[], Awaitable[object]]
 
 
 class Killed(BaseException):
-    """Kill -9, as far as it goes in one process: nothing is sent any more."""
+    """The effect of kill -9 within one process: nothing more is sent."""
 
 
 class Interrupted(JetStream):
-    """JetStream with somebody who acts right before a request is sent, once each."""
+    """A JetStream client that runs a function once right before a certain request."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options, buffered=False, timeout=2.0)
@@ -64,7 +64,7 @@ class Interrupted(JetStream):
 
 
 class Ends(Sink):
-    """What came of deletions that were begun."""
+    """The outcomes of deletions."""
 
     def __init__(self) -> None:
         self.directory_status: list[Settlement] = []
@@ -74,7 +74,7 @@ class Ends(Sink):
 
 
 class Bench:
-    """A drainer on a world, with somebody in between."""
+    """A drainer on a world, with interference."""
 
     def __init__(self, world: World, lease_s: float = 5.0) -> None:
         settings = world.load()
@@ -106,11 +106,11 @@ class Bench:
         await self.effects.close()
 
     async def take_snapshot(self) -> None:
-        """Where the lifecycle stream and the ledger stand now."""
+        """Take a snapshot of the lifecycle stream and the ledger."""
         self.snapshot = await self.directory.ensure()
 
     def backing_up(self, folder: Path) -> Resources:
-        """As `resources`, with a backup of each stream in a folder before it goes."""
+        """Return resources that back up each stream to a folder."""
         deps = self.resources()
         writer = BackupWriter(self.effects, FolderStore(folder, 60, 1_000_000, lambda: 0), deps.recorder.actor)
         return replace(deps, backup_writer=writer, policy=replace(deps.policy, backup="always"))
@@ -154,7 +154,7 @@ class Bench:
         await self.world.nc.publish(subject, data)
 
     async def whole(self, name: str = "job_1") -> dict[str, Any]:
-        """The stream's info; it must be there with its own subjects and no fence."""
+        """Return the stream's info. It must have its own subjects and no fence."""
         info = await self.world.info(name)
         assert info is not None, f"{name} is gone"
         assert info["config"]["subjects"] == [name.replace("_", ".") + ".tasks"]
@@ -166,7 +166,7 @@ class Bench:
         return bool(info and FENCE_TOKEN_KEY in info["config"]["metadata"])
 
     async def outcomes(self) -> list[str]:
-        """What came of each deletion that was begun: the audit and whoever observes are told the same."""
+        """Return the outcome of each deletion. The audit and the sinks must agree."""
         outcomes = [entry["outcome"] for entry in await self.world.trail() if entry["phase"] == "outcome"]
         assert [settlement.outcome.value for settlement in self.ends.directory_status] == outcomes
         return outcomes

@@ -1,4 +1,4 @@
-"""What breaks things on purpose: a TCP proxy in front of a server, servers that are replaced, processes that stop."""
+"""Faults: a TCP proxy in front of a server, replaced servers, stopped processes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from reactor.cli.embedded import HOST
 
 @dataclass
 class Proxy:
-    """Forwards connections to a port that may change, as long as it is not told to do something worse."""
+    """Forwards connections to a port that may change, with faults on demand."""
 
     target: int
     port: int = 0
@@ -56,7 +56,7 @@ class Proxy:
     async def _forward(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: asyncio.StreamWriter | None = None
     ) -> None:
-        """One way; `client` is who asks, where this is the way of the requests."""
+        """Forward one direction. `client` is the sender if this is the direction of requests."""
         with suppress(OSError):
             while chunk := await reader.read(65536):
                 if self.delay_s:
@@ -83,7 +83,7 @@ class Proxy:
 
 @dataclass
 class Distance:
-    """Forwards connections to a port as over a long line: every byte arrives so much later, and none is slowed down."""
+    """Forwards connections as over a long line: every byte arrives later, and the rate is not limited."""
 
     target: int
     delay_s: float
@@ -153,10 +153,10 @@ async def proxied(target: int) -> AsyncIterator[Proxy]:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether the process is held by SIGSTOP."""
+    """Return whether the process is stopped by SIGSTOP."""
     return psutil.Process(pid).status() == psutil.STATUS_STOPPED
 
 
 def resident(pid: int) -> float:
-    """Memory of a process in MB."""
+    """Return the memory of a process in MB."""
     return float(psutil.Process(pid).memory_info().rss) / 1e6

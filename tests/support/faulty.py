@@ -1,4 +1,4 @@
-"""A world behind proxies, and whether what came of it is whole."""
+"""A world behind proxies, and checks of the result."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,17 +10,17 @@ from support.harness import World, own_world
 
 
 async def outcomes(world: World) -> list[tuple[str, str]]:
-    """Stream and outcome of every deletion that was begun, oldest first."""
+    """Return stream and outcome of every deletion, oldest first."""
     return [(one["stream"], one["outcome"]) for one in await world.trail() if one["phase"] == "outcome"]
 
 
 async def none_is_open(world: World) -> bool:
-    """Whether every deletion that was begun is accounted for."""
+    """Return whether every deletion has an outcome."""
     return not await world.redis.exists(f"{world.namespace}:intents")
 
 
 async def is_whole(world: World, name: str, messages: int | None = None, at_least: int = 0) -> bool:
-    """Whether the stream has its own subjects, no fence, and all its messages."""
+    """Return whether the stream has its own subjects, no fence, and all its messages."""
     info = await world.info(name)
     assert info is not None, f"{name} is gone"
     free = not any(key.startswith("reactor.fence") for key in info["config"].get("metadata") or {})
@@ -31,7 +31,7 @@ async def is_whole(world: World, name: str, messages: int | None = None, at_leas
 
 @asynccontextmanager
 async def through_proxies(folder: Path) -> AsyncIterator[tuple[World, World, Proxy, Proxy, Server, Server]]:
-    """A world as its job system sees it, the same through proxies, these (NATS, Redis), and the servers behind."""
+    """A job system's world, the same through proxies, these proxies (NATS, Redis), and the servers behind."""
     async with AsyncExitStack() as stack:
         world, nats_one, valkey_one = await stack.enter_async_context(own_world(folder))
         nats_proxy = await stack.enter_async_context(proxied(nats_one.port))

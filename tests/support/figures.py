@@ -1,4 +1,4 @@
-"""What benchmarks measure, and what they have in common."""
+"""Shared by the benchmarks."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ RECORDED = {
 
 
 async def publish_events(world: World, count: int, status: str, first: int = 0) -> None:
-    """Through core NATS, in bursts that the server can store."""
+    """Publish events over core NATS, in bursts that the server can store."""
     for number in range(first, first + count):
         event = json.dumps({"job_id": number, "status": status}).encode()
         await world.nc.publish(f"jobs.lifecycle.{number}", event)

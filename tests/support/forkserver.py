@@ -29,7 +29,7 @@ PRELOADED = ("reactor.cli.main", "reactor.bootstrap.services", "reactor.worker.a
 
 
 class Forked:
-    """A process, as asyncio shows its own. Its pipes are read from the start."""
+    """A forked process, with asyncio's interface. Its pipes are read from the start."""
 
     def __init__(
         self, pid: int, door: socket.socket, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader
@@ -62,7 +62,7 @@ class Forked:
 
 
 class Forkserver:
-    """One for a session of tests."""
+    """The fork server of a test session."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -108,7 +108,7 @@ async def _reading(number: int) -> asyncio.StreamReader:
 
 
 def serve(path: str) -> None:
-    """Fork until whoever started this has gone. In a child it never returns: the end of the program is raised."""
+    """Fork until the parent is gone. In a child this never returns: the end of the program is raised."""
     for module in PRELOADED:
         import_module(module)
     gc.freeze()
@@ -156,7 +156,7 @@ def tell_the_ended(doors: dict[int, socket.socket]) -> None:
 
 
 def become(pipes: list[int], program: list[str], env: dict[str, str], cwd: str) -> NoReturn:
-    """Be that program, from here to the end."""
+    """Become that program until the end."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, pipe in zip((1, 2), pipes, strict=True):

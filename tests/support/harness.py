@@ -1,4 +1,4 @@
-"""What the tests work with: a world of its own for each, on servers that all of them share; and servers to break."""
+"""The tests' tools: a world for each test on shared servers, and servers to break."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ ARCHIVE = Path(__file__).parents[1] / "operate" / "archive"
 
 
 async def eventually(predicate: Callable[[], Any], within: float = 10.0, every: float = 0.02) -> Any:
-    """Wait until the predicate holds; its value."""
+    """Wait until the predicate holds, and return its value."""
     deadline = time.monotonic() + within
     while True:
         value = predicate()
@@ -61,29 +61,29 @@ async def eventually(predicate: Callable[[], Any], within: float = 10.0, every: 
 
 
 def said(occurred_at: int, seq: int, status: str) -> Record:
-    """The record of a job of which one event is known, published when it occurred."""
+    """Return the record of a job with one event, published when it occurred."""
     return Record.of(word(occurred_at, seq, status))
 
 
 def word(occurred_at: int, seq: int, status: str, published_at: int | None = None) -> StatusEvent:
-    """One event."""
+    """Return one event."""
     return StatusEvent(occurred_at, seq, status, occurred_at if published_at is None else published_at)
 
 
 def say(figure: str) -> None:
-    """A measured figure, for whoever runs the benchmark or the long tests (with -s)."""
+    """Print a measured figure of a benchmark or a long test (with -s)."""
     print(f"\n  {figure}")  # noqa: T201  # that is what it is for
 
 
 def accounts_config() -> str:
-    """A JetStream account a test, so that nobody sees another's streams."""
+    """Return the config of one JetStream account for each test."""
     rows = [f"A{n}: {{ jetstream: enabled, users: [{_users(n)}] }}" for n in range(ACCOUNTS)]
     rows.append("NOJS: { users: [{ user: nojs, password: pw }] }\nSYS: { users: [{ user: sys, password: pw }] }")
     return "accounts {\n" + "\n".join(rows) + "\n}\nsystem_account: SYS\n"
 
 
 def _users(number: int) -> str:
-    """One who may do everything, and two who may not delete, or not update, a stream."""
+    """Return the users of an account: one with all permissions, and two that may not delete or update a stream."""
     may_not = {"a": "", "d": "$JS.API.STREAM.DELETE.>", "u": "$JS.API.STREAM.UPDATE.>"}
     return ", ".join(
         f'{{ user: {who}{number}, password: pw, permissions: {{ publish: {{ deny: ["{subject or "nothing"}"] }} }} }}'
@@ -93,7 +93,7 @@ def _users(number: int) -> str:
 
 @dataclass
 class World:
-    """One test's own JetStream account and Redis namespace, with the clients to look at both."""
+    """A test's JetStream account and Redis namespace, with clients for both."""
 
     nats_url: str
     redis_url: str
@@ -122,7 +122,7 @@ class World:
         messages: int = 0,
         **config: Any,
     ) -> None:
-        """A job stream like the model case's."""
+        """Create a job stream."""
         subject = name.replace("_", ".") + ".tasks" if re.fullmatch(r"job_\w+", name, re.ASCII) else f"t.{name}"
         wanted = [subject] if subjects is None else subjects
         settings: dict[str, Any] = {"storage": StorageType.FILE, "max_age": 86_400} | config
@@ -131,20 +131,23 @@ class World:
             await eventually(lambda: self._took(wanted[0]))
 
     async def _took(self, subject: str) -> bool:
-        """Whether a stream took a message: in a cluster the other nodes hear of a new one's subjects a moment later."""
+        """Return whether a stream accepted a message.
+
+        In a cluster other nodes learn about a new stream's subjects later.
+        """
         with suppress(NoStreamResponseError):
             await self.js.publish(subject, b"task")
             return True
         return False
 
     async def zombie(self, number: int, status: str = "SUCCESS", messages: int = 1) -> str:
-        """A stream whose job has ended."""
+        """Create the stream of an ended job."""
         await self.stream(f"job_{number}", messages=messages)
         await self.emit(number, status)
         return f"job_{number}"
 
     async def consumer(self, stream: str, name: str | None = None, **config: Any) -> str:
-        """The durable pull consumer of a job stream."""
+        """Create the durable pull consumer of a job stream."""
         durable = name or stream.replace("_", "-") + "-consumer"
         await self.js.add_consumer(stream, ConsumerConfig(durable_name=durable, max_deliver=2, **config))
         return durable
@@ -154,7 +157,7 @@ class World:
         return None if "error" in answer else answer
 
     async def names(self) -> set[str]:
-        """All streams of the account but reactor's own."""
+        """Return all streams of the account except reactor's own."""
         names: set[str] = set()
         offset, total = 0, 1
         while offset < total:
@@ -164,22 +167,22 @@ class World:
         return {name for name in names if not name.startswith(("JOBS", "REACTOR_"))}
 
     async def emit(self, job_id: object, status: str, occurred_at: str | None = None, **extra: object) -> None:
-        """A lifecycle event as the plainest emitter would publish it, and stored where anything stores it."""
+        """Publish a lifecycle event like the simplest emitter, and wait until it is stored, if a stream captures it."""
         event = {"job_id": job_id, "status": status, **extra} | ({"occurred_at": occurred_at} if occurred_at else {})
         await self.publish(f"jobs.lifecycle.{job_id}", json.dumps(event).encode())
 
     async def publish(self, subject: str, data: bytes) -> None:
-        """Until it is stored, where anything stores it: a flush waits for the server, which hands on to its stream."""
+        """Publish and wait until it is stored, if a stream captures it. A flush waits for the server."""
         with suppress(NoRespondersError):
             await self.nc.request(subject, data, timeout=10)
 
     async def lifecycle_events(self) -> list[dict[str, Any]]:
-        """All that the lifecycle stream holds, oldest first."""
+        """Return all events in the lifecycle stream, oldest first."""
         last = ((await self.info("JOBS")) or {"state": {"last_seq": 0}})["state"]["last_seq"]
         return [json.loads((await self.js.get_msg("JOBS", seq)).data or b"{}") for seq in range(1, last + 1)]
 
     async def dead_letters(self) -> list[tuple[dict[str, str], bytes]]:
-        """Headers and bodies, oldest first."""
+        """Return headers and bodies, oldest first."""
         letters = []
         last = ((await self.info("REACTOR_DEAD_LETTERS")) or {"state": {"last_seq": 0}})["state"]["last_seq"]
         for seq in range(1, last + 1):
@@ -190,18 +193,18 @@ class World:
         return letters
 
     async def declare(self) -> None:
-        """Have reactor declare its streams, so that events published before it runs are kept."""
+        """Let reactor declare its streams, so that earlier events are stored."""
         async with connections(self.load()) as connected:
             cases = UseCases(connected, await provision_safely(connected))
             await cases.resources.directory.ensure()
 
     async def register(self, **overrides: Any) -> None:
-        """Have a worker registered, as one that is alive is."""
+        """Register a worker as alive."""
         async with connections(self.load(**overrides)) as connected:
             await connected.ledger.workers.beat(worker_info(connected, policy_of(connected.settings)))
 
     def env(self, **overrides: object) -> dict[str, str]:
-        """For a process of reactor's: this world, short guards, and whatever the test says."""
+        """Return the environment of a reactor process: this world, short guards, and the test's variables."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
         ours = {
             "REACTOR_NATS_URL": self.nats_url,
@@ -222,33 +225,33 @@ class World:
         return await reactor(*args, env=self.env(**overrides))
 
     def load(self, **overrides: object) -> Settings:
-        """The settings that `env` amounts to."""
+        """Return the settings of `env`."""
         with patch.dict(os.environ, self.env(**overrides), clear=True):
             return load_settings()
 
     async def reconcile(
         self, order: PassOptions = EVERYTHING, *, assume_missing: bool = False, **overrides: Any
     ) -> dict[str, Any]:
-        """One pass in this process, as `reactor reconcile` runs it; the report."""
+        """Run one pass in this process like `reactor reconcile`, and return its report."""
         settings = self.load(**overrides)
         report = await one_pass(settings, order, ignore_progress, assume_missing=assume_missing)
         return cast("dict[str, Any]", report.as_dict())
 
     async def verdicts(self, order: PassOptions = EVERYTHING, **overrides: Any) -> dict[str, tuple[str, str]]:
-        """One pass; verdict and reason by stream."""
+        """Run one pass. Return verdict and reason by stream."""
         report = await self.reconcile(order, **overrides)
         assert report["error"] is None, report
         return {one["stream"]: (one["verdict"], one["reason"]) for one in report["streams"]}
 
     async def trail(self) -> list[dict[str, Any]]:
-        """The audit, oldest first."""
+        """Return the audit, oldest first."""
         newest = await Audit(Keyspace(self.redis, self.namespace)).newest(1000)
         return cast("list[dict[str, Any]]", newest[::-1])
 
 
 @dataclass(frozen=True)
 class Completed:
-    """How a command ended."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -276,7 +279,7 @@ def _program(armed: tuple[str, str] | None) -> tuple[str, ...]:
 
 @dataclass
 class WorkerProcess:
-    """A `reactor worker` and all it has said so far."""
+    """A `reactor worker` process and its log so far."""
 
     process: Forked | asyncio.subprocess.Process
     lines: list[str] = field(default_factory=list)
@@ -290,7 +293,7 @@ class WorkerProcess:
         return any(text in line for line in self.lines)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send the signal and wait; the exit code."""
+        """Send the signal, wait, and return the exit code."""
         if self.process.returncode is None:
             self.process.send_signal(number)
         return await asyncio.wait_for(self.process.wait(), 20)
@@ -304,11 +307,10 @@ async def worker(
     armed: tuple[str, str] | None = None,
     code: str | None = None,
 ) -> AsyncIterator[WorkerProcess]:
-    """A worker process that has said `until` (that it has started), stopped at the end.
+    """Run a worker process that has logged `until`, and stop it at the end.
 
-    What `armed` means stands in armed.py: one that is armed may meet its point before it has started.
-
-    `code` is run before its own, in the same process.
+    `armed` is explained in armed.py; an armed worker may reach its failpoint before it has started. `code` runs first,
+    in the same process.
     """
     until = until or ("worker starting" if armed and armed[0] != "clock" else "worker started")
     how = ("-c", f"{code}\nfrom reactor.cli.main import main\nmain()") if code else _program(armed)
@@ -340,14 +342,14 @@ async def connected(nats_url: str, redis_url: str, namespace: str) -> AsyncItera
 
 @asynccontextmanager
 async def own_nats(folder: Path, config: str = "") -> AsyncIterator[Server]:
-    """A nats-server of the test's own, to be stopped, paused and started again on the same port and data."""
+    """A test's own nats-server. It can be stopped, suspended and started again on the same port and data."""
     async with running(nats_server(folder / "nats", free_port(), config)) as server:
         yield server
 
 
 @asynccontextmanager
 async def own_valkey(folder: Path, *options: str) -> AsyncIterator[Server]:
-    """A Valkey of the test's own."""
+    """A test's own Valkey."""
     async with running(valkey_server(folder / "valkey", free_port(), *options)) as server:
         yield server
 
@@ -361,10 +363,10 @@ async def own_cluster(
     configs: Sequence[str] = (),
     binary: str | None = None,
 ) -> AsyncIterator[list[Server]]:
-    """Servers in one cluster, once it has a leader: a stream with a replica on each of them can be created.
+    """Servers in a cluster with a leader, so that a replicated stream can be created.
 
-    With `delay_s` every byte between two of them takes so long, each way. `configs` are more lines for each of them,
-    `binary` is the server if it is not the installed one.
+    With `delay_s` every byte between two of them is delayed. `configs` are added to their configs. `binary` is the
+    server if it is not the installed one.
     """
     routes = [free_port() for _ in range(size)]
     async with AsyncExitStack() as stack:
@@ -385,7 +387,7 @@ async def own_cluster(
 
 
 def _cluster_config(number: int, routes: list[int], doors: list[int]) -> str:
-    """`doors` are where the others find a node's route."""
+    """Return a node's config. `doors` are the ports where the others find its route."""
     urls = ", ".join(f'"nats://{HOST}:{port}"' for port in doors)
     where = f'listen: "{HOST}:{routes[number]}", advertise: "{HOST}:{doors[number]}"'
     cluster = f'cluster {{ name: "c", {where}, routes: [{urls}] }}'
@@ -402,7 +404,7 @@ async def _replicates(nc: Client, replicas: int) -> bool:
 
 @asynccontextmanager
 async def own_world(folder: Path, nats_config: str = "") -> AsyncIterator[tuple[World, Server, Server]]:
-    """A world on servers of its own, and those servers."""
+    """A world on its own servers, and those servers."""
     async with (
         own_nats(folder, nats_config) as nats_one,
         own_valkey(folder) as valkey_one,
@@ -413,9 +415,9 @@ async def own_world(folder: Path, nats_config: str = "") -> AsyncIterator[tuple[
 
 @asynccontextmanager
 async def relayed(world: World, change: Callable[[str, dict[str, Any]], dict[str, Any] | None]) -> AsyncIterator[World]:
-    """The same world, seen through a JetStream domain of our own whose answers go through `change` (verb, answer).
+    """The same world through a JetStream domain of our own whose answers pass `change` (verb, answer).
 
-    What is asked is really done: only the answer is altered, or swallowed where `change` returns None.
+    Requests are really carried out. Only the answer is changed, or dropped if `change` returns None.
     """
 
     async def forward(msg: Msg) -> None:
@@ -435,7 +437,7 @@ async def relayed(world: World, change: Callable[[str, dict[str, Any]], dict[str
 
 @asynccontextmanager
 async def posing_as(world: World, version: str) -> AsyncIterator[str]:
-    """A URL of the same server that says it is of another version, and is itself in all else."""
+    """Return a URL of the same server that reports another version."""
     credentials, address = world.nats_url.removeprefix("nats://").split("@")
     host, port = address.split(":")
 
@@ -458,12 +460,12 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def account_numbers() -> Iterator[int]:
-    """Each one once."""
+    """Yield each number once."""
     return iter(range(ACCOUNTS))
 
 
 async def told(world: World) -> dict[str, list[str]]:
-    """The statuses that were told of each job, oldest first."""
+    """Return the published statuses of each job, oldest first."""
     words: dict[str, list[str]] = {}
     for event in await world.lifecycle_events():
         words.setdefault(event["job_id"], []).append(event["status"])
@@ -475,13 +477,13 @@ async def gone(world: World, *names: str) -> bool:
 
 
 async def heard(world: World, *job_ids: object) -> bool:
-    """Whether the ledger has a record of each of these jobs."""
+    """Return whether the ledger has a record of each of these jobs."""
     keys = [f"{world.namespace}:job:{job_id}" for job_id in job_ids]
     return int(await world.redis.exists(*keys)) == len(keys)
 
 
 async def acked(world: World, durable: str = "reactor", stream: str = "JOBS") -> bool:
-    """Whether nothing is left to hear."""
+    """Return whether all messages are acked."""
     info = await world.api(f"CONSUMER.INFO.{stream}.{durable}")
     return not info["num_pending"] and not info["num_ack_pending"]
 
@@ -516,7 +518,7 @@ class Served:
 
 @asynccontextmanager
 async def served(world: World, *, ready: bool = True, **overrides: object) -> AsyncIterator[Served]:
-    """A worker with an endpoint, ready to work or just started."""
+    """A worker with an endpoint, ready or just started."""
     port = free_port()
     async with worker(world.env(REACTOR_HTTP_PORT=port, **overrides)) as process:
         one = Served(f"http://127.0.0.1:{port}", process)
@@ -526,7 +528,7 @@ async def served(world: World, *, ready: bool = True, **overrides: object) -> As
 
 
 async def all_concluded(world: World) -> list[tuple[str, str]]:
-    """Stream and outcome of every deletion, once none is open any more."""
+    """Return stream and outcome of every deletion, when none is open."""
     trail = await world.trail()
     outcomes = [(entry["stream"], entry["outcome"]) for entry in trail if entry["phase"] == "outcome"]
     return outcomes if len(outcomes) * 2 == len(trail) else []

@@ -64,12 +64,12 @@ TERMINAL = {"SUCCESS", "FAILURE", "REVOKED", "DELETED"}
 
 
 class Killed(BaseException):
-    """Kill -9: no handler of the product may run on it."""
+    """Kill -9: no handler of the product may run."""
 
 
 @dataclass
 class DirectoryStatus:
-    """A lifecycle message, as stored; `status` is None where it cannot be read."""
+    """A stored lifecycle message. `status` is None if it cannot be read."""
 
     seq: int
     at: int
@@ -97,7 +97,7 @@ class Kept:
 
 @dataclass
 class Server:
-    """JetStream's state, and a watchman who sees every deletion of reactor's."""
+    """JetStream's state. It checks every deletion of reactor."""
 
     now: int = START
     streams: dict[str, Kept] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class Server:
         self.told.setdefault(job, []).append(DirectoryStatus(seq, self.now, when if status else self.now, status, data))
 
     def create(self, name: str, **config: Any) -> bool:
-        """As a job system would; False where it exists."""
+        """Create a stream like a job system. Return False if it exists."""
         self.now += 1000
         if name in self.streams:
             return False
@@ -132,7 +132,7 @@ class Server:
         return True
 
     def publish(self, name: str) -> bool:
-        """Whether it was acknowledged: behind a fence there is nobody who would."""
+        """Publish a message. Return whether it was acknowledged; behind a fence it is not."""
         self.now += 1000
         stream = self.streams.get(name)
         if stream is None or stream.fenced:
@@ -141,24 +141,24 @@ class Server:
         return True
 
     def delete_by_its_owner(self, name: str) -> None:
-        """Not reactor's doing."""
+        """Delete a stream, not by reactor."""
         self.streams.pop(name, None)
 
     def close(self) -> None:
         """The game is over."""
 
     def last_words(self, job: str, upto: int | None = None) -> tuple[DirectoryStatus, DirectoryStatus] | None:
-        """The latest by when it happened, and the last by sequence, of what was stored up to a sequence."""
+        """Return the last event by time and by sequence of those up to a sequence."""
         words = [word for word in self.told.get(job, ()) if upto is None or word.seq <= upto]
         return (max(words, key=lambda word: (word.occurred_at, word.seq)), words[-1]) if words else None
 
     def is_over(self, job: str) -> bool | None:
-        """Whether, when all guards have passed, its last word is terminal; None where nobody ever spoke of it."""
+        """Return whether its last event is terminal, when all guards have passed; None if it has no event."""
         words = self.last_words(job)
         return None if words is None else words[1].is_terminal
 
     def delete(self, name: str) -> dict[str, Any]:
-        """Reactor's own deletion: everything that makes one wrong is written down."""
+        """Handle a deletion of reactor, and note everything that makes it wrong."""
         stream = self.streams.pop(name, None)
         if stream is None:
             return _error(404, 10059)
@@ -194,7 +194,7 @@ class Server:
         return wrongs
 
     def answer(self, verb: str, payload: dict[str, Any]) -> dict[str, Any]:
-        """One request of reactor's."""
+        """Answer one request of reactor."""
         kind, _, name = verb.rpartition(".")
         match kind or verb, name:
             case "STREAM", "LIST":
@@ -227,7 +227,7 @@ class Server:
         return {"message": {"subject": PAUSE_SUBJECT, "seq": 1, "time": format_instant(START), "data": data}}
 
     def barrier(self, subject: str, headers: dict[str, str]) -> dict[str, Any] | None:
-        """What a stream behind that subject says; None where there is none."""
+        """Return the answer of the stream on that subject; None if there is none."""
         name = headers["Nats-Expected-Stream"]
         stream = self.streams.get(name)
         if stream is None or stream.config["subjects"] != [subject]:
@@ -265,9 +265,10 @@ class Server:
 
 
 class RealServer(Server):
-    """The same with a real nats-server behind: what is asked of the model is asked of it, too, and they must agree.
+    """The model with a real nats-server.
 
-    Only the times are the model's. It is asked from a thread of its own, since somebody may act in mid-call.
+    Every request goes to both, and they must agree. Only the times are the model's. Requests run in a separate thread,
+    because an action may happen during a call.
     """
 
     def __init__(self, url: str, folder: Path) -> None:
@@ -342,7 +343,7 @@ class RealServer(Server):
 
 
 def _with_times(real: Any, model: Any) -> Any:
-    """The real answer, its times taken from the model's."""
+    """Return the real answer with the model's times."""
     if isinstance(real, dict) and isinstance(model, dict):
         times = {"ts", "created", "time", "first_ts", "last_ts"}
         return {
@@ -365,7 +366,7 @@ Meddle = Callable[[], Awaitable[None]]
 
 
 class Memory(JetStream):
-    """The product's client on the model; before a request somebody may act, after it the answer may be lost."""
+    """The product's client on the model. Before a request something may happen, and its answer may be lost."""
 
     def __init__(self, server: Server) -> None:
         super().__init__({})
@@ -375,7 +376,7 @@ class Memory(JetStream):
         self.meddling: dict[int, Meddle | str] = {}
 
     async def connect(self) -> Client:
-        """There is nothing to connect to."""
+        """Do nothing."""
         return cast("Client", self)
 
     @property
@@ -383,7 +384,7 @@ class Memory(JetStream):
         return not self.dead
 
     async def may_publish(self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None) -> bool:
-        """Everything is allowed."""
+        """Allow everything."""
         del subject, body, headers
         return True
 
@@ -420,7 +421,7 @@ class Memory(JetStream):
         raise Unanswered(message)
 
     async def replay(self, stream: str, subject: str, batch: int = 512) -> AsyncIterator[list[StoredMessage]]:
-        """All that was told."""
+        """Yield all messages."""
         del stream, subject, batch
         if self.dead:
             raise Killed
@@ -442,7 +443,7 @@ class DyingKeyspace(Keyspace):
 
 
 class Replica:
-    """One reactor: a sweeper, a reconciler, and what consumes events."""
+    """One reactor: a sweeper, a reconciler, and a consumer of events."""
 
     def __init__(self, server: Server, redis: Redis, namespace: str) -> None:
         self.server, self.js = server, Memory(server)
@@ -489,7 +490,7 @@ class Replica:
         )
 
     async def consume(self) -> None:
-        """Take what is pending, and ack it once Redis has it."""
+        """Read pending events, and ack them when Redis has them."""
         directory = self.resources.directory
         identity = (await directory.ensure()).lifecycle.identity
         if pending := self.server.log[self.server.ack_floor :]:
@@ -497,9 +498,9 @@ class Replica:
             self.server.ack_floor = max(self.server.ack_floor, pending[-1].seq)
 
     async def reconcile(self) -> Report:
-        """A full pass."""
+        """Run a full pass."""
         return await self.reconciler.run(PassOptions())
 
 
 async def _at_once() -> None:
-    """No limit, and nobody to ask."""
+    """Return no limit."""

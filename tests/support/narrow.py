@@ -1,4 +1,4 @@
-"""Worlds in which reactor has no more than the rights of docs/permissions.md."""
+"""Worlds in which reactor has only the permissions of docs/permissions.md."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ RELOADED = "Reloaded server configuration"
 
 
 def config(reactor: str = REACTOR) -> str:
-    """One account, three users."""
+    """Return a config with one account and three users."""
     users = f"""
       {{ user: reactor, password: pw, permissions: {{ {reactor} }} }}
       {{ user: poller, password: pw, permissions: {{ {POLLER} }} }}
@@ -37,9 +37,9 @@ def config(reactor: str = REACTOR) -> str:
 
 @asynccontextmanager
 async def narrow_world(folder: Path, *more: str, without: Sequence[str] = ()) -> AsyncIterator[tuple[World, Server]]:
-    """A world in which reactor has no more than these rights, and the job system's clients look at it.
+    """A world in which reactor has only these permissions, with the job system's clients.
 
-    `more` may be published on, too; what it is `without` may not.
+    `more` may be published on, too, and `without` may not.
     """
     rights = REACTOR.replace("allow: [", "allow: [" + "".join(f'"{subject}", ' for subject in more), 1)
     for subject in without:
@@ -64,7 +64,7 @@ def log_of(server: Server) -> Path:
 
 
 async def reload(server: Server, reactor: str) -> None:
-    """Let the running server read other permissions; it then drops clients that have lost some."""
+    """Let the running server read new permissions. It drops clients that have lost some."""
     log = log_of(server)
     reloads = await asyncio.to_thread(_rewrite, server, log, reactor)
     server.signal(signal.SIGHUP)
@@ -72,7 +72,7 @@ async def reload(server: Server, reactor: str) -> None:
 
 
 def _rewrite(server: Server, log: Path, reactor: str) -> int:
-    """Change the file; how often it was read again so far."""
+    """Change the file. Return how often it was read again so far."""
     path = Path(str(server.command[-1]))
     path.write_text(path.read_text().split("accounts {")[0] + config(reactor))
     return log.read_text().count(RELOADED)

@@ -1,4 +1,4 @@
-"""A real PostgreSQL, where one is installed."""
+"""A real PostgreSQL, if one is installed."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from reactor.cli.embedded import HOST, free_port
 
 
 async def execute(engine: AsyncEngine, *statements: str) -> None:
-    """In one transaction."""
+    """Execute statements in one transaction."""
     async with engine.begin() as connection:
         for statement in statements:
             await connection.execute(text(statement))
@@ -25,7 +25,7 @@ async def execute(engine: AsyncEngine, *statements: str) -> None:
 
 @dataclass(frozen=True)
 class Postgres:
-    """One server. It refuses to run as root, and pytest's own folders are root's alone."""
+    """One server. It refuses to run as root, and pytest's folders belong to root."""
 
     programs: Path
     folder: Path
@@ -34,7 +34,7 @@ class Postgres:
     @classmethod
     @contextmanager
     def installed(cls) -> Iterator["Postgres"]:
-        """One that runs until the end; the test is skipped where there is none."""
+        """Return a server that runs until the end. The test is skipped if PostgreSQL is not installed."""
         initdb = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
         if initdb is None:
             pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
@@ -52,16 +52,16 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """For SQLAlchemy."""
+        """Return the URL for SQLAlchemy."""
         return f"postgresql+asyncpg://jobs@{HOST}:{self.port}/postgres"
 
     def start(self) -> None:
-        """Once more, where it was killed."""
+        """Start it again after a kill."""
         options = f"-p {self.port} -c listen_addresses={HOST} -k {self.folder} -c fsync=off"
         self._call("pg_ctl", "-w", "-l", str(self.folder / "log"), "-o", options, "start")
 
     def kill(self) -> None:
-        """Without a word to whoever is connected."""
+        """Kill it without a notice to its clients."""
         self._call("pg_ctl", "-w", "-m", "immediate", "stop")
 
     def _call(self, program: str, *args: str) -> None:

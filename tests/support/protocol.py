@@ -25,7 +25,7 @@ FREE = -1
 
 
 class Without(Enum):
-    """What may be taken away from the protocol, or from what it assumes."""
+    """Parts of the protocol, or its assumptions, that can be removed."""
 
     BARRIER = auto()
     """Instead of it, the stream is looked at again."""
@@ -46,7 +46,7 @@ class Without(Enum):
 
 
 class Message(NamedTuple):
-    """`at` is its sequence, once it is acknowledged."""
+    """A message. `at` is its sequence, when it is acknowledged."""
 
     state: str = "unsent"
     incarnation: int = 0
@@ -54,7 +54,7 @@ class Message(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """One replica's try under one lease. `step` is what it does next; one that ends in `!` is on the wire."""
+    """One replica's attempt under one lease. `step` is its next step; one that ends in `!` is under way."""
 
     step: str = "rest"
     last_seq: int = 0
@@ -68,7 +68,7 @@ class Attempt(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything at one moment. Incarnation 0: there is no stream."""
+    """Everything at one moment. Incarnation 0 means that there is no stream."""
 
     incarnation: int
     subject: int
@@ -101,20 +101,20 @@ ON_THE_WIRE = {"fence!", "delete!", "unfence!"}
 
 
 def first(messages: int, attempts: int, *, flushes: int = 0, remakes: int = 0, room: int = 0, cuts: int = 0) -> State:
-    """A zombie that nobody has looked at yet."""
+    """Return a zombie that no replica has inspected yet."""
     nobody = (Attempt(),) * attempts
     start = State(1, OPEN, 0, (), (Message(),) * messages, False, FREE, nobody, flushes, remakes)  # noqa: FBT003  # not retried
     return start._replace(room=room, cuts=cuts)
 
 
 class Protocol:
-    """All that can happen next."""
+    """Everything that can happen next."""
 
     def __init__(self, without: frozenset[Without] = frozenset()) -> None:
         self.without = without
 
     def after(self, s: State) -> Iterator[Step]:
-        """Every next step and what it leads to."""
+        """Yield every next step and its result."""
         yield from self._publishers(s)
         yield from self._surroundings(s)
         working = [i for i, one in enumerate(s.attempts) if one.step not in {"rest", "end"}]
@@ -156,7 +156,7 @@ class Protocol:
         return f"message {who} is committed and acknowledged", stored
 
     def _answers(self, s: State, who: int, end: int) -> Step:
-        """What the answer to a barrier means. A leader that was replaced has not heard its followers lately."""
+        """Return what the answer to a barrier means. A replaced leader has no recent contact with its followers."""
         proven = s.attempts[who].last_seq == end
         word = f"its end is {end}: " + ("proven" if proven else "somebody published")
         if proven and s.leader == "elected" and Without.FOLLOWERS not in self.without:
@@ -192,7 +192,7 @@ class Protocol:
         yield from self._lands(s, i) if me.step in ON_THE_WIRE else self._acts(s, i)
 
     def _acts(self, s: State, i: int) -> Iterator[Step]:
-        """What a replica does next."""
+        """Yield what a replica does next."""
         me = s.attempts[i]
         match me.step:
             case "look":
@@ -222,7 +222,7 @@ class Protocol:
                 yield f"nobody hears the barrier of attempt {i}", _end(s, i)
 
     def _lands(self, s: State, i: int) -> Iterator[Step]:
-        """What an effect that is on the wire does to the stream, if there is one."""
+        """Return the effect of a request under way on the stream, if there is one."""
         me = s.attempts[i]
         match me.step:
             case "fence!" if s.incarnation:
@@ -250,7 +250,7 @@ class Protocol:
         return f"attempt {i} looks: a zombie of {s.last_seq} messages", _attempt(s, i, judged)
 
     def _may(self, s: State, i: int, effect: str) -> bool:
-        """Whether the effect may be begun: by the clock, and before a first effect by Redis, the lease is one's own."""
+        """Return whether the effect may begin: by the clock, and before the first effect also by Redis."""
         checks = Without.CHECK_BEFORE_DELETE if effect == "delete" else Without.CHECKS_BEFORE_FENCE_AND_UNFENCE
         if checks in self.without:
             return True
@@ -259,7 +259,7 @@ class Protocol:
 
 
 def _deleted(s: State, i: int) -> State:
-    """Reactor's own deletion: what makes it a loss is said."""
+    """Return the state after reactor's deletion, with the loss if it is one."""
     me = s.attempts[i]
     loss = [
         f"message {m} was acknowledged and is destroyed"
@@ -275,13 +275,16 @@ def _deleted(s: State, i: int) -> State:
 
 
 def _unanswered(s: State) -> State:
-    """The queue is gone with the stream: whoever waits for an answer from it gets none."""
+    """Return the state without waiting answers: they are lost with the stream."""
     attempts = tuple(one._replace(step="end") if one.step == "wait" else one for one in s.attempts)
     return s._replace(queue=(), stale=(), attempts=attempts)
 
 
 def _elected(s: State) -> State:
-    """What the old leader has not committed is never acknowledged; the new one has no fence that came after the cut."""
+    """Return the state with a new leader.
+
+    Uncommitted messages are never acknowledged, and it lacks a fence set after the cut.
+    """
     messages = tuple(Message("refused") if one.state == "accepted" else one for one in s.messages)
     stale = tuple((who, s.last_seq) for kind, who in s.queue if kind == "barrier")
     return s._replace(leader="elected", subject=s.followers, queue=(), stale=stale, messages=messages)
@@ -300,19 +303,19 @@ def _at(s: State, i: int, step: str, **changes: bool) -> State:
 
 
 def _end(s: State, i: int) -> State:
-    """The attempt is over, and gives its lease back."""
+    """Return the state after the attempt has ended and released its lease."""
     return _at(s._replace(lease=FREE if s.lease == i else s.lease), i, "end")
 
 
 class Found(NamedTuple):
-    """How many states there are, and the shortest story that ends in a loss, if there is one."""
+    """The number of states, and the shortest story of a loss, if there is one."""
 
     states: int
     story: list[str]
 
 
 def explore(protocol: Protocol, start: State) -> Found:
-    """Every state that can be reached, until one is a loss."""
+    """Explore every reachable state until one is a loss."""
     before: dict[State, tuple[str, State] | None] = {start: None}
     todo = deque([start])
     while todo:

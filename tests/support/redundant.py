@@ -1,4 +1,4 @@
-"""Redis beyond one machine: a primary with a replica and a sentinel, and a cluster, from the same binary."""
+"""Redis on several machines: a primary with a replica and a sentinel, and a cluster, from the same binary."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ SLOTS = 16_384
 
 @dataclass(frozen=True)
 class Redundant:
-    """Where reactor finds it, and the server that has reactor's keys now."""
+    """The URL for reactor, and the server that has reactor's keys now."""
 
     url: str
     primary: Server
@@ -29,7 +29,7 @@ class Redundant:
     """The same, as one finds it."""
 
     async def fail_over(self) -> None:
-        """Kill the primary, and wait until another one has taken over."""
+        """Kill the primary, and wait until another server has taken over."""
         await self.primary.stop()
         await eventually(self._takes_writes, 30)
 
@@ -42,7 +42,7 @@ class Redundant:
 
 @asynccontextmanager
 async def with_a_sentinel(folder: Path) -> AsyncIterator[Redundant]:
-    """A primary, a replica, and a sentinel, which is named after one that is away."""
+    """A primary, a replica, and a sentinel that is listed after one that is away."""
     async with AsyncExitStack() as stack:
         primary = await stack.enter_async_context(running(valkey_server(folder / "a", free_port())))
         replica = valkey_server(folder / "b", free_port(), "--replicaof", f"{HOST} {primary.port}")
@@ -72,7 +72,7 @@ async def _knows_a_replica(sentinel: Redis) -> bool:
 
 @asynccontextmanager
 async def a_cluster(folder: Path) -> AsyncIterator[Redundant]:
-    """Three primaries, and a replica of the one that has reactor's slot."""
+    """Three primaries, and a replica of the one with reactor's slot."""
     async with AsyncExitStack() as stack:
         nodes = [_node(folder / str(number)) for number in range(4)]
         await asyncio.gather(*(stack.enter_async_context(running(node)) for node in nodes))

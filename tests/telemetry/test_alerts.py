@@ -1,4 +1,4 @@
-"""What a worker tells of what needs a person: once when it begins, once when it is over."""
+"""A worker's alerts: each is published once when it begins and once when it ends."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ async def vouched(world: World) -> bool:
 
 
 async def test_a_tripped_breaker_is_told_once_and_once_when_it_is_over(world: World) -> None:
-    """Over many passes, each of which it holds back; by every worker that is there, in its own name."""
+    """Over many refused passes; by every worker, with its own name."""
     await world.declare()
     await world.emit(1000, "STARTED")
     for number in range(25):
@@ -44,7 +44,7 @@ async def test_a_tripped_breaker_is_told_once_and_once_when_it_is_over(world: Wo
 
 
 async def test_what_a_command_did_to_the_breaker_is_told_too(world: World) -> None:
-    """The command itself tells nobody."""
+    """The command itself publishes nothing."""
     await world.declare()
     await world.emit(1000, "STARTED")
     told = await alerts(world)
@@ -62,7 +62,7 @@ async def test_what_a_command_did_to_the_breaker_is_told_too(world: World) -> No
 
 
 async def test_a_redis_that_was_flushed_is_told_and_that_it_is_whole_again(world: World) -> None:
-    """However fast the rebuild is. What a new worker builds first was never lost."""
+    """However fast the rebuild is. The first build of a new worker is not a loss."""
     told = await alerts(world)
     async with worker(world.env()):
         await world.emit(1, "STARTED")
@@ -77,7 +77,7 @@ async def test_a_redis_that_was_flushed_is_told_and_that_it_is_whole_again(world
 
 
 async def test_a_nats_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
-    """The worker lives on, does its work once NATS is back, and tells what changes then."""
+    """The worker continues, works when NATS is back, and publishes later changes."""
     async with (
         own_world(tmp_path) as (world, nats_one, _),
         worker(world.env(**EVERY_SECOND)) as process,
@@ -98,7 +98,7 @@ async def test_a_nats_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
 
 
 class Ear:
-    """Where alerts are published; deaf until it is opened."""
+    """Receives alerts, but only when it is opened."""
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
@@ -110,7 +110,7 @@ class Ear:
 
 
 async def test_noting_waits_for_nobody() -> None:
-    """Who takes nothing holds up the telling only, and does not fill the memory."""
+    """A slow receiver delays only the publishing, and does not fill the memory."""
     ear = Ear()
     told = Alerts(ear.publish, "me", lambda: 0)
     for _ in range(MANY):
@@ -126,7 +126,7 @@ async def test_noting_waits_for_nobody() -> None:
 
 
 async def test_another_wording_is_no_change() -> None:
-    """One beginning, one end, in the words that it began with."""
+    """One begin and one end, with the first message."""
     ear = Ear()
     ear.open.set()
     told = Alerts(ear.publish, "me", lambda: 0)

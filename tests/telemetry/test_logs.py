@@ -1,4 +1,4 @@
-"""Logs: one stream, no secrets, nothing that moves the cursor."""
+"""The log: one stream, no secrets, nothing that moves the cursor."""
 
 import io
 import json
@@ -41,14 +41,14 @@ def test_json_lines_have_stable_keys() -> None:
 
 
 def test_json_is_what_a_pipe_gets() -> None:
-    """A console only where there is a terminal."""
+    """The console format is only for a terminal."""
     stream, log = written(None)
     log.info("x")
     assert json.loads(stream.getvalue())["event"] == "x"
 
 
 def test_the_standard_librarys_records_join_in() -> None:
-    """FastStream and nats-py log there."""
+    """FastStream and nats-py use it."""
     stream, _ = written("json")
     logging.getLogger("nats.aio.client").warning("disconnected from %s", "nats://me:pw@host")
     line = json.loads(stream.getvalue())
@@ -68,7 +68,7 @@ def test_credentials_in_urls_are_masked_wherever_they_stand() -> None:
 
 
 def test_hostile_names_are_escaped_on_a_console() -> None:
-    """Nothing of theirs moves the cursor or turns the line around."""
+    """They cannot move the cursor or reverse the line."""
     stream, log = written("console")
     log.info("x", stream="job\x1b[2J\u202e\x00\nINFO forged")
     [line] = stream.getvalue().splitlines()
@@ -78,7 +78,7 @@ def test_hostile_names_are_escaped_on_a_console() -> None:
 
 
 def test_levels_are_kept() -> None:
-    """Also for the standard library, whose chatter starts at warning."""
+    """Also for the standard library, which logs from warning on."""
     stream, log = written("json", "WARNING")
     log.info("x")
     logging.getLogger("faststream").info("y")
@@ -89,7 +89,7 @@ def test_levels_are_kept() -> None:
     "value", ["nats://u:hun/ter2@h", "nats://u:hun@ter2@h", b"nats://u:hunter2@h", {"nats://hunter2@h"}]
 )
 def test_no_part_of_a_password_is_left(value: object) -> None:
-    """Slashes and @ in it, or a value that is no string."""
+    """With slashes and @ in it, or a value that is not a string."""
     stream, log = written("json")
     log.info("x", value=value, deep={"key nats://u:hunter2@h": 1})
     assert "hun" not in stream.getvalue()
@@ -98,7 +98,7 @@ def test_no_part_of_a_password_is_left(value: object) -> None:
 
 @pytest.mark.parametrize("fmt", ["json", "console"])
 def test_no_value_breaks_a_log_call(fmt: str) -> None:
-    """What cannot be shown is named by its type; what contains itself ends."""
+    """A value that cannot be shown is named by its type. A value that contains itself ends."""
 
     class Broken:
         def __repr__(self) -> str:
@@ -129,7 +129,7 @@ class Clock:
 
 
 def told(repeats: logs.Repeats, **event: object) -> dict[str, Any] | None:
-    """The event as it is written; None where it is not."""
+    """Return the event as it is written; None if it is dropped."""
     try:
         return dict(repeats(None, "", dict(event)))
     except structlog.DropEvent:
@@ -137,7 +137,7 @@ def told(repeats: logs.Repeats, **event: object) -> dict[str, Any] | None:
 
 
 def test_failures_that_are_alike_are_summarised() -> None:
-    """The first at once, then one a minute that says how many went before; counters and times make no difference."""
+    """The first at once, then one a minute with the number dropped. Counters and times make no difference."""
     repeats = logs.Repeats(clock := Clock())
     failure = {"level": "warning", "event": "failed", "error": "connection refused"}
     assert told(repeats, **failure, failures=1, timestamp="a") == {**failure, "failures": 1, "timestamp": "a"}
@@ -154,7 +154,7 @@ def test_failures_that_are_alike_are_summarised() -> None:
 
 
 def test_what_differs_is_told_at_once_and_what_went_well_each_time() -> None:
-    """Another stream, another error, another level; and nothing at info is ever left out."""
+    """Another stream, another error, another level. Nothing at info is ever dropped."""
     repeats = logs.Repeats(Clock())
     lines = [{"level": "warning", "stream": f"job_{number}"} for number in range(5)]
     lines += [{"level": "error", "stream": "job_1"}, {"level": "warning", "stream": "job_1", "error": "other"}]
@@ -163,7 +163,7 @@ def test_what_differs_is_told_at_once_and_what_went_well_each_time() -> None:
 
 
 def test_endless_kinds_of_failures_take_bounded_memory() -> None:
-    """The longest unseen is forgotten, and told anew."""
+    """The least recent one is forgotten, and logged again."""
     repeats = logs.Repeats(Clock(), kinds=10)
     for number in range(11):
         told(repeats, level="warning", event=number)
@@ -172,7 +172,7 @@ def test_endless_kinds_of_failures_take_bounded_memory() -> None:
 
 
 def test_a_librarys_traceback_in_a_loop_is_written_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """nats-py's own error callback writes one each time it cannot reconnect; no other stream gets them, either."""
+    """nats-py's error callback writes one at each failed reconnect. No other stream gets them."""
     stream, _ = written("json")
     for _ in range(20):
         try:
@@ -186,7 +186,7 @@ def test_a_librarys_traceback_in_a_loop_is_written_once(capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize("name", ["faststream", "uvicorn.error", logs.FASTSTREAM])
 def test_no_library_has_a_stream_of_its_own(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """FastStream brings a handler and a form; its chatter at info is left out."""
+    """FastStream brings a handler and a format. Its lines at info are dropped."""
     stream, _ = written("json")
     logging.getLogger(name).info("app started")
     logging.getLogger(name).warning("broken")
@@ -196,7 +196,7 @@ def test_no_library_has_a_stream_of_its_own(name: str, capsys: pytest.CaptureFix
 
 
 def test_a_broken_format_is_still_said(capsys: pytest.CaptureFixture[str]) -> None:
-    """Only what was dropped on purpose is no error."""
+    """Only what was dropped on purpose is not an error."""
     written("json")
     logging.raiseExceptions = True
     logging.getLogger("other").warning("%d", "not a number")

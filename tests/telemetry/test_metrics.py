@@ -1,4 +1,4 @@
-"""What a worker tells Prometheus, and that the rules and the dashboard ask for what there is."""
+"""A worker's metrics. The rules and the dashboard query only existing ones."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ Labels = frozenset[tuple[str, str]]
 
 
 class Scrape:
-    """One exposition, read by Prometheus's own client."""
+    """One exposition, parsed by Prometheus's client."""
 
     def __init__(self, text: str) -> None:
         self.families = list(text_string_to_metric_families(text))
@@ -61,7 +61,7 @@ class Scrape:
         return self.values[name][frozenset(labels.items())]
 
     def by(self, name: str, label: str) -> dict[str, float]:
-        """Values that are not 0, summed over the other labels."""
+        """Return the values that are not 0, added up over the other labels."""
         found: dict[str, float] = defaultdict(float)
         for labels, value in self.values[name].items():
             found[dict(labels)[label]] += value
@@ -79,7 +79,7 @@ async def server_time(world: World) -> int:
 
 
 async def vouched(world: World) -> bool:
-    """Whether the ledger is built, so that nothing is replayed any more."""
+    """Return whether the ledger is built, so that nothing is replayed any more."""
     return bool(await world.redis.hget(f"{world.namespace}:ledger", "state") == "complete")
 
 
@@ -96,7 +96,10 @@ def settlement(outcome: Outcome, reason: Reason, **more: Any) -> Settlement:
 
 
 async def five_hundred_jobs(world: World) -> int:
-    """20 end with a stream, 3 run with one, the others say what nobody has heard of; bytes of those that end."""
+    """Create 500 jobs: 20 end with a stream, 3 run with one, the others have unknown statuses.
+
+    Return the bytes of those that end.
+    """
     held = 0
     for number in range(500):
         status = f"state-{number}-\u2603" if number >= 23 else "STARTED"
@@ -117,7 +120,7 @@ async def five_hundred_jobs(world: World) -> int:
 
 
 async def test_five_hundred_jobs_are_counted_and_no_label_names_one(world: World) -> None:
-    """Each figure is what happened; labels have words of reactor's own, whatever the emitters say."""
+    """Each figure is what happened. Labels have only reactor's own values."""
     before = await server_time(world)
     async with served(world, REACTOR_RECONCILE_INTERVAL="1s", REACTOR_LOG_LEVEL="INFO") as at:
         await eventually(lambda: vouched(world))
@@ -183,7 +186,7 @@ def queries() -> list[str]:
 
 
 def assert_asked_for_what_there_is(found: Scrape) -> None:
-    """Every metric of the rules and the dashboard is in the exposition; `up` is Prometheus's own."""
+    """Check that every metric of the rules and the dashboard exists. `up` is Prometheus's own."""
     for asked in [rule["expr"] for rule in rules()] + queries():
         names = set(re.findall(r"\b(?:reactor|faststream|process)_\w+", asked))
         assert names or "up{" in asked, asked
@@ -191,7 +194,7 @@ def assert_asked_for_what_there_is(found: Scrape) -> None:
 
 
 async def test_a_missing_right_shows_at_once(world: World) -> None:
-    """Paused as soon as it is noticed, by the pass at the start: no deletion is begun."""
+    """Paused at the first pass, before any deletion begins."""
     url = world.nats_url.replace(f"a{world.number}:", f"u{world.number}:")
     async with served(world, ready=False, REACTOR_NATS_URL=url) as at:
 
@@ -232,7 +235,7 @@ async def test_lateness_is_measured_by_no_worker_s_clock(world: World) -> None:
 
 
 async def test_they_are_served_while_the_servers_are_waited_for(world: World) -> None:
-    """At nought, and without a word on streams that nobody has seen."""
+    """At zero, and without streams that were never listed."""
     port = free_port()
     env = world.env(REACTOR_HTTP_PORT=port, REACTOR_NATS_URL=f"nats://127.0.0.1:{free_port()}")
     async with worker(env, until="waiting for NATS") as process:
@@ -244,7 +247,7 @@ async def test_they_are_served_while_the_servers_are_waited_for(world: World) ->
 
 
 async def test_a_token_guards_them(world: World) -> None:
-    """As a bearer token, which is what Prometheus sends."""
+    """As a bearer token, like Prometheus sends it."""
     async with served(world, REACTOR_HTTP_TOKEN="hunter2") as at:
         assert (await at.get("/metrics"))[0] == 401
         code, text = await at.get("/metrics", token="hunter2")
@@ -252,7 +255,7 @@ async def test_a_token_guards_them(world: World) -> None:
 
 
 async def test_openmetrics_is_spoken_where_it_is_asked_for(world: World) -> None:
-    """As Prometheus does."""
+    """Prometheus asks for it."""
     async with served(world) as at:
         accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
         request = urllib.request.Request(f"{at.base}/metrics", headers={"Accept": accept})  # noqa: S310  # our own server
@@ -269,7 +272,7 @@ async def test_openmetrics_is_spoken_where_it_is_asked_for(world: World) -> None
 
 
 async def test_an_outage_vouches_for_nothing(tmp_path: Path) -> None:
-    """The streams stay as they were last seen, with the time of that; coverage does not."""
+    """The streams stay as last seen, with that time. Coverage does not."""
     async with own_world(tmp_path) as (world, _, valkey):
         one = Worker(world.load())
 
@@ -292,7 +295,7 @@ async def test_an_outage_vouches_for_nothing(tmp_path: Path) -> None:
 
 
 def told(**more: Any) -> Measures:
-    """What `Overview.measure` would tell."""
+    """Return a result of `Overview.measure`."""
     usual = {
         "at": "2026-01-31T12:00:00Z",
         "error": None,
@@ -312,7 +315,7 @@ def told(**more: Any) -> Measures:
 
 
 def test_a_listing_that_failed_is_no_empty_account() -> None:
-    """What it would have counted stays as it was; what the ledger says is told."""
+    """Its counts stay unchanged, and the ledger's figures are shown."""
     one = metrics()
     one.measured(told(verdicts={"kept": 7, "zombie": 1}, oldest_zombie_s=12.5))
     one.measured(told(error="NATS: away", lag=3))
@@ -324,7 +327,7 @@ def test_a_listing_that_failed_is_no_empty_account() -> None:
 
 
 def test_a_pass_that_broke_off_is_no_success() -> None:
-    """The last success stays; a pass that the breaker held back came to its end."""
+    """The time of the last success stays. A pass that the breaker stopped has completed."""
     one = metrics()
     ended = {"started_at": "2026-01-31T12:00:00Z", "duration_s": 0.5, "breaker": None, "error": None}
     one.measured(told(last_reconcile=ended | {"breaker": "21 of 21"}))
@@ -340,7 +343,7 @@ def test_a_pass_that_broke_off_is_no_success() -> None:
 
 
 def test_what_a_deletion_came_to_is_one_count() -> None:
-    """Drained, aborted, or neither where somebody else was faster."""
+    """Drained, aborted, or neither if another client was faster."""
     one = metrics()
     one.ended(settlement(Outcome.DRAINED, Reason.TERMINAL, late_s=0.02))
     one.ended(settlement(Outcome.DRAINED, Reason.MISSING, late_s=500.0))
@@ -375,7 +378,7 @@ def test_workers_do_not_share_their_counts() -> None:
     ],
 )
 def test_faststream_s_label_has_no_job(subject: str, label: str) -> None:
-    """And the size is of all messages of a batch, in bytes."""
+    """The size is that of all messages in a batch, in bytes."""
     msg = Msg(_client=cast("Any", None), subject=subject, data=b"12345")
     batch = cast("Any", type("Batch", (), {"raw_message": [msg, msg]}))
     bounded = _Bounded(SubjectTemplate("jobs.lifecycle.{job_id}"))
@@ -386,7 +389,7 @@ def test_faststream_s_label_has_no_job(subject: str, label: str) -> None:
 
 
 def test_the_dashboard_is_laid_out() -> None:
-    """No two panels share an id or a place, none sticks out, and every query goes to the chosen source and jobs."""
+    """Panels have different ids and places, none is outside, and every query uses the chosen source and jobs."""
     dashboard = json.loads(exported("grafana.json"))
     everything = dashboard["panels"]
     assert len({panel["id"] for panel in everything}) == len(everything)
@@ -409,7 +412,7 @@ def test_the_dashboard_is_laid_out() -> None:
 
 
 def test_every_alert_says_what_it_is_and_what_to_do() -> None:
-    """How urgent, too."""
+    """And how urgent it is."""
     assert len({rule["alert"] for rule in rules()}) == len(rules())
     for rule in rules():
         assert rule["labels"]["severity"] in {"warning", "critical"}
@@ -437,13 +440,13 @@ async def test_export_prints_the_file(world: World, what: str, file: str) -> Non
 
 
 async def test_export_knows_what_there_is(world: World) -> None:
-    """And says so."""
+    """It lists the files."""
     done = await world.reactor("export", "traces")
     assert (done.code, "alerts" in done.err) == (2, True)
 
 
 def promtool(folder: Path, *args: str, **files: str) -> None:
-    """It has no complaint about these files."""
+    """Check these files with promtool."""
     for name, text in files.items():
         (folder / f"{name}.yml").write_text(text)
     assert PROMTOOL is not None
@@ -461,7 +464,7 @@ def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
 
 @needs_promtool
 def test_promtool_accepts_the_configuration_in_compose(tmp_path: Path) -> None:
-    """With the rules where it looks for them."""
+    """With the rules at the configured path."""
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     config = compose["configs"]["prometheus"]["content"].replace("/etc/prometheus/", "")
     promtool(tmp_path, "check", "config", "prometheus.yml", prometheus=config, alerts=exported("alerts.yml"))
@@ -469,7 +472,7 @@ def test_promtool_accepts_the_configuration_in_compose(tmp_path: Path) -> None:
 
 @needs_promtool
 def test_promtool_accepts_every_query_of_the_dashboard(tmp_path: Path) -> None:
-    """As recording rules, with Grafana's variables filled in."""
+    """As recording rules, with Grafana's variables replaced."""
     filled = [
         re.sub(r"\$__(rate_)?interval", "1m", query).replace("$__range", "6h").replace("$job", "reactor")
         for query in queries()
@@ -525,7 +528,7 @@ TROUBLE = {
 
 
 def fires(alert: str | None) -> dict[str, Any]:
-    """A case for promtool: two hours in which just that alert comes to fire."""
+    """Return a case for promtool: two hours in which only that alert fires."""
     series = CALM | (TROUBLE[alert] if alert else {})
     firing = [rule["alert"] for rule in rules() if rule["alert"] == alert]
     also = ["ReactorWorkerDown"] if alert == "ReactorDown" else []
@@ -548,7 +551,7 @@ def fires(alert: str | None) -> dict[str, Any]:
 
 @needs_promtool
 def test_each_alert_fires_for_its_own_trouble_only(tmp_path: Path) -> None:
-    """And none while all is well."""
+    """And none if all is well."""
     assert set(TROUBLE) == {rule["alert"] for rule in rules()}
     cases = {"rule_files": ["alerts.yml"], "evaluation_interval": "1m", "tests": [fires(a) for a in (None, *TROUBLE)]}
     promtool(tmp_path, "test", "rules", "cases.yml", alerts=exported("alerts.yml"), cases=yaml.dump(cases))

@@ -1,4 +1,4 @@
-"""Messages to people, by real services on loopback: one that takes them, one that hangs, one that fails, and mail."""
+"""Messages to people, by real services on loopback: one that accepts, one that hangs, one that fails, and mail."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ SECRET = "t0k3n-of-ours"  # noqa: S105  # a test's
 
 
 class Service:
-    """A webhook that keeps what it is sent, fails, or answers never."""
+    """A webhook that stores messages, fails, or never answers."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, str]] = []
@@ -46,7 +46,7 @@ class Service:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Nobody reads it."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer((HOST, 0), Handler)
         self.server.daemon_threads = True
@@ -76,7 +76,7 @@ def told(world: World) -> SentNotices:
 
 
 async def test_each_change_is_told_once_by_all_replicas_together(world: World, service: Service) -> None:
-    """When it begins and when it is over, at most once a minute; what is over before it is told is not told."""
+    """At the begin and at the end, at most once a minute. An alert that ends before it is sent is not sent."""
     now = 0.0
     one, other = (Notifier([service.url], told(world).remember, lambda: now) for _ in range(2))
     for each in (one, other, one):
@@ -103,7 +103,7 @@ async def test_each_change_is_told_once_by_all_replicas_together(world: World, s
 async def test_a_service_that_fails_is_tried_again(
     world: World, service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A few times; and no log line holds its secret."""
+    """A few times. No log line has its secret."""
     now, service.code = 0.0, 500
     notifier = Notifier([service.url], told(world).remember, lambda: now)
     notifier.note(alert())
@@ -120,7 +120,7 @@ async def test_a_service_that_fails_is_tried_again(
 
 
 async def test_redis_away_tells_all_the_same(service: Service) -> None:
-    """Then each replica tells."""
+    """Then each replica sends."""
 
     async def away(_: Mapping[str, tuple[str, int]]) -> set[str]:
         raise ConnectionError
@@ -157,7 +157,7 @@ async def test_mail_arrives(world: World) -> None:
 
 
 async def test_two_workers_tell_of_a_pause_once(world: World, service: Service) -> None:
-    """And a service that hangs holds up no deletion."""
+    """A service that hangs delays no deletion."""
     await world.declare()
     env = world.env(REACTOR_NOTIFY_URLS=service.url)
     async with worker(env) as first, worker(env) as second:
@@ -181,7 +181,7 @@ async def test_two_workers_tell_of_a_pause_once(world: World, service: Service) 
 
 
 async def test_doctor_sends_a_test_message(world: World, service: Service) -> None:
-    """And says who did not take it."""
+    """It names the services that refused it."""
     await world.declare()
     async with worker(world.env(REACTOR_NOTIFY_URLS=service.url)):
         for code, level in ((200, "ok"), (500, "error")):
@@ -198,7 +198,7 @@ async def test_doctor_sends_a_test_message(world: World, service: Service) -> No
 
 @pytest.mark.parametrize("url", ["slack", "nothing://x", f"slack://{SECRET}", "json://"])
 def test_what_is_no_url_is_said_without_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """It may hold a secret."""
+    """It may contain a secret."""
     monkeypatch.setenv("REACTOR_NOTIFY_URLS", f"json://127.0.0.1/a,{url}")
     with pytest.raises(SettingsError, match="REACTOR_NOTIFY_URLS: number 2 of 2 is no URL of Apprise") as caught:
         load_settings()
@@ -225,7 +225,7 @@ NOW = 1_800_000_000 * SECOND
 
 
 def test_what_is_far_more_than_usual_is_told() -> None:
-    """As the alert for Prometheus has it."""
+    """Like the alert for Prometheus."""
     assert mass_deletion([entry(60)] * 100, NOW) is None
     assert "101 streams were deleted" in (mass_deletion([entry(60)] * 101, NOW) or "")
     usual = [entry(900 + 900 * n + 1) for n in range(95) for _ in range(20)]

@@ -1,4 +1,4 @@
-"""What the log says of streams: each drain once with all its evidence, each verdict once."""
+"""The log of streams: each drain once with its evidence, each verdict once."""
 
 import io
 import json
@@ -32,7 +32,7 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 
 def test_a_drain_is_one_line_with_all_its_evidence(stream: io.StringIO) -> None:
-    """Whoever is woken needs nothing else; the keys are what people's searches rest on."""
+    """The line is enough to understand a drain. People's searches depend on its keys."""
     journal = LogSink("host:1")
     journal.ended(DRAINED)
     journal.judged(DRAINED)
@@ -66,7 +66,7 @@ def test_a_drain_is_one_line_with_all_its_evidence(stream: io.StringIO) -> None:
 def test_a_drain_that_deleted_nothing_is_told_by_another_name(
     stream: io.StringIO, outcome: Outcome, event: str
 ) -> None:
-    """And has the same keys, also where nothing was seen of the stream."""
+    """With the same keys, even if the stream could not be read."""
     LogSink("x").ended(DRAINED)
     LogSink("x").ended(Settlement(outcome, Reason.GONE, Stream("job_1", "1", 0)))
     drained, other = lines(stream)
@@ -87,13 +87,13 @@ def test_a_verdict_is_told_when_it_changes(stream: io.StringIO) -> None:
 
 
 def test_a_stream_made_again_is_a_new_one(stream: io.StringIO) -> None:
-    """A drain ends what was known of its name."""
+    """After a drain its name starts again."""
     LogSink("x").judged(KEPT, DRAINED, replace(KEPT, stream=replace(STREAM, created=60 * SECOND)))
     assert [line["was_reason"] for line in lines(stream)] == [None, None]
 
 
 def test_endless_streams_take_bounded_memory(stream: io.StringIO) -> None:
-    """The longest unseen one is forgotten, and told anew."""
+    """The least recent one is forgotten, and logged again."""
     journal = LogSink("x", most=2)
     for at, number in enumerate((1, 2, 3, 3, 1)):
         journal.judged(replace(KEPT, stream=replace(STREAM, name=f"job_{number}", observed_at=at)))
@@ -105,7 +105,7 @@ def told(process: WorkerProcess, event: str) -> list[dict[str, Any]]:
 
 
 async def test_a_worker_logs_what_it_did_and_why(world: World) -> None:
-    """One line for the drain, however many passes and sweeps go by; one for each verdict; nothing but JSON."""
+    """One line for the drain, in any number of passes and sweeps; one for each verdict; only JSON."""
     await world.declare()
     await world.zombie(1)
     await world.stream("job_2")

@@ -1,4 +1,4 @@
-"""Traces: a span for each batch and each drain with its steps, where they are asked for; and nothing where not."""
+"""Traces: a span for each batch and each drain with its steps, if they are on; nothing otherwise."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ STEPS = ["inspect", "audit", "fence", "recheck", "barrier", "delete", "conclude"
 
 @pytest.fixture
 def memory() -> Iterator[InMemorySpanExporter]:
-    """Whatever is traced in this process."""
+    """The spans of this process."""
     exporter = InMemorySpanExporter()
     with traced_by(SimpleSpanProcessor(exporter)):
         yield exporter
@@ -34,7 +34,7 @@ def memory() -> Iterator[InMemorySpanExporter]:
 
 @pytest.fixture
 def said() -> Iterator[StringIO]:
-    """What is logged in this process."""
+    """The log of this process."""
     log = StringIO()
     logs.configure("INFO", "json", log)
     yield log
@@ -46,13 +46,13 @@ def of(memory: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
 
 
 def steps(memory: InMemorySpanExporter, parent: ReadableSpan) -> list[str]:
-    """What was done in a span, in the order in which it was begun."""
+    """Return the steps in a span, in the order in which they began."""
     spans = [one for one in memory.get_finished_spans() if one.parent and one.parent.span_id == parent.context.span_id]
     return [one.name for one in sorted(spans, key=lambda one: one.start_time or 0)]
 
 
 async def test_a_drain_is_a_span_with_its_steps(world: World, memory: InMemorySpanExporter) -> None:
-    """Its attributes say of which stream and job, and what became of it."""
+    """Its attributes name the stream, the job and the outcome."""
     async with Bench(world) as bench:
         await world.zombie(1)
         await bench.drain()
@@ -70,7 +70,7 @@ async def test_a_drain_is_a_span_with_its_steps(world: World, memory: InMemorySp
 
 
 async def test_an_aborted_drain_says_what_stopped_it(world: World, memory: InMemorySpanExporter) -> None:
-    """The job was retried in between: no deletion among the steps, but the subjects are given back."""
+    """The job was retried in between: the fence is removed instead of a deletion."""
     async with Bench(world) as bench:
         await world.zombie(1)
         bench.effects.before["STREAM.UPDATE"] = lambda: world.emit(1, "STARTED")
@@ -82,7 +82,7 @@ async def test_an_aborted_drain_says_what_stopped_it(world: World, memory: InMem
 
 
 async def test_a_step_that_failed_has_its_error(world: World, memory: InMemorySpanExporter) -> None:
-    """The drain itself came to an end: somebody else had deleted the stream."""
+    """The drain itself ended, because another client had deleted the stream."""
     async with Bench(world) as bench:
         await world.zombie(1)
         bench.effects.before["STREAM.UPDATE"] = lambda: world.js.delete_stream("job_1")
@@ -95,7 +95,7 @@ async def test_a_step_that_failed_has_its_error(world: World, memory: InMemorySp
 
 
 async def test_drains_at_the_same_time_do_not_share_their_steps(world: World, memory: InMemorySpanExporter) -> None:
-    """Each step belongs to the drain that did it; the pass took its events in as one batch before."""
+    """Each step belongs to its drain. The pass read its events as one batch before."""
     await world.declare()
     for number in range(20):
         await world.zombie(number)
@@ -109,7 +109,7 @@ async def test_drains_at_the_same_time_do_not_share_their_steps(world: World, me
 
 
 async def test_each_event_is_a_span(world: World, memory: InMemorySpanExporter) -> None:
-    """With its job and what became of it, also where it could not be read."""
+    """With its job and its outcome, also if it could not be read."""
     await world.declare()
     await world.emit(1, "started")
     await world.emit(1, "STARTED", occurred_at="2020-01-01T00:00:00Z")
@@ -123,7 +123,7 @@ async def test_each_event_is_a_span(world: World, memory: InMemorySpanExporter) 
 
 
 def test_one_span_for_all_while_nobody_traces() -> None:
-    """Nothing is made, and nothing kept."""
+    """Nothing is created or kept."""
     with span("drain", stream="job_1") as one:
         one.set(outcome="drained")
     assert one is _OFF
@@ -131,7 +131,7 @@ def test_one_span_for_all_while_nobody_traces() -> None:
 
 
 class Collector:
-    """What an OTLP collector has been sent."""
+    """What an OTLP collector has received."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -158,7 +158,7 @@ async def collector() -> AsyncIterator[Collector]:
 
 
 async def test_a_worker_exports_what_is_left_when_it_stops(world: World) -> None:
-    """Over the standard protocol, by the standard variables, under the name that they give."""
+    """By the standard protocol, variables and service name."""
     async with collector() as sent:
         env = world.env(
             OTEL_EXPORTER_OTLP_ENDPOINT=sent.address,
@@ -184,7 +184,7 @@ async def test_a_collector_that_is_away_holds_up_no_stop(world: World) -> None:
 
 
 async def test_a_command_is_traced_beside_its_output(world: World) -> None:
-    """Standard output is the report's alone."""
+    """Standard output has only the report."""
     await world.declare()
     await world.zombie(1)
     done = await world.reactor("reconcile", "--json", OTEL_TRACES_EXPORTER="console")
@@ -204,7 +204,7 @@ async def test_a_command_is_traced_beside_its_output(world: World) -> None:
     ids=str,
 )
 async def test_they_are_off_where_nobody_asks(said: StringIO, environ: dict[str, str]) -> None:
-    """A variable that is empty is one that is not set; an exporter that there is none of is said."""
+    """An empty variable is not set. An unknown exporter is reported."""
     async with tracing(environ):
         assert span("drain") is _OFF
     lines = [json.loads(line) for line in said.getvalue().splitlines()]
@@ -220,7 +220,7 @@ async def test_they_are_on_where_any_of_the_variables_asks(variable: str) -> Non
 
 
 async def test_a_missing_extra_is_one_line_that_names_it(said: StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker works without."""
+    """The worker works without traces."""
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     async with tracing({"OTEL_TRACES_EXPORTER": "otlp"}):
         assert span("drain") is _OFF
@@ -230,9 +230,9 @@ async def test_a_missing_extra_is_one_line_that_names_it(said: StringIO, monkeyp
 
 
 async def test_nothing_of_opentelemetry_is_loaded_where_nobody_asks(world: World) -> None:
-    """Nor needed: it cannot be imported here at all, and a whole pass goes through.
+    """It cannot be imported here at all, and a whole pass works.
 
-    Whether it is loaded cannot be seen from its modules alone: redis-py loads the metrics of whatever is installed.
+    Loaded modules alone would not show it, because redis-py loads the metrics if they are installed.
     """
     await world.declare()
     await world.zombie(1)
@@ -241,7 +241,7 @@ async def test_nothing_of_opentelemetry_is_loaded_where_nobody_asks(world: World
 
 
 async def test_no_exporter_and_no_tracer_is_loaded_where_nobody_asks(world: World) -> None:
-    """Where it is installed, as for the test before."""
+    """With the extra installed."""
     assert await python(LOADED, world.env()) == []
     assert "opentelemetry.sdk.trace" in await python(LOADED, world.env(OTEL_TRACES_EXPORTER="console"))
 
@@ -269,7 +269,7 @@ print(json.dumps([name for name in sys.modules if name.startswith(ours)]))
 
 
 async def python(program: str, env: dict[str, str]) -> Any:
-    """What a program prints, as JSON."""
+    """Return what a program prints, as JSON."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", program), env=env | {"PYTHONPATH": str(ROOT)}, stdout=asyncio.subprocess.PIPE
     )

@@ -1,4 +1,4 @@
-"""The AsyncAPI document, against the specification's model and against what is really heard and said."""
+"""The AsyncAPI document, against the specification and against real messages."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ def payload(channel: str, message: str) -> dict[str, Any]:
 
 
 def test_it_is_an_asyncapi_document() -> None:
-    """By FastStream's own model of the specification; each operation leads to a channel."""
+    """By FastStream's model of the specification. Each operation has a channel."""
     ApplicationSchema.model_validate(DOCUMENT)
     channels = {operation["channel"]["$ref"] for operation in DOCUMENT["operations"].values()}
     assert channels == {f"#/channels/{name}" for name in DOCUMENT["channels"]}
@@ -31,7 +31,7 @@ def test_it_is_an_asyncapi_document() -> None:
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda one: one["title"])
 def test_its_examples_are_what_it_says(message: dict[str, Any]) -> None:
-    """And hold every field that must be there."""
+    """They have every required field."""
     schema = Draft202012Validator(message["payload"])
     for example in message["examples"]:
         schema.validate(example["payload"])
@@ -39,13 +39,13 @@ def test_its_examples_are_what_it_says(message: dict[str, Any]) -> None:
 
 
 def test_what_is_heard_is_what_it_says() -> None:
-    """As `reactor emit` says it."""
+    """As `reactor emit` publishes it."""
     said = json.loads(payload_of("42", "STARTED", "2026-01-31T12:00:00Z"))
     Draft202012Validator(payload("lifecycle", "event")).validate(said)
 
 
 def test_an_alert_is_told_with_these_fields_and_no_others() -> None:
-    """Of every kind that there is; real ones are held against it where they are provoked."""
+    """For each kind. Real alerts are checked in their own tests."""
     schema = payload("alert", "alert")
     assert set(schema["properties"]) == set(schema["required"]) == set(Alert.__slots__)
     assert set(schema["properties"]["kind"]["enum"]) == set(Kind)
@@ -53,7 +53,7 @@ def test_an_alert_is_told_with_these_fields_and_no_others() -> None:
 
 
 async def test_what_is_said_is_what_it_says(world: World) -> None:
-    """An outcome event, off the wire: these fields and no others."""
+    """A real event of a drained stream: these fields and no others."""
     await world.declare()
     told: list[bytes] = []
 

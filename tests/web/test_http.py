@@ -1,4 +1,4 @@
-"""What the worker tells over HTTP, and the commands that tell the same."""
+"""The worker's HTTP API, and the commands with the same answers."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from reactor.cli.embedded import free_port
 
 
 async def test_it_tells_what_there_is_and_what_was_done(world: World) -> None:
-    """Counts, verdicts, the history and where the leaks are."""
+    """Counts, verdicts, the history and the leaks."""
     async with served(world, REACTOR_POLICY_TERMINAL_GRACE="1h") as at:
         await world.zombie(1)
         await world.stream("job_2", messages=2)
@@ -37,7 +37,7 @@ async def test_it_tells_what_there_is_and_what_was_done(world: World) -> None:
 
 
 async def test_what_happens_between_two_passes_is_seen_at_once(world: World) -> None:
-    """A stream is made, its job ends, it is kept by its guard, somebody deletes it."""
+    """A stream is created, its job ends, a guard keeps it, another client deletes it."""
     async with served(world, REACTOR_POLICY_TERMINAL_GRACE="1h") as at:
         await eventually(lambda: _counted(at, 0))
         await world.emit(1, "STARTED")
@@ -79,7 +79,7 @@ def _verdict(rows: dict[str, Any]) -> tuple[str, str, str]:
 
 
 async def _rows(at: Served, count: int) -> dict[str, Any]:
-    """By stream, once there are so many."""
+    """Return the rows by stream, when there are so many."""
     rows = {one["stream"]: one for one in (await at.get("/api/streams"))[1]["streams"]}
     return rows if len(rows) == count else {}
 
@@ -90,7 +90,7 @@ async def _drained(at: Served) -> Any:
 
 
 async def test_it_explains_a_stream(world: World) -> None:
-    """In a sentence, with the evidence, each guard's time, and what would change it; the command says the same."""
+    """With a sentence, the evidence, each guard's time, and what would change it. The command prints the same."""
     async with served(world, REACTOR_POLICY_AGE_GUARD="1h") as at:
         await world.zombie(1, messages=3)
         await world.consumer("job_1")
@@ -124,7 +124,7 @@ async def _explained(at: Served, name: str) -> Any:
 
 
 async def test_it_says_who_deleted_a_stream(world: World) -> None:
-    """The first question of whoever misses one; and a stream that reactor never touched clears it."""
+    """And that reactor did not delete a stream that it never touched."""
     await world.declare()
     await world.zombie(1, messages=3)
     await world.zombie(2)
@@ -145,7 +145,7 @@ async def test_it_says_who_deleted_a_stream(world: World) -> None:
 
 
 async def test_the_commands_tell_status_and_history(world: World) -> None:
-    """For people and as JSON, filtered where that is asked."""
+    """As text and as JSON, filtered."""
     await world.declare()
     await world.zombie(1)
     await world.zombie(2, status="FAILURE")
@@ -165,7 +165,7 @@ async def test_the_commands_tell_status_and_history(world: World) -> None:
 
 
 async def test_events_tell_of_a_drain(world: World) -> None:
-    """As it happens."""
+    """When it happens."""
     async with served(world) as at:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(at.base.rsplit(":", 1)[1]))
         writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -177,7 +177,7 @@ async def test_events_tell_of_a_drain(world: World) -> None:
 
 
 async def test_all_open_pages_hear_what_is_read_once(world: World) -> None:
-    """Twenty of them, and one that comes later; the audit is read no oftener than for one."""
+    """Twenty pages, and one that comes later. The audit is read no more often than for one."""
     async with served(world) as at:
         pages = [await _listening(at) for _ in range(20)]
         for reader, _ in pages:
@@ -207,7 +207,7 @@ async def _read_audit(world: World) -> int:
 
 
 async def test_a_token_guards_what_tells_of_jobs(world: World) -> None:
-    """Not the health checks and the page, which tell of none."""
+    """Not the health checks and the page, which show nothing about jobs."""
     async with served(world, REACTOR_HTTP_TOKEN="hunter2") as at:
         assert (await at.get("/api/status"))[0] == 401
         assert (await at.get("/api/status?token=wrong"))[0] == 401
@@ -219,7 +219,7 @@ async def test_a_token_guards_what_tells_of_jobs(world: World) -> None:
 
 
 async def test_an_endpoint_that_cannot_be_is_said(world: World) -> None:
-    """At the start, in one line: a port that is taken, an address that everybody reaches."""
+    """At the start, in one line: a taken port, or a public address."""
     async with served(world) as at:
         port = at.base.rsplit(":", 1)[1]
         taken = await world.reactor("worker", REACTOR_HTTP_PORT=port)
@@ -242,7 +242,7 @@ async def test_readiness_follows_the_servers(tmp_path: Any) -> None:
 
 
 async def test_it_lives_while_it_waits_for_its_servers(world: World) -> None:
-    """Alive, not ready, and says what it waits for."""
+    """Alive and not ready. It says what it waits for."""
     port = free_port()
     env = world.env(REACTOR_HTTP_PORT=port, REACTOR_NATS_URL=f"nats://127.0.0.1:{free_port()}")
     async with worker(env, until="waiting for NATS") as process:
@@ -254,7 +254,7 @@ async def test_it_lives_while_it_waits_for_its_servers(world: World) -> None:
 
 @pytest.mark.parametrize("path", ["/api/history?limit=x", "/nothing", "/api/streams/..%2f..%2fetc%2fpasswd"])
 async def test_bad_questions_get_an_answer(world: World, path: str) -> None:
-    """And no traceback."""
+    """Without a traceback."""
     async with served(world) as at:
         assert (await at.get(path))[0] in {400, 404}
         assert not at.process.said("Traceback")

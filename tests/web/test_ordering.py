@@ -1,4 +1,4 @@
-"""Orders over HTTP, to a real worker: off by default, by the token as a bearer alone, and audited."""
+"""Orders over HTTP, to a real worker: off by default, only with the token as a bearer, and audited."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ ON: dict[str, Any] = {"REACTOR_HTTP_TOKEN": TOKEN, "REACTOR_HTTP_ORDERS": "true"
 
 
 async def give(at: Served, path: str, body: Any = None, token: str | None = TOKEN) -> tuple[int, Any]:
-    """An order, as the page gives it."""
+    """Give an order like the page."""
     return await asyncio.to_thread(_post, f"{at.base}/api/orders/{path}", body or {"by": "ana", "reason": "r"}, token)
 
 
@@ -30,7 +30,7 @@ def _post(url: str, body: Any, token: str | None) -> tuple[int, Any]:
 
 
 async def test_a_pause_and_its_end(world: World) -> None:
-    """Heeded like one by command; the audit says who asked on the page."""
+    """It works like the command. The audit has the person."""
     await world.declare()
     async with served(world, **ON, REACTOR_RECONCILE_INTERVAL="1s") as at:
         assert (await at.get("/api/status", TOKEN))[1]["orders"] is True
@@ -46,7 +46,7 @@ async def test_a_pause_and_its_end(world: World) -> None:
 
 
 async def test_the_page_resumes_where_the_word_is_lost(world: World) -> None:
-    """The stream that keeps it was deleted, so nothing falls; a resume makes it again."""
+    """The control stream was deleted, so nothing is deleted. A resume creates it again."""
     await world.declare()
     async with served(world, **ON, REACTOR_RECONCILE_INTERVAL="1s") as at:
         await world.js.delete_stream("REACTOR_CONTROL")
@@ -57,7 +57,7 @@ async def test_the_page_resumes_where_the_word_is_lost(world: World) -> None:
 
 
 async def test_protecting_and_restoring(world: World) -> None:
-    """What is gone comes back protected; what nobody has heard of cannot; what exists is not touched."""
+    """A deleted stream is restored and protected; an unknown one is refused; an existing one is not touched."""
     await world.declare()
     await world.zombie(1, messages=2)
     await world.verdicts()
@@ -87,7 +87,7 @@ async def test_protecting_and_restoring(world: World) -> None:
 async def test_what_is_not_taken(
     world: World, settings: dict[str, Any], token: str | None, body: Any, code: int
 ) -> None:
-    """Nothing is paused by it."""
+    """It pauses nothing."""
     async with served(world, **settings) as at:
         assert (await give(at, "pause", body, token))[0] == code
         assert (await at.get("/api/status", TOKEN))[1]["pause"] is None
@@ -95,6 +95,6 @@ async def test_what_is_not_taken(
 
 
 async def test_orders_need_a_token(world: World) -> None:
-    """Said at the start."""
+    """Reported at the start."""
     refused = await world.reactor("worker", REACTOR_HTTP_PORT="8080", REACTOR_HTTP_ORDERS="true")
     assert (refused.code, "REACTOR_HTTP_TOKEN" in refused.err) == (2, True)

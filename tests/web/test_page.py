@@ -115,7 +115,7 @@ def why(name: str) -> Json:
 
 
 def gone(name: str) -> Json:
-    """What is told of a stream that is not there."""
+    """Return the answer for a stream that does not exist."""
     return {
         "stream": name,
         "known": "deleted",
@@ -147,7 +147,7 @@ ANSWERS: dict[str, Json] = {
 
 
 class Reading:
-    """A page with the answers that its API gives, and what its console complained of."""
+    """A page with the answers of its API, and the errors in its console."""
 
     def __init__(self, page: Page, address: str) -> None:
         self.page = page
@@ -167,7 +167,7 @@ class Reading:
             self.complaints.append(message.text)
 
     async def open(self, streams: str = "5") -> Page:
-        """Load the page, and wait until that many streams are there."""
+        """Load the page, and wait for this many streams."""
         await self.page.route(lambda url: "/api/" in url, self._answer)
         await self.page.route(lambda url: urlsplit(url).path.endswith("/events"), self._tell)
         await self.page.goto(self.address)
@@ -188,7 +188,7 @@ class Reading:
             await route.fulfill(json=why(name) if name != path else self.answers[path])
 
     def tell(self, *events: tuple[str, Json]) -> None:
-        """Have the server tell this, and then end the connection; the browser asks again at once."""
+        """Let the server send this event, and end the connection. The browser reconnects at once."""
         self.events.put_nowait(list(events))
 
     async def _tell(self, route: Route) -> None:
@@ -211,7 +211,7 @@ class Reading:
 
 @pytest_asyncio.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    """A browser that talks to nobody but the page's server."""
+    """A browser that only connects to the page's server."""
     async with async_playwright() as playwright:
         one = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield one
@@ -229,12 +229,12 @@ async def reading(browser: Browser, page_url: str) -> AsyncIterator[Reading]:
 
 
 async def names(page: Page) -> list[str]:
-    """The streams shown, in order."""
+    """Return the shown streams, in order."""
     return await page.locator("#streams-table button.open").all_text_contents()
 
 
 async def test_the_page_loads_without_a_complaint(reading: Reading) -> None:
-    """The security policy allows all that it does, and every file is there."""
+    """The security policy allows everything that it does, and every file exists."""
     page = await reading.open()
     await expect(page.locator("#tiles")).to_contain_text("drained today7")
     await expect(page.locator("#version")).to_have_text("9.9.9")
@@ -245,7 +245,7 @@ async def test_the_page_loads_without_a_complaint(reading: Reading) -> None:
 
 
 async def test_the_search_filters(reading: Reading) -> None:
-    """By any word of the row, and it says how many are left."""
+    """By any word of the row. It shows how many are left."""
     page = await reading.open()
     await page.fill("#search", "JOB_1")
     assert sorted(await names(page)) == ["job_1", "job_10"]
@@ -255,7 +255,7 @@ async def test_the_search_filters(reading: Reading) -> None:
 
 
 async def test_reasons_filter(reading: Reading) -> None:
-    """Each adds its streams; pressed again, it takes them away."""
+    """Each adds its streams. Pressed again, it removes them."""
     page = await reading.open()
     grace, fresh = page.locator("[data-reason=grace]"), page.locator("[data-reason=fresh]")
     await grace.click()
@@ -268,7 +268,7 @@ async def test_reasons_filter(reading: Reading) -> None:
 
 
 async def test_columns_sort(reading: Reading) -> None:
-    """Numbers as numbers, names as people count, and what is not known comes last either way."""
+    """Numbers as numbers, names in natural order, and unknown values last in both directions."""
     page = await reading.open()
     await page.fill("#search", "job_")
     messages = page.locator("#streams-table th", has_text="Messages")
@@ -289,13 +289,13 @@ async def test_columns_sort(reading: Reading) -> None:
 
 
 async def test_what_needs_a_person_comes_first(reading: Reading) -> None:
-    """Unfixable, then zombies, then what waits in the order that it is due, then the rest."""
+    """Unfixable, then zombies, then waiting ones by when they are due, then the rest."""
     page = await reading.open()
     assert [name.partition("<")[0] for name in (await names(page))[1:]] == ["job_", "job_2", "job_10", "job_1"]
 
 
 async def test_a_row_tells_why(reading: Reading) -> None:
-    """By keyboard alone: the sentence, the guards with their times, the evidence; and closes again."""
+    """By keyboard: the sentence, the guards with their times, the evidence. It closes again."""
     page = await reading.open()
     button = page.get_by_role("button", name="job_2", exact=True)
     await button.focus()
@@ -313,14 +313,14 @@ async def test_a_row_tells_why(reading: Reading) -> None:
 
 
 async def test_the_due_time_counts_down(reading: Reading) -> None:
-    """By the server's clock, whatever this machine's says."""
+    """By the server's clock, whatever this machine's clock shows."""
     page = await reading.open()
     due = page.locator("tr", has=page.get_by_role("button", name="job_2", exact=True)).locator(".due")
     await expect(due).to_have_text("in 1m 29s", timeout=10_000)
 
 
 async def test_hostile_names_stay_text(reading: Reading) -> None:
-    """No element comes of a name, no code runs, and what cannot be seen is spelled out."""
+    """A name creates no element and runs no code. Invisible characters are shown."""
     page = await reading.open()
     shown = await names(page)
     assert SCRIPT in shown
@@ -349,7 +349,7 @@ async def test_the_theme_is_switched_and_remembered(reading: Reading) -> None:
 
 
 async def test_a_narrow_screen_does_not_scroll_sideways(reading: Reading) -> None:
-    """400 pixels, a name without a break in it, and a row open."""
+    """400 pixels, a name without a break, and an open row."""
     reading.answers["api/streams"] = {
         "at": at(0),
         "streams": [*STREAMS[:4], stream("job_" + "9" * 250, "kept", "running")],
@@ -364,7 +364,7 @@ async def test_a_narrow_screen_does_not_scroll_sideways(reading: Reading) -> Non
 
 
 async def test_a_settled_stream_shows_without_a_reload(reading: Reading) -> None:
-    """The event is enough: it is on top of the history, and counted among the leaks."""
+    """By the event: at the top of the history, and counted among the leaks."""
     page = await reading.open()
     await page.evaluate("window.loadedOnce = true")
     reading.tell(("settled", deed("job_4711")))
@@ -375,7 +375,7 @@ async def test_a_settled_stream_shows_without_a_reload(reading: Reading) -> None
 
 
 async def test_an_event_has_the_streams_read_again(reading: Reading) -> None:
-    """The open row stays open, and what is gone goes."""
+    """The open row stays open, and deleted streams disappear."""
     page = await reading.open()
     await page.get_by_role("button", name="job_2", exact=True).click()
     reading.answers["api/streams"] = {"at": at(1), "streams": STREAMS[1:3]}
@@ -385,7 +385,7 @@ async def test_an_event_has_the_streams_read_again(reading: Reading) -> None:
 
 
 async def test_trouble_is_told_in_the_servers_words(reading: Reading) -> None:
-    """Paused deletes, a tripped breaker, a ledger that does not cover: each a banner."""
+    """Missing permissions, a tripped breaker, a lost ledger: each has a banner."""
     page = await reading.open()
     coverage = {"complete": False, "since": None, "gap": "Redis was <emptied>"}
     reading.tell(("status", status(deletes_paused="not permitted", breaker="30 of 40", coverage=coverage)))
@@ -395,7 +395,7 @@ async def test_trouble_is_told_in_the_servers_words(reading: Reading) -> None:
 
 
 async def test_a_lost_connection_shows(reading: Reading) -> None:
-    """As long as it lasts; what was missed is read when it is back."""
+    """As long as it lasts. Afterwards the missed changes are read."""
     page = await reading.open()
     reading.tell(("status", status()))
     await expect(page.locator("#connection")).to_contain_text("reconnecting")
@@ -405,7 +405,7 @@ async def test_a_lost_connection_shows(reading: Reading) -> None:
 
 
 async def test_a_token_in_the_address_goes_with_every_request(reading: Reading) -> None:
-    """As the query parameter of each, the events' included; and a refusal says what to do."""
+    """As the query parameter, also of the events. A refusal says what to do."""
     base, _, query = reading.address.partition("?")
     reading.address = f"{base}?{query}" if "token=" in query else f"{base}?token=t%26k"
     asked: list[str] = []
@@ -431,7 +431,7 @@ async def test_a_page_without_its_token_asks_for_it(reading: Reading) -> None:
 
 
 async def test_a_click_anywhere_in_a_row_opens_it(reading: Reading) -> None:
-    """And a second one closes it; a click on the name does it once, not twice."""
+    """A second one closes it. A click on the name counts once."""
     page = await reading.open()
     row = page.locator("#streams-table tbody tr", has_text="job_10")
     for target in (row.locator("td").nth(2), row.locator("button")):
@@ -442,7 +442,7 @@ async def test_a_click_anywhere_in_a_row_opens_it(reading: Reading) -> None:
 
 
 async def test_workers_that_are_not_there_or_differ_are_told(reading: Reading) -> None:
-    """At the top: nobody scrolls down to a table at night."""
+    """At the top."""
     reading.answers["api/status"] = status(workers=0)
     workers = [
         {"instance": "a:1", "version": "1", "since": at(-9), "deletes": True, "policy": {}, "deletes_paused": None}
@@ -456,7 +456,7 @@ async def test_workers_that_are_not_there_or_differ_are_told(reading: Reading) -
 
 
 async def test_a_range_is_chosen_for_both_charts(reading: Reading) -> None:
-    """The pointer tells the figures of its moment, beside it."""
+    """The pointer shows the figures of its time."""
     old = {"at": at(-7200), "verdicts": {"kept": 1}, "drained": {"terminal": 100, "missing": 0}}
     timeline = reading.answers["api/timeline"]
     reading.answers["api/timeline"] = timeline | {"points": [old, *timeline["points"]]}
@@ -470,7 +470,7 @@ async def test_a_range_is_chosen_for_both_charts(reading: Reading) -> None:
 
 
 async def test_two_thousand_streams_are_shown_in_parts(reading: Reading) -> None:
-    """Only as many rows as somebody reads, and more on demand."""
+    """A limited number of rows, and more on demand."""
     many = [stream(f"job_{number}", "kept", "running") for number in range(2000)]
     reading.answers["api/streams"] = {"at": at(0), "streams": many}
     page = await reading.open("2,000")
@@ -480,7 +480,7 @@ async def test_two_thousand_streams_are_shown_in_parts(reading: Reading) -> None
 
 
 async def test_a_stream_that_falls_while_its_row_is_open_says_so(reading: Reading) -> None:
-    """It stays in its place with what became of it, until it is closed."""
+    """It stays in its place with what happened, until it is closed."""
     page = await reading.open()
     button = page.get_by_role("button", name="job_2", exact=True)
     await button.click()
@@ -497,7 +497,7 @@ async def test_a_stream_that_falls_while_its_row_is_open_says_so(reading: Readin
 
 
 async def test_each_stream_has_a_link(reading: Reading) -> None:
-    """It opens why the stream is judged so; or what became of one that is not there."""
+    """It opens the explanation of the stream, or what happened to one that does not exist."""
     reading.address += "#stream=job_10"
     page = await reading.open("1 of 5")
     await expect(page.get_by_role("button", name="job_10", exact=True)).to_have_attribute("aria-expanded", "true")
@@ -511,7 +511,7 @@ async def test_each_stream_has_a_link(reading: Reading) -> None:
 
 
 async def test_the_keyboard_leads_everywhere(reading: Reading) -> None:
-    """Past the figures, from stream to stream, into the search and out of it again."""
+    """Past the figures, from stream to stream, into the search and out of it."""
     page = await reading.open()
     await page.keyboard.press("Tab")
     await expect(page.locator(".skip")).to_be_focused()
@@ -533,7 +533,7 @@ async def test_the_keyboard_leads_everywhere(reading: Reading) -> None:
 
 
 async def test_the_search_covers_the_history(reading: Reading) -> None:
-    """What is not there any more is found there."""
+    """It finds deleted streams there."""
     page = await reading.open()
     await page.fill("#search", "job_7")
     await expect(page.locator("#history-table tbody tr")).to_have_count(1)
@@ -543,7 +543,7 @@ async def test_the_search_covers_the_history(reading: Reading) -> None:
 
 
 async def test_entries_are_called_what_they_are(reading: Reading) -> None:
-    """An attempt that came to nothing is unfixable, an order is an order."""
+    """A failed attempt is unfixable, an order is an order."""
     attempt = {name: value for name, value in deed("job_8").items() if name != "outcome"} | {"phase": "unfixable"}
     order = attempt | {"phase": "protected", "stream": "job_9"}
     reading.answers["api/history"] = {"entries": [attempt, order]}
@@ -553,7 +553,7 @@ async def test_entries_are_called_what_they_are(reading: Reading) -> None:
 
 
 async def test_what_is_away_is_told_and_since_when(reading: Reading) -> None:
-    """While it lasts; and what could not be read is no zero."""
+    """While it lasts. What could not be read is not shown as zero."""
     page = await reading.open()
     reading.tell(("trouble", {"error": "NATS is unreachable", "since": at(-60)}))
     await expect(page.locator("#banners")).to_contain_text("since 11:59:00")
@@ -563,7 +563,7 @@ async def test_what_is_away_is_told_and_since_when(reading: Reading) -> None:
 
 
 async def test_nothing_read_is_nothing_known(reading: Reading) -> None:
-    """Neither a zero nor "nothing to do" before the servers answer, nor before the first pass."""
+    """Neither a zero nor "nothing to do" before the servers answer and before the first pass."""
     reading.away = "waiting for NATS and Redis"
     page = await reading.open("")
     await expect(page.locator("#banners")).to_contain_text("waiting for NATS and Redis")
@@ -583,7 +583,7 @@ async def test_nothing_read_is_nothing_known(reading: Reading) -> None:
 
 
 async def test_a_pause_is_told(reading: Reading) -> None:
-    """Who, why, and how it ends; and report mode tells what it has found."""
+    """Who, why, and how to end it. Report mode shows what it found."""
     page = await reading.open()
     pause = {"by": "ana@ops", "reason": "a queue is gone", "since": at(-30), "until": at(3600)}
     ends = {"total": 12, "afterwards": {"deleted": 9, "still there": 3}}
@@ -595,7 +595,7 @@ async def test_a_pause_is_told(reading: Reading) -> None:
 
 
 async def test_the_charts_are_right_from_the_first_second(reading: Reading) -> None:
-    """One point makes no year; and what the legend says is what the tiles say."""
+    """One point does not fill a year. The legend agrees with the tiles."""
     reading.answers["api/timeline"] = {"step_s": 60, "points": []}
     page = await reading.open()
     await expect(page.locator("#verdicts-chart .uplot")).to_have_count(1)
@@ -606,7 +606,10 @@ async def test_the_charts_are_right_from_the_first_second(reading: Reading) -> N
 
 
 async def test_orders_are_confirmed_and_off_by_default(reading: Reading) -> None:
-    """Without leave there is no button; with it each order asks who and why, and goes with the token as a bearer."""
+    """Without the setting there is no button.
+
+    With it each order asks for name and reason, and uses the token as a bearer.
+    """
     page = await reading.open()
     await expect(page.locator("#pause")).to_be_hidden()
     await page.get_by_role("button", name="job_2", exact=True).click()
@@ -646,7 +649,7 @@ async def test_orders_are_confirmed_and_off_by_default(reading: Reading) -> None
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_bars_and_lines_can_be_told_from_the_ground(reading: Reading, theme: str) -> None:
-    """A contrast of 3:1 at least, in both themes (WCAG 1.4.11)."""
+    """With a contrast of at least 3:1, in both themes (WCAG 1.4.11)."""
     page = await reading.open()
     ratios = await page.evaluate(
         """(theme) => {
@@ -668,7 +671,7 @@ async def test_bars_and_lines_can_be_told_from_the_ground(reading: Reading, them
 
 
 async def test_two_thousand_rows_tick_without_blocking(reading: Reading) -> None:
-    """Only what can be seen is written to."""
+    """Only visible rows are updated."""
     many = [stream(f"job_{number}", "waiting", "grace", until=at(90 + number)) for number in range(2000)]
     reading.answers["api/streams"] = {"at": at(0), "streams": many}
     page = await reading.open("2,000")
@@ -687,7 +690,7 @@ async def test_two_thousand_rows_tick_without_blocking(reading: Reading) -> None
 
 
 async def test_the_messages_are_documented(reading: Reading) -> None:
-    """Rendered from the AsyncAPI document, without help from elsewhere."""
+    """Rendered from the AsyncAPI document, without other sites."""
     await reading.page.goto(reading.address + "/docs")
     await expect(reading.page.locator("#channels h2")).to_contain_text(
         ["Hears jobs.{job_id}", "reactor.drained.{stream}", "reactor.exhausted.{stream}", "reactor.alert.{kind}"]
@@ -698,7 +701,7 @@ async def test_the_messages_are_documented(reading: Reading) -> None:
 
 
 async def test_a_drain_is_watched_as_it_happens(browser: Browser, world: World) -> None:
-    """From a real worker: a stream lives, its job ends, it falls and is history, without a reload."""
+    """With a real worker: a stream is live, its job ends, it is deleted and in the history, without a reload."""
     async with served(world, REACTOR_POLICY_STREAM_PATTERN="^job_(?P<job_id>.+)$") as at:
         hostile = "job_<img\u00a0src=x\u00a0onerror=alert(1)\u202e"
         created = await world.api(f"STREAM.CREATE.{hostile}", {"name": hostile, "subjects": ["hostile"]})

@@ -1,4 +1,4 @@
-"""A live job's queue that delivers nothing more: told, and never touched."""
+"""A live job's queue that delivers nothing more: reported, and never touched."""
 
 import json
 from contextlib import suppress
@@ -14,7 +14,7 @@ from reactor.store.exhausted import GivenUp
 
 
 async def give_up(world: World, stream: str) -> None:
-    """Let the consumer's workers fail at every message as often as it delivers them."""
+    """Let workers fail at every message until the server gives it up."""
     durable = await world.consumer(stream, ack_wait=1)
     pull = await world.js.pull_subscribe_bind(consumer=durable, stream=stream)
     while (info := await world.js.consumer_info(stream, durable)).num_pending or info.num_ack_pending:
@@ -25,7 +25,7 @@ async def give_up(world: World, stream: str) -> None:
 
 
 async def test_it_is_told_once_and_everywhere(world: World) -> None:
-    """As an event, in status, in the list of streams and on the page; the stream stays."""
+    """As an event, in status, in the list of streams and on the page. The stream stays."""
     heard = await world.nc.subscribe("reactor.exhausted.*")
     async with served(world) as at:
         await world.emit(1, "STARTED")
@@ -44,7 +44,7 @@ async def test_it_is_told_once_and_everywhere(world: World) -> None:
 
 
 async def test_a_queue_with_new_messages_is_not_exhausted_any_more(world: World) -> None:
-    """Nor is one whose job has ended, or one that nobody knows to be live."""
+    """Nor is one whose job has ended, or is not known to be live."""
     await world.declare()
     await world.emit(1, "STARTED")
     await world.stream("job_1", messages=2)
@@ -72,7 +72,7 @@ async def test_a_queue_with_new_messages_is_not_exhausted_any_more(world: World)
 
 
 def test_only_what_was_given_up_counts() -> None:
-    """A consumer that has done what came later, or that still delivers, is not exhausted."""
+    """A consumer that has done later messages, or still delivers, is not exhausted."""
     gave_up = {"num_pending": 0, "num_ack_pending": 0, "delivered": {"stream_seq": 3}}
     assert is_exhausted(gave_up, 3)
     for change in ({"delivered": {"stream_seq": 4}}, {"num_pending": 1}, {"num_ack_pending": 1}):

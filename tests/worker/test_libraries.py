@@ -1,4 +1,4 @@
-"""What reactor leans on inside FastStream and nats-py, beside their public interfaces."""
+"""Internals of FastStream and nats-py that reactor depends on."""
 
 import inspect
 from collections.abc import Callable
@@ -23,5 +23,5 @@ LEANED_ON: dict[Callable[..., Any], str] = {
 
 @pytest.mark.parametrize("inside", list(LEANED_ON), ids=lambda one: one.__qualname__)
 def test_what_is_leaned_on_is_as_it_was(inside: Callable[..., Any]) -> None:
-    """Where a new version differs: read it, see to worker/broker.py and jetstream/hearing.py, then record its hash."""
+    """If a new version differs: read it, check worker/broker.py and jetstream/pull_client.py, then record its hash."""
     assert sha256(inspect.getsource(inside).encode()).hexdigest()[:12] == LEANED_ON[inside]

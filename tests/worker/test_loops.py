@@ -1,4 +1,4 @@
-"""Loops over an outage: no loop may spin, whatever its own rest is and whatever wakes it."""
+"""Loops during an outage: none may spin, whatever its own rest is and whatever wakes it."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from reactor.worker.loops import Loop, run
 
 @pytest.mark.parametrize("rest_s", [0.0, 0.01, 30.0])
 async def test_a_loop_that_fails_rests_longer_and_longer(monkeypatch: pytest.MonkeyPatch, rest_s: float) -> None:
-    """Its own rest does not cap that, nor does what wakes it end it; when it works again, it is as quick as before."""
+    """Its own rest is no limit, and wake-ups do not end it. When it works again, it is as quick as before."""
     rests: list[float] = []
     stop = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""Report mode: everything but fences and deletions, and what has become of each zombie since."""
+"""Report mode: everything except fences and deletions, and what happened to each zombie afterwards."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ REPORT: dict[str, Any] = {"REACTOR_POLICY_ACTION": "report"}
 
 
 async def test_zombies_are_told_once_and_what_becomes_of_them(world: World) -> None:
-    """One is deleted by its job system, one is retried, one stays; no pass and no sweep alters anything."""
+    """One is deleted by its job system, one is retried, one stays. No pass and no sweep changes anything."""
     await world.declare()
     async with served(world, **REPORT, REACTOR_RECONCILE_INTERVAL="1s") as at:
         for number in (1, 2, 3):
@@ -58,7 +58,7 @@ async def _zombies(at: Served, count: int) -> Any:
 
 
 async def test_the_command_reports_too_and_a_pass_finds_what_is_gone(world: World) -> None:
-    """Nobody heard of the deletion; and switching on drains what was only reported."""
+    """The advisory of the deletion was missed. Switching deleting on drains what was only reported."""
     await world.declare()
     await world.zombie(1)
     await world.zombie(2)
@@ -78,7 +78,7 @@ async def test_the_command_reports_too_and_a_pass_finds_what_is_gone(world: Worl
 
 
 async def test_a_fence_that_was_left_standing_is_taken_away(world: World) -> None:
-    """Report mode was switched on while a replica was killed in the middle of a drain."""
+    """Report mode was switched on after a replica was killed during a drain."""
     await world.declare()
     await world.zombie(1)
     config = (await world.info("job_1") or {})["config"]
@@ -93,7 +93,7 @@ async def test_a_fence_that_was_left_standing_is_taken_away(world: World) -> Non
 
 
 async def test_what_a_listing_has_not_is_asked_for_before_it_counts_as_deleted(world: World) -> None:
-    """A page may have missed a stream, and one that was made and reported since stands in no page."""
+    """A page may have missed a stream, and a new one is on no page."""
     await world.declare()
     await world.zombie(1)
     await world.zombie(2)

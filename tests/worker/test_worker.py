@@ -1,4 +1,4 @@
-"""The always-on worker, as a process: what it hears, what it survives, and how it ends."""
+"""The worker as a process: what it reads, what it survives, and how it ends."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ from reactor.store.audit import Intent
 
 
 async def test_ended_jobs_streams_fall_and_running_ones_stay(world: World) -> None:
-    """Whatever the case of the word, by core NATS or JetStream; words that nobody knows are live."""
+    """In any case of the status, by core NATS or JetStream. Unknown statuses are live."""
     ended = ["SUCCESS", "FAILURE", "REVOKED", "DELETED", "success", "Revoked"]
     running = ["STARTED", "RETRY", "CANCELING", "PENDING", "whatever"]
     async with worker(world.env()):
@@ -59,7 +59,7 @@ async def test_ended_jobs_streams_fall_and_running_ones_stay(world: World) -> No
 
 
 async def test_nothing_falls_before_its_guards_have_passed(world: World) -> None:
-    """By the server's own times, in the audit."""
+    """By the server's times in the audit."""
     async with worker(world.env(REACTOR_POLICY_AGE_GUARD="1.5s", REACTOR_POLICY_TERMINAL_GRACE="1s")):
         await world.zombie(1)
         info = await world.info("job_1")
@@ -71,7 +71,7 @@ async def test_nothing_falls_before_its_guards_have_passed(world: World) -> None
 
 
 async def accounted(world: World) -> list[dict[str, Any]]:
-    """An intent and its outcome, once both are in the audit."""
+    """Return an intent and its outcome, when both are in the audit."""
     trail = await world.trail()
     return trail if len(trail) == 2 else []
 
@@ -81,7 +81,7 @@ def _seconds(text: str) -> float:
 
 
 async def test_a_retried_job_keeps_its_stream(world: World) -> None:
-    """SUCCESS, then STARTED; and what comes late but happened earlier changes nothing."""
+    """SUCCESS, then STARTED. A late event that happened earlier changes nothing."""
     async with worker(world.env(REACTOR_POLICY_TERMINAL_GRACE="1s")) as process:
         await world.stream("job_1")
         await world.emit(1, "SUCCESS")
@@ -100,7 +100,7 @@ async def nothing_due(world: World) -> bool:
 
 
 async def test_a_stream_made_after_its_job_ended_falls_too(world: World) -> None:
-    """The advisory of its creation makes the sweeper look."""
+    """The advisory of its creation makes the sweeper inspect it."""
     async with worker(world.env()):
         await world.emit(1, "SUCCESS")
         await eventually(lambda: heard(world, 1))
@@ -111,7 +111,7 @@ async def test_a_stream_made_after_its_job_ended_falls_too(world: World) -> None
 
 @pytest.mark.parametrize("by", ["mirror", "source", "update", "a job stream"])
 async def test_a_stream_that_another_has_begun_to_read_stays(world: World, by: str) -> None:
-    """Under a running worker: the advisory tells, no listing; it is a person's business then."""
+    """With a running worker: the advisory shows it, not a listing. A person must decide then."""
     env = world.env(REACTOR_POLICY_TERMINAL_GRACE="1s", REACTOR_RECONCILE_INTERVAL="1h")
     async with worker(env) as process:
         await world.zombie(2)  # after the first pass, so what it listed is trusted from here on
@@ -131,7 +131,7 @@ async def test_a_stream_that_another_has_begun_to_read_stays(world: World, by: s
 
 
 async def test_news_of_a_deletion_forgets_nothing_that_is_to_be_accounted_for(world: World) -> None:
-    """Whoever deletes may not live to say so: the job stays due until somebody has looked."""
+    """The deleting process may die: the job stays due until an inspection."""
     subject = "$JS.EVENT.ADVISORY.STREAM.DELETED.job_1"
     async with connections(world.load()) as connected:
         cases = UseCases(connected, await provision_safely(connected))
@@ -147,7 +147,7 @@ async def test_news_of_a_deletion_forgets_nothing_that_is_to_be_accounted_for(wo
 
 
 async def test_what_was_listed_before_its_time_is_listed_anew(world: World) -> None:
-    """Nobody may have heard what became of streams between that listing and a sweeper's start."""
+    """Advisories between that listing and the sweeper's start may be missed."""
     await world.declare()
     await world.zombie(1)
     await world.reconcile(REACTOR_POLICY_AGE_GUARD="1h")
@@ -161,7 +161,7 @@ async def test_what_was_listed_before_its_time_is_listed_anew(world: World) -> N
 
 
 async def _nobody_wants_it() -> None:
-    """A full pass."""
+    """Request a full pass."""
 
 
 async def _unfixable(world: World, sweeper: Sweeper) -> bool:
@@ -170,7 +170,7 @@ async def _unfixable(world: World, sweeper: Sweeper) -> bool:
 
 
 async def test_hints_of_live_jobs_are_forgotten_without_a_look(world: World) -> None:
-    """And none of them waits in the queue of what is due."""
+    """None of them waits in the due queue."""
     async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1h")):
         for number in range(20):
             await world.emit(number, "STARTED")
@@ -186,7 +186,7 @@ async def nothing_hinted(world: World) -> bool:
 
 
 async def test_all_replicas_together_keep_the_rate(world: World) -> None:
-    """Three of them, and twenty zombies at ten a second: the last falls no sooner than 1.9 s after the first."""
+    """Three of them, and twenty zombies at ten a second: the last is deleted at least 1.9 s after the first."""
     env = world.env(REACTOR_SWEEP_MAX_RATE="10", REACTOR_POLICY_TERMINAL_GRACE="1s")
     heard = await world.nc.subscribe("reactor.drained.*")
     async with worker(env), worker(env), worker(env):
@@ -213,7 +213,7 @@ async def test_jobs_that_clean_up_take_nobodys_turn(world: World) -> None:
 
 
 async def test_a_pattern_that_leaves_names_open_is_swept_by_those_there_are(world: World) -> None:
-    """Two streams of a job; neither name follows from its number alone."""
+    """Two streams of a job. Neither name follows from its number alone."""
     pattern = r"^(?:job|task)_(?P<job_id>[0-9]+)$"
     async with worker(world.env(REACTOR_POLICY_STREAM_PATTERN=pattern)):
         await world.stream("job_1")
@@ -224,7 +224,7 @@ async def test_a_pattern_that_leaves_names_open_is_swept_by_those_there_are(worl
 
 
 async def test_a_missing_jobs_stream_falls_by_the_next_pass(world: World) -> None:
-    """The sweeper leaves it to the pass, which it asks for as soon as the guards have passed."""
+    """The sweeper requests a pass as soon as the guards have passed."""
     env = world.env(REACTOR_POLICY_AGE_GUARD="1s", REACTOR_RECONCILE_INTERVAL="1h")
     async with worker(env) as process:
         await world.emit(2, "STARTED")
@@ -234,7 +234,7 @@ async def test_a_missing_jobs_stream_falls_by_the_next_pass(world: World) -> Non
 
 
 async def test_the_sweeper_never_acts_on_absence(world: World) -> None:
-    """One stream at a time shows the breaker nothing: it asks for a full pass instead."""
+    """With one stream at a time the breaker sees nothing, so it requests a full pass."""
     await world.declare()
     await world.emit(2, "STARTED")
     await world.reconcile()
@@ -274,7 +274,7 @@ async def test_an_event_is_acked_only_after_redis_has_it(world: World, monkeypat
 
 
 async def test_poison_is_kept_whole_and_stops_nobody(world: World) -> None:
-    """Malformed, mismatched and oversized; terminated, counted, told of."""
+    """Malformed, mismatched and oversized: terminated, counted, logged."""
     poison = {
         "jobs.lifecycle.11": b"not json",
         "jobs.lifecycle.12": json.dumps({"job_id": 99, "status": "SUCCESS"}).encode(),
@@ -300,7 +300,7 @@ async def test_poison_is_kept_whole_and_stops_nobody(world: World) -> None:
 
 
 def told_of(process: WorkerProcess) -> list[int]:
-    """How many malformed events each line tells of."""
+    """Return how many malformed events each line reports."""
     lines = [json.loads(line) for line in process.lines if "malformed, kept" in line]
     return [line["messages"] for line in lines]
 
@@ -323,7 +323,7 @@ async def test_it_waits_for_its_servers_and_can_be_stopped_there(world: World) -
 
 
 async def test_it_survives_its_servers(tmp_path: Path) -> None:
-    """Both away at start, then each away for a while; it goes on by itself, and nothing was lost."""
+    """Both away at start, then each away for some time. It continues by itself, and nothing was lost."""
     async with own_world(tmp_path) as (world, nats, valkey):
         await nats.stop()
         await valkey.stop()
@@ -387,7 +387,7 @@ JetStreamContext.pull_subscribe = fails
 
 
 async def test_a_pass_that_is_wanted_during_a_pass_comes_after_it(world: World) -> None:
-    """The one under way may have listed before; one that was wanted before it began is that one."""
+    """The current one may have listed before. A request before it began is served by it."""
     async with connections(world.load()) as connected:
         passes = connected.ledger.passes
         await passes.request_pass()
@@ -417,7 +417,7 @@ async def test_streams_that_others_keep_are_used_as_they_are(world: World) -> No
 
 
 async def test_advisories_split_between_streams_are_heard(world: World) -> None:
-    """A job system's own dead-letter stream has a part of them already."""
+    """A job system's dead-letter stream captures a part of them."""
     await world.stream("dlq", subjects=["$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>"])
     async with worker(world.env()):
         await world.emit(1, "STARTED")
@@ -432,7 +432,7 @@ async def test_advisories_split_between_streams_are_heard(world: World) -> None:
 
 
 async def test_a_part_of_the_lifecycle_subject_captured_by_others_is_said(world: World) -> None:
-    """Two streams cannot capture the same subject, and altering theirs is not ours to do."""
+    """Two streams cannot capture the same subject, and reactor does not alter foreign ones."""
     await world.stream("theirs", subjects=["jobs.lifecycle.5"])
     done = await world.reactor("worker")
     assert done.code == 1
@@ -441,7 +441,7 @@ async def test_a_part_of_the_lifecycle_subject_captured_by_others_is_said(world:
 
 
 async def test_a_subscriber_that_dies_takes_the_process_down(world: World) -> None:
-    """Loudly, with a non-zero exit and a clear last line; never a living shell."""
+    """With a non-zero exit code and a clear last line, not as a living shell."""
     patched = "import reactor.worker.app as app, reactor.worker.watchdog as w; w.SILENT_S = -1; app.WATCH_S = 0.1"
     code = f"{patched}; from reactor.cli.main import main; main()"
     process = await asyncio.create_subprocess_exec(
@@ -455,7 +455,7 @@ async def test_a_subscriber_that_dies_takes_the_process_down(world: World) -> No
 
 
 async def test_a_loop_that_dies_takes_the_process_down(world: World) -> None:
-    """What nobody has thought of is not caught and forgotten."""
+    """An unexpected error is not swallowed."""
     code = (
         "import reactor.passes.sweeper as s; from reactor.cli.main import main\n"
         "async def tick(self): raise KeyError('nobody thought of this')\n"
@@ -473,7 +473,7 @@ async def test_a_loop_that_dies_takes_the_process_down(world: World) -> None:
 
 
 async def test_strange_words_and_durables_are_told_once(world: World) -> None:
-    """A misspelt end looks like a job that lives for ever; a durable that is not as wished is used as it is."""
+    """A mistyped end looks like a live job. A durable that differs is used as it is."""
     await world.stream("JOBS", subjects=["jobs.lifecycle.*"])
     await world.consumer("JOBS", "reactor", ack_policy=AckPolicy.EXPLICIT)
     async with worker(world.env()) as process:
@@ -503,7 +503,7 @@ async def test_faststream_runs_the_same_worker(world: World) -> None:
 
 
 async def test_a_users_mistake_stops_faststream_too(world: World) -> None:
-    """One line, exit 2."""
+    """One line, exit code 2."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", "import reactor.app; reactor.app.app"),
         env=world.env(REACTOR_POLICY_AGE_GAURD="1h") | {"PYTHONPATH": str(ROOT)},
@@ -515,7 +515,7 @@ async def test_a_users_mistake_stops_faststream_too(world: World) -> None:
 
 
 async def test_a_worker_brings_its_own_servers(tmp_path: Path) -> None:
-    """On the ports of the default URLs, or those that are set, its data kept."""
+    """On the ports of the default URLs, or configured ones. Their data is kept."""
     nats_port, redis_port = free_port(), free_port()
     env = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")} | {
         "REACTOR_NATS_URL": f"nats://{HOST}:{nats_port}",
@@ -532,7 +532,7 @@ async def test_a_worker_brings_its_own_servers(tmp_path: Path) -> None:
 
 
 async def test_a_job_that_ends_again_and_again_is_forgotten_at_last(world: World) -> None:
-    """A terminal record expires once its stream is gone; a live one never does."""
+    """A terminal record expires when its stream is gone. A live one never does."""
     async with worker(world.env()):
         await world.zombie(1)
         await world.emit(2, "STARTED")
@@ -553,7 +553,7 @@ async def _lives_again(world: World) -> bool:
 
 
 async def test_redis_emptied_under_a_running_worker(world: World) -> None:
-    """No drain until it is rebuilt; rebuilt by itself; ended jobs then fall, running ones stay."""
+    """No drain until it is rebuilt by itself. Then ended jobs' streams are deleted, running ones' are not."""
     async with worker(world.env()):
         for number in range(100):
             await world.stream(f"job_{number}")
@@ -580,7 +580,7 @@ async def test_two_replicas_share_the_work(world: World) -> None:
 
 
 async def test_a_refusal_is_tried_again(world: World) -> None:
-    """Later and later, and also where what was refused has happened after all."""
+    """Less and less often, also if the refused deletion has happened after all."""
     denied = {"on": True}
 
     def change(verb: str, answer: dict[str, Any]) -> dict[str, Any]:

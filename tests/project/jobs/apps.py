@@ -4,12 +4,12 @@ from django.apps import AppConfig
 
 
 class JobsConfig(AppConfig):
-    """Tells reactor of its rows."""
+    """Publishes the status of its rows."""
 
     name = "jobs"
 
     def ready(self) -> None:
-        """As docs/adopting.md says."""
+        """Track the jobs, as docs/adopting.md says."""
         from reactor.client.django import track  # noqa: PLC0415  # after the models
 
         from .models import Job  # noqa: PLC0415  # as above

@@ -44,7 +44,7 @@ def run(job_id: int) -> None:
 
 
 def restart(job_id: int) -> None:
-    """Run a job again that is over, and whose stream may be on its way out."""
+    """Restart a job that is over and whose stream may be in deletion."""
     prepare(job_id)
     Job.objects.filter(id=job_id).update(kind="works on", published=0)
     run(job_id)
@@ -63,7 +63,7 @@ async def publish(job_id: int, count: int, *, creates: bool = False) -> None:
 
 
 async def delete(job_id: int) -> None:
-    """Clean up."""
+    """Clean up the job's stream."""
     client = await nats.connect(os.environ["NATS_URL"])
     await client.jetstream().delete_stream(f"job_{job_id}")
     await client.close()

@@ -20,8 +20,8 @@ from typing import NamedTuple
 from nats.aio.client import Client
 
 from reactor.client.environment import access_of, desired_streams_of
-from reactor.core.backoff import backoff
 from reactor.core.checks import Misconfigured
+from reactor.core.durations import backoff
 from reactor.core.subjects import DesiredStreams, payload_of
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.connection import NO_INBOX

@@ -1,8 +1,13 @@
-"""Read durations as people write them. Pure, without other libraries, because job systems import it."""
+"""Read durations as people write them, and compute the pauses between attempts.
+
+Pure, without other libraries, because job systems import it.
+"""
 
 import re
 from datetime import timedelta
 
+FIRST_RETRY_S = 2.0
+LAST_RETRY_S = 300.0
 UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(d|h|ms|m|s))", re.ASCII)
 _NUMBER = r"(\d+(?:\.\d+)?)"
@@ -24,3 +29,8 @@ def parse_duration(text: str) -> timedelta:
     except OverflowError:
         pass
     raise ValueError(f"{text!r} is not a duration; write 90s, 15m, 1h30m, 250ms, seconds or ISO 8601")
+
+
+def backoff(attempt: int, first: float = FIRST_RETRY_S, last: float = LAST_RETRY_S) -> float:
+    """Return the seconds to wait after the `attempt`-th failure in a row (from 1). They double, up to `last`."""
+    return float(min(last, first * 2 ** min(max(attempt - 1, 0), 32)))

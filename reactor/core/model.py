@@ -63,6 +63,11 @@ def nanoseconds(span: timedelta) -> int:
     return span // timedelta(microseconds=1) * 1_000
 
 
+def delay_until(until: int, observed_at: int) -> float:
+    """Return the seconds from the server's time `observed_at` to `until` (both ns). No worker clock is needed."""
+    return max(0.0, (until - observed_at) / SECOND)
+
+
 UNREADABLE = "?"
 """The status of a job whose last event could not be read. The job exists, and it never counts as terminal."""
 

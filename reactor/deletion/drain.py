@@ -42,6 +42,7 @@ from reactor.core.stream_info import (
     unfenced,
 )
 from reactor.deletion.backup import BackupWriter
+from reactor.deletion.concurrency import both, finished
 from reactor.deletion.failpoints import Point, reach, reach_during
 from reactor.deletion.inspection import inspect
 from reactor.deletion.resources import Resources
@@ -57,7 +58,6 @@ from reactor.deletion.states import (
     empty_settlement,
     unreachable_settlement,
 )
-from reactor.deletion.together import both, finished
 from reactor.jetstream.errors import JetStreamError, NobodyThere, NotFound, PermissionDenied, Refused, Unanswered
 from reactor.job_status.ledger_directory import JobReading, Snapshot
 from reactor.store.keyspace import LedgerError

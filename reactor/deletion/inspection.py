@@ -6,9 +6,9 @@ from dataclasses import replace
 from reactor.core.model import Drain, Outcome, Reason, Record, Settlement, Stream
 from reactor.core.policy import decide
 from reactor.core.stream_info import Raw, figures_of, is_silent, mark_if_sourced, read_consumers, read_stream
+from reactor.deletion.concurrency import both
 from reactor.deletion.resources import Resources
 from reactor.deletion.states import REPLACED, Inspection, Target, empty_settlement, unreachable_settlement
-from reactor.deletion.together import both
 from reactor.jetstream.errors import JetStreamError, NotFound
 from reactor.job_status.ledger_directory import JobReading, Snapshot
 

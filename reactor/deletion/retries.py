@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from reactor.core.backoff import backoff
+from reactor.core.durations import backoff
 from reactor.core.model import Settlement
 from reactor.deletion.recorder import Recorder
 from reactor.store.ledger import Ledger

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import structlog
 
+from reactor.deletion.concurrency import each
 from reactor.jetstream.latency import WINDOW, Pace
 from reactor.store.leases import Turns
 
@@ -109,19 +110,3 @@ class AdaptiveLimit:
                 p95_s = round(self.pace.p95_s, 3)
                 log.info("JetStream answers slowly, so fewer drains run at once", p95_s=p95_s, at_once=self._limit)
         return self._limit
-
-
-async def each(items: Iterable[Item], work: Callable[[Item], Awaitable[Result]], at_once: int) -> list[Result]:
-    """Return the results in the order of the items. If one fails, finish the others, then raise."""
-    slots = asyncio.Semaphore(at_once)
-
-    async def handle(item: Item) -> Result:
-        async with slots:
-            return await work(item)
-
-    results = await asyncio.gather(*(handle(item) for item in items), return_exceptions=True)
-    done = [result for result in results if not isinstance(result, BaseException)]
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return done

@@ -7,8 +7,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from reactor.core.backoff import delay_until
-from reactor.core.model import Outcome, Settlement
+from reactor.core.model import Outcome, Settlement, delay_until
 from reactor.deletion.inspection import preview
 from reactor.deletion.resources import Resources
 from reactor.deletion.states import Target

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from reactor.core.backoff import delay_until
-from reactor.core.model import Drain, Outcome, Reason, Settlement, Stream, Wait
+from reactor.core.model import Drain, Outcome, Reason, Settlement, Stream, Wait, delay_until
 from reactor.core.pause import Pause
 from reactor.core.policy import Breaker, policy_for
 from reactor.core.report import Report

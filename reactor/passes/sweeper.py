@@ -6,8 +6,7 @@ It judges one job at a time, so it never acts on absence. A job without a record
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from reactor.core.backoff import delay_until
-from reactor.core.model import Outcome, Reason, Record, Settlement
+from reactor.core.model import Outcome, Reason, Record, Settlement, delay_until
 from reactor.deletion.drain import Drainer
 from reactor.deletion.resources import Resources
 from reactor.deletion.states import Target

@@ -28,7 +28,7 @@ from reactor.bootstrap.services import (
 )
 from reactor.config.nats_options import api_prefix, desired_streams, nats_options
 from reactor.config.settings import LOOPBACK, Settings
-from reactor.core.backoff import backoff
+from reactor.core.durations import backoff
 from reactor.core.subjects import SubjectTemplate
 from reactor.jetstream.errors import JetStreamError, TooOld
 from reactor.jetstream.pull_client import SubscriberConnection

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from reactor.core.backoff import backoff
+from reactor.core.durations import backoff
 from reactor.jetstream.errors import JetStreamError
 from reactor.job_status.ledger_directory import describe_outage
 from reactor.store.keyspace import LedgerError

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import structlog
 
-from reactor.core.backoff import backoff
+from reactor.core.durations import backoff
 from reactor.core.report import Report
 from reactor.passes.handover import Handover
 from reactor.passes.reconciler import PassOptions, Reconciler

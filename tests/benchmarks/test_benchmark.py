@@ -28,7 +28,7 @@ from support.postgres import execute
 
 from reactor.bootstrap.connections import connections
 from reactor.bootstrap.services import UseCases, provision_safely
-from reactor.deletion.throttle import each
+from reactor.deletion.concurrency import each
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
 EVENTS = 30_000

@@ -16,7 +16,7 @@ from nats.js.api import StorageType
 from support.figures import Record, ack_floor, publish_events
 from support.harness import Served, World, eventually, say, served
 
-from reactor.deletion.throttle import each
+from reactor.deletion.concurrency import each
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 STREAMS = (2_000, 8_000, 24_000, 50_000)

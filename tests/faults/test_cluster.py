@@ -109,7 +109,7 @@ async def test_a_leader_that_is_cut_off_from_its_followers_proves_nothing(
     await world.emit(50, "SUCCESS")
     info = await eventually(lambda: _led(world, "job_50"))
     leader = int(info["cluster"]["leader"][1:])
-    mark_if_sourced = replace(world, nats_url=f"nats://{HOST}:{nodes[leader].port}")
+    near_leader = replace(world, nats_url=f"nats://{HOST}:{nodes[leader].port}")
     followers = [node for number, node in enumerate(nodes) if number != leader]
     sent: list[str] = []
 
@@ -117,14 +117,14 @@ async def test_a_leader_that_is_cut_off_from_its_followers_proves_nothing(
         if point is Point.PROVEN:
             for node in followers:
                 node.signal(signal.SIGSTOP)
-            await eventually(lambda: _unheard(mark_if_sourced), 20)
+            await eventually(lambda: _unheard(near_leader), 20)
 
     async def note() -> None:
         sent.append("delete")
 
-    async with connected(mark_if_sourced.nats_url, world.redis_url, world.namespace) as near:
-        mark_if_sourced = replace(near, settings=world.settings)
-        async with Bench(mark_if_sourced, lease_s=60.0) as bench:
+    async with connected(near_leader.nats_url, world.redis_url, world.namespace) as near:
+        near_leader = replace(near, settings=world.settings)
+        async with Bench(near_leader, lease_s=60.0) as bench:
             bench.effects.before["STREAM.DELETE"] = note
             monkeypatch.setattr(failpoints, "armed", cut_off)
             try:

@@ -31,8 +31,8 @@ from support.harness import World, connected, eventually, own_cluster, own_nats,
 
 from reactor.cli.embedded import HOST, Server
 from reactor.deletion import failpoints
+from reactor.deletion.concurrency import each
 from reactor.deletion.failpoints import Point
-from reactor.deletion.throttle import each
 from reactor.passes.reconciler import PassOptions
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -156,9 +156,9 @@ async def raced(
     for number, node in enumerate(there.nodes):
         led = frozenset(name for name, leader in there.leaders.items() if leader == number)
         port = there.nodes[0].port if number in there.dead else node.port
-        mark_if_sourced = replace(there.world, nats_url=f"nats://{HOST}:{port}")
+        through_leader = replace(there.world, nats_url=f"nats://{HOST}:{port}")
         if led:
-            report = await eventually(partial(_whole_pass, mark_if_sourced, led), 60)
+            report = await eventually(partial(_whole_pass, through_leader, led), 60)
             counts.update(one["verdict"] for one in report["streams"])
     monkeypatch.setattr(failpoints, "armed", None)
     await asyncio.gather(*there.strikes)

@@ -78,8 +78,8 @@ async def test_the_listed_rights_are_enough_for_backups(tmp_path: Path) -> None:
         for command in ("restore job_1", "restore job_2", "doctor"):
             done = await world.reactor(*command.split())
             assert done.code == 0, (command, done)
-        mark_if_sourced = await world.reactor("restore", "job_1", "--from", str(ARCHIVE), "--as", "job_1_was")
-        assert mark_if_sourced.code == 0, mark_if_sourced
+        restored = await world.reactor("restore", "job_1", "--from", str(ARCHIVE), "--as", "job_1_was")
+        assert restored.code == 0, restored
         assert await world.names() == {"job_1", "job_1_was", "job_2"}
     assert "iolation" not in log_of(nats_one).read_text()
 

@@ -235,9 +235,9 @@ async def test_a_stream_that_exists_is_not_touched(world: World, tmp_path: Path,
     refused = await world.reactor("restore", "job_1", **backing(tmp_path))
     assert refused.code == 1
     assert "job_1 exists, with 1 messages, and was not touched" in refused.err
-    mark_if_sourced = await world.reactor("restore", "job_1", "--as", "job_1_was", **backing(tmp_path))
-    assert mark_if_sourced.code == 0, mark_if_sourced.err
-    assert "reactor.restored.job_1_was" in mark_if_sourced.out
+    restored = await world.reactor("restore", "job_1", "--as", "job_1_was", **backing(tmp_path))
+    assert restored.code == 0, restored.err
+    assert "reactor.restored.job_1_was" in restored.out
     was = (await world.info("job_1_was")) or {}
     assert (was["state"]["messages"], was["config"]["subjects"]) == (left, ["reactor.restored.job_1_was"])
     assert (was["config"]["retention"], (await floors(world, "job_1_was"))[2]) in {(retention, 1), (retention, 2)}

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from reactor.core.checks import Check, Diagnosis, Level, Misconfigured, error
 from reactor.jetstream.errors import JetStreamError, Unanswered
 from reactor.operate.doctor.advice import NATS, REDIS, away_by, broken_off
-from reactor.operate.doctor.backups import backup_checks
 from reactor.operate.doctor.context import CheckFunction, CheckFunctions, DoctorContext, Findings
-from reactor.operate.doctor.directory import directory_checks
-from reactor.operate.doctor.ledger import LedgerSection
+from reactor.operate.doctor.external import backup_checks, directory_checks
+from reactor.operate.doctor.ledger import LedgerSection, worker_checks
 from reactor.operate.doctor.nats import NatsSection
 from reactor.operate.doctor.redis import redis_checks
-from reactor.operate.doctor.workers import worker_checks
 from reactor.store.keyspace import LedgerError
 
 PATIENCE = 2

@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
-from reactor.core.checks import Check, warning
+from reactor.core.checks import Check, counted, error, ok, warning
 from reactor.core.model import SECOND, Record, Stream, parse_instant
 from reactor.core.policy import policy_for, spoke_too_early
 from reactor.core.stream_info import instant, read_consumers
+from reactor.core.workers import NO_WORKER, differing, versions_of
 from reactor.jetstream.errors import NotFound
 from reactor.job_status.ledger_directory import Directory
 from reactor.operate.doctor import judges
@@ -96,3 +98,32 @@ class LedgerSection:
         last = await self.deps.ledger.passes.last()
         age_s = (self.deps.clock() - parse_instant(last["started_at"])) / SECOND if last else None
         yield judges.judge_pass(last, age_s, self.deps.interval_s)
+
+
+def worker_checks(deps: DoctorContext) -> CheckFunctions:
+    """Return the checks of the workers that are registered in Redis."""
+    return {"workers.alive": partial(_alive, deps), "workers.agree": partial(_agree, deps)}
+
+
+async def _alive(deps: DoctorContext) -> AsyncIterator[Check]:
+    workers = await deps.ledger.workers.alive()
+    if not workers:
+        yield error(
+            "workers.alive", f"{NO_WORKER}: streams fall only when reactor reconcile runs", "start reactor worker"
+        )
+        return
+    hosts = ", ".join(f"{worker.instance} ({worker.version})" for worker in workers)
+    yield ok("workers.alive", f"{counted(len(workers), 'worker')}: {hosts}")
+
+
+async def _agree(deps: DoctorContext) -> AsyncIterator[Check]:
+    workers = await deps.ledger.workers.alive()
+    apart, versions = differing(workers), versions_of(workers)
+    if apart:
+        fix = "give all workers the same settings, and restart them: reactor workers --json shows each"
+        yield warning("workers.agree", f"the workers differ in {', '.join(apart)}", fix)
+    elif len(versions) > 1:
+        fix = "upgrade the others: they respect each other's fences meanwhile"
+        yield warning("workers.agree", f"the workers differ in version: {', '.join(versions)}", fix)
+    else:
+        yield ok("workers.agree", "the workers agree" if len(workers) > 1 else "there are no two workers to disagree")

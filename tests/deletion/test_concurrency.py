@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from reactor.deletion.together import both
+from reactor.deletion.concurrency import both
 
 
 async def _after(steps: int, done: list[str], name: str, error: Exception | None = None) -> str:

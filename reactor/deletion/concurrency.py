@@ -1,10 +1,11 @@
-"""Two things at the same time, and things that must not be left half done."""
+"""Do several things at the same time, and things that must not be left half done."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 Other = TypeVar("Other")
 
@@ -38,3 +39,19 @@ async def finished(work: Coroutine[Any, Any, Result]) -> Result:
             current.uncancel()
             current.cancel()
         return task.result()
+
+
+async def each(items: Iterable[Item], work: Callable[[Item], Awaitable[Result]], at_once: int) -> list[Result]:
+    """Return the results in the order of the items. If one fails, finish the others, then raise."""
+    slots = asyncio.Semaphore(at_once)
+
+    async def handle(item: Item) -> Result:
+        async with slots:
+            return await work(item)
+
+    results = await asyncio.gather(*(handle(item) for item in items), return_exceptions=True)
+    done = [result for result in results if not isinstance(result, BaseException)]
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return done

@@ -1,9 +1,10 @@
-"""The doctor's checks of the job system's directory."""
+"""The doctor's checks of what is outside NATS and Redis: the job system's directory, and the place for backups."""
 
 from collections.abc import AsyncIterator
 from functools import partial
 
-from reactor.core.checks import Check, error, ok, warning
+from reactor.backups.store import BackupFailed, BackupStore
+from reactor.core.checks import Check, counted, error, ok, size, warning
 from reactor.job_status.witness import NO_JOB, WitnessedDirectory
 from reactor.operate.doctor.context import CheckFunctions, DoctorContext
 
@@ -15,12 +16,12 @@ def directory_checks(deps: DoctorContext) -> CheckFunctions:
     if deps.jobs is None:
         return {}
     return {
-        "directory.answers": partial(_answers, deps.jobs, deps.directory_kind),
+        "directory.answers": partial(_directory_answers, deps.jobs, deps.directory_kind),
         "directory.canary": partial(_canary, deps.jobs, deps.directory_kind),
     }
 
 
-async def _answers(jobs: WitnessedDirectory, kind: str) -> AsyncIterator[Check]:
+async def _directory_answers(jobs: WitnessedDirectory, kind: str) -> AsyncIterator[Check]:
     """Run the check of a worker's start, then ask for the canary and for a job that cannot exist."""
     await jobs.check()
     faults = await jobs.faults()
@@ -42,3 +43,29 @@ async def _canary(jobs: WitnessedDirectory, kind: str) -> AsyncIterator[Check]:
     else:
         finding = "no canary is set, so an absence counts only after the missing guard, and if another job is found"
         yield warning("directory.canary", finding, SET_CANARY)
+
+
+def backup_checks(backup_store: BackupStore | None) -> CheckFunctions:
+    """Return the check of the place for backups; none if the settings ask for no backups."""
+    return {"backups.folder": partial(_backup_place, backup_store)} if backup_store else {}
+
+
+async def _backup_place(backup_store: BackupStore) -> AsyncIterator[Check]:
+    name = "backups.folder"
+    try:
+        async with backup_store.draft("reactor-doctor") as draft:
+            await draft.write(b"reactor doctor")
+            await draft.stored()
+        there = await backup_store.backups()
+    except BackupFailed as failed:
+        fix = "let REACTOR_BACKUP_URL or REACTOR_BACKUP_DIR name a place that this process may read and write"
+        yield error(name, f"{failed}, so nothing is deleted", fix)
+        return
+    held, free = sum(item.manifest.size for item in there), await backup_store.free()
+    room = "" if free is None else f", and room for {size(free)} more"
+    finding = f"{backup_store.address} has {counted(len(there), 'backup')} of {size(held)}{room}"
+    if free is not None and free + held < backup_store.max_bytes:
+        fix = f"give it {size(backup_store.max_bytes)}, or set REACTOR_BACKUP_MAX_BYTES to what there is"
+        yield warning(name, finding, fix)
+        return
+    yield ok(name, finding)

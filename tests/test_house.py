@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,13 @@ def test_what_job_systems_import_is_small() -> None:
     rooms = {name.split(".")[1] for name in modules if "." in name}
     assert rooms <= {"client", "config", "core", "jetstream", "operate"}
     assert len(modules) < 30, sorted(modules)
+
+
+def test_the_scripts_of_the_page_import_in_no_circle() -> None:
+    """They share values through state.js instead."""
+    scripts = {path.name: path.read_text() for path in (PACKAGE / "web" / "page").glob("*.js")}
+    imports = {name: re.findall(r'from "\./(\w+\.js)"', text) for name, text in scripts.items()}
+    assert len(list(TopologicalSorter(imports).static_order())) == len(scripts)
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

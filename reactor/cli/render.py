@@ -171,7 +171,7 @@ def show_status(console: Console, status: Status) -> None:
         "job streams": f"{status['job_streams']} ({verdicts})" if verdicts else "not known before the first full pass",
         "exhausted queues": str(status["exhausted"] or "none"),
         "oldest zombie": "none" if oldest is None else f"due for {span(oldest)}",
-        "drained today": f"{status['drained_today']} ({size(status['bytes_reclaimed'])} given back in all)",
+        "drained today": f"{status['drained_today']} ({size(status['bytes_reclaimed'])} reclaimed in all)",
         "ledger": _covers(status),
         "events not read yet": "unknown" if status["lag"] is None else str(status["lag"]),
         "dead letters": "unknown" if status["dead_letters"] is None else str(status["dead_letters"]),
@@ -216,7 +216,7 @@ def _deleting(status: Status) -> str:
         return f"not, for want of a right: {status['deletes_paused']}"
     if not status["workers"]:
         return "not, since no worker is alive"
-    return "goes on" if status["deletes"] else "off (report mode)"
+    return "on" if status["deletes"] else "off (report mode)"
 
 
 def _pause(pause: PauseJson | None) -> str | None:

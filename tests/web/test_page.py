@@ -556,7 +556,7 @@ async def test_what_is_away_is_told_and_since_when(reading: Reading) -> None:
     """While it lasts. What could not be read is not shown as zero."""
     page = await reading.open()
     reading.tell(("trouble", {"error": "NATS is unreachable", "since": at(-60)}))
-    await expect(page.locator("#banners")).to_contain_text("since 11:59:00")
+    await expect(page.locator("#banners")).to_contain_text("Since 11:59:00")
     await expect(page.locator("#banners")).to_contain_text("NATS is unreachable")
     reading.tell(("status", status()))
     await expect(page.locator("#banners .banner")).to_have_count(0)
@@ -591,7 +591,9 @@ async def test_a_pause_is_told(reading: Reading) -> None:
     await expect(page.locator("#banners")).to_contain_text(
         "By ana@ops since 11:59:30, until 13:00:00: a queue is gone."
     )
-    await expect(page.locator("#banners")).to_contain_text("12 streams would have been: 9 deleted, 3 still there.")
+    await expect(page.locator("#banners")).to_contain_text(
+        "12 streams would have been drained: 9 deleted, 3 still there."
+    )
 
 
 async def test_the_charts_are_right_from_the_first_second(reading: Reading) -> None:
@@ -693,7 +695,7 @@ async def test_the_messages_are_documented(reading: Reading) -> None:
     """Rendered from the AsyncAPI document, without other sites."""
     await reading.page.goto(reading.address + "/docs")
     await expect(reading.page.locator("#channels h2")).to_contain_text(
-        ["Hears jobs.{job_id}", "reactor.drained.{stream}", "reactor.exhausted.{stream}", "reactor.alert.{kind}"]
+        ["Receives jobs.{job_id}", "reactor.drained.{stream}", "reactor.exhausted.{stream}", "reactor.alert.{kind}"]
     )
     await expect(reading.page.locator("#channels td code", has_text="occurred_at")).to_have_count(1)
     await expect(reading.page.locator("#version")).to_have_text("9.9.9")

@@ -1,7 +1,8 @@
 // The charts of verdicts and drains.
 
 import { clock, day, now } from "./clock.js";
-import { status } from "./status.js";
+import { source } from "./sources.js";
+import { state, watch } from "./state.js";
 import { $, count, el, known, mark, span, write } from "./text.js";
 
 const POINTS_KEPT = 1440;
@@ -17,11 +18,11 @@ const DRAINS = [
   { key: "missing", label: "missing", colour: "--amber-2" },
 ];
 const NARROWEST = 300;
-export const timeline = { step: 60, points: [], fresh: { terminal: 0, missing: 0 } };
+const timeline = { step: 60, points: [], fresh: { terminal: 0, missing: 0 } };
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** A colour mixed into another, opaque: areas are painted over each other. Both are written #rrggbb. */
+/** Returns a colour mixed into another, both as #rrggbb. It is opaque, because areas are painted over each other. */
 function mixed(hex, ground, share) {
   const part = (text, from) => Number.parseInt(text.slice(from, from + 2), 16);
   const channel = (from) => Math.round(part(hex, from) * share + part(ground, from) * (1 - share)).toString(16).padStart(2, "0");
@@ -82,13 +83,13 @@ class Chart {
     return this.series.filter(({ key }) => !this.hidden.has(key));
   }
 
-  /** Times, then sums from the bottom up, highest first: the lower ones are painted over them. */
+  /** Returns times, then sums from the bottom up, highest first: the lower ones are painted over them. */
   stacked() {
     const { times, values } = this.rows;
     const sums = times.map(() => 0);
     const columns = this.visible.map(({ key }) => values.map((row, index) => {
       sums[index] += row?.[key] ?? 0;
-      // Where there is nothing before, here and after, there is no line on the ground either.
+      // No line is drawn along zero.
       const any = [index - 1, index, index + 1].some((near) => values[near]?.[key] > 0);
       return row === null || !any ? null : sums[index];
     }));
@@ -131,13 +132,13 @@ class Chart {
     this.plot = new uPlot(options, this.stacked(), this.box);
   }
 
-  /** From the first point to the last, and never so little that ticks repeat. */
+  /** Returns the time from the first point to the last, at least so much that no tick repeats. */
   range() {
     const { times, width = 0 } = this.rows;
     return [Math.min(times[0], times.at(-1) - NARROWEST), times.at(-1) + width];
   }
 
-  /** The figures in the legend: the newest, or for bars their sum. */
+  /** Shows figures in the legend: the newest, or for bars their sum. */
   legend() {
     const { values } = this.rows;
     for (const [key, figure] of this.figures) {
@@ -146,7 +147,7 @@ class Chart {
     }
   }
 
-  /** The figures at the pointer, beside it. */
+  /** Shows the figures at the pointer, beside it. */
   point({ idx: index, left }) {
     const row = this.rows.values[index];
     this.tip.hidden = !known(index) || !known(row) || left < 0;
@@ -196,12 +197,13 @@ export function buildRanges() {
   $("ranges").append(...buttons);
 }
 
-/** The verdicts as they come; a hole in the record is a hole in the chart. */
+/** Returns the verdicts over time. A gap in the record is a gap in the chart. */
 function gatherVerdicts() {
   const times = [];
   const values = [];
   const read = inRange(timeline.points).filter(({ verdicts }) => Object.keys(verdicts).length > 0);
   // The last point is as new as the tiles, so that both say the same.
+  const { status } = state;
   const latest = status === null ? Number.NaN : Date.parse(status.at) / 1000;
   if (known(status?.job_streams) && latest > (read.at(-1)?.at ?? 0)) read.push({ at: latest, verdicts: status.verdicts });
   for (const { at, verdicts } of read) {
@@ -215,7 +217,7 @@ function gatherVerdicts() {
   return { times, values };
 }
 
-/** The drains, added up so that at most some hundred bars are shown; those since the last point come on top. */
+/** Returns the drains, added up to at most some hundred bars, with those since the last point. */
 function gatherDrains() {
   const { points, step, fresh } = timeline;
   const all = inRange(points).map(({ at, drained }) => ({ at, drained }));
@@ -251,16 +253,33 @@ function summariseDrains({ times, values }) {
 export const charts = {
   verdicts: new Chart("verdicts", VERDICTS, { bars: false, gather: gatherVerdicts, summary: summariseVerdicts, unit: () => "streams" }),
   drains: new Chart("drains", DRAINS, {
-    bars: true, gather: gatherDrains, summary: summariseDrains, unit: ({ width }) => `drained in ${span(width ?? timeline.step)}`,
+    bars: true, gather: gatherDrains, summary: summariseDrains, unit: ({ width }) => `drained per ${span(width ?? timeline.step)}`,
   }),
 };
 
+export const timelineSource = source("api/timeline", showTimeline, (message) => {
+  for (const { box, plot } of Object.values(charts)) {
+    if (plot) continue;
+    box.dataset.empty = message;
+    mark(box, "aria-label", message);
+  }
+});
+
+watch(["status"], () => charts.verdicts.update());
+
 const plotted = ({ at, verdicts, drained }) => ({ at: Date.parse(at) / 1000, verdicts: verdicts ?? {}, drained: drained ?? {} });
 
-export function showTimeline(answer) {
+function showTimeline(answer) {
   timeline.step = answer.step_s || 60;
   timeline.points = (answer.points ?? []).map(plotted).filter(({ at }) => Number.isFinite(at)).slice(-POINTS_KEPT);
   timeline.fresh = { terminal: 0, missing: 0 };
   charts.verdicts.update();
+  charts.drains.update();
+}
+
+/** Adds a drain that happened since the last point. */
+export function countDrain({ reason }) {
+  if (!(reason in timeline.fresh)) return;
+  timeline.fresh[reason] += 1;
   charts.drains.update();
 }

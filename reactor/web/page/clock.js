@@ -1,4 +1,4 @@
-// The server's clock: countdowns and ages use it, not this machine's.
+// The server's clock. Countdowns and ages use it, not this machine's.
 
 export let skew = 0;
 export const now = () => Date.now() + skew;
@@ -8,7 +8,7 @@ export function learnClock(at) {
   if (Number.isFinite(server)) skew = server - Date.now();
 }
 
-/** 14:03:22 today, 23 Nov 14:03 on another day; UTC. */
+/** Returns a time in UTC: 14:03:22 today, 23 Nov 14:03 on another day. */
 export function clock(time) {
   const at = typeof time === "number" ? time : Date.parse(time);
   if (!Number.isFinite(at)) return "–";

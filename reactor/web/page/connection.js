@@ -1,90 +1,103 @@
 // The event stream, and whether it is alive.
 
+import { countDrain, timelineSource } from "./charts.js";
 import { clock, skew } from "./clock.js";
-import { settled } from "./history.js";
+import { addEntry } from "./history.js";
+import { countLeak } from "./leaks.js";
 import { address } from "./server.js";
-import { lookAtEverything, streamsSource, timelineSource } from "./sources.js";
-import { setTrouble, showBanners, showStatus, trouble } from "./status.js";
+import { refreshAll } from "./sources.js";
+import { set, state, watch } from "./state.js";
+import { setTrouble, showStatus } from "./status.js";
+import { markDrained, streamsSource } from "./streams.js";
 import { $, mark, write } from "./text.js";
 
 const STALE_AFTER = 20_000;
 const DEAD_AFTER = 60_000;
 
-export const connection = { state: "connecting", heard: null, events: null, failures: 0, timer: null, missed: false };
+let events = null;
+let lastEventAt = null;
+let failures = 0;
+let retryTimer = null;
+let missedEvents = false;
 
-export function setConnection(state) {
-  if (state === connection.state) return;
-  connection.state = state;
-  showConnection();
-  showBanners();
+function setConnection(connection) {
+  if (connection !== state.connection) set("connection", connection);
 }
 
-export function showConnection() {
-  const silent = connection.heard === null ? 0 : Date.now() - connection.heard;
-  const stale = silent > STALE_AFTER ? `stale since ${clock(connection.heard + skew)}` : null;
-  const { state } = connection;
-  let [shown, text] = [state, state];
-  if (state === "refused") text = "token refused";
-  else if (state === "reconnecting") text = stale === null ? "reconnecting" : `reconnecting, ${stale}`;
+function showConnection() {
+  const silent = lastEventAt === null ? 0 : Date.now() - lastEventAt;
+  const stale = silent > STALE_AFTER ? `stale since ${clock(lastEventAt + skew)}` : null;
+  const { connection } = state;
+  let [shown, text] = [connection, connection];
+  if (connection === "refused") text = "token refused";
+  else if (connection === "reconnecting") text = stale === null ? "reconnecting" : `reconnecting, ${stale}`;
   else if (stale !== null) [shown, text] = ["stale", stale];
-  // A live event stream says nothing of the system: with NATS or Redis away the pill must not be green.
-  if (shown === "live" && trouble !== null) [shown, text] = ["trouble", "a server is away"];
+  // A live event stream does not mean that NATS and Redis answer, so it alone must not look healthy.
+  if (shown === "live" && state.trouble !== null) [shown, text] = ["trouble", "a server is away"];
   mark($("connection"), "data-state", shown);
   write($("connection-text"), text);
-  mark(document.body, "data-stale", stale !== null || state === "refused");
+  mark(document.body, "data-stale", stale !== null || connection === "refused");
+}
+
+watch(["connection", "trouble"], showConnection);
+
+function showDeletion(entry) {
+  if (!addEntry(entry) || entry.outcome !== "drained") return;
+  markDrained(entry);
+  countDrain(entry);
+  countLeak(entry);
 }
 
 export function connect() {
-  clearTimeout(connection.timer);
-  connection.timer = null;
-  connection.events?.close();
-  const events = new EventSource(address("events"));
-  connection.events = events;
-  const heard = () => {
-    connection.heard = Date.now();
-    if (connection.state !== "live") setConnection("live");
+  clearTimeout(retryTimer);
+  retryTimer = null;
+  events?.close();
+  const opened = new EventSource(address("events"));
+  events = opened;
+  const noteEvent = () => {
+    lastEventAt = Date.now();
+    setConnection("live");
   };
-  const on = (name, apply) => events.addEventListener(name, (event) => {
-    heard();
+  const on = (name, show) => opened.addEventListener(name, (event) => {
+    noteEvent();
     let data;
     try {
       data = JSON.parse(event.data);
     } catch {
       return;
     }
-    apply(data);
+    show(data);
   });
-  events.addEventListener("open", () => {
-    heard();
-    // What happened while nobody listened is told by no event.
-    if (connection.missed) lookAtEverything();
-    [connection.failures, connection.missed] = [0, false];
+  opened.addEventListener("open", () => {
+    noteEvent();
+    if (missedEvents) refreshAll();
+    [failures, missedEvents] = [0, false];
   });
-  events.addEventListener("error", () => {
-    if (connection.events !== events) return;
-    connection.missed = true;
-    if (connection.state !== "refused") setConnection("reconnecting");
-    if (events.readyState === EventSource.CLOSED) reconnectLater();
+  opened.addEventListener("error", () => {
+    if (events !== opened) return;
+    missedEvents = true;
+    if (state.connection !== "refused") setConnection("reconnecting");
+    if (opened.readyState === EventSource.CLOSED) reconnectLater();
   });
   on("status", showStatus);
   on("trouble", ({ error, since }) => setTrouble(error, since));
-  on("streams", () => streamsSource.later(1000));
-  on("settled", settled);
-  on("point", () => timelineSource.later(0));
+  on("streams", () => streamsSource.refreshLater(1000));
+  on("settled", showDeletion);
+  on("point", () => timelineSource.refreshLater(0));
 }
 
 function reconnectLater() {
-  connection.failures += 1;
-  const delay = connection.state === "refused" ? 30_000 : Math.min(30_000, 1000 * 2 ** (connection.failures - 1));
-  connection.timer ??= setTimeout(connect, delay);
+  failures += 1;
+  const delay = state.connection === "refused" ? 30_000 : Math.min(30_000, 1000 * 2 ** (failures - 1));
+  retryTimer ??= setTimeout(connect, delay);
 }
 
-export function watchConnection() {
+/** Reconnects if the server has been silent for too long. A browser does not notice a connection that is open but dead. */
+export function checkConnection() {
   showConnection();
-  // A connection that is open but dead is not noticed by the browser: the server speaks every few seconds.
-  if (connection.state === "live" && Date.now() - connection.heard > DEAD_AFTER) {
+  if (state.connection === "live" && Date.now() - lastEventAt > DEAD_AFTER) {
     setConnection("reconnecting");
-    connection.missed = true;
+    missedEvents = true;
     connect();
   }
 }

@@ -1,6 +1,6 @@
-/* Shows the AsyncAPI document beside this page. Every text reaches the page as text. */
+// Shows the AsyncAPI document. Every text reaches the page as text, never as HTML.
 
-/** An element with attributes and children; a child that is no node is text. */
+/** Returns an element with attributes and children. A child that is no node is text. */
 function el(tag, attributes, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
@@ -8,7 +8,7 @@ function el(tag, attributes, ...children) {
   return node;
 }
 
-/** A JSON schema's type in a word or two. */
+/** Returns the type of a JSON schema, as text. */
 function kind(rule) {
   if (rule.anyOf) return rule.anyOf.map(kind).join(" or ");
   return rule.type ?? "anything";
@@ -21,27 +21,27 @@ function fields(schema) {
       el("td", {}, kind(rule)),
       el("td", {}, schema.required?.includes(name) ? "always" : "may be left out"),
     ));
-  const head = ["Field", "Type", "There"].map((word) => el("th", { scope: "col" }, word));
+  const head = ["Field", "Type", "Present"].map((title) => el("th", { scope: "col" }, title));
   return el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows));
 }
 
-function message(one) {
-  const examples = (one.examples ?? []).map(({ payload }) => el("pre", {}, JSON.stringify(payload, null, 2)));
-  return el("div", {}, el("h3", {}, one.title), el("div", { class: "scroll" }, fields(one.payload)), ...examples);
+function message(item) {
+  const examples = (item.examples ?? []).map(({ payload }) => el("pre", {}, JSON.stringify(payload, null, 2)));
+  return el("div", {}, el("h3", {}, item.title), el("div", { class: "scroll" }, fields(item.payload)), ...examples);
 }
 
-function channel(name, one, operations) {
-  const doing = operations.find(({ channel: { $ref } }) => $ref === `#/channels/${name}`);
+function channel(name, item, operations) {
+  const operation = operations.find(({ channel: { $ref } }) => $ref === `#/channels/${name}`);
   return el("section", { class: "panel prose", "aria-labelledby": name },
-    el("h2", { id: name }, `${doing.action === "receive" ? "Hears" : "Says"} `, el("code", {}, one.address)),
-    el("p", {}, one.description),
-    ...Object.values(one.messages).map(message),
+    el("h2", { id: name }, `${operation.action === "receive" ? "Receives" : "Sends"} `, el("code", {}, item.address)),
+    el("p", {}, item.description),
+    ...Object.values(item.messages).map(message),
   );
 }
 
-const answer = await fetch("docs/asyncapi.json");
-const contract = await answer.json();
+const response = await fetch("docs/asyncapi.json");
+const contract = await response.json();
 document.getElementById("version").textContent = contract.info.version;
 document.getElementById("channels").replaceChildren(
-  ...Object.entries(contract.channels).map(([name, one]) => channel(name, one, Object.values(contract.operations))),
+  ...Object.entries(contract.channels).map(([name, item]) => channel(name, item, Object.values(contract.operations))),
 );

@@ -1,56 +1,52 @@
-// Orders: only if the server accepts them, with the token; each is confirmed.
+// Orders: only if the server accepts them, with the token. A person confirms each.
 
-import { give } from "./server.js";
-import { lookAtEverything } from "./sources.js";
-import { status } from "./status.js";
+import { post } from "./server.js";
+import { refreshAll } from "./sources.js";
+import { state, watch } from "./state.js";
 import { $, el, known, write } from "./text.js";
 
-export let ordersTaken = false;
-
 const ORDERS = {
-  pause: { title: "Pause all deleting?", what: "Every replica stops before its next fence, until somebody resumes. Zombies stay meanwhile." },
-  resume: { title: "Let deleting go on?", what: "What is due falls at once." },
-  protect: { title: "Protect this stream?", what: "Nothing drains it, whatever is said of its job, until the protection is taken away." },
-  unprotect: { title: "Take the protection away?", what: "It is judged like any other: where its job is over, it falls at once." },
-  restore: { title: "Restore this stream?", what: "From its newest backup on the worker's machine, or empty where there is none. It is protected then." },
+  pause: { title: "Pause all deleting?", effect: "Every replica stops before its next fence, until somebody resumes. Zombies stay until then." },
+  resume: { title: "Resume deleting?", effect: "Streams that are due are deleted at once." },
+  protect: { title: "Protect this stream?", effect: "It is not deleted, whatever its job's status, until somebody removes the protection." },
+  unprotect: { title: "Unprotect this stream?", effect: "It is judged like any other stream. If its job is over, it is deleted at once." },
+  restore: { title: "Restore this stream?", effect: "It comes back from its newest backup on the worker's machine, or empty if there is none. It is protected afterwards." },
 };
 
-export function showOrders(taken) {
-  ordersTaken = taken ?? ordersTaken;
-  const paused = known(status?.pause);
-  $("pause").hidden = !ordersTaken;
-  write($("pause"), paused ? "Resume deleting" : "Pause deleting");
-}
+watch(["status"], () => {
+  $("pause").hidden = !state.ordersAccepted;
+  write($("pause"), known(state.status.pause) ? "Resume deleting" : "Pause deleting");
+});
 
-/** Asks who and why, and then gives the order; what comes of it is in the answer's words. */
-export function confirmOrder(kind, name = "", after = () => {}, more = {}) {
-  const { title, what } = ORDERS[kind];
+/** Asks who and why, then sends the order. A failure is shown in the server's words. */
+export function confirmOrder(kind, name = "", then = () => {}, options = {}) {
+  const { title, effect } = ORDERS[kind];
   const dialog = $("order");
   write($("order-title"), name ? `${title.slice(0, -1)}: ${name}?` : title);
-  write($("order-what"), what);
+  write($("order-what"), effect);
   write($("order-failed"), "");
   write($("order-go"), title.split(" ")[0]);
   $("order-reason").value = "";
   dialog.returnValue = "no";
-  const go = async (event) => {
+  $("order-go").onclick = async (event) => {
     event.preventDefault();
     if (!$("order-by").reportValidity()) return;
     $("order-go").disabled = true;
     try {
-      await give(`api/orders/${kind}${name ? `/${encodeURIComponent(name)}` : ""}`, { by: $("order-by").value, reason: $("order-reason").value, ...more });
+      const path = `api/orders/${kind}${name ? `/${encodeURIComponent(name)}` : ""}`;
+      await post(path, { by: $("order-by").value, reason: $("order-reason").value, ...options });
       dialog.close("yes");
-      lookAtEverything();
-      after();
+      refreshAll();
+      then();
     } catch (error) {
       write($("order-failed"), error.message);
     } finally {
       $("order-go").disabled = false;
     }
   };
-  $("order-go").onclick = go;
   dialog.showModal();
 }
 
-export function orderButton(kind, name, after, more) {
-  return el("button", { type: "button", onclick: () => confirmOrder(kind, name, after, more) }, kind[0].toUpperCase() + kind.slice(1));
+export function orderButton(kind, name, then, options) {
+  return el("button", { type: "button", onclick: () => confirmOrder(kind, name, then, options) }, kind[0].toUpperCase() + kind.slice(1));
 }

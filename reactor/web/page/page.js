@@ -2,18 +2,20 @@
  *
  * Laws of these files:
  * - Every text from outside is hostile. It reaches the document through `write`, as text, with its invisible
- *   characters spelled out; nothing is ever parsed as HTML.
- * - The server's clock counts: countdowns and ages use the `at` of its answers, not this machine's time.
- * - Nothing polls. Events say when to look again; a failed look is repeated, ever more slowly.
+ *   characters spelled out. Nothing is ever parsed as HTML.
+ * - Countdowns and ages use the server's clock (the `at` of its answers), not this machine's.
+ * - Nothing polls. Events say when to read again. A failed request is repeated, after growing pauses.
+ * - Imports form no circle: parts share values through state.js.
  */
 
 import { buildRanges, charts } from "./charts.js";
-import { connect, watchConnection } from "./connection.js";
-import { HISTORY_PAGE, listHistory, trail } from "./history.js";
+import { checkConnection, connect } from "./connection.js";
+import { showMoreHistory } from "./history.js";
 import { confirmOrder } from "./orders.js";
-import { lookAtEverything } from "./sources.js";
-import { buildTiles, status } from "./status.js";
-import { buildTable, showCount, table, tickGuard, tickRow } from "./streams.js";
+import { refreshAll } from "./sources.js";
+import { state } from "./state.js";
+import { buildTiles } from "./status.js";
+import { buildTable, tickGuards, tickRows } from "./streams.js";
 import { $, known, mark, write } from "./text.js";
 
 const prefersDark = matchMedia("(prefers-color-scheme: dark)");
@@ -32,30 +34,26 @@ function switchTheme() {
   try {
     localStorage.setItem("reactor-theme", theme);
   } catch {
-    // Not remembered, then.
+    // Storage is forbidden here, so the choice is not remembered.
   }
   showTheme();
 }
 
 function everySecond() {
-  watchConnection();
+  checkConnection();
   if (document.hidden) return;
-  for (const row of table.rows.values()) if (row.seen) tickRow(row);
-  for (const when of document.querySelectorAll(".countdown")) tickGuard(when);
+  tickRows();
+  tickGuards();
 }
 
 buildTiles();
 buildTable();
 buildRanges();
-showCount(0);
 showTheme();
 $("theme").addEventListener("click", switchTheme);
-$("pause").addEventListener("click", () => confirmOrder(known(status?.pause) ? "resume" : "pause"));
+$("pause").addEventListener("click", () => confirmOrder(known(state.status?.pause) ? "resume" : "pause"));
 prefersDark.addEventListener("change", showTheme);
-$("history-more").addEventListener("click", () => {
-  trail.limit += HISTORY_PAGE;
-  listHistory();
-});
-lookAtEverything();
+$("history-more").addEventListener("click", showMoreHistory);
+refreshAll();
 connect();
 setInterval(everySecond, 1000);

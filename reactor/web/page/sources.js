@@ -1,34 +1,50 @@
 // What is read from the server, and read again when an event says so.
 
-import { charts, showTimeline } from "./charts.js";
-import { showHistory, showLeaks } from "./history.js";
-import { source } from "./server.js";
-import { setTrouble, showStatus, showWorkers } from "./status.js";
-import { showStreams, table } from "./streams.js";
-import { $, mark, write } from "./text.js";
+import { read, Refused } from "./server.js";
+import { $, write } from "./text.js";
 
-export const HISTORY_KEPT = 200;
+const sources = [];
 
-const failedIn = (id) => (words) => {
-  $(id).hidden = false;
-  write($(id), words);
-};
-const statusSource = source("api/status", showStatus, (words) => setTrouble(words));
-export const streamsSource = source("api/streams", showStreams, (words) => {
-  failedIn("streams-empty")(words);
-  if (!table.read) write($("streams-count"), "");
-});
-const historySource = source(`api/history?limit=${HISTORY_KEPT}`, showHistory, failedIn("history-empty"));
-export const timelineSource = source("api/timeline", showTimeline, (words) => {
-  for (const { box, plot } of Object.values(charts)) {
-    if (plot) continue;
-    box.dataset.empty = words;
-    mark(box, "aria-label", words);
+/** Reads a path when asked to. Requests are merged, a second apart, and repeated after a failure. */
+export function source(path, show, showFailure) {
+  let timer = null;
+  let busy = false;
+  let requested = false;
+  let failures = 0;
+  const refreshLater = (delay) => {
+    timer ??= setTimeout(() => { timer = null; refresh(); }, delay);
+  };
+  async function refresh() {
+    if (busy || document.hidden) {
+      requested = true;
+      return;
+    }
+    [busy, requested] = [true, false];
+    try {
+      show(await read(path));
+      failures = 0;
+    } catch (error) {
+      failures += 1;
+      if (error instanceof Refused) return; // the banner says it
+      showFailure(`Could not be read: ${error.message.replace(/\.$/u, "")}.`);
+      refreshLater(Math.min(30_000, 1000 * 2 ** failures));
+    } finally {
+      busy = false;
+      if (requested) refreshLater(1000);
+    }
   }
-});
-const leaksSource = source("api/leaks", showLeaks, failedIn("leaks-empty"));
-const workersSource = source("api/workers", showWorkers, failedIn("workers-empty"));
-
-export function lookAtEverything() {
-  for (const one of [statusSource, streamsSource, historySource, timelineSource, leaksSource, workersSource]) one.look();
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && requested) refresh(); });
+  const made = { refresh, refreshLater };
+  sources.push(made);
+  return made;
 }
+
+export function refreshAll() {
+  for (const { refresh } of sources) refresh();
+}
+
+/** Returns a function that shows a failure in the element with this id. */
+export const showFailureIn = (id) => (message) => {
+  $(id).hidden = false;
+  write($(id), message);
+};

@@ -1,76 +1,71 @@
 // Status: banners, tiles and facts.
 
-import { charts } from "./charts.js";
 import { clock, learnClock, now } from "./clock.js";
-import { connection, showConnection } from "./connection.js";
-import { showOrders } from "./orders.js";
-import { showCount, table } from "./streams.js";
+import { showFailureIn, source } from "./sources.js";
+import { set, state, watch } from "./state.js";
 import { $, bytes, count, el, known, many, mark, plain, span, toned, write } from "./text.js";
 
-export let status = null;
+source("api/status", showStatus, (message) => setTrouble(message));
+source("api/workers", showWorkers, showFailureIn("workers-empty"));
 
 export function showStatus(answer) {
-  status = answer;
-  setTrouble(known(answer.nats_error) ? `NATS: ${answer.nats_error}` : null, answer.nats_away_since);
-  showOrders(answer.orders);
   learnClock(answer.at);
+  state.ordersAccepted = answer.orders ?? state.ordersAccepted;
+  set("status", answer);
+  setTrouble(known(answer.nats_error) ? `NATS: ${answer.nats_error}` : null, answer.nats_away_since);
   write($("version"), answer.version ?? "");
-  showBanners();
-  showTiles();
-  showFacts();
-  charts.verdicts.update();
+  showTiles(answer);
+  showFacts(answer);
   const zombies = answer.zombies ?? 0;
   document.title = zombies > 0 ? `${zombies} ${zombies === 1 ? "zombie" : "zombies"} · Reactor` : "Reactor";
 }
 
 let bannersShown = "";
-export let trouble = null;
 
-/** What is away, since when; null where all answers. What was read before stays, and is marked as stale. */
-export function setTrouble(words, since = null) {
-  trouble = words === null ? null : { words, since: since ?? trouble?.since ?? new Date(now()).toISOString() };
-  mark(document.body, "data-trouble", trouble !== null);
-  showConnection();
-  showBanners();
-  if (table.read) showCount(table.rows.size);
+/** Sets what cannot be read; null if everything can. What was read before stays, and is marked as stale. */
+export function setTrouble(message, since = null) {
+  set("trouble", message === null ? null : { message, since: since ?? state.trouble?.since ?? new Date(now()).toISOString() });
+  mark(document.body, "data-trouble", state.trouble !== null);
 }
 
-/** Who paused deleting and why, in a line. */
 function pausedBy({ by, since, until, reason }) {
-  return `By ${by} since ${clock(since)}${known(until) ? `, until ${clock(until)}` : ""}: ${reason}. reactor resume lets it go on.`;
+  return `By ${by} since ${clock(since)}${known(until) ? `, until ${clock(until)}` : ""}: ${reason}. To resume: reactor resume.`;
 }
 
-function reported({ total, afterwards }) {
-  const ends = Object.entries(afterwards).map(([what, number]) => `${count(number)} ${what}`).join(", ");
-  return `${many(total, "stream", "streams")} would have been${ends ? `: ${ends}` : ""}. reactor history --would-drain lists them.`;
+function wouldDrain({ total, afterwards }) {
+  const outcomes = Object.entries(afterwards).map(([outcome, number]) => `${count(number)} ${outcome}`).join(", ");
+  return `${many(total, "stream", "streams")} would have been drained${outcomes ? `: ${outcomes}` : ""}. To list them: reactor history --would-drain.`;
 }
 
-export function showBanners() {
+watch(["connection", "trouble"], showBanners);
+
+function showBanners() {
+  const { status, trouble } = state;
   const pass = status?.last_reconcile ?? {};
   const coverage = status?.coverage ?? {};
   const banners = [];
-  $("token").hidden = connection.state !== "refused";
-  if (trouble !== null) banners.push(["bad", `Not everything can be read since ${clock(trouble.since)}; what is shown may be older.`, trouble.words]);
+  $("token").hidden = state.connection !== "refused";
+  if (trouble !== null) banners.push(["bad", `Since ${clock(trouble.since)} not everything can be read, so what is shown may be old.`, trouble.message]);
   if (known(status?.pause)) banners.push(["warn", "Deleting is paused.", pausedBy(status.pause)]);
-  if (status?.action === "report") banners.push(["warn", "Report mode: nothing is deleted.", known(status.would_drain) ? reported(status.would_drain) : ""]);
-  if (known(status?.deletes_paused)) banners.push(["bad", "A right is missing, so nothing is deleted.", status.deletes_paused]);
+  if (status?.action === "report") banners.push(["warn", "Report mode: nothing is deleted.", known(status.would_drain) ? wouldDrain(status.would_drain) : ""]);
+  if (known(status?.deletes_paused)) banners.push(["bad", "A permission is missing, so nothing is deleted.", status.deletes_paused]);
   const breaker = status?.breaker ?? pass.breaker;
-  if (known(breaker)) banners.push(["bad", "The breaker tripped; nothing was deleted.", breaker]);
+  if (known(breaker)) banners.push(["bad", "The breaker tripped, so nothing was deleted.", breaker]);
   if (known(pass.error)) banners.push(["bad", "The last full pass failed.", pass.error]);
   if (coverage.complete === false) {
     banners.push(["warn", "The ledger does not cover everything, so absence proves nothing.", coverage.gap ?? ""]);
   }
-  if (status?.workers === 0) banners.push(["bad", "No worker is alive.", "Nothing is deleted by itself. Start one: reactor worker."]);
-  if (apart.length > 0) banners.push(["warn", "The workers differ.", `In ${apart.join(", ")}: give all the same settings and version.`]);
+  if (status?.workers === 0) banners.push(["bad", "No worker is alive.", "Nothing is deleted without one. To start one: reactor worker."]);
+  if (differences.length > 0) banners.push(["warn", "The workers differ.", `In ${differences.join(", ")}: give all the same settings and version.`]);
   const shown = JSON.stringify(banners);
   if (shown === bannersShown) return;
   bannersShown = shown;
-  $("banners").replaceChildren(...banners.map(([level, title, words]) => (
-    el("p", { class: "banner", "data-level": level }, el("strong", {}, title), " ", el("span", { class: "data" }, words))
+  $("banners").replaceChildren(...banners.map(([level, title, text]) => (
+    el("p", { class: "banner", "data-level": level }, el("strong", {}, title), " ", el("span", { class: "data" }, text))
   )));
 }
 
-const TILES = ["job streams", "live", "waiting", "zombies now", "drained today", "given back", "oldest zombie", "deletes"];
+const TILES = ["job streams", "live", "waiting", "zombies now", "drained today", "reclaimed", "oldest zombie", "deletes"];
 const tiles = new Map();
 
 export function buildTiles() {
@@ -83,7 +78,7 @@ export function buildTiles() {
   }
 }
 
-function setTile(title, tone, value, unit, words = "", wordsTone = null) {
+function setTile(title, tone, value, unit, note = "", noteTone = null) {
   const { tile, figure, under } = tiles.get(title);
   mark(tile, "data-tone", tone);
   const text = `${value} ${unit}`;
@@ -91,11 +86,11 @@ function setTile(title, tone, value, unit, words = "", wordsTone = null) {
     figure.shown = text;
     figure.replaceChildren(plain(value), ...(unit ? [el("span", { class: "unit" }, unit)] : []));
   }
-  write(under, words);
-  mark(under, "data-tone", wordsTone);
+  write(under, note);
+  mark(under, "data-tone", noteTone);
 }
 
-function showTiles() {
+function showTiles(status) {
   const { verdicts = {}, reasons = {} } = status;
   const paused = known(status.deletes_paused) || known(status.pause);
   const counted = known(status.job_streams);
@@ -105,13 +100,13 @@ function showTiles() {
   setTile("live", toned(status.live, "live"), count(status.live), "", counted ? `${count(reasons.running ?? 0)} running` : "");
   setTile("waiting", toned(status.waiting, "wait"), count(status.waiting), "", "guards not passed");
   setTile("zombies now", toned(status.zombies, "zombie"), count(status.zombies), "",
-    unfixable > 0 ? `${count(unfixable)} unfixable: look` : counted ? "none unfixable" : "", unfixable > 0 ? "bad" : null);
+    unfixable > 0 ? `${count(unfixable)} unfixable, see the table` : counted ? "none unfixable" : "", unfixable > 0 ? "bad" : null);
   setTile("drained today", toned(status.drained_today, null), count(status.drained_today), "", "since 00:00 UTC");
-  setTile("given back", toned(status.bytes_reclaimed, null), ...bytes(status.bytes_reclaimed), "of storage");
-  setTile("oldest zombie", oldest ? "zombie" : "none", oldest ? span(status.oldest_zombie_s) : counted ? "none" : "–", "", oldest ? "since it fell due" : "");
+  setTile("reclaimed", toned(status.bytes_reclaimed, null), ...bytes(status.bytes_reclaimed), "of storage");
+  setTile("oldest zombie", oldest ? "zombie" : "none", oldest ? span(status.oldest_zombie_s) : counted ? "none" : "–", "", oldest ? "since it was due" : "");
   const reports = status.action === "report";
   const [deletes, why] = paused ? ["paused", "see above"] : reports ? ["off", "report mode"]
-    : trouble !== null ? ["unknown", "a server is away"] : status.deletes ? ["on", workersText(status.workers)] : ["off", "no worker may delete"];
+    : state.trouble !== null ? ["unknown", "a server is away"] : status.deletes ? ["on", workersText(status.workers)] : ["off", "no worker may delete"];
   setTile("deletes", deletes === "on" || reports ? null : "bad", deletes, "", why);
 }
 
@@ -126,7 +121,7 @@ function setFact(name, text, tone = null) {
   mark(write(facts.get(name), text), "data-tone", tone);
 }
 
-function showFacts() {
+function showFacts(status) {
   const { coverage = {}, last_reconcile: pass } = status;
   const due = status.due > 0 && known(status.next_due_s) ? `, next in ${span(status.next_due_s)}` : "";
   setFact("due", `${count(status.due)}${due}`);
@@ -147,12 +142,11 @@ function passText(pass) {
 
 const workersText = (number) => `${many(number, "worker", "workers")} alive`;
 
-/** What the workers that are alive differ in. */
-let apart = [];
+/** The settings in which live workers differ. */
+let differences = [];
 
-/** The workers that are alive, one row each. */
-export function showWorkers({ workers = [], differ = [], versions = [] }) {
-  apart = [...differ, ...(versions.length > 1 ? [`version (${versions.join(", ")})`] : [])];
+function showWorkers({ workers = [], differ = [], versions = [] }) {
+  differences = [...differ, ...(versions.length > 1 ? [`version (${versions.join(", ")})`] : [])];
   showBanners();
   $("workers-empty").hidden = workers.length > 0;
   write($("workers-empty"), "No worker is alive.");

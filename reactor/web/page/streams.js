@@ -1,15 +1,15 @@
-// The table of streams: search, reasons, and why a stream is judged so.
+// The table of streams: search, filters by reason, and the explanation of each verdict.
 
 import { clock, learnClock, now } from "./clock.js";
-import { listHistory } from "./history.js";
-import { orderButton, ordersTaken } from "./orders.js";
+import { orderButton } from "./orders.js";
 import { read } from "./server.js";
-import { status, trouble } from "./status.js";
+import { showFailureIn, source } from "./sources.js";
+import { set, state, watch } from "./state.js";
 import { $, arrange, count, el, known, many, mark, NARROW, plain, span, write } from "./text.js";
 
 const PAGE = NARROW ? 50 : 200;
 
-const WORDS = { kept: "kept", waiting: "waiting", would_drain: "zombie", unfixable: "unfixable", gone: "gone" };
+const LABELS = { kept: "kept", waiting: "waiting", would_drain: "zombie", unfixable: "unfixable", gone: "gone" };
 const URGENCY = { unfixable: 0, would_drain: 1, waiting: 2, kept: 3 };
 const COLUMNS = [
   { key: "stream", title: "Stream" },
@@ -23,51 +23,68 @@ const COLUMNS = [
   { key: "redelivered", title: "Redelivered", css: "number mid extra" },
 ];
 const natural = new Intl.Collator("en", { numeric: true });
-export const table = {
-  all: [], at: 0, wanted: [], search: "", reasons: new Set(), sort: "verdict", down: false, limit: PAGE, rows: new Map(), read: false,
-  error: null, fallen: new Map(), linked: null,
+const table = {
+  all: [],
+  matching: [],
+  rows: new Map(),
+  /** Streams that are gone while their row is open. The row stays until it is closed. */
+  gone: new Map(),
+  at: 0,
+  isRead: false,
+  error: null,
+  reasons: new Set(),
+  sort: "verdict",
+  down: false,
+  limit: PAGE,
+  linked: null,
 };
-const inView = new IntersectionObserver((changes) => {
+const visibility = new IntersectionObserver((changes) => {
   for (const { target, isIntersecting } of changes) {
-    target.row.seen = isIntersecting;
+    target.row.isVisible = isIntersecting;
     if (isIntersecting) tickRow(target.row);
   }
 });
 
-export function showStreams(answer) {
+export const streamsSource = source("api/streams", showStreams, (message) => {
+  showFailureIn("streams-empty")(message);
+  if (!table.isRead) write($("streams-count"), "");
+});
+watch(["trouble"], () => { if (table.isRead) showCount(table.rows.size); });
+
+function showStreams(answer) {
   learnClock(answer.at);
   table.at = Date.parse(answer.at) || now();
-  table.read = true;
+  table.isRead = true;
   table.error = answer.error ?? null;
   const there = new Set((answer.streams ?? []).map(({ stream }) => stream));
-  for (const name of there) table.fallen.delete(name);
+  for (const name of there) table.gone.delete(name);
   for (const [name, row] of table.rows) {
-    if (row.why && !there.has(name) && !table.fallen.has(name)) table.fallen.set(name, { ...row.one, verdict: "gone", until: null });
+    if (row.why && !there.has(name) && !table.gone.has(name)) table.gone.set(name, { ...row.item, verdict: "gone", until: null });
   }
-  table.all = [...(answer.streams ?? []), ...table.fallen.values()].map((one) => ({
-    ...one,
-    ended: known(one.terminal_at) ? Date.parse(one.terminal_at) : null,
-    due: known(one.until) ? Date.parse(one.until) : null,
-    haystack: [one.stream, plain(one.stream), one.job_id, WORDS[one.verdict], one.verdict, one.reason, one.status, one.rule, one.detail]
+  table.all = [...(answer.streams ?? []), ...table.gone.values()].map((item) => ({
+    ...item,
+    ended: known(item.terminal_at) ? Date.parse(item.terminal_at) : null,
+    due: known(item.until) ? Date.parse(item.until) : null,
+    haystack: [item.stream, plain(item.stream), item.job_id, LABELS[item.verdict], item.verdict, item.reason, item.status, item.rule, item.detail]
       .filter(known).join("\n").toLowerCase(),
-  })).sort((one, two) => natural.compare(one.stream, two.stream));
-  table.all.forEach((one, rank) => { one.rank = rank; });
+  })).sort((item, other) => natural.compare(item.stream, other.stream));
+  table.all.forEach((item, rank) => { item.rank = rank; });
   showChips();
   showTable();
   followLink();
 }
 
-/** A stream that falls while its row is open stays there, and says so, until the row is closed. */
+/** Marks a stream as drained. If its row is open, it stays until the row is closed. */
 export function markDrained({ stream, at }) {
   const row = table.rows.get(stream);
   if (!row?.why) return;
-  table.fallen.set(stream, { ...row.one, verdict: "drained", until: null, fell: at });
-  const index = table.all.findIndex((one) => one.stream === stream);
-  if (index >= 0) table.all[index] = { ...table.all[index], verdict: "drained", until: null, due: null, fell: at };
+  table.gone.set(stream, { ...row.item, verdict: "drained", until: null, drainedAt: at });
+  const index = table.all.findIndex((item) => item.stream === stream);
+  if (index >= 0) table.all[index] = { ...table.all[index], verdict: "drained", until: null, due: null, drainedAt: at };
   showTable();
 }
 
-// Links: #stream=job_42 opens why it is judged so, or what became of it.
+// Links: #stream=job_42 opens the explanation of that stream, also if it is gone.
 
 const linkTo = (stream) => `#stream=${encodeURIComponent(stream.toWellFormed?.() ?? stream)}`;
 
@@ -82,7 +99,7 @@ function linkedStream() {
 
 async function followLink() {
   const name = linkedStream();
-  if (name === null || name === table.linked || !table.read) return;
+  if (name === null || name === table.linked || !table.isRead) return;
   table.linked = name;
   table.reasons.clear();
   search(name);
@@ -101,11 +118,10 @@ async function followLink() {
   }
 }
 
-function search(words) {
-  table.search = words.trim();
+function search(text) {
   table.limit = PAGE;
+  set("search", text.trim());
   showTable();
-  listHistory();
 }
 
 function showChips() {
@@ -116,8 +132,8 @@ function showChips() {
     counted.set(reason, chip);
   }
   for (const reason of table.reasons) if (!counted.has(reason)) counted.set(reason, { verdict: null, number: 0 });
-  const ordered = [...counted].sort(([a, one], [b, two]) => (
-    (URGENCY[one.verdict] ?? 9) - (URGENCY[two.verdict] ?? 9) || natural.compare(a, b)
+  const ordered = [...counted].sort(([a, item], [b, other]) => (
+    (URGENCY[item.verdict] ?? 9) - (URGENCY[other.verdict] ?? 9) || natural.compare(a, b)
   ));
   const box = $("reasons");
   const old = new Map([...box.children].map((chip) => [chip.reason, chip]));
@@ -144,62 +160,63 @@ function newChip(reason) {
   return Object.assign(chip, { reason, number });
 }
 
-function byColumn(one, two) {
-  if (table.sort === "stream") return one.rank - two.rank;
-  if (table.sort === "verdict") return (URGENCY[one.verdict] ?? 9) - (URGENCY[two.verdict] ?? 9);
-  const [a, b] = { terminal_at: [one.ended, two.ended], until: [one.due, two.due] }[table.sort] ?? [one[table.sort], two[table.sort]];
+function byColumn(item, other) {
+  if (table.sort === "stream") return item.rank - other.rank;
+  if (table.sort === "verdict") return (URGENCY[item.verdict] ?? 9) - (URGENCY[other.verdict] ?? 9);
+  const [a, b] = { terminal_at: [item.ended, other.ended], until: [item.due, other.due] }[table.sort] ?? [item[table.sort], other[table.sort]];
   if (typeof a === "number" && typeof b === "number") return a - b;
   return natural.compare(String(a), String(b));
 }
 
-function unknownLast(one, two) {
-  return table.sort === "verdict" ? 0 : Number(!known(one[table.sort])) - Number(!known(two[table.sort]));
+function unknownLast(item, other) {
+  return table.sort === "verdict" ? 0 : Number(!known(item[table.sort])) - Number(!known(other[table.sort]));
 }
 
-function dueFirst(one, two) {
-  const [a, b] = [one.due ?? Infinity, two.due ?? Infinity];
+function dueFirst(item, other) {
+  const [a, b] = [item.due ?? Infinity, other.due ?? Infinity];
   return a === b ? 0 : a - b;
 }
 
 function showTable() {
-  const needle = table.search.toLowerCase();
+  const needle = state.search.toLowerCase();
   const direction = table.down ? -1 : 1;
-  table.wanted = table.all
-    .filter((one) => (table.reasons.size === 0 || table.reasons.has(one.reason)) && one.haystack.includes(needle))
-    .sort((one, two) => unknownLast(one, two) || direction * byColumn(one, two) || dueFirst(one, two) || one.rank - two.rank);
+  table.matching = table.all
+    .filter((item) => (table.reasons.size === 0 || table.reasons.has(item.reason)) && item.haystack.includes(needle))
+    .sort((item, other) => unknownLast(item, other) || direction * byColumn(item, other) || dueFirst(item, other) || item.rank - other.rank);
   for (const head of $("streams-table").tHead.rows[0].cells) {
     mark(head, "aria-sort", head.key === table.sort ? (table.down ? "descending" : "ascending") : null);
   }
-  const shown = table.wanted.slice(0, table.limit);
+  const shown = table.matching.slice(0, table.limit);
   const rows = new Map();
   const nodes = [];
-  for (const one of shown) {
-    const row = table.rows.get(one.stream) ?? newRow(one.stream);
-    fillRow(row, one);
-    rows.set(one.stream, row);
+  for (const item of shown) {
+    const row = table.rows.get(item.stream) ?? newRow(item.stream);
+    fillRow(row, item);
+    rows.set(item.stream, row);
     nodes.push(row.line);
     if (row.why) nodes.push(row.why);
   }
-  for (const [name, row] of table.rows) if (!rows.has(name)) inView.unobserve(row.line);
+  for (const [name, row] of table.rows) if (!rows.has(name)) visibility.unobserve(row.line);
   table.rows = rows;
   arrange($("streams-table").tBodies[0], nodes);
   showCount(shown.length);
 }
 
-export function showCount(shown) {
-  const [found, all] = [table.wanted.length, table.all.length];
+function showCount(shown) {
+  const [found, all] = [table.matching.length, table.all.length];
   const filtered = found === all ? "" : ` of ${count(all)}`;
-  write($("streams-count"), table.read ? `${shown < found ? `${count(shown)} shown of ` : ""}${count(found)}${filtered}` : "reading …");
+  write($("streams-count"), table.isRead ? `${shown < found ? `${count(shown)} shown of ` : ""}${count(found)}${filtered}` : "reading …");
   $("streams-more").hidden = shown >= found;
   write($("streams-more"), `Show ${count(Math.min(PAGE, found - shown))} more`);
-  $("streams-empty").hidden = found > 0 || !table.read;
-  write($("streams-empty"), all > 0 ? "No stream fits the search and the reasons chosen." : nothingThere());
+  $("streams-empty").hidden = found > 0 || !table.isRead;
+  write($("streams-empty"), all > 0 ? "No stream matches the search and the chosen reasons." : emptyText());
 }
 
-/** An empty list is no empty account where nobody could look. */
-function nothingThere() {
+/** Returns why the table is empty. If NATS could not be read, nobody knows whether the account is empty. */
+function emptyText() {
+  const { status, trouble } = state;
   if (trouble !== null) return "Nothing can be read now.";
-  if (known(table.error)) return `The last full pass failed, so nobody knows: ${table.error}`;
+  if (known(table.error)) return `Not known, because the last full pass failed: ${table.error}`;
   if (status !== null && !known(status.job_streams)) return "Not known before the first full pass.";
   return "No job streams. Nothing to do.";
 }
@@ -210,15 +227,15 @@ function newRow(stream) {
   rowsMade += 1;
   const name = el("span", { class: "data" }, stream);
   const open = el("button", { type: "button", class: "open", "aria-expanded": "false", "aria-controls": `why-${rowsMade}` }, name);
-  const row = { stream, id: `why-${rowsMade}`, open, why: null, one: null, cells: {}, dot: el("span", { class: "dot", "aria-hidden": "true" }), told: "" };
+  const row = { stream, id: `why-${rowsMade}`, open, why: null, item: null, cells: {}, dot: el("span", { class: "dot", "aria-hidden": "true" }), explained: "" };
   row.line = Object.assign(el("tr"), { row });
-  // The button is for the keyboard; a click anywhere in the row does the same, unless it selects text.
+  // A click anywhere in the row does what the button does, unless it selects text.
   row.line.addEventListener("click", () => {
     if (String(getSelection())) return;
     if (row.why) closeRow(row);
     else openRow(row);
   });
-  inView.observe(row.line);
+  visibility.observe(row.line);
   for (const { key, css } of COLUMNS) {
     const cell = el("td", { class: css });
     if (key === "stream") cell.append(open);
@@ -236,49 +253,53 @@ function newRow(stream) {
   return row;
 }
 
-function fillRow(row, one) {
-  row.one = one;
-  mark(row.line, "data-verdict", one.verdict);
-  write(row.cells.verdict, known(one.fell) ? `drained at ${clock(one.fell)}` : WORDS[one.verdict] ?? one.verdict);
-  write(row.cells.reason, one.exhausted ? `${one.reason}, exhausted` : one.reason);
-  write(row.cells.status, one.status);
-  write(row.cells.terminal_at, known(one.ended) ? clock(one.ended) : null);
-  mark(row.cells.terminal_at, "title", known(one.terminal_at) ? plain(one.terminal_at) : null);
-  write(row.cells.messages, count(one.messages));
-  write(row.cells.redelivered, count(one.redelivered));
-  row.cells.messages.classList.toggle("zero", !one.messages);
-  row.cells.redelivered.classList.toggle("zero", !one.redelivered);
+function fillRow(row, item) {
+  row.item = item;
+  mark(row.line, "data-verdict", item.verdict);
+  write(row.cells.verdict, known(item.drainedAt) ? `drained at ${clock(item.drainedAt)}` : LABELS[item.verdict] ?? item.verdict);
+  write(row.cells.reason, item.exhausted ? `${item.reason}, exhausted` : item.reason);
+  write(row.cells.status, item.status);
+  write(row.cells.terminal_at, known(item.ended) ? clock(item.ended) : null);
+  mark(row.cells.terminal_at, "title", known(item.terminal_at) ? plain(item.terminal_at) : null);
+  write(row.cells.messages, count(item.messages));
+  write(row.cells.redelivered, count(item.redelivered));
+  row.cells.messages.classList.toggle("zero", !item.messages);
+  row.cells.redelivered.classList.toggle("zero", !item.redelivered);
   tickRow(row);
-  if (row.why && row.told !== verdictKey(one)) loadWhy(row);
+  if (row.why && row.explained !== verdictKey(item)) loadWhy(row);
 }
 
-const verdictKey = ({ verdict, reason, until, status: word }) => JSON.stringify([verdict, reason, until, word]);
+const verdictKey = ({ verdict, reason, until, status }) => JSON.stringify([verdict, reason, until, status]);
 
-export function tickRow(row) {
-  const { one, cells } = row;
-  write(cells.age_s, known(one.age_s) ? span(one.age_s + (now() - table.at) / 1000) : null);
-  const left = known(one.due) ? (one.due - now()) / 1000 : null;
-  const fallen = (left !== null && left <= 0) || (left === null && one.verdict === "would_drain");
-  write(cells.until, table.fallen.has(one.stream) ? null : fallen ? "now" : left === null ? null : `in ${span(left)}`);
-  mark(cells.until, "data-now", fallen);
-  mark(cells.until, "title", known(one.until) ? plain(one.until) : null);
+export function tickRows() {
+  for (const row of table.rows.values()) if (row.isVisible) tickRow(row);
+}
+
+function tickRow(row) {
+  const { item, cells } = row;
+  write(cells.age_s, known(item.age_s) ? span(item.age_s + (now() - table.at) / 1000) : null);
+  const left = known(item.due) ? (item.due - now()) / 1000 : null;
+  const isDue = (left !== null && left <= 0) || (left === null && item.verdict === "would_drain");
+  write(cells.until, table.gone.has(item.stream) ? null : isDue ? "now" : left === null ? null : `in ${span(left)}`);
+  mark(cells.until, "data-now", isDue);
+  mark(cells.until, "title", known(item.until) ? plain(item.until) : null);
 }
 
 function closeRow(row) {
   row.why.remove();
   if (linkedStream() === row.stream) history.replaceState(null, "", location.pathname + location.search);
-  if (table.fallen.delete(row.stream)) {
-    table.all = table.all.filter((one) => one.stream !== row.stream);
+  if (table.gone.delete(row.stream)) {
+    table.all = table.all.filter((item) => item.stream !== row.stream);
     setTimeout(showTable);
   }
   row.why = null;
-  row.told = "";
+  row.explained = "";
   mark(row.open, "aria-expanded", "false");
 }
 
 function openRow(row) {
-  row.box = el("div", { class: "reasoning", "aria-live": "polite" }, el("p", { class: "muted" }, "Asking why …"));
-  row.why = el("tr", { class: "why", id: row.id, "data-verdict": row.one.verdict }, el("td", { colspan: COLUMNS.length }, row.box));
+  row.box = el("div", { class: "reasoning", "aria-live": "polite" }, el("p", { class: "muted" }, "Reading …"));
+  row.why = el("tr", { class: "why", id: row.id, "data-verdict": row.item.verdict }, el("td", { colspan: COLUMNS.length }, row.box));
   row.line.after(row.why);
   mark(row.open, "aria-expanded", "true");
   table.linked = row.stream;
@@ -287,45 +308,45 @@ function openRow(row) {
 }
 
 async function loadWhy(row) {
-  const asked = verdictKey(row.one);
-  row.told = asked;
-  mark(row.why, "data-verdict", row.one.verdict);
+  const key = verdictKey(row.item);
+  row.explained = key;
+  mark(row.why, "data-verdict", row.item.verdict);
   try {
     const why = await read(`api/streams/${encodeURIComponent(String(row.stream).toWellFormed?.() ?? row.stream)}`);
-    if (row.why && row.told === asked) showWhy(row, why);
+    if (row.why && row.explained === key) showWhy(row, why);
   } catch (error) {
-    if (!row.why || row.told !== asked) return;
+    if (!row.why || row.explained !== key) return;
     if (error.gone) row.box.replaceChildren(...goneParts(error.gone));
-    else row.box.replaceChildren(el("p", { class: "failed data" }, `Could not be told: ${error.message}`));
+    else row.box.replaceChildren(el("p", { class: "failed data" }, `Could not be read: ${error.message}`));
   }
 }
 
-/** What became of a stream that is not there. */
-function goneParts({ stream, sentence, restorable, timeline: acts = [] }) {
+/** Returns what is shown of a stream that is gone. */
+function goneParts({ stream, sentence, restorable, timeline = [] }) {
   const left = el("div", {}, el("p", { class: "sentence data" }, sentence));
   if (known(restorable)) {
     const whole = restorable.lost > 0 ? `empty: ${many(restorable.lost, "message is", "messages are")} lost` : `with ${many(restorable.messages, "message", "messages")}`;
     left.append(el("h3", {}, "To bring it back"), el("p", { class: "data" }, `${restorable.command} (${whole})`));
-    if (ordersTaken) left.append(el("div", { class: "orders" }, orderButton("restore", stream, undefined, restorable.lost > 0 ? { without_messages: true } : {})));
+    if (state.ordersAccepted) left.append(el("div", { class: "orders" }, orderButton("restore", stream, undefined, restorable.lost > 0 ? { without_messages: true } : {})));
   }
-  const lines = acts.map(({ at, what }) => el("li", {}, el("span", { class: "time" }, clock(at)), " ", el("span", { class: "data" }, what)));
+  const lines = timeline.map(({ at, what }) => el("li", {}, el("span", { class: "time" }, clock(at)), " ", el("span", { class: "data" }, what)));
   return [left, el("div", {}, el("h3", {}, "What happened"), el("ol", { class: "acts" }, ...lines))];
 }
 
 function showWhy(row, why) {
   const left = el("div", {}, el("p", { class: "sentence data" }, why.sentence));
-  if (known(row.one.detail)) left.append(el("h3", {}, "Detail"), el("p", { class: "data" }, row.one.detail));
+  if (known(row.item.detail)) left.append(el("h3", {}, "Detail"), el("p", { class: "data" }, row.item.detail));
   if (known(why.changes)) left.append(el("h3", {}, "What would change it"), el("p", { class: "data" }, why.changes));
   const rule = known(why.rule) && why.rule !== "default" ? ` (rule: ${why.rule})` : "";
   if (why.guards?.length) left.append(el("h3", {}, `Guards${rule}`), el("ul", { class: "guards" }, ...why.guards.map(guardLine)));
-  if (ordersTaken) {
+  if (state.ordersAccepted) {
     const kind = why.reason === "protected" ? "unprotect" : "protect";
-    left.append(el("div", { class: "orders" }, orderButton(kind, row.stream, () => { row.told = ""; loadWhy(row); })));
+    left.append(el("div", { class: "orders" }, orderButton(kind, row.stream, () => { row.explained = ""; loadWhy(row); })));
   }
   left.append(el("p", {}, el("a", { class: "link", href: linkTo(row.stream) }, "Link to this stream")));
-  const one = row.one;
-  const figures = { verdict: WORDS[one.verdict] ?? one.verdict, status: one.status, age: span(one.age_s), "job ended": one.terminal_at,
-    messages: one.messages, redelivered: one.redelivered };
+  const item = row.item;
+  const figures = { verdict: LABELS[item.verdict] ?? item.verdict, status: item.status, age: span(item.age_s), "job ended": item.terminal_at,
+    messages: item.messages, redelivered: item.redelivered };
   left.append(el("div", { class: "narrow" }, el("h3", {}, "Figures"), tree(figures)));
   const right = el("div", {}, el("h3", {}, "Evidence"), tree(why.evidence ?? {}));
   row.box.replaceChildren(left, right);
@@ -335,7 +356,7 @@ function guardLine({ guard, length_s: length, passes_at: at, passed }) {
   const instant = Date.parse(at);
   const when = el("span", { class: "time" });
   if (passed) write(when, known(at) ? `passed at ${clock(at)}` : "passed");
-  else if (!known(at)) write(when, "not known when it passes");
+  else if (!known(at)) write(when, "time not known");
   else if (Number.isFinite(instant)) Object.assign(when, { passesAt: instant, className: "time countdown" });
   else write(when, at);
   const line = el("li", { "data-passed": Boolean(passed) }, el("span", { class: "mark", "aria-hidden": "true" }, passed ? "✓" : "…"),
@@ -344,22 +365,26 @@ function guardLine({ guard, length_s: length, passes_at: at, passed }) {
   return line;
 }
 
-export function tickGuard(when) {
+export function tickGuards() {
+  for (const when of document.querySelectorAll(".countdown")) tickGuard(when);
+}
+
+function tickGuard(when) {
   if (!when.passesAt) return;
   const left = (when.passesAt - now()) / 1000;
   write(when, left > 0 ? `passes at ${clock(when.passesAt)}, in ${span(left)}` : `passed at ${clock(when.passesAt)}`);
 }
 
-/** Any JSON as nested names and values; deep or long ones are cut. */
+/** Returns any JSON as nested names and values. What is too deep or too long is cut. */
 function tree(value, depth = 0) {
   const list = el("dl", { class: "tree" });
   const entries = Object.entries(value);
-  for (const [name, one] of entries.slice(0, 60)) {
-    const nested = one !== null && typeof one === "object";
-    const flat = nested && (depth >= 5 || (Array.isArray(one) && one.every((item) => item === null || typeof item !== "object")));
-    const text = flat ? (Array.isArray(one) && depth < 5 ? one.join(", ") || "none" : JSON.stringify(one)) : one;
+  for (const [name, child] of entries.slice(0, 60)) {
+    const nested = child !== null && typeof child === "object";
+    const flat = nested && (depth >= 5 || (Array.isArray(child) && child.every((element) => element === null || typeof element !== "object")));
+    const text = flat ? (Array.isArray(child) && depth < 5 ? child.join(", ") || "none" : JSON.stringify(child)) : child;
     list.append(el("dt", { class: "data" }, name));
-    if (nested && !flat) list.append(Object.keys(one).length ? el("dd", { class: "nested" }, tree(one, depth + 1)) : el("dd", {}, "none"));
+    if (nested && !flat) list.append(Object.keys(child).length ? el("dd", { class: "nested" }, tree(child, depth + 1)) : el("dd", {}, "none"));
     else list.append(el("dd", { class: "data" }, text));
   }
   if (entries.length > 60) list.append(el("dt", {}, "…"), el("dd", {}, `${entries.length - 60} more`));
@@ -378,12 +403,13 @@ export function buildTable() {
     table.limit += PAGE;
     showTable();
   });
-  document.addEventListener("keydown", pressed);
+  document.addEventListener("keydown", handleKey);
   addEventListener("hashchange", followLink);
+  showCount(0);
 }
 
-/** `/` searches, Esc leaves the search or closes the row, arrows go from stream to stream. */
-function pressed(event) {
+/** Handles keys: `/` searches, Esc ends the search or closes the row, arrows go from stream to stream. */
+function handleKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const { key, target } = event;
   if (key === "Escape") {
@@ -393,7 +419,7 @@ function pressed(event) {
       return;
     }
     const line = target.closest?.("#streams-table tbody tr");
-    const row = [...table.rows.values()].find((one) => one.why && (one.line === line || one.why === line));
+    const row = [...table.rows.values()].find((item) => item.why && (item.line === line || item.why === line));
     if (!row) return;
     row.open.focus();
     closeRow(row);

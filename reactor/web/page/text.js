@@ -1,10 +1,10 @@
-// Text from outside, and figures, as the page shows them.
+// Show text from outside, and figures.
 
 export const $ = (id) => document.getElementById(id);
 export const NARROW = matchMedia("(max-width: 62rem)").matches;
 const TEXT_KEPT = 2000;
 
-// Controls, formats (bidi, zero width, tags), lone surrogates, line and paragraph separators; and what looks like nothing.
+// Controls, formats (bidi, zero width, tags), lone surrogates, line and paragraph separators, and other invisible characters.
 const INVISIBLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\u115f\u1160\u3164\uffa0\u034f\u180b-\u180f\ufe00-\ufe0f]/gu;
 
 function spelled(character) {
@@ -16,7 +16,7 @@ export function plain(value) {
   return String(value).replace(INVISIBLE, spelled);
 }
 
-/** Shows a text from outside in a node, replacing what was there. Unchanged text leaves the node alone. */
+/** Shows a text from outside in a node, instead of what was there. An unchanged text changes nothing. */
 export function write(node, value) {
   let text = value === null || value === undefined ? "–" : String(value);
   if (text.length > TEXT_KEPT) text = `${text.slice(0, TEXT_KEPT)} …`;
@@ -34,7 +34,7 @@ export function write(node, value) {
   return node;
 }
 
-/** An element with its attributes; children are nodes, or texts from anywhere. */
+/** Returns an element with attributes. Children are nodes or texts; texts may come from outside. */
 export function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -76,9 +76,9 @@ export function bytes(value) {
 }
 
 export const toned = (value, tone) => (value > 0 ? tone : "none");
-export const many = (number, one, more) => `${count(number)} ${number === 1 ? one : more}`;
+export const many = (number, singular, plural) => `${count(number)} ${number === 1 ? singular : plural}`;
 
-/** Makes the nodes a box's children, in order, touching only what moved, so that focus stays where it is. */
+/** Makes the nodes the children of a box, in order. It moves only what must move, so that focus is kept. */
 export function arrange(box, nodes) {
   const focused = document.activeElement;
   const wanted = new Set(nodes);

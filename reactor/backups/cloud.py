@@ -39,18 +39,18 @@ class CloudObjects:
         """Yield the content of an object in pieces."""
         import obstore  # noqa: PLC0415  # as above
 
-        found = await obstore.get_async(self._store, name)
-        async for chunk in found.stream(min_chunk_size=512 * 1024):
+        response = await obstore.get_async(self._store, name)
+        async for chunk in response.stream(min_chunk_size=512 * 1024):
             yield bytes(chunk)
 
     async def list(self) -> list[StoredObject]:
         """Return all objects."""
         import obstore  # noqa: PLC0415  # as above
 
-        found = list[StoredObject]()
+        objects = list[StoredObject]()
         async for some in obstore.list(self._store):
-            found += [StoredObject(item["path"], item["size"], item["last_modified"].timestamp()) for item in some]
-        return found
+            objects += [StoredObject(item["path"], item["size"], item["last_modified"].timestamp()) for item in some]
+        return objects
 
     async def delete(self, names: Collection[str]) -> None:
         """Delete objects."""

@@ -171,8 +171,8 @@ class FolderStore(BackupStore):
         return await asyncio.to_thread(self._backups)
 
     def _backups(self) -> list[Backup]:
-        found = [backup for folder in self._folders() if (backup := read_backup(folder))]
-        return sorted(found, key=lambda item: item.manifest.at, reverse=True)
+        backups = [backup for folder in self._folders() if (backup := read_backup(folder))]
+        return sorted(backups, key=lambda item: item.manifest.at, reverse=True)
 
     def _folders(self) -> list[Path]:
         with suppress(OSError):

@@ -197,10 +197,10 @@ class ObjectStore(BackupStore):
         try:
             names = [name for name, parts in _by_name(await self.objects.list()).items() if MANIFEST in parts]
             room = asyncio.Semaphore(8)
-            found = await asyncio.gather(*(self._backup(name, room) for name in names))
+            backups = await asyncio.gather(*(self._backup(name, room) for name in names))
         except Exception as error:
             raise BackupFailed(f"{self.address} cannot be read: {_reason(error)}") from error
-        return sorted((item for item in found if item), key=lambda item: item.manifest.at, reverse=True)
+        return sorted((item for item in backups if item), key=lambda item: item.manifest.at, reverse=True)
 
     async def _backup(self, name: str, room: asyncio.Semaphore) -> ObjectBackup | None:
         async with room:
@@ -255,12 +255,12 @@ class ObjectStore(BackupStore):
 
 def _by_name(stored: Collection[StoredObject]) -> dict[str, dict[str, StoredObject]]:
     """Return the objects by backup and part; others are left out."""
-    found = dict[str, dict[str, StoredObject]]()
+    parts = dict[str, dict[str, StoredObject]]()
     for item in stored:
         name, _, part = item.name.rpartition("/")
         if name and "/" not in name and part in {ARCHIVE, DESCRIPTION, MANIFEST}:
-            found.setdefault(name, {})[part] = item
-    return found
+            parts.setdefault(name, {})[part] = item
+    return parts
 
 
 async def _whole(objects: Objects, name: str) -> bytes:

@@ -199,8 +199,8 @@ def backups(*, as_json: bool) -> None:
     async def ask() -> dict[str, Any]:
         async with connections(settings) as connected:
             place = places_of(connected).of_settings()
-            found = [asdict(item.manifest) | {"folder": item.address} for item in await place.backups()]
-            return {"folder": place.address, "backups": found}
+            backups = [asdict(item.manifest) | {"folder": item.address} for item in await place.backups()]
+            return {"folder": place.address, "backups": backups}
 
     try:
         print_answer(run(ask, settings.nats.domain), as_json, show_backups)
@@ -217,12 +217,12 @@ def copy_backups(source: str, target: str) -> None:
         async with connections(settings, actor=actor_of("backups copy")) as connected:
             origin, goal = (places_of(connected).at(url) for url in urls)
             there = {item.manifest.sha256 for item in await goal.backups()}
-            found = await origin.backups()
-            missing = [item for item in found if item.manifest.sha256 not in there]
+            backups = await origin.backups()
+            missing = [item for item in backups if item.manifest.sha256 not in there]
             for item in missing:
                 await copy(item, goal)
                 typer.echo(f"{item.manifest.stream} of {item.manifest.at} copied")
-            return len(missing), len(found) - len(missing)
+            return len(missing), len(backups) - len(missing)
 
     try:
         copied, left = run(order, settings.nats.domain)

@@ -151,10 +151,10 @@ def doctor(*, notify: bool, as_json: bool) -> None:
 
 async def _examine(settings: Settings, *, notify: bool) -> Diagnosis:
     async with connections(settings) as connected:
-        found = await doctor_of(connected).examine()
+        diagnosis = await doctor_of(connected).examine()
         if not notify:
-            return found
-        return Diagnosis.of([*found.checks, await _test_message(connected)], unreachable=found.unreachable)
+            return diagnosis
+        return Diagnosis.of([*diagnosis.checks, await _test_message(connected)], unreachable=diagnosis.unreachable)
 
 
 async def _test_message(connected: Connections) -> Check:

@@ -75,8 +75,8 @@ def visible(text: str) -> str:
 def show_report(console: Console, report: Report) -> None:
     """Print the streams by verdict, those that need a person in full, and one line that sums up."""
     for outcome in Outcome:
-        for (found, reason), count in sorted(report.reasons.items()):
-            if found is outcome:
+        for (verdict, reason), count in sorted(report.reasons.items()):
+            if verdict is outcome:
                 names = [visible(item.stream.name) for item in report.settlements if _is(item, outcome, reason)]
                 if outcome in {Outcome.KEPT, Outcome.WAITING} and len(names) > MOST_KEPT:
                     names[MOST_KEPT:] = [f"and {len(names) - MOST_KEPT} more"]
@@ -263,21 +263,21 @@ def _short(instant: str) -> str:
     return _INSTANT.sub(r"\1 \2", instant)
 
 
-def show_workers(console: Console, found: Workers) -> None:
+def show_workers(console: Console, workers: Workers) -> None:
     """Print a line for each worker, and one if they differ."""
-    if not found["workers"]:
+    if not workers["workers"]:
         console.print("no worker is alive: start reactor worker")
         return
     table = Table("instance", "version", "since (UTC)", "seen", "deletes", "NATS", "Redis", box=None, pad_edge=False)
-    for worker in found["workers"]:
+    for worker in workers["workers"]:
         cells = [worker["instance"], worker["version"], _short(worker["since"]), f"{span(worker['seen_s'])} ago"]
         cells += [_why_not(worker), worker["nats"], worker["redis"]]
         table.add_row(*map(visible, cells))
     console.print(table, soft_wrap=True)
-    if found["differ"]:
-        console.print(f"[yellow]they differ in {visible(', '.join(found['differ']))}[/]", soft_wrap=True)
-    if len(found["versions"]) > 1:
-        console.print(f"[yellow]they differ in version: {visible(', '.join(found['versions']))}[/]", soft_wrap=True)
+    if workers["differ"]:
+        console.print(f"[yellow]they differ in {visible(', '.join(workers['differ']))}[/]", soft_wrap=True)
+    if len(workers["versions"]) > 1:
+        console.print(f"[yellow]they differ in version: {visible(', '.join(workers['versions']))}[/]", soft_wrap=True)
 
 
 def _why_not(worker: WorkerJson) -> str:
@@ -323,17 +323,17 @@ def show_notice(console: Console, notice: str | None) -> None:
         console.print(f"[yellow]{visible(notice)}[/]", soft_wrap=True)
 
 
-def show_streams(console: Console, found: Listed, *, wide: bool, most: int | None = None) -> None:
+def show_streams(console: Console, listed: Listed, *, wide: bool, most: int | None = None) -> None:
     """Print one line for each stream, `most` of them, and one that sums up. Wide rows are not wrapped."""
-    show_notice(console, found["notice"])
-    if not found["streams"]:
-        none = f"none of {counted(found['total'], 'job stream')} is one of these"
-        other = f"no job streams: none of {counted(found['others'], 'stream')} matches the pattern"
-        console.print(none if found["total"] else other if found["others"] else "no job streams")
+    show_notice(console, listed["notice"])
+    if not listed["streams"]:
+        none = f"none of {counted(listed['total'], 'job stream')} is one of these"
+        other = f"no job streams: none of {counted(listed['others'], 'stream')} matches the pattern"
+        console.print(none if listed["total"] else other if listed["others"] else "no job streams")
         return
     names = [*COLUMNS, *(WIDE_COLUMNS if wide else ())]
-    rows = [[printable(cell) for cell in _cells(row, found["at"], wide=wide)] for row in found["streams"][:most]]
-    styles = [STYLES[Outcome(row["verdict"])] for row in found["streams"][:most]]
+    rows = [[printable(cell) for cell in _cells(row, listed["at"], wide=wide)] for row in listed["streams"][:most]]
+    styles = [STYLES[Outcome(row["verdict"])] for row in listed["streams"][:most]]
     widths = [max(map(cell_len, cells)) for cells in zip(names, *rows, strict=True)]
     if wide or sum(widths) + len(GAP) * (len(widths) - 1) <= console.width:
         console.print(_aligned([names, *rows], ["bold", *styles], widths), soft_wrap=True)
@@ -343,7 +343,7 @@ def show_streams(console: Console, found: Listed, *, wide: bool, most: int | Non
         for cells, style in zip(rows, styles, strict=True):
             table.add_row(*(Text(cell, style if at == 1 else "") for at, cell in enumerate(cells)))
         console.print(table)
-    console.print(_totals(found, most), soft_wrap=True)
+    console.print(_totals(listed, most), soft_wrap=True)
 
 
 def _side(column: str) -> Literal["left", "right"]:
@@ -377,12 +377,12 @@ def _aligned(rows: Sequence[Sequence[str]], styles: Sequence[str], widths: Seque
     return text
 
 
-def _totals(found: Listed, most: int | None) -> str:
-    rows = found["streams"]
+def _totals(listed: Listed, most: int | None) -> str:
+    rows = listed["streams"]
     verdicts = Counter("zombie" if row["verdict"] == Outcome.WOULD_DRAIN.value else row["verdict"] for row in rows)
     counts = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()))
     shown = f"{most} shown of " if most is not None and most < len(rows) else ""
-    of_all = f" of {found['total']}" if len(rows) != found["total"] else ""
+    of_all = f" of {listed['total']}" if len(rows) != listed["total"] else ""
     held = f"{counted(sum(row['messages'] or 0 for row in rows), 'message')}, {size(sum(row['bytes'] for row in rows))}"
     return f"{shown}{len(rows)}{of_all} job streams: {counts}; {held}"
 
@@ -393,31 +393,31 @@ def span_to(instant: str, now: str) -> str:
     return f"in {span(away)}" if away > 0 else f"{span(-away)} ago"
 
 
-def show_backups(console: Console, found: Mapping[str, Any]) -> None:
+def show_backups(console: Console, backups: Mapping[str, Any]) -> None:
     """Print one line for each backup, newest first."""
-    if not found["backups"]:
-        console.print(f"no backups in {visible(found['folder'])}")
+    if not backups["backups"]:
+        console.print(f"no backups in {visible(backups['folder'])}")
         return
     table = Table("at (UTC)", "stream", "messages", "size", "folder", box=None, pad_edge=False)
-    for item in found["backups"]:
+    for item in backups["backups"]:
         cells = [_short(item["at"]), item["stream"], str(item["messages"]), size(item["size"]), item["folder"]]
         table.add_row(*map(visible, cells))
     console.print(table)
 
 
-def show_would_drain(console: Console, found: WouldDrains) -> None:
+def show_would_drain(console: Console, answer: WouldDrains) -> None:
     """Print one line for each stream, and one that sums up."""
-    if not found["entries"]:
+    if not answer["entries"]:
         console.print("nothing yet: with REACTOR_POLICY_ACTION=report a worker lists here what it would have deleted")
         return
     table = Table("at", "stream", "reason", "status", "messages", "afterwards", box=BOX)
-    for entry in found["entries"]:
+    for entry in answer["entries"]:
         afterwards = entry["afterwards"] + (f" {_plain(entry['afterwards_at'])}" if entry["afterwards_at"] else "")
         words = [_plain(entry["at"]), entry["stream"], entry["reason"], entry["status"] or "", str(entry["messages"])]
         table.add_row(*map(visible, (*words, afterwards)))
     console.print(table)
-    ends = ", ".join(f"{count} {what}" for what, count in sorted(found["afterwards"].items()))
-    console.print(f"{counted(found['total'], 'stream')} would have been drained: {ends}", soft_wrap=True)
+    ends = ", ".join(f"{count} {what}" for what, count in sorted(answer["afterwards"].items()))
+    console.print(f"{counted(answer['total'], 'stream')} would have been drained: {ends}", soft_wrap=True)
 
 
 def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:

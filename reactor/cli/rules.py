@@ -94,18 +94,18 @@ def _set_words(rule: Rule) -> list[str]:
     return [name for name in ("action", "backup") if getattr(rule, name)]
 
 
-def _show(console: Console, found: Rules) -> None:
-    show_notice(console, found["notice"])
+def _show(console: Console, rules: Rules) -> None:
+    show_notice(console, rules["notice"])
     table = Table("rule", "for", "sets", "streams", box=None, pad_edge=False)
-    for rule in found["rules"]:
+    for rule in rules["rules"]:
         table.add_row(*map(visible, (rule["name"], _wanted(rule), _sets(rule), str(rule["matches"]))))
-    table.add_row(DEFAULT, "all others", "as the settings say", str(found["by_default"]))
-    if found["by_their_metadata"]:
-        table.add_row(OWN, "those with reactor.* times of their own", "as they say", str(found["by_their_metadata"]))
+    table.add_row(DEFAULT, "all others", "as the settings say", str(rules["by_default"]))
+    if rules["by_their_metadata"]:
+        table.add_row(OWN, "those with reactor.* times of their own", "as they say", str(rules["by_their_metadata"]))
     console.print(table, soft_wrap=True)
-    if found["unmatched"]:
-        console.print(f"no stream matches {visible(', '.join(found['unmatched']))} now", soft_wrap=True)
-    for worker in found["workers"]:
+    if rules["unmatched"]:
+        console.print(f"no stream matches {visible(', '.join(rules['unmatched']))} now", soft_wrap=True)
+    for worker in rules["workers"]:
         whose = f"{worker['file']} (SHA-256 {(worker['sha256'] or '')[:12]})" if worker["file"] else "no rules"
         console.print(f"[dim]{visible(worker['instance'])} runs with {visible(whose)}[/]", soft_wrap=True)
 

@@ -100,8 +100,8 @@ async def _listed(view: ReadOnly, wanted: StreamFilter, order: Sort) -> Listed:
     cases = view.cases
     reconciler = cases.reconciler(await cases.lifecycle_subscriber())
     listing = await reconciler.listing()
-    found = [listed(item, cases.resources.policy) for item in listing.settlements()]
-    rows = mark_exhausted(found, await cases.resources.ledger.exhausted.consumers())
+    rows = [listed(item, cases.resources.policy) for item in listing.settlements()]
+    rows = mark_exhausted(rows, await cases.resources.ledger.exhausted.consumers())
     chosen = _sorted([row for row in rows if wanted.matches(row)], order)
     return Listed(
         at=format_instant(utc_now()), notice=view.notice, total=len(rows), others=listing.others, streams=chosen
@@ -127,22 +127,22 @@ def _sorted(rows: Sequence[ListedRow], sort: Sort) -> list[ListedRow]:
             return sorted(rows, key=lambda row: -row["bytes"])
 
 
-def _print(found: Listed, output: Output, *, again: bool) -> None:
+def _print(answer: Listed, output: Output, *, again: bool) -> None:
     match output:
         case Output.JSON:
-            sys.stdout.write(json.dumps(found) + "\n")
+            sys.stdout.write(json.dumps(answer) + "\n")
         case Output.YAML:
             import yaml  # noqa: PLC0415  # only this needs it
 
-            sys.stdout.write(yaml.safe_dump(dict(found), sort_keys=False))
+            sys.stdout.write(yaml.safe_dump(dict(answer), sort_keys=False))
         case Output.NAME:
-            sys.stdout.writelines(f"{row['stream']}\n" for row in found["streams"])
+            sys.stdout.writelines(f"{row['stream']}\n" for row in answer["streams"])
         case Output.TABLE | Output.WIDE:
             screen = console()
             if again:
                 _clear(screen)
             most = screen.height - WATCH_LINES if again and screen.is_terminal else None
-            show_streams(screen, found, wide=output is Output.WIDE, most=most)
+            show_streams(screen, answer, wide=output is Output.WIDE, most=most)
     sys.stdout.flush()
 
 

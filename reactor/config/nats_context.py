@@ -49,12 +49,12 @@ def read_context(name: str) -> dict[str, str]:
     for field, fix in _UNSUPPORTED.items():
         if context.get(field):
             raise ValueError(f"context {name} has {field}, which reactor cannot use: {fix}")
-    said = {ours: context[theirs] for theirs, ours in _FIELDS.items() if isinstance(context.get(theirs), str)}
+    fields = {ours: context[theirs] for theirs, ours in _FIELDS.items() if isinstance(context.get(theirs), str)}
     if isinstance(seed := context.get("nkey"), str) and seed:
-        said["nkey"] = _seed(seed, name)
+        fields["nkey"] = _seed(seed, name)
     if context.get("tls_first") is True:
-        said["tls_first"] = "true"
-    return {field: value for field, value in said.items() if value}
+        fields["tls_first"] = "true"
+    return {field: value for field, value in fields.items() if value}
 
 
 def context_names() -> list[str]:

@@ -60,18 +60,18 @@ class Rule:
         return asdict(self) | {"streams": list(self.streams), "statuses": sorted(self.statuses)}
 
 
-def read_rule(told: Mapping[str, Any]) -> Rule:
+def read_rule(entry: Mapping[str, Any]) -> Rule:
     """Read the JSON of `as_dict`, maybe of another release. Raises KeyError, TypeError and ValueError."""
-    guards = {name: int(span) for name, span in told["guards"].items() if name in GUARDS}
+    guards = {name: int(span) for name, span in entry["guards"].items() if name in GUARDS}
     return Rule(
-        name=str(told["name"]),
-        streams=tuple(map(str, told["streams"])),
-        statuses=frozenset(map(str, told["statuses"])),
-        metadata=dict(told["metadata"]),
+        name=str(entry["name"]),
+        streams=tuple(map(str, entry["streams"])),
+        statuses=frozenset(map(str, entry["statuses"])),
+        metadata=dict(entry["metadata"]),
         guards=guards,
-        protect=bool(told["protect"]),
-        action=told["action"],
-        backup=told["backup"],
+        protect=bool(entry["protect"]),
+        action=entry["action"],
+        backup=entry["backup"],
     )
 
 

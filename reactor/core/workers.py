@@ -83,17 +83,17 @@ def policy_json(policy: Policy) -> dict[str, Any]:
     }
 
 
-def policy_from(told: Mapping[str, Any], local: Policy) -> Policy:
+def policy_from(theirs: Mapping[str, Any], local: Policy) -> Policy:
     """Return the policy in a worker's heartbeat, completed by `local`. Raises ValueError if it cannot be read."""
     try:
-        spans: dict[str, Any] = {name: int(told[name]) for name in _DURATIONS}
+        spans: dict[str, Any] = {name: int(theirs[name]) for name in _DURATIONS}
         return replace(
             local,
-            deletes=told["action"] == "delete",
-            pattern=re.compile(told["stream_pattern"]),
-            terminal_statuses=frozenset(map(str, told["terminal_statuses"])),
-            protect=tuple(map(str, told["protect"])),
-            rules=tuple(map(read_rule, told.get("rules") or ())),
+            deletes=theirs["action"] == "delete",
+            pattern=re.compile(theirs["stream_pattern"]),
+            terminal_statuses=frozenset(map(str, theirs["terminal_statuses"])),
+            protect=tuple(map(str, theirs["protect"])),
+            rules=tuple(map(read_rule, theirs.get("rules") or ())),
             **spans,
         )
     except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
@@ -129,14 +129,14 @@ def judged_by(local: Policy, directory: str, workers: Sequence[WorkerInfo]) -> t
             f"the workers ask {', '.join(sorted(others))} for a job's status, this shell {directory}: judged with the "
             "settings of this shell; set REACTOR_DIRECTORY_* as the workers have them"
         )
-    told, own = workers[0].policy, policy_json(local)
-    if not (names := differences(told, own)):
+    theirs, own = workers[0].policy, policy_json(local)
+    if not (names := differences(theirs, own)):
         return local, None
     try:
-        policy = policy_from(told, local)
+        policy = policy_from(theirs, local)
     except ValueError as error:
         return local, f"{error}: judged with the settings of this shell"
-    apart = [f"{name} {_shown(name, told)} (here {_shown(name, own)})" for name in names]
+    apart = [f"{name} {_shown(name, theirs)} (here {_shown(name, own)})" for name in names]
     return policy, f"judged with the workers' settings: {', '.join(apart)}; --local judges with this shell's"
 
 

@@ -41,14 +41,14 @@ class PauseGate:
     notes: bool = True
 
     def __post_init__(self) -> None:
-        self._together = CoalescedRequest(self._ask)
+        self._shared_request = CoalescedRequest(self._ask)
         self._over: tuple[int, int] | None = None
         """Sequence and time of the message of a pause that has expired."""
         self._noted_at = float("-inf")
 
     async def active_pause(self) -> Pause | None:
         """Return the active pause, or None. The answer is never older than the call."""
-        return await self._together()
+        return await self._shared_request()
 
     async def _ask(self) -> Pause | None:
         try:

@@ -92,15 +92,15 @@ class Bucket:
 
     async def list(self) -> list[StoredObject]:
         """Return all objects; none if the bucket does not exist."""
-        found = list[StoredObject]()
+        objects = list[StoredObject]()
         with suppress(NotFound):
             await self.js.stream_info(self._stream)
             async for messages in self.js.replay(self._stream, f"$O.{self.bucket}.M.>"):
                 for message in messages:
                     if (described := _read(message)) is not None:
                         written_s, nuid = message.published_at / SECOND, described.get("nuid", "")
-                        found.append(StoredObject(described["name"], described["size"], written_s, nuid))
-        return found
+                        objects.append(StoredObject(described["name"], described["size"], written_s, nuid))
+        return objects
 
     async def sweep(self, listed: Collection[StoredObject], older_than_s: float) -> None:
         """Delete the chunks of killed writers: reactor's own chunks without an object, the last one older than that."""

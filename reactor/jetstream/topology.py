@@ -219,20 +219,20 @@ def wrong_account(owner: str, desired: DesiredStreams) -> ProvisionError:
 async def find_lifecycle_stream(js: JetStream, desired: DesiredStreams) -> str | None:
     """Return the stream that captures all lifecycle events, or None. Raises ProvisionError if it captures a part."""
     wanted = desired.events_subject.wildcard
-    found = sorted(await js.stream_names(wanted))
-    if not found:
+    streams = sorted(await js.stream_names(wanted))
+    if not streams:
         return None
-    config = (await js.stream_info(found[0]))["config"]
+    config = (await js.stream_info(streams[0]))["config"]
     if config.get("retention") != "limits":
         raise ProvisionError(
-            f"stream {found[0]} captures {wanted} and forgets events once they are read, so a job's last event "
+            f"stream {streams[0]} captures {wanted} and forgets events once they are read, so a job's last event "
             "cannot be read again",
             "let a stream with limits retention capture that subject",
         )
-    if len(found) == 1 and any(covers(subject, wanted) for subject in config.get("subjects") or ()):
-        return found[0]
+    if len(streams) == 1 and any(covers(subject, wanted) for subject in config.get("subjects") or ()):
+        return streams[0]
     raise ProvisionError(
-        f"stream {', '.join(found)} captures a part of {wanted} only", "let one stream capture all of it"
+        f"stream {', '.join(streams)} captures a part of {wanted} only", "let one stream capture all of it"
     )
 
 

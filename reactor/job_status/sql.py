@@ -65,7 +65,7 @@ class SqlDirectory:
         self._query = text(query).bindparams(bindparam("ids", expanding=True))
         self._asked = dict[str, None]()
         """The jobs of the next query."""
-        self._together = CoalescedRequest(self._ask, under_way=1)
+        self._shared_request = CoalescedRequest(self._ask, under_way=1)
         self._as_numbers: bool | None = None
         """Whether the id column holds numbers; None if that is not known yet."""
 
@@ -85,7 +85,7 @@ class SqlDirectory:
     async def ask(self, job_ids: Sequence[str]) -> Answer:
         """Ask together with all concurrent callers, because a query costs more than a row."""
         self._asked |= dict.fromkeys(job_ids)
-        return (await self._together()).about(job_ids)
+        return (await self._shared_request()).about(job_ids)
 
     async def _ask(self) -> Answer:
         """Run the query in chunks. The jobs of a failed chunk are unknown."""

@@ -39,8 +39,8 @@ class WitnessedDirectory:
         chunks = [job_ids[first : first + CHUNK] for first in range(0, len(job_ids), CHUNK)]
         answers = [await self.jobs.ask(chunk) for chunk in chunks]
         if self.canary is None:
-            found = next((job for answer in answers for job in answer.found), None)
-            self._witness = found or self._witness
+            witness = next((job for answer in answers for job in answer.found), None)
+            self._witness = witness or self._witness
         return Answer.merged([await self._witnessed(*item) for item in zip(chunks, answers, strict=True)])
 
     async def _witnessed(self, asked: Sequence[str], answer: Answer) -> Answer:

@@ -72,8 +72,8 @@ class StreamCounts:
         began = time.monotonic()
         verdicts, reasons = Counter[str](dict.fromkeys(_VERDICTS.values(), 0)), Counter[str]()
         oldest_s, soonest_s = None, float("inf")
-        async for found in self.stream_states.all():
-            item = as_of_now(found, self.policy)
+        async for stored in self.stream_states.all():
+            item = as_of_now(stored, self.policy)
             verdicts[_VERDICTS[item.outcome]] += 1
             reasons[item.reason.value] += 1
             due = fell_due(item.stream, item.record, self.policy) if item.outcome is Outcome.WOULD_DRAIN else None

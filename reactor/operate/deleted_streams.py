@@ -79,8 +79,8 @@ class DeletedStreams:
 
     async def backup_of(self, name: str) -> Backup | None:
         """Return the stream's newest backup, in the place of the settings or in the one that the audit names."""
-        if found := await _newest_in(self.backup_store, name):
-            return found
+        if newest := await _newest_in(self.backup_store, name):
+            return newest
         if (address := await self.backup_address_of(name)) is None:
             return None
         if (of_machine := recorded_folder(address)) is not None:

@@ -240,12 +240,12 @@ class Overview:
 
     async def _last_known(self, name: str, job_id: str, nats_error: str) -> LastKnown:
         """Return what Redis knows about a stream while NATS is away."""
-        found = (await self.deps.ledger.stream_states.of([name])).get(name)
+        known = (await self.deps.ledger.stream_states.of([name])).get(name)
         records = (await self.deps.ledger.records.read("", [job_id])).records
         workers = await self.deps.ledger.workers.alive()
         since = next((worker.nats_away_since for worker in workers if worker.nats_away_since), None)
         away = f"NATS is away{f' since {to_the_second(parse_instant(since))}' if since else ''} ({nats_error})"
-        last = f"{found.outcome.value.replace('_', ' ')} ({found.reason.value})" if found else None
+        last = f"{known.outcome.value.replace('_', ' ')} ({known.reason.value})" if known else None
         record = records.get(job_id)
         status = f"; its job's last event is {record.status}" if record else ""
         state = f"was last found {last}" if last else "was not found by the last pass"
@@ -255,7 +255,7 @@ class Overview:
             at=self.now(),
             sentence=f"{away}. {name} {state}{status}.",
             nats_error=nats_error,
-            last=describe(found, self.deps.policy) if found else None,
+            last=describe(known, self.deps.policy) if known else None,
             timeline=await self.deleted.acts(name),
         )
 
@@ -272,13 +272,13 @@ class Overview:
         deliveries = await self.deps.ledger.tallies.deliveries(job_id)
         guards = guards_of(inspection.stream, inspection.record, self.deps.policy)
         pause = await self.pause() if isinstance(inspection.verdict, Drain) else None
-        found = (
+        settlement = (
             inspection.paused(pause)
             if pause
             else with_source_name(inspection.by_verdict(), await self._named(inspection, snapshot))
         )
         return {
-            **describe(found, self.deps.policy),
+            **describe(settlement, self.deps.policy),
             "at": format_instant(inspection.stream.observed_at),
             "notice": self.notice,
             "sentence": (
@@ -286,7 +286,7 @@ class Overview:
                 if pause
                 else sentence(name, inspection.verdict, inspection.record, inspection.coverage)
             ),
-            "changes": changes(found.reason, inspection.stream),
+            "changes": changes(settlement.reason, inspection.stream),
             "guards": [
                 {
                     "guard": guard.name,

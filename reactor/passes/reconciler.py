@@ -78,7 +78,7 @@ class Plan:
     """Why the breaker keeps all zombies; None if it does not."""
     pause: Pause | None
     """The operator's pause; None if there is none."""
-    found: Sequence[Settlement]
+    settlements: Sequence[Settlement]
     """The settlement of every stream according to the listing."""
     delegated: Sequence[Settlement] = field(default=())
     """Zombies that all replicas settle through the due queue."""
@@ -148,12 +148,12 @@ class Reconciler:
         pause = await self.deps.pause_gate.active_pause() if self.deps.policy.may_delete else None
         plan = Plan(listing, breaker, pause, listing.settlements())
         if options.handover and self.deps.policy.may_delete and not (breaker or pause):
-            return replace(plan, delegated=[item for item in plan.found if self._is_handed_over(item)])
+            return replace(plan, delegated=[item for item in plan.settlements if self._is_handed_over(item)])
         return plan
 
-    def _is_handed_over(self, found: Settlement) -> bool:
-        is_zombie = (found.outcome, found.reason) == (Outcome.WOULD_DRAIN, Reason.TERMINAL)
-        return is_zombie and policy_for(found.stream, found.record, self.deps.policy).deletes
+    def _is_handed_over(self, item: Settlement) -> bool:
+        is_zombie = (item.outcome, item.reason) == (Outcome.WOULD_DRAIN, Reason.TERMINAL)
+        return is_zombie and policy_for(item.stream, item.record, self.deps.policy).deletes
 
     def _absent(self, only: frozenset[str], listing: Listing) -> list[Settlement]:
         """Return settlements for the requested streams that do not exist."""
@@ -172,7 +172,7 @@ class Reconciler:
             return _with_listed_stream(await preview(self.deps, plan.listing.snapshot, _target(item)), item)
 
         settled = await self._settle_own(plan, settle, progress)
-        return [settled.get(item.stream.name, item) for item in plan.found]
+        return [settled.get(item.stream.name, item) for item in plan.settlements]
 
     async def _execute(self, plan: Plan, options: PassOptions, progress: Progress) -> list[Settlement]:
         """Settle each stream and return the settlements."""
@@ -183,11 +183,11 @@ class Reconciler:
         await states.flush()
 
         delegated = {item.stream.name for item in plan.delegated}
-        rest = [settled.get(item.stream.name, item) for item in plan.found if item.stream.name not in delegated]
+        rest = [settled.get(item.stream.name, item) for item in plan.settlements if item.stream.name not in delegated]
         settled |= _by_name(await self._report_failures(rest))
         if options.handover:
             settled |= _by_name(await options.handover.settle(plan.delegated, plan.listing.began))
-        results = [settled.get(item.stream.name, item) for item in plan.found]
+        results = [settled.get(item.stream.name, item) for item in plan.settlements]
 
         needed = {item.stream.name for item in plan.listing.judged if item.needs_settling}
         await self._drainer.account_for_begun(plan.listing.snapshot, needed)
@@ -243,10 +243,10 @@ class Reconciler:
 
     async def _store_states(self, plan: Plan, options: PassOptions) -> None:
         """Store the state of every stream for status and page, before the first deletion."""
-        await self.deps.stream_states.store(plan.found, plan.listing.began)
+        await self.deps.stream_states.store(plan.settlements, plan.listing.began)
         if not options.only:
             await self.deps.ledger.stream_states.forget_older(plan.listing.began)
-            await self.deps.stream_states.compare_with_pass(plan.found, self.deps.reads.has_stream)
+            await self.deps.stream_states.compare_with_pass(plan.settlements, self.deps.reads.has_stream)
 
     async def _report_failures(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         """Count the attempts of unfixable streams, and schedule the next ones. Reset the counts of all other jobs."""

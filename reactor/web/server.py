@@ -122,10 +122,10 @@ class _Answers:
         self._feed = Feed(stopping)
 
     def _overview(self) -> Overview:
-        found = self.watched()
-        if found is None:
+        problem = self.watched()
+        if problem is None:
             raise Declined(503, WAITING)
-        return found
+        return problem
 
     async def healthz(self, _request: Request) -> Response:
         return JSONResponse({"alive": True})

@@ -75,11 +75,11 @@ async def _renewed(ledger: Ledger, lease: Lease) -> AsyncIterator[None]:
     """Renew a lease during this context. If that fails, the lease runs out, and drains notice it."""
 
     async def renew() -> None:
-        held = True
-        while held:
+        is_held = True
+        while is_held:
             await asyncio.sleep(lease.seconds / 4)
             with suppress(LedgerError):
-                held = await ledger.leases.renew(lease)
+                is_held = await ledger.leases.renew(lease)
 
     renewing = asyncio.create_task(renew(), name="renew lease")
     try:

@@ -282,9 +282,9 @@ def judge_fenceable(streams: Sequence[Stream]) -> Check:
 
 def judge_retention(streams: Sequence[Stream]) -> Check:
     """Judge streams whose retention times in their metadata cannot be read, so that they are kept."""
-    if found := [f"{item.name} ({item.own.unreadable})" for item in streams if item.own and item.own.unreadable]:
+    if unreadable := [f"{item.name} ({item.own.unreadable})" for item in streams if item.own and item.own.unreadable]:
         fix = "write a duration such as 24h, or for reactor.keep-until a time such as 2026-01-31T12:00:00Z"
-        return warning("streams.retention", f"kept, since their own times cannot be read: {some(found)}", fix)
+        return warning("streams.retention", f"kept, since their own times cannot be read: {some(unreadable)}", fix)
     return ok("streams.retention", "every stream's own times can be read")
 
 

@@ -83,13 +83,13 @@ class LedgerSection:
         done = [
             item for item in streams if item.job_id in records and self.deps.policy.is_terminal(records[item.job_id])
         ]
-        found = []
+        at_work = []
         for item in done[:SAMPLE]:
             with suppress(NotFound):
                 stream = replace(item, consumers=read_consumers(await self.deps.reads.consumers(item.name), None))
                 if spoke_too_early(stream, records[item.job_id], self.deps.policy):
-                    found.append(item.name)
-        return found
+                    at_work.append(item.name)
+        return at_work
 
     async def _room(self) -> AsyncIterator[Check]:
         yield judges.judge_room(await self.deps.ledger.topology_cache.lacking())

@@ -80,23 +80,23 @@ async def unused(nats_one: Server, valkey_one: Server, accounts: Iterator[int]) 
     """An unused account and namespace."""
     number = next(accounts)
     nats_url = f"nats://a{number}:pw@{HOST}:{nats_one.port}"
-    async with connected(nats_url, f"redis://{HOST}:{valkey_one.port}/0", f"t{number}") as one:
-        one.number = number
-        yield one
+    async with connected(nats_url, f"redis://{HOST}:{valkey_one.port}/0", f"t{number}") as own:
+        own.number = number
+        yield own
 
 
 @pytest_asyncio.fixture
 async def world(nats_one: Server, valkey_one: Server, accounts: Iterator[int]) -> AsyncIterator[World]:
     """A test's own account and namespace."""
-    async with unused(nats_one, valkey_one, accounts) as one:
-        yield one
+    async with unused(nats_one, valkey_one, accounts) as own:
+        yield own
 
 
 @pytest_asyncio.fixture
 async def other(nats_one: Server, valkey_one: Server, accounts: Iterator[int]) -> AsyncIterator[World]:
     """A second account, for tests of the wrong account."""
-    async with unused(nats_one, valkey_one, accounts) as one:
-        yield one
+    async with unused(nats_one, valkey_one, accounts) as own:
+        yield own
 
 
 @pytest_asyncio.fixture

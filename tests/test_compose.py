@@ -87,7 +87,7 @@ def test_every_tag_is_pinned(compose: Any) -> None:
     assert all(re.search(r":v?\d+\.\d+\.\d+", image) for image in images), images
 
 
-def test_redis_keeps_what_it_is_told(compose: Any) -> None:
+def test_redis_evicts_nothing(compose: Any) -> None:
     """With an evicted live record its job would look missing."""
     command = " ".join(compose["services"]["redis"]["command"])
     assert "--appendonly yes" in command
@@ -121,7 +121,7 @@ def inside(compose: Any, service: str, target: str) -> Any:
     return yaml.safe_load(contents[target])
 
 
-def test_who_looks_on_is_asked_for(compose: Any) -> None:
+def test_optional_services_need_the_profile(compose: Any) -> None:
     """Only the profile starts optional services."""
     profiles = {name: service.get("profiles") for name, service in compose["services"].items()}
     watching = ["observability"]

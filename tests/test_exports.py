@@ -24,7 +24,7 @@ VARIABLES = {name for name, _, _ in describe()}
 
 @pytest.fixture(name="manifests")
 def _manifests() -> dict[str, Any]:
-    return {one["kind"]: one for one in yaml.safe_load_all((EXPORT / "kubernetes.yaml").read_text())}
+    return {manifest["kind"]: manifest for manifest in yaml.safe_load_all((EXPORT / "kubernetes.yaml").read_text())}
 
 
 def containers(manifests: dict[str, Any]) -> list[dict[str, Any]]:
@@ -40,8 +40,8 @@ def containers(manifests: dict[str, Any]) -> list[dict[str, Any]]:
 def test_the_manifests_are_valid(manifests: dict[str, Any], release: str) -> None:
     """By the API's own schemas, without unknown keys."""
     assert set(manifests) == {"Deployment", "PodDisruptionBudget", "NetworkPolicy", "CronJob"}
-    for one in manifests.values():
-        kubernetes_validate.validate(one, release, strict=True)
+    for manifest in manifests.values():
+        kubernetes_validate.validate(manifest, release, strict=True)
 
 
 def test_the_manifests_are_true_of_this_release(manifests: dict[str, Any]) -> None:
@@ -50,7 +50,7 @@ def test_the_manifests_are_true_of_this_release(manifests: dict[str, Any]) -> No
     for container in containers(manifests):
         assert container["args"][0] in commands
         assert container["image"].endswith(f":{version('jetstream-reactor')}")
-        names = {one["name"]: one for one in container["env"]}
+        names = {variable["name"]: variable for variable in container["env"]}
         assert set(names) <= VARIABLES
         secret = {name for name in names if name.endswith(("_URL", "_TOKEN"))}
         assert all(set(names[name]["valueFrom"]) == {"secretKeyRef"} for name in secret)
@@ -110,10 +110,10 @@ def test_kustomize_builds_the_base(tmp_path: Path, rules: str) -> None:
     (tmp_path / "secrets.env").write_text("REACTOR_NATS_URL=n\nREACTOR_REDIS_URL=r\nREACTOR_HTTP_TOKEN=t\n")
     command = [str(KUBECTL), "kustomize", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  # our own files
-    built = {one["kind"]: one for one in yaml.safe_load_all(done.stdout)}
-    assert {one["metadata"]["namespace"] for one in built.values()} == {"jobs"}
-    for one in built.values():
-        kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
+    built = {manifest["kind"]: manifest for manifest in yaml.safe_load_all(done.stdout)}
+    assert {manifest["metadata"]["namespace"] for manifest in built.values()} == {"jobs"}
+    for manifest in built.values():
+        kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
     pod = built["Deployment"]["spec"]["template"]["spec"]
     worker = pod["containers"][0]
     variables = {item["name"]: item for item in worker["env"]}

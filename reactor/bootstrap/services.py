@@ -293,7 +293,7 @@ class UseCases:
     ) -> LifecycleSubscriber:
         """Return the subscriber for lifecycle events. It connects, to learn the server's largest payload.
 
-        `ended` is told of the jobs that are over.
+        `ended` receives the jobs that are over.
         """
         client = await self.connected.reads.connect()
         dead_letters = DeadLetters(self.connected.reads.publish, client.max_payload)

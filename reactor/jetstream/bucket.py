@@ -65,7 +65,7 @@ class Bucket:
                         size, count = size + len(piece), count + 1
                         await room.acquire()
                         sending.create_task(publish(piece))
-        except BaseException as error:  # noqa: BLE001  # also where we are told to stop
+        except BaseException as error:  # noqa: BLE001  # also if the task is cancelled
             with suppress(JetStreamError):  # else what was sent goes when it is old
                 await self.js.call(f"STREAM.PURGE.{self._stream}", {"filter": subject})
             raise (error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error) from None

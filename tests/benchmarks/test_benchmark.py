@@ -164,7 +164,7 @@ async def test_jobs_due_at_once(world: World, record: Record, replicas: int) -> 
     env = world.env(REACTOR_LOG_LEVEL="INFO", REACTOR_RECONCILE_INTERVAL="1h", REACTOR_POLICY_TERMINAL_GRACE="6s")
     async with AsyncExitStack() as stack:
         workers = [await stack.enter_async_context(worker(env)) for _ in range(replicas)]
-        processes = [psutil.Process(one.process.pid) for one in workers]
+        processes = [psutil.Process(worker_process.process.pid) for worker_process in workers]
         await publish_events(world, DUE, "SUCCESS")
         await eventually(lambda: _streams(world, DUE - 20), 60, 0.005)
         start, before = time.monotonic(), _cpu_of(processes)
@@ -254,10 +254,10 @@ async def test_a_pass_over_live_streams(world: World, record: Record) -> None:
     record("a pass over 4,000 live streams", full / bare, words)
 
 
-@pytest.mark.parametrize("told", ["by events", "by NOTIFY"])
-async def test_from_due_to_deleted(world: World, record: Record, told: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("by", ["by events", "by NOTIFY"])
+async def test_from_due_to_deleted(world: World, record: Record, by: str, request: pytest.FixtureRequest) -> None:
     """One job ends at a time. Its stream is deleted when it falls due, even if the job system publishes nothing."""
-    table = await _Table.made(world, request.getfixturevalue("postgres")) if told == "by NOTIFY" else None
+    table = await _Table.made(world, request.getfixturevalue("postgres")) if by == "by NOTIFY" else None
     heard = await world.nc.subscribe("reactor.drained.*")
     ended: dict[str, float] = {}
     delays: list[float] = []
@@ -281,7 +281,7 @@ async def test_from_due_to_deleted(world: World, record: Record, told: str, requ
         await table.engine.dispose()
     ordered = sorted(delays)
     words = f"median {ordered[200] * 1000:.0f} ms, p99 {ordered[396] * 1000:.0f} ms (wished: under 250)"
-    record(f"from due to deleted, told {told}", ordered[396], words)
+    record(f"from due to deleted, {by}", ordered[396], words)
 
 
 class _Table:
@@ -331,8 +331,8 @@ async def test_from_due_to_deleted_beside_live_streams(world: World, live: int, 
             await world.emit(number, "STARTED")
         await each(range(150, 150 + live), lambda number: _live(world, number), 16)
         await asyncio.sleep(21)  # the age guard of the youngest: hints are due, and were for a while
-        one = psutil.Process(process.process.pid)
-        before, start = one.cpu_times(), time.monotonic()
+        measured = psutil.Process(process.process.pid)
+        before, start = measured.cpu_times(), time.monotonic()
 
         async def listen() -> None:
             while len(delays) < 150:
@@ -345,7 +345,7 @@ async def test_from_due_to_deleted_beside_live_streams(world: World, live: int, 
             await world.emit(number, "SUCCESS")
             await asyncio.sleep(0.02)
         await listening
-        after = one.cpu_times()
+        after = measured.cpu_times()
     ordered, spent = sorted(delays), after.user + after.system - before.user - before.system
     words = f"median {ordered[75] * 1000:.0f} ms, p99 {ordered[148] * 1000:.0f} ms (wished: under 250)"
     record(
@@ -369,13 +369,13 @@ async def test_at_rest(world: World, record: Record) -> None:
     async with served(world, REACTOR_LOG_LEVEL="INFO") as at:
         await eventually(lambda: _counted(at, 15_000), 60)
         used = (await world.redis.info("memory"))["used_memory"] - before
-        one = psutil.Process(at.process.process.pid)
+        measured = psutil.Process(at.process.process.pid)
         await asyncio.sleep(3)
-        cpu, commands = one.cpu_times(), await processed(world)
+        cpu, commands = measured.cpu_times(), await processed(world)
         await asyncio.sleep(61)
-        after, commands_after = one.cpu_times(), await processed(world)
+        after, commands_after = measured.cpu_times(), await processed(world)
         busy = (after.user + after.system - cpu.user - cpu.system) / 61
-        rate, memory = (commands_after - commands) / 61, one.memory_info().rss / 1e6
+        rate, memory = (commands_after - commands) / 61, measured.memory_info().rss / 1e6
         record("at rest", busy, f"{busy:.1%} of a core (wished: 1%)")
         record("Redis commands a second at rest", rate, f"{rate:.1f} (wished: 4)")
         record("memory of the worker", memory, f"{memory:.0f} MB (wished: 90)")

@@ -61,18 +61,18 @@ async def test_more_and_more_jobs(world: World, record: Record) -> None:
         await publish_events(world, count - known, "STARTED", first=known)
         say(f"{count - known:,} events published in {time.monotonic() - start:.0f} s")
         async with served(world, ready=False, REACTOR_RECONCILE_INTERVAL="1h", REACTOR_LOG_LEVEL="INFO") as at:
-            one = psutil.Process(at.process.process.pid)
+            measured = psutil.Process(at.process.process.pid)
             first, start = await ack_floor(world), time.monotonic()
             await eventually(partial(_read, world, count), 600, 0.05)
             took = time.monotonic() - start
-            words = f"{(count - first) / took:,.0f} events/s, worker {one.memory_info().rss / 1e6:.0f} MB"
+            words = f"{(count - first) / took:,.0f} events/s, worker {measured.memory_info().rss / 1e6:.0f} MB"
             record(f"first reading up to {count:,} jobs", took, words)
             await world.redis.flushall()
             start = time.monotonic()
             await eventually(partial(_covers, at), 600, 0.2)
             took = time.monotonic() - start
             used = (await world.redis.info("memory"))["used_memory"]
-            memory = one.memory_info().rss / 1e6
+            memory = measured.memory_info().rss / 1e6
             words = f"{count / took:,.0f} jobs/s, worker {memory:.0f} MB, Redis {used / count:.0f} B a job"
             record(f"rebuild of {count:,} jobs", took, words)
         known = count

@@ -105,7 +105,7 @@ async def test_the_command_starts_without_its_servers_clients() -> None:
         assert not heavy & set(out.decode().split())
 
 
-async def test_the_demo_shows_zombies_fall_and_touches_no_live_stream() -> None:
+async def test_the_demo_deletes_zombies_and_touches_no_live_stream() -> None:
     """It ends by itself. Its last lines say what happened."""
     done = await reactor("demo", "--duration", "22s", env=PLAIN | {"COLUMNS": "120"})
     assert done.code == 0, done
@@ -118,7 +118,7 @@ async def test_the_demo_shows_zombies_fall_and_touches_no_live_stream() -> None:
     assert (touched, median[-1]) == ("0", "s")
 
 
-async def test_a_short_demo_shows_a_zombie_fall_too() -> None:
+async def test_a_short_demo_shows_a_deletion_too() -> None:
     """Its jobs are shorter."""
     done = await reactor("demo", "--duration", "8s", env=PLAIN | {"COLUMNS": "120"})
     [row] = [line for line in done.out.splitlines() if line.startswith("│")]

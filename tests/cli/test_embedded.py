@@ -50,7 +50,7 @@ asyncio.run(main())
 
 def _children() -> set[int]:
     """Return our processes that are alive."""
-    return {one.pid for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE}
+    return {item.pid for item in psutil.Process().children(recursive=True) if item.status() != psutil.STATUS_ZOMBIE}
 
 
 def _gone(pid: int) -> bool:

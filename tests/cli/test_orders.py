@@ -11,7 +11,7 @@ from reactor.core.model import SECOND, Outcome, Reason, format_instant, parse_in
 from reactor.deletion.gates import PauseGate
 
 
-async def test_nothing_falls_while_deleting_is_paused(world: World) -> None:
+async def test_nothing_is_deleted_while_deleting_is_paused(world: World) -> None:
     """Neither by events, nor passes, nor commands. Afterwards all zombies are deleted."""
     await world.declare()
     assert (await world.reactor("pause", "--reason", "a queue is gone")).code == 0
@@ -25,7 +25,7 @@ async def test_nothing_falls_while_deleting_is_paused(world: World) -> None:
         assert command.code == 4
         report = json.loads(command.out)
         assert (report["fixed"], report["waiting"], report["unfixable"]) == (0, 2, 0)
-        assert {(one["verdict"], one["reason"], one["until"]) for one in report["streams"]} == {
+        assert {(row["verdict"], row["reason"], row["until"]) for row in report["streams"]} == {
             ("waiting", "paused", None)
         }
         assert "a queue is gone" in report["streams"][0]["detail"]
@@ -94,14 +94,14 @@ async def test_without_its_stream_nobody_knows(world: World) -> None:
     async with worker(world.env()) as process:
         await world.js.delete_stream("REACTOR_CONTROL")
         await world.zombie(1)
-        await eventually(lambda: process.said("REACTOR_CONTROL is gone"))
+        await eventually(lambda: process.logged("REACTOR_CONTROL is gone"))
         assert await world.names() == {"job_1"}
         assert (await world.reactor("resume")).code == 0
         await eventually(lambda: gone(world, "job_1"), 30)
 
 
 @pytest.mark.parametrize("command", ["reconcile --dry-run", "reconcile", "status", "explain job_1", "emit 2 STARTED"])
-async def test_no_command_but_resume_makes_a_lost_word_again(world: World, command: str) -> None:
+async def test_no_command_but_resume_restores_a_lost_pause(world: World, command: str) -> None:
     """Otherwise it would end a pause that was lost with the stream."""
     await world.declare()
     await world.zombie(1)
@@ -114,7 +114,7 @@ async def test_no_command_but_resume_makes_a_lost_word_again(world: World, comma
     assert (await world.verdicts())["job_1"] == ("drained", "terminal")
 
 
-async def test_a_pause_in_a_stream_made_anew_counts(world: World) -> None:
+async def test_a_pause_in_a_stream_made_again_counts(world: World) -> None:
     """Even if its sequence is that of an expired pause."""
     async with Bench(world) as bench:
         pausing = bench.resources().pause_gate
@@ -143,7 +143,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("forged", FORGED)
-async def test_a_word_that_cannot_be_read_pauses_until_it_is_resumed(world: World, forged: str) -> None:
+async def test_an_unreadable_pause_holds_until_it_is_resumed(world: World, forged: str) -> None:
     """`resume` always works."""
     await world.declare()
     await world.zombie(1)
@@ -163,13 +163,13 @@ async def test_a_pause_for_ever_by_a_number_is_refused(world: World) -> None:
 async def test_every_worker_logs_a_pause(world: World) -> None:
     """With who, why and since when; and that deleting goes on."""
     await world.declare()
-    async with worker(world.env()) as one, worker(world.env()) as two:
+    async with worker(world.env()) as worker_process, worker(world.env()) as two:
         await world.reactor("pause", "--reason", "a queue is gone")
-        for process in (one, two):
-            await eventually(lambda process=process: process.said("a queue is gone"), 20)  # type: ignore[misc]
+        for process in (worker_process, two):
+            await eventually(lambda process=process: process.logged("a queue is gone"), 20)  # type: ignore[misc]
         await world.reactor("resume")
-        for process in (one, two):
-            await eventually(lambda process=process: process.said("deleting goes on"), 20)  # type: ignore[misc]
+        for process in (worker_process, two):
+            await eventually(lambda process=process: process.logged("deleting goes on"), 20)  # type: ignore[misc]
 
 
 async def test_nothing_is_fenced_while_deleting_is_paused(world: World) -> None:

@@ -38,11 +38,11 @@ async def test_streams_are_listed_with_their_verdict(world: World) -> None:
     assert "in 23 h" in table[3] or "in 1 d" in table[3]  # a moment of the day is over, rounded
     zombies = await world.reactor("streams", "--verdict", "zombie", "-o", "name", **env)
     assert zombies.out == "job_10\n"
-    told = json.loads((await world.reactor("streams", "-o", "json", "--sort", "size", **env)).out)
-    rows = told["streams"]
+    listed = json.loads((await world.reactor("streams", "-o", "json", "--sort", "size", **env)).out)
+    rows = listed["streams"]
     assert rows[0]["stream"] == "job_10"
     assert [row["bytes"] for row in rows] == sorted((row["bytes"] for row in rows), reverse=True)
-    assert rows[0]["due_at"] < told["at"]
+    assert rows[0]["due_at"] < listed["at"]
     wide = (await world.reactor("streams", "-o", "wide", **env)).out
     assert "stream copy mirrors or sources it" in wide
     assert await world.names() == {"job_10", "job_2", "job_3", "job_4", "copy", "other"}
@@ -61,7 +61,7 @@ async def test_a_pass_lists_all_that_it_has_found(world: World) -> None:
     assert "stream copy mirrors or sources it" in report.out
 
 
-async def test_history_is_filtered_and_told_once(world: World) -> None:
+async def test_history_is_filtered_and_lists_a_stream_once(world: World) -> None:
     """By globs and outcomes. Several attempts on one stream are one line with their number."""
     await several(world)
     await world.verdicts()
@@ -93,9 +93,9 @@ async def test_what_is_gone_is_explained(world: World) -> None:
         "To bring it back: reactor restore job_1 (the empty stream with its consumers; 3 messages it held are lost)"
         in deleted.out
     )
-    told = json.loads((await world.reactor("explain", "job_1", "--json")).out)
-    assert (told["known"], told["verdict"]) == ("deleted", "already_gone")
-    whats = [one["what"] for one in told["timeline"]]
+    explanation = json.loads((await world.reactor("explain", "job_1", "--json")).out)
+    assert (explanation["known"], explanation["verdict"]) == ("deleted", "already_gone")
+    whats = [event["what"] for event in explanation["timeline"]]
     assert ["was reported as SUCCESS" in whats[0], "began to drain it" in whats[1], "barrier" in whats[2]] == [True] * 3
     other = json.loads((await world.reactor("explain", "job_2", "--json")).out)
     assert (other["known"], other["restorable"]) == ("heard_of", None)
@@ -105,17 +105,17 @@ async def test_what_is_gone_is_explained(world: World) -> None:
     assert "is the name right?" in never["sentence"]
 
 
-async def test_a_word_that_cannot_be_read_is_called_that(world: World) -> None:
+async def test_an_unreadable_event_is_called_that(world: World) -> None:
     """With the place where it is stored."""
     await world.declare()
     await world.stream("job_1")
     await world.publish("jobs.lifecycle.1", b"no JSON")
-    told = json.loads((await world.reactor("explain", "job_1", "--json")).out)
-    assert "could not be read: see REACTOR_DEAD_LETTERS" in told["sentence"]
+    explanation = json.loads((await world.reactor("explain", "job_1", "--json")).out)
+    assert "could not be read: see REACTOR_DEAD_LETTERS" in explanation["sentence"]
 
 
 @pytest.mark.parametrize("phase", ["paused", "unfixable", "outcome", "prepared"])
-def test_every_entry_has_its_words(phase: str) -> None:
+def test_every_entry_has_a_sentence(phase: str) -> None:
     """Also an entry of an older release with fewer fields."""
     actor = {"role": "pause", "user": "ana", "host": "h", "overrides": []}
     entry = {"phase": phase, "stream": "job_1", "job_id": "1", "reason": Reason.TERMINAL, "by": "h:1", "at": "T"}

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 from celery import Celery
-from support.harness import ROOT, World, eventually, told
+from support.harness import ROOT, World, eventually, statuses_of
 
 PROCESSES = {
     "success": ["STARTED", "SUCCESS"],
@@ -77,7 +77,7 @@ async def a_worker(world: World, folder: Path, pool: str) -> AsyncIterator[Any]:
 @pytest.mark.parametrize(
     "pool", [pytest.param(pool, marks=[] if pool in EVERYDAY else pytest.mark.versions) for pool in POOLS]
 )
-async def test_each_ending_is_told(world: World, tmp_path: Path, pool: str) -> None:
+async def test_each_ending_is_sent(world: World, tmp_path: Path, pool: str) -> None:
     """No terminal status is published for a task that will run again."""
     await world.declare()
     expected = POOLS[pool]
@@ -100,7 +100,7 @@ async def test_each_ending_is_told(world: World, tmp_path: Path, pool: str) -> N
         if expected is PROCESSES:
             await send("timed", time_limit=1)
             await eventually(lambda: _ended(world, "timed"), 60)
-            assert "FAILURE" not in (await told(world))["timed"]  # though Celery gives that signal
+            assert "FAILURE" not in (await statuses_of(world))["timed"]  # though Celery gives that signal
             await send("lost")
             await _so_in_the_end(world, {"lost": expected["lost"]})
         await send("killed")
@@ -108,20 +108,20 @@ async def test_each_ending_is_told(world: World, tmp_path: Path, pool: str) -> N
 
 
 async def _is_at_work(world: World, how: str) -> bool:
-    return "STARTED" in (await told(world)).get(how, [])
+    return "STARTED" in (await statuses_of(world)).get(how, [])
 
 
 async def _ended(world: World, how: str) -> bool:
-    return "SUCCESS" in (await told(world)).get(how, [])
+    return "SUCCESS" in (await statuses_of(world)).get(how, [])
 
 
 async def _so_in_the_end(world: World, expected: dict[str, list[str]]) -> None:
     async def so() -> bool:
-        words = await told(world)
+        words = await statuses_of(world)
         return {how: words.get(how) for how in expected} == expected
 
     try:
         await eventually(so, 60)
     except AssertionError:
-        words = await told(world)
+        words = await statuses_of(world)
         assert {how: words.get(how) for how in expected} == expected

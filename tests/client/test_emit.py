@@ -23,7 +23,7 @@ from reactor.core.model import parse_instant
 
 
 @pytest_asyncio.fixture
-async def told(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+async def client_world(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A job system's world in which only the address of NATS is configured."""
     _clean(monkeypatch, world.nats_url)
     yield world
@@ -37,19 +37,19 @@ def _clean(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setattr(emitter.Process, "_one", None)
 
 
-async def test_the_first_event_declares_the_lifecycle_stream(told: World) -> None:
+async def test_the_first_event_declares_the_lifecycle_stream(client_world: World) -> None:
     """Before any worker ran. A worker then finds all events. The time gets its offset."""
     before = datetime.now(UTC)  # noqa: TID251  # an emitter's clock
     answer = await asyncio.to_thread(emit, 42, "SUCCESS")
     assert answer
     assert (answer.stream, answer.seq, answer.error) == ("JOBS", 1, None)
     assert await aemit("a-b", "STARTED", occurred_at=before - timedelta(hours=1))
-    first, second = await told.lifecycle_events()
+    first, second = await client_world.lifecycle_events()
     assert (first["job_id"], first["status"]) == ("42", "SUCCESS")
     assert parse_instant(first["occurred_at"]) >= parse_instant(before.isoformat())
     assert parse_instant(second["occurred_at"]) == parse_instant((before - timedelta(hours=1)).isoformat())
-    await told.stream("job_42")
-    assert (await told.verdicts())["job_42"] == ("drained", "terminal")
+    await client_world.stream("job_42")
+    assert (await client_world.verdicts())["job_42"] == ("drained", "terminal")
 
 
 def test_who_only_emits_imports_no_redis() -> None:
@@ -61,24 +61,29 @@ def test_who_only_emits_imports_no_redis() -> None:
     assert done.stdout.split() == ["set()", "prepare"]
 
 
-async def test_every_word_is_sent(told: World) -> None:
+async def test_every_status_is_sent(client_world: World) -> None:
     """Even an apparent repetition, because the end of an earlier attempt may arrive after it."""
     sent = counts()
     for word in ("STARTED", "started", "SUCCESS", "STARTED"):
         assert await aemit(1, word)
-    assert [event["status"] for event in await told.lifecycle_events()] == ["STARTED", "started", "SUCCESS", "STARTED"]
+    assert [event["status"] for event in await client_world.lifecycle_events()] == [
+        "STARTED",
+        "started",
+        "SUCCESS",
+        "STARTED",
+    ]
     assert {name: counts()[name] - sent[name] for name in sent} == {"sent": 4, "failed": 0, "waiting": 0}
 
 
-async def test_a_retry_whose_predecessor_ends_late_lives(told: World) -> None:
+async def test_a_retry_whose_predecessor_ends_late_lives(client_world: World) -> None:
     """STARTED, STARTED of the retry, then a late FAILURE of the first attempt: the job is disputed, so it is live."""
-    await told.declare()
-    await told.stream("job_1", messages=1)
+    await client_world.declare()
+    await client_world.stream("job_1", messages=1)
     began = datetime.now(UTC)  # noqa: TID251  # an emitter's clock
     assert await aemit(1, "STARTED", occurred_at=began - timedelta(seconds=60))
     assert await aemit(1, "STARTED", occurred_at=began)
     assert await aemit(1, "FAILURE", occurred_at=began - timedelta(seconds=30))
-    assert await told.verdicts() == {"job_1": ("kept", "disputed")}
+    assert await client_world.verdicts() == {"job_1": ("kept", "disputed")}
 
 
 RIGHTS = {
@@ -134,23 +139,23 @@ async def test_who_emits_waits_once_for_a_server_that_hangs(
         server.signal(signal.SIGCONT)
         assert all(answer.waits for answer in answers)
         assert all((answer.error or "").startswith("NATS is away") for answer in answers[1:])
-        assert len([one for one in caplog.records if one.name == "reactor.client"]) == 1
+        assert len([record for record in caplog.records if record.name == "reactor.client"]) == 1
         await eventually(lambda: counts()["waiting"] == 0, 30)
         async with connected(f"nats://{HOST}:{server.port}", "redis://unused", "none") as world:
             jobs = [int(event["job_id"]) for event in await world.lifecycle_events()]
     assert sorted(set(jobs), key=jobs.index) == list(range(50))
 
 
-async def test_many_threads_share_one_connection(told: World) -> None:
+async def test_many_threads_share_one_connection(client_world: World) -> None:
     """As in a web server. Each thread gets its answer."""
     with ThreadPoolExecutor(16) as threads:
         answers = await asyncio.to_thread(lambda: list(threads.map(lambda n: emit(n, "STARTED"), range(200))))
     assert all(answers)
     assert {answer.seq for answer in answers} == set(range(1, 201))
-    assert len(await told.lifecycle_events()) == 200
+    assert len(await client_world.lifecycle_events()) == 200
 
 
-async def test_forked_workers_emit(told: World) -> None:
+async def test_forked_workers_emit(client_world: World) -> None:
     """As in Celery's prefork pool: the parent has published already, and another thread is publishing."""
     code = """
 import os, sys, threading
@@ -169,16 +174,16 @@ sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in chi
     done = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-W", "ignore", "-c", code],
-        env=env | {"PYTHONPATH": str(ROOT), "REACTOR_NATS_URL": told.nats_url},
+        env=env | {"PYTHONPATH": str(ROOT), "REACTOR_NATS_URL": client_world.nats_url},
         timeout=60,
         check=False,
     )
     assert done.returncode == 0
-    heard = {event["job_id"] for event in await told.lifecycle_events() if event}
+    heard = {event["job_id"] for event in await client_world.lifecycle_events() if event}
     assert {"1", "10", "11", "12", "13"} <= heard
 
 
-async def test_a_failure_is_told_and_raised_only_where_asked(
+async def test_a_failure_is_reported_and_raised_only_where_asked(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If NATS is away, the view continues soon."""
@@ -210,7 +215,7 @@ async def test_events_that_fail_at_the_same_time_are_all_sent(
         await eventually(lambda: counts()["waiting"] == 0, 30)
         async with connected(f"nats://{HOST}:{server.port}", "redis://unused", "none") as world:
             await eventually(lambda: _told_of(world, 60), 10)
-    assert len([one for one in caplog.records if one.name == "reactor.client"]) == 1
+    assert len([record for record in caplog.records if record.name == "reactor.client"]) == 1
 
 
 async def _told_of(world: World, number: int) -> bool:
@@ -218,12 +223,12 @@ async def _told_of(world: World, number: int) -> bool:
 
 
 @pytest.mark.parametrize(("job_id", "status"), [("a.b", "SUCCESS"), ("", "SUCCESS"), (1, ""), (1, "x" * 65)])
-async def test_what_a_worker_would_refuse_is_not_sent(told: World, job_id: Any, status: str) -> None:
+async def test_what_a_worker_would_refuse_is_not_sent(client_world: World, job_id: Any, status: str) -> None:
     """The error says why."""
     answer = await aemit(job_id, status)
     assert not answer
     assert answer.error
-    assert not await told.lifecycle_events()
+    assert not await client_world.lifecycle_events()
 
 
 async def test_it_goes_on_after_an_outage(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

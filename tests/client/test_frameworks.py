@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.harness import ROOT, World, told
+from support.harness import ROOT, World, statuses_of
 
 DJANGO = """
 import django
@@ -82,7 +82,7 @@ async def run_django(world: World, folder: Path, code: str) -> None:
     await run(world, folder, DJANGO + code)
 
 
-async def test_django_tells_what_was_committed(world: World, tmp_path: Path) -> None:
+async def test_django_sends_what_was_committed(world: World, tmp_path: Path) -> None:
     """Neither what was rolled back, nor a stale object's status. A deleted row is DELETED."""
     await run_django(
         world,
@@ -109,27 +109,27 @@ assert flush()
 three.delete()
 """,
     )
-    words = await told(world)
+    words = await statuses_of(world)
     assert set(words) == {"1", "3"}
     assert words["1"] == ["STARTED", "SUCCESS", "SUCCESS"]
     assert words["3"] == ["FAILURE", "DELETED"]
 
 
-async def test_django_tells_what_has_changed_while_it_told(world: World, tmp_path: Path) -> None:
+async def test_django_sends_again_what_changed_while_it_was_sent(world: World, tmp_path: Path) -> None:
     """STARTED was read, another process published the end, then STARTED was stored: the end is published again."""
     await run_django(
         world,
         tmp_path,
         """
 import reactor.client.django as ours
-told, struck = ours.emit, []
+original, struck = ours.emit, []
 
 def late(job_id, status, **more):
     if status == "STARTED" and not struck:
         struck.append(job_id)
         Job.objects.filter(id=job_id).update(status="SUCCESS", finished_at=timezone.now())  # as another process would
-        assert told(job_id, "SUCCESS")
-    return told(job_id, status, **more)
+        assert original(job_id, "SUCCESS")
+    return original(job_id, status, **more)
 
 ours.emit = late
 Job.objects.create(id=1, status="STARTED")
@@ -141,12 +141,12 @@ Job.objects.filter(id=2).update(status="STARTED")
 call_command("announce_jobs", since="2d")
 """,
     )
-    words = await told(world)
+    words = await statuses_of(world)
     assert words["1"][:3] == ["SUCCESS", "STARTED", "SUCCESS"]
     assert words["2"] == ["QUEUED", "SUCCESS", "STARTED", "SUCCESS"]
 
 
-async def test_a_process_that_ends_tells_its_last_jobs_first(world: World, tmp_path: Path) -> None:
+async def test_a_process_sends_its_last_events_before_it_ends(world: World, tmp_path: Path) -> None:
     """Also those of a forked child. A job that is saved often is published with its last status."""
     await run_django(
         world,
@@ -170,12 +170,12 @@ with transaction.atomic():
         job.save()
 """,
     )
-    words = await told(world)
+    words = await statuses_of(world)
     assert set(words) == {str(job) for job in range(1, 53)}
     assert words["52"] == ["SUCCESS"]
 
 
-async def test_a_celery_process_tells_its_last_jobs_first(world: World, tmp_path: Path) -> None:
+async def test_a_celery_process_sends_its_last_events_before_it_ends(world: World, tmp_path: Path) -> None:
     """It ends by os._exit, after Celery's signal."""
     await run_django(
         world,
@@ -192,7 +192,7 @@ signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
 os._exit(0)
 """,
     )
-    assert set(await told(world)) == {"1", "2", "3", "4", "5"}
+    assert set(await statuses_of(world)) == {"1", "2", "3", "4", "5"}
 
 
 async def test_a_job_that_cannot_be_read_holds_up_nobody(world: World, tmp_path: Path) -> None:
@@ -212,10 +212,10 @@ assert flush()
 Tracked.rows = real
 Job.objects.create(id=2, status="STARTED")
 assert flush()
-assert lines == ["a job's status was not told: run announce_jobs"], lines
+assert lines == ["a job's status was not sent: run announce_jobs"], lines
 """,
     )
-    assert await told(world) == {"2": ["STARTED"]}
+    assert await statuses_of(world) == {"2": ["STARTED"]}
 
 
 async def test_django_announces_what_there_is(world: World, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ Job.objects.filter(id=90).update(status="PROGRESS")
 call_command("announce_jobs", since="2d")
 """,
     )
-    assert await told(world) == {"90": ["PROGRESS"], "92": ["SUCCESS"]}
+    assert await statuses_of(world) == {"90": ["PROGRESS"], "92": ["SUCCESS"]}
 
 
 async def test_proxies_and_children_are_rows_of_their_model(world: World, tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ Job.objects.filter(id=90).update(status="FAILURE")  # and no finished_at
 call_command("announce_jobs", since="2d")
 """,
     )
-    words = await told(world)
+    words = await statuses_of(world)
     assert (words["5"][0], words["6"][0], words["90"]) == ("STARTED", "STARTED", ["FAILURE"])
 
 
@@ -289,7 +289,7 @@ async def test_the_tests_of_a_job_system_emit_nothing(world: World, tmp_path: Pa
     await world.declare()
     await world.stream("job_7", messages=1)
     await run_django(world, tmp_path, TESTED)
-    assert await told(world) == {}
+    assert await statuses_of(world) == {}
 
 
 async def test_emitting_is_switched_off(world: World, tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ from reactor.client import emit
 assert emit(1, "SUCCESS").skipped
 """
     await run(world, tmp_path, code)
-    assert await told(world) == {}
+    assert await statuses_of(world) == {}
 
 
 async def test_nothing_is_prepared_in_a_transaction(world: World, tmp_path: Path) -> None:
@@ -322,11 +322,11 @@ with transaction.atomic():
         raise AssertionError
 """,
     )
-    assert await told(world) == {}
+    assert await statuses_of(world) == {}
 
 
 @pytest.mark.parametrize("transport", ["memory", "redis"])
-async def test_celery_tells_how_tasks_end(world: World, tmp_path: Path, transport: str) -> None:
+async def test_celery_sends_how_tasks_end(world: World, tmp_path: Path, transport: str) -> None:
     """Started, retried, done or failed. A task that is not a job publishes nothing."""
     await run(
         world,
@@ -336,13 +336,13 @@ async def test_celery_tells_how_tasks_end(world: World, tmp_path: Path, transpor
 from celery.contrib.testing.worker import start_worker
 with start_worker(app, perform_ping_check=False, pool="solo"):
     jobs = [work.delay(job_id=1), work.delay(job_id=2, fails=True), work.delay(job_id=3, again=True), work.delay()]
-    for one in jobs:
-        one.get(timeout=20, propagate=False)
+    for result in jobs:
+        result.get(timeout=20, propagate=False)
 """,
         "memory://" if transport == "memory" else world.redis_url,
         f"{world.namespace}-celery-",
     )
-    assert await told(world) == {
+    assert await statuses_of(world) == {
         "1": ["STARTED", "SUCCESS"],
         "2": ["STARTED", "FAILURE"],
         "3": ["STARTED", "RETRY", "STARTED", "SUCCESS"],
@@ -362,10 +362,10 @@ def other(job_id=None):
 
 from celery.contrib.testing.worker import start_worker
 with start_worker(app, perform_ping_check=False, pool="solo"):
-    for one in [work.delay(job_id=1), work.delay(job_id=2, fails=True), other.delay(job_id=3)]:
-        one.get(timeout=20, propagate=False)
+    for result in [work.delay(job_id=1), work.delay(job_id=2, fails=True), other.delay(job_id=3)]:
+        result.get(timeout=20, propagate=False)
 """,
         "memory://",
         f"{world.namespace}-celery-",
     )
-    assert await told(world) == {"1": ["STARTED"], "2": ["STARTED", "FAILURE"]}
+    assert await statuses_of(world) == {"1": ["STARTED"], "2": ["STARTED", "FAILURE"]}

@@ -122,7 +122,7 @@ async def test_a_job_system_loses_its_zombies_and_nothing_else(world: World, pos
             "REACTOR_DIRECTORY_QUERY": "SELECT id, status, finished_at AS ended_at FROM jobs_job WHERE id IN :ids",
             "REACTOR_DIRECTORY_CANARY": "1",
         }
-    by_kind = {kind: [job for job, one in enumerate(KINDS, 1) if one == kind] for kind in KINDS}
+    by_kind = {kind: [job for job, item in enumerate(KINDS, 1) if item == kind] for kind in KINDS}
     zombies = {"leaves", "raises", "deleted", "updated", *(["killed"] if source == "events" else [])}
     async with worker(world.env(**overrides)), project.at_work():
         polling = asyncio.create_task(poll(world))

@@ -97,7 +97,7 @@ def test_every_fault_has_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         load_settings()
 
 
-def test_faults_are_told_all_at_once(tmp_path: Path) -> None:
+def test_faults_are_reported_all_at_once(tmp_path: Path) -> None:
     """Not one at each start."""
     path = tmp_path / "rules.toml"
     path.write_text('[[rule]]\nname = "a"\nage_guard = "x"\nidle_guard = "y"\n[[rule]]\nprotect = true\n[other]')

@@ -202,7 +202,7 @@ def test_a_bad_value_is_one_line(variable: str, value: str, said: str) -> None:
     assert "\n" not in line
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     """So they can be fixed together."""
     assert len(problems(REACTOR_POLICY_AGE_GUARD="x", REACTOR_SWEEP_LEASE="y", REACTOR_WHAT_EVER="z")) == 3
 
@@ -263,7 +263,7 @@ def test_no_secret_is_shown() -> None:
     assert "hunter2" not in "\n".join(problems(**secrets, REACTOR_POLICY_AGE_GUARD="x", REACTOR_LOG_LEVEL="hunter3"))
 
 
-def test_our_url_wins_over_a_plain_one_wherever_it_stands(tmp_path: Path) -> None:
+def test_our_url_wins_over_a_plain_one_in_any_file(tmp_path: Path) -> None:
     """Otherwise reactor could delete on another NATS than the file names. An empty variable is not set."""
     (tmp_path / ".env").write_text("REACTOR_NATS_URL=nats://ours\nREACTOR_REDIS_URL=redis://ours\n")
     settings = load(NATS_URL="nats://plain", REDIS_URL="redis://plain")
@@ -280,7 +280,7 @@ def test_an_empty_variable_is_not_set(field: str) -> None:
     assert load(**{f"REACTOR_NATS_{field}": ""}) == load()
 
 
-def test_a_certificate_that_does_not_fit_is_told() -> None:
+def test_a_certificate_that_does_not_fit_is_reported() -> None:
     """Before any connection, because OpenSSL's error would not name the variable."""
     assert problems(REACTOR_NATS_TLS_KEY=__file__) == [
         "REACTOR_NATS: _TLS_KEY is set without its certificate: set _TLS_CERT, too"
@@ -301,7 +301,7 @@ def test_a_rate_is_a_number() -> None:
     assert "finite" in problems(REACTOR_SWEEP_MAX_RATE="inf")[0]
 
 
-def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_no_text_is_reported(tmp_path: Path) -> None:
     """Without a traceback."""
     (tmp_path / ".env").write_bytes(b"X=\xff\n")
     assert problems() == [".env: cannot be read: save it as UTF-8 text that this user may read"]

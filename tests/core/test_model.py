@@ -67,6 +67,6 @@ def test_a_span_is_exact() -> None:
     assert nanoseconds(timedelta(days=36_500, microseconds=1)) == 36_500 * 86_400 * SECOND + 1_000
 
 
-def test_words_compare_by_time_then_sequence() -> None:
+def test_events_compare_by_time_then_sequence() -> None:
     """The status does not decide which event is the last."""
     assert StatusEvent(1, 9, "Z", 9) < StatusEvent(2, 1, "A", 8) < StatusEvent(2, 2, "A", 7)

@@ -321,16 +321,16 @@ def test_a_job_that_was_started_last_lives_whatever_the_clocks_say(
     last = words[-1]
     order.shuffle(words)
     record = Record.of(words[0])
-    for one in words[1:]:
-        record = record.merged(Record.of(one))
+    for event in words[1:]:
+        record = record.merged(Record.of(event))
     assert record == Record.of(*words)
     assert record.last == last
     stream = replace(OLD, observed_at=last.published_at + later)
     assert decide(stream, record, VOUCHING, POLICY) in {Keep(Reason.RUNNING), Keep(Reason.DISPUTED)}
 
 
-def shifted(one: StatusEvent, shift: int) -> StatusEvent:
-    return replace(one, occurred_at=one.occurred_at + shift, published_at=one.published_at + shift)
+def shifted(event: StatusEvent, shift: int) -> StatusEvent:
+    return replace(event, occurred_at=event.occurred_at + shift, published_at=event.published_at + shift)
 
 
 @given(STREAMS, st.none() | RECORDS, COVERAGES, st.integers(-(10**18), 10**18))

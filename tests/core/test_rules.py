@@ -92,7 +92,7 @@ def test_a_retry_ends_all_graces() -> None:
 SECONDS = MINUTE // 60
 
 
-def test_the_event_path_looks_at_the_shortest_grace_that_can_apply() -> None:
+def test_the_event_path_uses_the_shortest_grace_that_can_apply() -> None:
     """By status. The inspection finds the rule that applies."""
     policy = replace(POLICY, rules=(FAILED, TRAINING))
     for status, grace in (("FAILURE", 0), ("SUCCESS", 0)):

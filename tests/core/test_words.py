@@ -23,7 +23,7 @@ from reactor.core.schemas import Entry
         (187_200.0, "2 d 4 h"),
     ],
 )
-def test_a_span_is_told_in_the_two_units_that_matter(seconds: float, words: str) -> None:
+def test_a_span_is_reported_in_the_two_units_that_matter(seconds: float, words: str) -> None:
     """Rounded to seconds from one minute on."""
     assert span(seconds) == words
 

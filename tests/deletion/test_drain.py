@@ -97,7 +97,7 @@ async def test_a_publisher_behind_the_fence_is_refused_loudly(world: World) -> N
         assert len(refused) == 1
 
 
-async def test_making_a_fenced_stream_anew_fails_loudly(world: World) -> None:
+async def test_making_a_fenced_stream_again_fails_loudly(world: World) -> None:
     """A job system that retries at that moment gets an error."""
     async with Bench(world) as bench:
         await world.zombie(1)
@@ -133,7 +133,7 @@ async def test_a_job_retried_on_the_way_keeps_its_stream(world: World, step: str
         assert await bench.outcomes() == ["kept"]
 
 
-async def test_a_stream_made_anew_before_the_fence_survives(world: World) -> None:
+async def test_a_stream_made_again_before_the_fence_survives(world: World) -> None:
     """Another incarnation is another stream: the fence is removed, and its messages stay."""
     async with Bench(world) as bench:
         await world.zombie(1)
@@ -148,7 +148,7 @@ async def test_a_stream_made_anew_before_the_fence_survives(world: World) -> Non
         assert (await bench.whole())["state"]["messages"] == 1
 
 
-async def test_a_stream_made_anew_since_it_was_judged_is_judged_anew(world: World) -> None:
+async def test_a_stream_made_again_since_it_was_judged_is_judged_again(world: World) -> None:
     """The listing had another incarnation."""
     async with Bench(world) as bench:
         await world.zombie(1)
@@ -366,7 +366,7 @@ async def test_what_others_change_behind_the_fence_stays(world: World) -> None:
         assert (config["max_age"], config["max_msgs"], config["metadata"].get("theirs")) == (3600 * 10**9, 9, "new")
 
 
-async def test_a_sealed_stream_falls_without_a_fence(world: World) -> None:
+async def test_a_sealed_stream_is_deleted_without_a_fence(world: World) -> None:
     """It accepts no messages and cannot be unsealed. Its job must be over all the same."""
     async with Bench(world) as bench:
         for number in (1, 2):
@@ -452,15 +452,15 @@ async def test_a_fence_without_an_answer_is_settled_by_looking(world: World) -> 
 
 async def test_two_replicas_delete_a_stream_once(world: World) -> None:
     """However close they come."""
-    async with Bench(world) as one, Bench(world) as two:
+    async with Bench(world) as item, Bench(world) as two:
         for number in range(1, 30):
             await world.zombie(number)
         names = [f"job_{number}" for number in range(1, 30)]
-        both = await asyncio.gather(*(bench.drain(name, by=str(id(bench))) for name in names for bench in (one, two)))
+        both = await asyncio.gather(*(bench.drain(name, by=str(id(bench))) for name in names for bench in (item, two)))
         drained = [settlement.stream.name for settlement in both if settlement.outcome is Outcome.DRAINED]
         assert sorted(drained) == sorted(names)
-        told = [settlement.outcome for bench in (one, two) for settlement in bench.ends.directory_status]
-        assert told == [Outcome.DRAINED] * 29
+        element = [settlement.outcome for bench in (item, two) for settlement in bench.ends.directory_status]
+        assert element == [Outcome.DRAINED] * 29
         outcomes = [entry["outcome"] for entry in await world.trail() if entry["phase"] == "outcome"]
         assert outcomes == ["drained"] * 29
 

@@ -81,8 +81,8 @@ class Cluster:
         with suppress(TimeoutError):
             wait_s = 0.3 if "no_ack" in name else 5
             answer = await self.nc.request(f"t.{name}", b"m", timeout=wait_s, headers=headers or None)
-            told = json.loads(answer.data)
-            return told.get("seq"), told.get("error", {}).get("err_code")
+            answered = json.loads(answer.data)
+            return answered.get("seq"), answered.get("error", {}).get("err_code")
         return None
 
     async def is_healthy(self) -> bool:
@@ -193,7 +193,7 @@ async def _figures(there: Cluster, name: str) -> list[Any]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "version", [*VERSIONS[-1:], *(pytest.param(one, marks=pytest.mark.versions) for one in VERSIONS[:-1])]
+    "version", [*VERSIONS[-1:], *(pytest.param(item, marks=pytest.mark.versions) for item in VERSIONS[:-1])]
 )
 async def test_fence_barrier_and_unfence_leave_no_trace(tmp_path: Path, version: str) -> None:
     """For every kind of stream, with one replica and with three. No node becomes unhealthy, also after a restart."""
@@ -209,7 +209,7 @@ async def test_fence_barrier_and_unfence_leave_no_trace(tmp_path: Path, version:
         await _compare(there, kinds)
         await asyncio.gather(*(_disturb(there, f"p_{kind}_{n}", kind, n, minor) for kind, n in kinds))
         await there.restart()
-        await _compare(there, [one for one in kinds if one != ("memory", 1)])  # which is another stream now
+        await _compare(there, [item for item in kinds if item != ("memory", 1)])  # which is another stream now
         await eventually(there.is_healthy, 30)
 
 
@@ -219,16 +219,16 @@ def _twin_of(name: str) -> str:
 
 
 async def _make_pair(there: Cluster, name: str, replicas: int, kind: str) -> None:
-    for one in (name, _twin_of(name)):
-        made = await there.create(one, replicas, kind)
+    for item in (name, _twin_of(name)):
+        made = await there.create(item, replicas, kind)
         assert "error" not in made, (kind, made)
-        await eventually(lambda one=one: _has_consumer(there, one, kind))  # type: ignore[misc]  # older ones create late
-        await eventually(lambda one=one: _is_led(there, one), 30)  # type: ignore[misc]
-        await eventually(lambda one=one: _hears(there.nc, f"t.{one}"))  # type: ignore[misc]
+        await eventually(lambda item=item: _has_consumer(there, item, kind))  # type: ignore[misc]  # older ones create late
+        await eventually(lambda item=item: _is_led(there, item), 30)  # type: ignore[misc]
+        await eventually(lambda item=item: _hears(there.nc, f"t.{item}"))  # type: ignore[misc]
         for _ in range(3):
-            await there.ask(one, **({"Nats-Incr": "+1"} if kind == "counter" else {}))
-        if (await there.js.stream_info(one))["state"]["messages"]:  # some versions take no counter with a body
-            await eventually(lambda one=one: _delays_one(there, one), 30)  # type: ignore[misc]
+            await there.ask(item, **({"Nats-Incr": "+1"} if kind == "counter" else {}))
+        if (await there.js.stream_info(item))["state"]["messages"]:  # some versions take no counter with a body
+            await eventually(lambda item=item: _delays_one(there, item), 30)  # type: ignore[misc]
 
 
 async def _delays_one(there: Cluster, name: str) -> bool:
@@ -266,7 +266,7 @@ async def _compare(there: Cluster, kinds: list[tuple[str, int]]) -> None:
             await eventually(lambda: same(name), 30)  # acknowledgements take their time
         assert await _figures(there, name) == await _figures(there, _twin_of(name)), name
 
-    await asyncio.gather(*(pair(*one) for one in kinds))
+    await asyncio.gather(*(pair(*item) for item in kinds))
 
 
 async def _is_led(there: Cluster, name: str) -> bool:
@@ -279,5 +279,7 @@ async def _is_led(there: Cluster, name: str) -> bool:
     except TimeoutError:
         return False
     clusters = [info.get("cluster") or {} for info in infos if "error" not in info]
-    replicas = [one for cluster in clusters for one in cluster.get("replicas") or []]
-    return len([one for one in clusters if one.get("leader")]) == len(infos) and all(one["current"] for one in replicas)
+    replicas = [replica for cluster in clusters for replica in cluster.get("replicas") or []]
+    return len([item for item in clusters if item.get("leader")]) == len(infos) and all(
+        replica["current"] for replica in replicas
+    )

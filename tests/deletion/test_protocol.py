@@ -34,16 +34,18 @@ def test_no_interleaving_loses_a_message(trouble: dict[str, int]) -> None:
 )
 def test_each_step_is_needed(without: Without, trouble: dict[str, int], loss: str) -> None:
     """Without it there is a loss within a few steps. The story is printed."""
-    told(without, trouble, loss)
+    check_loss(without, trouble, loss)
 
 
-@pytest.mark.parametrize("assumption", [Without.LATE_DELETE, Without.FOREIGN_DELETER], ids=lambda one: one.name.lower())
+@pytest.mark.parametrize(
+    "assumption", [Without.LATE_DELETE, Without.FOREIGN_DELETER], ids=lambda item: item.name.lower()
+)
 def test_the_residual_races_are_the_documented_ones(assumption: Without) -> None:
     """The server has no precondition against them, as docs/safety.md says."""
-    told(assumption, REMADE, "acknowledged and is destroyed")
+    check_loss(assumption, REMADE, "acknowledged and is destroyed")
 
 
-def told(without: Without, trouble: dict[str, int], loss: str) -> None:
+def check_loss(without: Without, trouble: dict[str, int], loss: str) -> None:
     """Return the shortest counterexample as a story."""
     found = explore(Protocol(frozenset({without})), first(2, 2, **trouble))
     say("\n    ".join([f"without {without.name.lower()}, {found.states} states:", *found.story]))

@@ -46,7 +46,7 @@ from reactor.jetstream.topology import PAUSE_SUBJECT
 SHORT_LEASE = {"REACTOR_SWEEP_LEASE": "2s", "REACTOR_RECONCILE_INTERVAL": "1s"}
 
 
-async def test_a_lifecycle_stream_made_anew_under_a_worker_is_heard(world: World) -> None:
+async def test_a_lifecycle_stream_made_again_under_a_worker_is_read(world: World) -> None:
     """Even if another client created it with its durable before the watchdog noticed."""
     async with worker(world.env()):
         await world.zombie(1)
@@ -115,7 +115,7 @@ js.TolerantClient._build_message = die_once
 """
 
 
-async def test_who_does_not_hear_any_more_connects_anew(world: World) -> None:
+async def test_a_subscriber_that_receives_nothing_reconnects(world: World) -> None:
     """Whatever ended the reading: events wait, and none is acked. Until then the worker is not ready."""
     code = READER_DIES.replace("met.append(1 / 0)", "met.append(1); raise ZeroDivisionError")
     await world.declare()
@@ -126,19 +126,19 @@ async def test_who_does_not_hear_any_more_connects_anew(world: World) -> None:
     async with worker(world.env(REACTOR_HTTP_PORT=port), code=code) as process:
         at = Served(f"http://{HOST}:{port}", process)
         await eventually(at.is_ready)
-        await eventually(lambda: process.said("reconcile done"))  # which reads, too, over a connection of its own
+        await eventually(lambda: process.logged("reconcile done"))  # which reads, too, over a connection of its own
         await world.emit(999, "STARTED")
-        await eventually(lambda: process.said("encountered error"))
+        await eventually(lambda: process.logged("encountered error"))
         await world.zombie(1)
-        _, told = await eventually(lambda: _not_ready(at), 20)
-        assert "none was acked" in told["reasons"][0]
-        await eventually(lambda: process.said("reconnecting"), 20)
+        _, problem = await eventually(lambda: _not_ready(at), 20)
+        assert "none was acked" in problem["reasons"][0]
+        await eventually(lambda: process.logged("reconnecting"), 20)
         await eventually(lambda: gone(world, "job_1"), 20)
 
 
 async def _not_ready(at: Served) -> tuple[int, Any] | None:
-    code, told = await at.get("/readyz")
-    return (code, told) if code != 200 else None
+    code, problem = await at.get("/readyz")
+    return (code, problem) if code != 200 else None
 
 
 async def test_a_job_systems_own_stream_of_advisories_always_succeeds(world: World) -> None:
@@ -216,7 +216,7 @@ async def test_a_worker_survives_garbage_under_every_key(world: World, spoil: Sp
         await eventually(lambda: gone(world, "job_1"))
         for key in (*KEYS, *LEASES, *TEXTS):
             await spoil(world, f"{world.namespace}:{key}")
-        await eventually(lambda: process.said("Redis had values that reactor did not write"), 20)
+        await eventually(lambda: process.logged("Redis had values that reactor did not write"), 20)
         await world.zombie(3)
         await eventually(lambda: gone(world, "job_3"), 30)
         await GARBAGE["numbers that are none"](world, world.namespace)
@@ -281,8 +281,8 @@ async def test_subjects_that_another_stream_has_taken_are_a_persons_business(wor
     report = await eventually(lambda: _reported(world, "refused"))
     assert "cannot get job.1.tasks back" in report["streams"][0]["detail"]
     assert report["unfixable"] == 1
-    told = json.loads((await world.reactor("doctor", "--json")).out)
-    [check] = [one for one in told["checks"] if one["name"] == "streams.fenced"]
+    diagnosis = json.loads((await world.reactor("doctor", "--json")).out)
+    [check] = [item for item in diagnosis["checks"] if item["name"] == "streams.fenced"]
     assert (check["level"], "job_1 cannot get its subject back from thief" in check["found"]) == ("error", True)
     await world.js.delete_stream("thief")
     await eventually(lambda: _reported(world, "running"))
@@ -444,7 +444,7 @@ async def test_a_paused_replica_does_not_lift_anothers_fence(world: World) -> No
             await eventually(lambda: _is_held(second), 20)
             before = await world.info("job_1")
             first.process.send_signal(signal.SIGCONT)
-            await eventually(lambda: first.said("lease ran out before the fence"), 20)
+            await eventually(lambda: first.logged("lease ran out before the fence"), 20)
             assert (await world.info("job_1") or {})["config"] == (before or {})["config"]
             second.process.send_signal(signal.SIGCONT)
             await eventually(lambda: gone(world, "job_1"), 20)
@@ -496,7 +496,7 @@ async def test_a_worker_stops_with_a_page_open(tmp_path: Path, away: bool) -> No
             assert await asyncio.to_thread(page.readline)
             if away:
                 await nats_one.stop()
-                await eventually(lambda: at.process.said("failed, trying again"), 30)
+                await eventually(lambda: at.process.logged("failed, trying again"), 30)
             assert await at.process.stop() == 0
         assert not [line for line in at.process.lines if "Traceback" in line]
 
@@ -531,7 +531,7 @@ async def test_what_does_not_fit_is_said_or_split(tmp_path: Path) -> None:
         await world.emit(1, "SUCCESS")
         await world.publish("jobs.lifecycle.2", b"no JSON" * 140)
         report = await world.reconcile()
-        assert [(one["reason"], "max_payload" in one["detail"]) for one in report["streams"]] == [("refused", True)]
+        assert [(row["reason"], "max_payload" in row["detail"]) for row in report["streams"]] == [("refused", True)]
         letters = await world.dead_letters()
         assert len(letters) > 1
         assert b"".join(body for _, body in letters) == b"no JSON" * 140
@@ -562,14 +562,14 @@ async def test_a_retry_from_a_host_with_a_slow_clock_keeps_its_stream(world: Wor
     await world.emit(1, "FAILURE", occurred_at=format_instant(now))
     await world.emit(1, "STARTED", occurred_at=format_instant(now - 2 * SECOND))
     assert await world.verdicts() == {"job_1": ("kept", "disputed")}
-    told = json.loads((await world.reactor("explain", "job_1", "--json")).out)
-    assert (told["verdict"], told["reason"]) == ("kept", "disputed")
-    words = told["evidence"]["disputed"]
+    explanation = json.loads((await world.reactor("explain", "job_1", "--json")).out)
+    assert (explanation["verdict"], explanation["reason"]) == ("kept", "disputed")
+    words = explanation["evidence"]["disputed"]
     assert (words["by_time"]["status"], words["by_sequence"]["status"]) == ("FAILURE", "STARTED")
-    assert "FAILURE" in told["sentence"]
-    assert "STARTED" in told["sentence"]
+    assert "FAILURE" in explanation["sentence"]
+    assert "STARTED" in explanation["sentence"]
     doctor = json.loads((await world.reactor("doctor", "--json")).out)
-    [check] = [one for one in doctor["checks"] if one["name"] == "ledger.disputes"]
+    [check] = [item for item in doctor["checks"] if item["name"] == "ledger.disputes"]
     assert check["level"] == "warning"
     assert "job_1" in check["found"]
     assert "2 s behind" in check["found"]
@@ -578,7 +578,7 @@ async def test_a_retry_from_a_host_with_a_slow_clock_keeps_its_stream(world: Wor
     assert await world.verdicts() == {"job_1": ("drained", "terminal")}
 
 
-async def test_a_dispute_is_told_once_and_measured(world: World) -> None:
+async def test_a_dispute_is_reported_once_and_measured(world: World) -> None:
     """In the log with both events, and as a metric. The stream stays."""
     async with served(world, REACTOR_RECONCILE_INTERVAL="1s") as at:
         await world.stream("job_1")
@@ -605,10 +605,10 @@ async def test_one_lost_event_does_not_make_a_job_missing(world: World) -> None:
     verdicts = await world.verdicts(REACTOR_POLICY_MISSING_GUARD="24h")
     assert verdicts == {"job_1": ("waiting", "active")}
     report = await world.reconcile(assume_missing=True, REACTOR_POLICY_MISSING_GUARD="24h")
-    assert [one["verdict"] for one in report["streams"]] == ["drained"]
+    assert [row["verdict"] for row in report["streams"]] == ["drained"]
 
 
-async def test_who_says_success_too_early_keeps_the_stream_while_it_is_worked_on(world: World) -> None:
+async def test_a_stream_is_kept_while_it_is_worked_on_after_an_early_success(world: World) -> None:
     """The most common mistake of adopters. The doctor reports it."""
     await world.declare()
     await world.stream("job_1", messages=2)
@@ -619,12 +619,12 @@ async def test_who_says_success_too_early_keeps_the_stream_while_it_is_worked_on
     verdicts = await world.verdicts(REACTOR_POLICY_IDLE_GUARD="1h")
     assert verdicts == {"job_1": ("waiting", "active")}
     doctor = json.loads((await world.reactor("doctor", "--json")).out)
-    [check] = [one for one in doctor["checks"] if one["name"] == "ledger.early"]
+    [check] = [item for item in doctor["checks"] if item["name"] == "ledger.early"]
     assert (check["level"], "job_1" in check["found"]) == ("warning", True)
     assert await world.verdicts() == {"job_1": ("drained", "terminal")}
 
 
-async def test_an_emitters_unreadable_time_is_told_once_a_source(world: World) -> None:
+async def test_an_emitters_unreadable_time_is_reported_once_a_source(world: World) -> None:
     """Its jobs still end."""
     async with worker(world.env()) as process:
         for number in (1, 2):
@@ -696,11 +696,11 @@ async def test_a_redis_that_takes_nothing_is_exit_3(world: World, tmp_path: Path
     await world.declare()
     async with (
         own_valkey(tmp_path) as server,
-        connected(world.nats_url, f"redis://{HOST}:{server.port}/0", world.namespace) as one,
+        connected(world.nats_url, f"redis://{HOST}:{server.port}/0", world.namespace) as own,
     ):
-        await one.reconcile()
-        await one.redis.replicaof(HOST, "1")
-        done = await one.reactor("reconcile", "--json")
+        await own.reconcile()
+        await own.redis.replicaof(HOST, "1")
+        done = await own.reactor("reconcile", "--json")
     assert done.code == 3, done
     assert "read only" in json.loads(done.out)["error"]
 
@@ -733,8 +733,8 @@ async def test_a_stream_without_the_right_to_its_barrier_is_not_left_fenced(tmp_
             settlement = await bench.drain()
             assert (settlement.outcome, settlement.reason) == (Outcome.UNFIXABLE, Reason.DELETES_PAUSED)
             await bench.whole()
-        told = json.loads((await world.reactor("doctor", "--json")).out)
-        [check] = [one for one in told["checks"] if one["name"] == "nats.deleting"]
+        diagnosis = json.loads((await world.reactor("doctor", "--json")).out)
+        [check] = [item for item in diagnosis["checks"] if item["name"] == "nats.deleting"]
         assert "reactor.fence.>" in check["found"]
 
 

@@ -59,10 +59,10 @@ async def test_a_node_is_gone_with_streams_of_its_own(cluster: Cluster, how: sig
     nodes[2].signal(how)
     await nodes[2].stop()
     report = await eventually(lambda: one_pass(world), 60)
-    told = {one["stream"] for one in report["streams"] if one["reason"] == "unreported"}
-    assert told == lost
+    unreported = {row["stream"] for row in report["streams"] if row["reason"] == "unreported"}
+    assert unreported == lost
     assert report["unfixable"] == len(lost)
-    assert {one["stream"] for one in report["streams"] if one["verdict"] == "drained"} == set(ZOMBIES) - lost
+    assert {row["stream"] for row in report["streams"] if row["verdict"] == "drained"} == set(ZOMBIES) - lost
     await nodes[2].start()
     await eventually(lambda: all_gone(world), 60, 0.5)
     info = await eventually(lambda: world.info("job_100"), 20)
@@ -161,7 +161,7 @@ async def _led(world: World, name: str) -> dict[str, Any] | None:
 
 async def _unheard(world: World) -> bool:
     info = await world.info("job_50")
-    return info is not None and all(one["active"] > 3.6e9 for one in info["cluster"]["replicas"])
+    return info is not None and all(replica["active"] > 3.6e9 for replica in info["cluster"]["replicas"])
 
 
 @pytest.mark.parametrize(

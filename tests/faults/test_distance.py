@@ -159,7 +159,7 @@ async def raced(
         through_leader = replace(there.world, nats_url=f"nats://{HOST}:{port}")
         if led:
             report = await eventually(partial(_whole_pass, through_leader, led), 60)
-            counts.update(one["verdict"] for one in report["streams"])
+            counts.update(row["verdict"] for row in report["streams"])
     monkeypatch.setattr(failpoints, "armed", None)
     await asyncio.gather(*there.strikes)
     lost = await eventually_lost(there)

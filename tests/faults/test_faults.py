@@ -57,7 +57,7 @@ async def test_a_replica_stopped_past_its_lease_deletes_nothing(world: World) ->
         await world.emit(1, "STARTED")
         await eventually(lambda: lease_is_over(world, "job_1"))
         stopped.process.send_signal(signal.SIGCONT)
-        await eventually(lambda: stopped.said("lease ran out"))
+        await eventually(lambda: stopped.logged("lease ran out"))
         await eventually(lambda: heard(world, 1))
         assert await is_whole(world, "job_1", 3)
 
@@ -111,7 +111,7 @@ async def test_a_job_retried_between_two_steps_keeps_its_stream(
     assert await world.verdicts() == {"job_1": ("kept", "running")}
 
 
-async def test_a_job_retried_behind_the_barrier_hears_of_it_loudly(
+async def test_a_job_retried_behind_the_barrier_gets_a_clear_error(
     world: World, between: Callable[[Point, Act], None]
 ) -> None:
     """At the last moment publishing or creating the stream fails with an error; nothing is lost silently."""
@@ -142,7 +142,7 @@ async def test_an_answer_to_a_deletion_that_is_lost_is_found_out_by_looking(tmp_
         await eventually(lambda: gone(world, "job_1"))
         assert await eventually(lambda: outcomes(world), 20) == [("job_1", "already_gone")]
         assert proxy.hits == 1
-        assert process.said("the connection broke before an answer to $JS.API.STREAM.DELETE.job_1")
+        assert process.logged("the connection broke before an answer to $JS.API.STREAM.DELETE.job_1")
 
 
 async def _is_kept_in_the_end(world: World) -> bool:
@@ -167,7 +167,7 @@ async def test_a_deletion_that_never_arrived_is_not_sent_later(tmp_path: Path) -
         await eventually(lambda: acked(world), 20)
         await eventually(lambda: _is_kept_in_the_end(world), 20)
         assert await is_whole(world, "job_1", 3)
-        assert process.said("outcome-unknown")
+        assert process.logged("outcome-unknown")
 
 
 async def test_nats_killed_under_a_deletion(tmp_path: Path) -> None:
@@ -343,8 +343,8 @@ async def test_a_redis_that_takes_nothing_is_waited_out(
         for number in range(3, 20):
             await world.stream(f"job_{number}", messages=1)
             await world.emit(number, "STARTED")
-        await eventually(lambda: process.said("messages given back"), 30)
-        await eventually(lambda: process.said("failed, trying again"), 30)
+        await eventually(lambda: process.logged("messages given back"), 30)
+        await eventually(lambda: process.logged("failed, trying again"), 30)
         assert len(await world.names()) == 19
         assert not await acked(world)  # nothing is acked that Redis does not have
         await back(world, valkey)
@@ -409,7 +409,7 @@ async def test_three_days_of_downtime_are_caught_up_within_the_rate(world: World
     await world.redis.delete(f"{world.namespace}:due")
     async with worker(world.env(REACTOR_SWEEP_MAX_RATE=20)):
         await eventually(lambda: gone(world, *(f"job_{n}" for n in range(40))), 30)
-        begun = [parse_instant(one["at"]) for one in await world.trail() if one["phase"] == "intent"]
+        begun = [parse_instant(entry["at"]) for entry in await world.trail() if entry["phase"] == "intent"]
         assert max(begun) - min(begun) >= 38 * SECOND // 20
 
 
@@ -444,11 +444,11 @@ async def test_replicas_take_turns_with_the_periodic_pass(world: World) -> None:
 
 async def unfixable(world: World, least: int) -> list[dict[str, Any]]:
     """Return the unfixable entries in the audit, when there are enough."""
-    told = [one for one in await world.trail() if one["phase"] == "unfixable"]
-    return told if len(told) >= least else []
+    failures = [entry for entry in await world.trail() if entry["phase"] == "unfixable"]
+    return failures if len(failures) >= least else []
 
 
-async def test_what_cannot_be_fixed_is_told_in_full(world: World) -> None:
+async def test_what_cannot_be_fixed_is_reported_in_full(world: World) -> None:
     """Reason, detail, attempts and the next try.
 
     In the report, in the log (once a minute) and each time in the audit.
@@ -457,12 +457,17 @@ async def test_what_cannot_be_fixed_is_told_in_full(world: World) -> None:
     await world.zombie(1)
     await world.js.add_stream(StreamConfig("copy", sources=[StreamSource("job_1")]))
     async with worker(world.env()) as process:
-        told = await eventually(lambda: unfixable(world, 2))
+        failures = await eventually(lambda: unfixable(world, 2))
         line, *others = [json.loads(line) for line in process.lines if '"event": "unfixable"' in line]
         assert all(other["detail"] != line["detail"] for other in others)  # a pass names who sources it, a sweep cannot
-    for one in (line, told[0]):
-        assert (one["stream"], one["reason"], one["attempts"], one["retry_s"]) == ("job_1", "not-fenceable", 1, 2.0)
-    assert told[1]["attempts"] == 2
+    for row in (line, failures[0]):
+        assert (row["stream"], row["reason"], row["attempts"], row["retry_s"]) == (
+            "job_1",
+            "not-fenceable",
+            1,
+            2.0,
+        )
+    assert failures[1]["attempts"] == 2
     report = await world.reconcile()
     assert re.search(r"attempt \d, tried again in \d+ s", report["streams"][0]["detail"])
     await world.js.delete_stream("copy")

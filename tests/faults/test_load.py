@@ -43,7 +43,7 @@ async def fall_within_passes(world: World, count: int) -> int:
     return passes
 
 
-async def test_zombies_fall_while_pages_shift(world: World) -> None:
+async def test_zombies_are_deleted_while_pages_shift(world: World) -> None:
     """With more than 256 streams, so with more than one page."""
     await fall_within_passes(world, 300)
 

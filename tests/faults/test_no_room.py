@@ -29,10 +29,10 @@ async def limited(folder: Path, *, server: str = "", account: str = "") -> Async
 
 @pytest.fixture
 def api() -> Any:
-    one = Api()
-    yield one
-    one.server.shutdown()
-    one.server.server_close()
+    server = Api()
+    yield server
+    server.server.shutdown()
+    server.server.server_close()
 
 
 FULL = {
@@ -53,9 +53,7 @@ async def _fill(world: World) -> None:
 
 
 @pytest.mark.parametrize("limit", FULL)
-async def test_zombies_fall_where_there_is_no_room_for_a_stream_of_our_own(
-    tmp_path: Path, api: Api, limit: str
-) -> None:
+async def test_zombies_are_deleted_without_room_for_a_stream_of_our_own(tmp_path: Path, api: Api, limit: str) -> None:
     """With a directory not even the lifecycle stream is needed. When there is room, all are created."""
     async with limited(tmp_path, **FULL[limit]) as world:
         await _fill(world)
@@ -80,9 +78,9 @@ async def test_a_worker_says_what_it_has_no_room_for(tmp_path: Path, api: Api) -
         api.jobs |= {"1": "STARTED", "2": "STARTED"}
         env = {"REACTOR_DIRECTORY_KIND": "http", "REACTOR_DIRECTORY_URL": api.url, "REACTOR_DIRECTORY_CANARY": "1"}
         async with worker(world.env(**env, REACTOR_RECONCILE_INTERVAL="1s")) as process:
-            await eventually(lambda: process.said("there is no room for streams of reactor's own"), 20)
-            told = json.loads((await world.reactor("doctor", "--json", **env)).out)
-            [check] = [one for one in told["checks"] if one["name"] == "streams.room"]
+            await eventually(lambda: process.logged("there is no room for streams of reactor's own"), 20)
+            diagnosis = json.loads((await world.reactor("doctor", "--json", **env)).out)
+            [check] = [item for item in diagnosis["checks"] if item["name"] == "streams.room"]
             assert (check["level"], "REACTOR_CONTROL" in check["found"]) == ("error", True)
             done = await world.reactor("pause", **env)
             assert done.code != 0
@@ -120,8 +118,8 @@ async def test_room_is_reserved_where_the_operator_wants_it(world: World) -> Non
     assert (await world.info("JOBS") or {})["config"]["max_bytes"] == MB
     for number in range(450):
         await world.emit(number, "STARTED", note="x" * 2000)
-    told = json.loads((await world.reactor("doctor", "--json", **small)).out)
-    [check] = [one for one in told["checks"] if one["name"] == "streams.lifecycle_room"]
+    diagnosis = json.loads((await world.reactor("doctor", "--json", **small)).out)
+    [check] = [item for item in diagnosis["checks"] if item["name"] == "streams.lifecycle_room"]
     assert (check["level"], "nearly full" in check["found"]) == ("warning", True)
 
 

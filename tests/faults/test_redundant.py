@@ -20,8 +20,8 @@ KINDS = {"sentinel": with_a_sentinel, "cluster": a_cluster}
 @pytest_asyncio.fixture(params=KINDS)
 async def redundant(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Redundant]:
     """A Redis that survives the loss of its primary."""
-    async with KINDS[request.param](tmp_path) as one:
-        yield one
+    async with KINDS[request.param](tmp_path) as redis:
+        yield redis
 
 
 @pytest.mark.parametrize("point", [Point.FENCED, Point.PROVEN])
@@ -60,6 +60,8 @@ async def test_commands_work_there(world: World, redundant: Redundant) -> None:
     for command in ("status", "history", "explain job_2"):
         done = await world.reactor(*command.split(), **env)
         assert done.code == 0, (command, done)
-    told = json.loads((await world.reactor("doctor", "--json", **env)).out)
-    redis = {one["name"]: one["level"] for one in told["checks"] if one["name"].startswith(("redis", "ledger"))}
-    assert "error" not in redis.values(), told
+    diagnosis = json.loads((await world.reactor("doctor", "--json", **env)).out)
+    redis = {
+        item["name"]: item["level"] for item in diagnosis["checks"] if item["name"].startswith(("redis", "ledger"))
+    }
+    assert "error" not in redis.values(), diagnosis

@@ -33,7 +33,7 @@ async def test_an_answer_is_never_older_than_the_question() -> None:
     assert asked == UNDER_WAY + 1
 
 
-async def test_a_failure_is_everybodys_and_the_next_question_is_asked_anew() -> None:
+async def test_all_callers_share_a_failure_and_the_next_request_is_sent_again() -> None:
     """Even if one of the waiting callers gives up."""
     answers: list[int | ValueError] = [ValueError("away"), 5]
 

@@ -92,9 +92,9 @@ def certificates(folder: Path) -> Way:
     authority = trustme.CA()
     paths = {name: folder / f"{name}.pem" for name in ("ca", "server", "server_key", "client", "client_key")}
     authority.cert_pem.write_to_path(paths["ca"])
-    for name, one in {"server": authority.issue_cert(HOST), "client": authority.issue_cert("reactor@test")}.items():
-        one.private_key_pem.write_to_path(paths[f"{name}_key"])
-        one.cert_chain_pems[0].write_to_path(paths[name])
+    for name, cert in {"server": authority.issue_cert(HOST), "client": authority.issue_cert("reactor@test")}.items():
+        cert.private_key_pem.write_to_path(paths[f"{name}_key"])
+        cert.cert_chain_pems[0].write_to_path(paths[name])
     config = (
         f'tls {{ cert_file: "{paths["server"]}", key_file: "{paths["server_key"]}", '
         f'ca_file: "{paths["ca"]}", verify: true }}'

@@ -147,8 +147,8 @@ async def test_a_right_taken_away_pauses_deleting_until_it_is_back(narrow: tuple
     await reload(nats_one, REACTOR.replace(f'"$JS.API.STREAM.{verb}.*"', '"nothing"'))
     async with worker(world.env(REACTOR_RECONCILE_INTERVAL="2s", REACTOR_SWEEP_LEASE="2s")) as process:
         await world.zombie(1)
-        await eventually(lambda: process.said("deletes-paused"), 20)
-        assert process.said(f"STREAM.{verb}")
+        await eventually(lambda: process.logged("deletes-paused"), 20)
+        assert process.logged(f"STREAM.{verb}")
         assert await world.names() == {"job_1"}
         await reload(nats_one, REACTOR)
         await eventually(lambda: gone(world, "job_1"), 40)
@@ -160,21 +160,26 @@ async def test_paused_deleting_is_an_alert_until_the_right_is_back(narrow: tuple
     world, nats_one = narrow
     heard = await alerts(world)
 
-    def told() -> list[dict[str, Any]]:
-        return [one for one in heard if one["kind"] == "deletes_paused"]  # the stream needs a person meanwhile, too
+    def paused_alerts() -> list[dict[str, Any]]:
+        return [
+            alert for alert in heard if alert["kind"] == "deletes_paused"
+        ]  # the stream needs a person meanwhile, too
 
     async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1s", REACTOR_SWEEP_LEASE="2s")) as process:
         await reload(nats_one, REACTOR.replace(f'"$JS.API.STREAM.{verb}.*"', '"nothing"'))
         await world.zombie(1)
-        await eventually(told, 30)
+        await eventually(paused_alerts, 30)
         seen = passes(process)
         await eventually(lambda: passes(process) >= seen + 3, 30)
-        assert [(one["kind"], one["resolved"]) for one in told()] == [("deletes_paused", False)]
-        assert f"$JS.API.STREAM.{verb}." in told()[0]["message"]
+        assert [(alert["kind"], alert["resolved"]) for alert in paused_alerts()] == [("deletes_paused", False)]
+        assert f"$JS.API.STREAM.{verb}." in paused_alerts()[0]["message"]
         await reload(nats_one, REACTOR)
-        await eventually(lambda: len(told()) > 1, 40)
+        await eventually(lambda: len(paused_alerts()) > 1, 40)
         await eventually(lambda: gone(world, "job_1"), 40)
-    assert [(one["kind"], one["resolved"]) for one in told()] == [("deletes_paused", False), ("deletes_paused", True)]
+    assert [(alert["kind"], alert["resolved"]) for alert in paused_alerts()] == [
+        ("deletes_paused", False),
+        ("deletes_paused", True),
+    ]
 
 
 async def test_a_missing_inbox_is_said(narrow: tuple[World, Server]) -> None:

@@ -14,10 +14,10 @@ Fencing = Callable[[Act], None]
 
 @pytest.fixture
 def api() -> Iterator[Api]:
-    one = Api()
-    yield one
-    one.server.shutdown()
-    one.server.server_close()
+    server = Api()
+    yield server
+    server.server.shutdown()
+    server.server.server_close()
 
 
 @pytest.fixture

@@ -23,13 +23,13 @@ def directory(api: Api, **more: str) -> dict[str, Any]:
     return {"REACTOR_DIRECTORY_KIND": "http", "REACTOR_DIRECTORY_URL": api.url} | more
 
 
-@pytest.mark.parametrize("told", [None, DirectoryStatus("SUCCESS"), DirectoryStatus("SUCCESS", NOW - SECOND)])
-def test_a_live_event_of_a_moment_ago_keeps_the_job(told: DirectoryStatus | None) -> None:
+@pytest.mark.parametrize("answer", [None, DirectoryStatus("SUCCESS"), DirectoryStatus("SUCCESS", NOW - SECOND)])
+def test_a_live_event_of_a_moment_ago_keeps_the_job(answer: DirectoryStatus | None) -> None:
     """A replica lags, or a table is read before the commit. Older events do not count against the directory."""
     alive, older = said(NOW - IDLE + 1, 1, "STARTED"), said(NOW - IDLE, 1, "STARTED")
-    assert by_directory(alive, told, NOW, NOW, POLICY) == alive
-    word = by_directory(older, told, NOW, NOW, POLICY)
-    assert (word.status if word else None) == (told.status if told else None)
+    assert by_directory(alive, answer, NOW, NOW, POLICY) == alive
+    word = by_directory(older, answer, NOW, NOW, POLICY)
+    assert (word.status if word else None) == (answer.status if answer else None)
 
 
 def test_an_event_that_a_job_is_over_proves_nothing() -> None:

@@ -33,7 +33,7 @@ async def test_found_absent_and_everything_else(api: Api) -> None:
     assert api.tokens == {"Token hunter2"}
 
 
-async def test_pointers_lead_to_the_words(api: Api) -> None:
+async def test_pointers_lead_to_the_values(api: Api) -> None:
     """Through objects and lists, with escapes. A time needs its offset."""
     body = {"data": [{"a/b": {"state": "SUCCESS"}, "ended": "2026-01-31T12:00:00Z"}]}
     api.jobs |= {"1": (200, json.dumps(body).encode())}
@@ -85,16 +85,16 @@ async def test_the_api_decides(world: World, api: Api) -> None:
     api.jobs |= {"1": "STARTED", "2": "STARTED", "3": (503, b"{}")}
     env = world.env(REACTOR_DIRECTORY_KIND="http", REACTOR_DIRECTORY_URL=api.url, REACTOR_RECONCILE_INTERVAL="1h")
     async with worker(env) as process:
-        await eventually(lambda: process.said("reconcile done"))
+        await eventually(lambda: process.logged("reconcile done"))
         for number in (1, 2, 3):
             await world.stream(f"job_{number}", messages=1)
         api.jobs["2"] = "SUCCESS"
         for number in (1, 2, 3):
             await world.emit(number, "SUCCESS")
         await eventually(lambda: gone(world, "job_2"))
-        await eventually(lambda: process.said("does not know the job's status: it answered 503"))
-        told = json.loads((await world.reactor("explain", "job_1", "--json", **_directory(api))).out)
-        assert (told["verdict"], told["reason"], told["evidence"]["directory"]["status"]) == (
+        await eventually(lambda: process.logged("does not know the job's status: it answered 503"))
+        explanation = json.loads((await world.reactor("explain", "job_1", "--json", **_directory(api))).out)
+        assert (explanation["verdict"], explanation["reason"], explanation["evidence"]["directory"]["status"]) == (
             "kept",
             "running",
             "STARTED",

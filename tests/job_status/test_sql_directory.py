@@ -253,7 +253,7 @@ async def test_the_table_decides_without_any_event(world: World, jobs: AsyncEngi
     assert await world.names() == {"job_4"}
 
 
-async def test_postgresql_tells_at_once(world: World, postgres: str, tmp_path: Path) -> None:
+async def test_postgresql_notifies_at_once(world: World, postgres: str, tmp_path: Path) -> None:
     """A changed status and a deleted row. After a broken connection it listens again."""
     engine = create_async_engine(postgres)
     await run(engine, "DROP TABLE IF EXISTS tasks", "CREATE TABLE tasks (key INTEGER, state TEXT)")
@@ -274,7 +274,7 @@ async def test_postgresql_tells_at_once(world: World, postgres: str, tmp_path: P
         REACTOR_RECONCILE_INTERVAL="1h",
     )
     async with worker(env) as process:
-        await eventually(lambda: process.said("listening to the job system"))
+        await eventually(lambda: process.logged("listening to the job system"))
         await run(engine, "UPDATE tasks SET state = 'SUCCESS' WHERE key = 1")
         await eventually(lambda: gone(world, "job_1"))
         await run(engine, "DELETE FROM tasks WHERE key = 2")

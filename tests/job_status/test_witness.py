@@ -74,7 +74,7 @@ async def test_live_streams_outlive_a_gateway_that_answers_404(world: World, api
     api.is_gateway = True
     report = await world.reconcile(**directory(api))
     assert report["fixed"] == 0
-    assert {(one["verdict"], one["reason"]) for one in report["streams"]} == {("kept", "unknown")}
+    assert {(row["verdict"], row["reason"]) for row in report["streams"]} == {("kept", "unknown")}
     assert "found none of the" in report["streams"][0]["detail"]
 
 
@@ -105,7 +105,7 @@ async def test_the_doctor_asks_the_directory(world: World, api: Api) -> None:
 
     async def checks(**more: str) -> dict[str, tuple[str, str]]:
         done = await world.reactor("doctor", "--json", **directory(api, **more))
-        return {one["name"]: (one["level"], one["found"]) for one in json.loads(done.out)["checks"]}
+        return {item["name"]: (item["level"], item["found"]) for item in json.loads(done.out)["checks"]}
 
     assert (await checks())["directory.canary"][0] == "error"
     level, found = (await checks(REACTOR_DIRECTORY_CANARY="9"))["directory.answers"]

@@ -66,7 +66,7 @@ async def examined(world: World, **overrides: Any) -> Diagnosis:
 
 async def found(world: World, **overrides: Any) -> dict[str, Check]:
     """Return all checks that are not in order, by name. Each must have a fix."""
-    odd = {one.name: one for one in (await examined(world, **overrides)).checks if one.level is not Level.OK}
+    odd = {item.name: item for item in (await examined(world, **overrides)).checks if item.level is not Level.OK}
     assert all(check.fix for check in odd.values()), odd
     return odd
 
@@ -85,20 +85,20 @@ async def with_valkey(world: World, folder: Path, *options: str) -> AsyncIterato
     """The same account, with its own Valkey, in order."""
     async with own_valkey(folder, *options) as server:
         url = f"redis://{HOST}:{server.port}/0"
-        async with connected(world.nats_url, url, world.namespace) as one:
-            await live(one)
-            yield one
+        async with connected(world.nats_url, url, world.namespace) as own:
+            await live(own)
+            yield own
 
 
 async def test_a_healthy_world_is_in_order(world: World) -> None:
     """Exit code 0, one JSON object, and no check with a fix."""
     await live(world)
     done = await world.reactor("doctor", "--json")
-    told = json.loads(done.out)
-    assert done.code == 0, told
-    assert (told["ok"], told["errors"], told["warnings"]) == (True, 0, 0), told
-    assert {(check["level"], check["fix"]) for check in told["checks"]} == {("ok", None)}
-    names = [check["name"] for check in told["checks"]]
+    diagnosis = json.loads(done.out)
+    assert done.code == 0, diagnosis
+    assert (diagnosis["ok"], diagnosis["errors"], diagnosis["warnings"]) == (True, 0, 0), diagnosis
+    assert {(check["level"], check["fix"]) for check in diagnosis["checks"]} == {("ok", None)}
+    names = [check["name"] for check in diagnosis["checks"]]
     assert names[0] == "nats.server"
     assert names[-1] == "ledger.last_pass"
     assert len(names) == len(set(names)) == 38
@@ -133,7 +133,7 @@ async def test_where_backups_are_wanted_their_folder_is_tried(world: World, tmp_
     assert "so nothing is deleted" in odd["backups.folder"].found
 
 
-async def test_a_pause_is_told(world: World) -> None:
+async def test_a_pause_is_reported(world: World) -> None:
     """Who, why, and how to end it."""
     await live(world)
     await world.reactor("pause", "--reason", "a queue is gone")
@@ -167,14 +167,20 @@ async def everything(world: World) -> tuple[object, ...]:
     """Return all streams with their states, all consumers, and all keys with their values."""
     streams = (await world.api("STREAM.LIST"))["streams"] or []
     consumers = [
-        (one["stream_name"], one["config"], one["delivered"], one["ack_floor"], one["num_pending"])
+        (
+            consumer["stream_name"],
+            consumer["config"],
+            consumer["delivered"],
+            consumer["ack_floor"],
+            consumer["num_pending"],
+        )
         for stream in streams
-        for one in (await world.api(f"CONSUMER.LIST.{stream['config']['name']}"))["consumers"] or []
+        for consumer in (await world.api(f"CONSUMER.LIST.{stream['config']['name']}"))["consumers"] or []
     ]
     keys = sorted([key async for key in world.redis.scan_iter(match=f"{world.namespace}:*")])
     keys = [key for key in keys if not key.endswith(":workers")]  # the test's own
     values = [await world.redis.dump(key) for key in keys if await world.redis.type(key) != "none"]
-    return [(one["config"], one["state"]) for one in streams], consumers, keys, values
+    return [(item["config"], item["state"]) for item in streams], consumers, keys, values
 
 
 async def test_a_new_account_is_no_error(world: World) -> None:
@@ -189,13 +195,13 @@ async def test_jetstream_that_is_off_is_said(world: World) -> None:
     done = await world.reactor(
         "doctor", "--json", REACTOR_NATS_URL=world.nats_url.replace(f"a{world.number}:", "nojs:")
     )
-    told = json.loads(done.out)
+    diagnosis = json.loads(done.out)
     assert done.code == 1
-    check = next(check for check in told["checks"] if check["name"] == "nats.jetstream")
+    check = next(check for check in diagnosis["checks"] if check["name"] == "nats.jetstream")
     assert check["level"] == "error"
     assert "JetStream not enabled for account" in check["found"]
     assert "enable JetStream for this account" in check["fix"]
-    assert "redis.server" in {check["name"] for check in told["checks"]}
+    assert "redis.server" in {check["name"] for check in diagnosis["checks"]}
 
 
 async def test_a_wrong_domain_is_said(world: World) -> None:
@@ -227,8 +233,8 @@ async def test_a_right_that_deleting_lacks_is_said(world: World, user: str, verb
 async def test_a_right_is_never_misread(world: World) -> None:
     """Whatever the client buffers: the refusal comes before the answer to the ping."""
     url = world.nats_url.replace(f"a{world.number}:", f"d{world.number}:")
-    async with connections(world.load(REACTOR_NATS_URL=url)) as one:
-        for js in (one.reads, one.effects):
+    async with connections(world.load(REACTOR_NATS_URL=url)) as connected:
+        for js in (connected.reads, connected.effects):
             for _ in range(100):
                 assert not await js.may_publish("$JS.API.STREAM.DELETE.none")
                 assert await js.may_publish("$JS.API.STREAM.UPDATE.none")
@@ -237,8 +243,8 @@ async def test_a_right_is_never_misread(world: World) -> None:
 async def test_rights_may_be_asked_for_at_the_same_time(world: World) -> None:
     """By a pass and by a page, over one connection."""
     url = world.nats_url.replace(f"a{world.number}:", f"d{world.number}:")
-    async with connections(world.load(REACTOR_NATS_URL=url)) as one:
-        trials = [one.reads.may_publish(f"$JS.API.STREAM.{verb}.none") for verb in ("DELETE", "UPDATE") * 20]
+    async with connections(world.load(REACTOR_NATS_URL=url)) as connected:
+        trials = [connected.reads.may_publish(f"$JS.API.STREAM.{verb}.none") for verb in ("DELETE", "UPDATE") * 20]
         assert await asyncio.gather(*trials) == [False, True] * 20
 
 
@@ -293,12 +299,12 @@ async def test_nats_away_is_exit_3_with_all_that_could_be_checked(world: World) 
     """One JSON object, with Redis's checks in it."""
     await live(world)
     done = await world.reactor("doctor", "--json", REACTOR_NATS_URL="nats://127.0.0.1:1")
-    told = json.loads(done.out)
+    diagnosis = json.loads(done.out)
     assert done.code == 3
-    assert told["ok"] is False
-    assert [check["name"] for check in told["checks"] if check["level"] == "error"] == ["nats.server"]
-    assert "REACTOR_NATS_URL" in told["checks"][0]["fix"]
-    assert {"redis.server", "ledger.last_pass"} <= {check["name"] for check in told["checks"]}
+    assert diagnosis["ok"] is False
+    assert [check["name"] for check in diagnosis["checks"] if check["level"] == "error"] == ["nats.server"]
+    assert "REACTOR_NATS_URL" in diagnosis["checks"][0]["fix"]
+    assert {"redis.server", "ledger.last_pass"} <= {check["name"] for check in diagnosis["checks"]}
 
 
 async def test_redis_away_is_exit_3_with_all_that_could_be_checked(world: World) -> None:
@@ -306,9 +312,9 @@ async def test_redis_away_is_exit_3_with_all_that_could_be_checked(world: World)
     await live(world)
     url = world.nats_url.replace(f"a{world.number}:", f"d{world.number}:")
     done = await world.reactor("doctor", "--json", REACTOR_REDIS_URL="redis://127.0.0.1:1/0", REACTOR_NATS_URL=url)
-    told = json.loads(done.out)
+    diagnosis = json.loads(done.out)
     assert done.code == 3
-    deleting, redis = (check for check in told["checks"] if check["level"] == "error")
+    deleting, redis = (check for check in diagnosis["checks"] if check["level"] == "error")
     assert (deleting["name"], redis["name"]) == ("nats.deleting", "redis.server")
     assert "REACTOR_REDIS_URL" in redis["fix"]
     people = await world.reactor("doctor", REACTOR_REDIS_URL="redis://127.0.0.1:1/0")
@@ -336,8 +342,8 @@ async def test_nats_that_does_not_answer_is_away(world: World, monkeypatch: pyte
     await live(world)
     defaults = cast("Any", JetStream.__init__).__kwdefaults__
     monkeypatch.setitem(defaults, "timeout", 1.0)
-    async with relayed(world, lambda verb, answer: None if ".INFO." in verb else answer) as one:
-        diagnosis = await examined(one)
+    async with relayed(world, lambda verb, answer: None if ".INFO." in verb else answer) as relayed_world:
+        diagnosis = await examined(relayed_world)
     assert diagnosis.unreachable
     errors = [check.found for check in diagnosis.checks if check.level is Level.ERROR]
     assert len(errors) == 2
@@ -346,11 +352,11 @@ async def test_nats_that_does_not_answer_is_away(world: World, monkeypatch: pyte
 
 async def test_eviction_that_may_take_live_records_is_an_error(world: World, tmp_path: Path) -> None:
     """As soon as there is a limit."""
-    async with with_valkey(world, tmp_path) as one:
-        await one.redis.config_set("maxmemory-policy", "allkeys-lru")
-        assert (await found(one))["redis.eviction"].level is Level.WARNING
-        await one.redis.config_set("maxmemory", "1gb")
-        odd = await found(one)
+    async with with_valkey(world, tmp_path) as own:
+        await own.redis.config_set("maxmemory-policy", "allkeys-lru")
+        assert (await found(own))["redis.eviction"].level is Level.WARNING
+        await own.redis.config_set("maxmemory", "1gb")
+        odd = await found(own)
     assert odd.keys() == {"redis.eviction"}
     assert odd["redis.eviction"].level is Level.ERROR
     assert odd["redis.eviction"].fix == "set maxmemory-policy noeviction"
@@ -358,10 +364,10 @@ async def test_eviction_that_may_take_live_records_is_an_error(world: World, tmp
 
 async def test_a_redis_that_is_full_is_said(world: World, tmp_path: Path) -> None:
     """It accepts no event."""
-    async with with_valkey(world, tmp_path) as one:
-        await one.redis.config_set("maxmemory", "1")
-        odd = await found(one)
-        await one.redis.config_set("maxmemory", "0")
+    async with with_valkey(world, tmp_path) as own:
+        await own.redis.config_set("maxmemory", "1")
+        odd = await found(own)
+        await own.redis.config_set("maxmemory", "0")
     assert odd.keys() == {"redis.memory", "redis.writes"}
     assert odd["redis.writes"].level is Level.ERROR
     assert "maxmemory" in str(odd["redis.writes"].fix)
@@ -369,25 +375,25 @@ async def test_a_redis_that_is_full_is_said(world: World, tmp_path: Path) -> Non
 
 async def test_a_replica_is_said(world: World, tmp_path: Path) -> None:
     """It accepts no writes, and its data may be old."""
-    async with with_valkey(world, tmp_path) as one:
-        await one.redis.replicaof(HOST, "1")
-        odd = await found(one)
+    async with with_valkey(world, tmp_path) as own:
+        await own.redis.replicaof(HOST, "1")
+        odd = await found(own)
     assert {odd["redis.role"].level, odd["redis.writes"].level} == {Level.ERROR}
     assert "primary" in str(odd["redis.writes"].fix)
 
 
 async def test_no_persistence_is_said(world: World, tmp_path: Path) -> None:
     """Also if we may not read the configuration."""
-    async with with_valkey(world, tmp_path, "--appendonly", "no") as one:
-        assert (await found(one))["redis.persistence"].found.startswith("no persistence")
-        acl = cast("Any", one.redis)
-        await acl.execute_command("ACL", "SETUSER", "narrow", "on", ">pw", *ACL[1:], f"~{one.namespace}:*")
-        url = one.redis_url.replace("redis://", "redis://narrow:pw@")
-        odd = await found(one, REACTOR_REDIS_URL=url)
+    async with with_valkey(world, tmp_path, "--appendonly", "no") as own:
+        assert (await found(own))["redis.persistence"].found.startswith("no persistence")
+        acl = cast("Any", own.redis)
+        await acl.execute_command("ACL", "SETUSER", "narrow", "on", ">pw", *ACL[1:], f"~{own.namespace}:*")
+        url = own.redis_url.replace("redis://", "redis://narrow:pw@")
+        odd = await found(own, REACTOR_REDIS_URL=url)
         assert odd.keys() == {"redis.persistence"}
         assert "could not be found out" in odd["redis.persistence"].found
-        await one.redis.config_set("save", "3600 1")
-        assert await found(one) == {}
+        await own.redis.config_set("save", "3600 1")
+        assert await found(own) == {}
 
 
 @pytest.mark.parametrize(
@@ -424,22 +430,22 @@ def test_redis_figures() -> None:
 
 async def test_a_missing_right_to_write_is_said(world: World, tmp_path: Path) -> None:
     """With the page that lists the permissions."""
-    async with with_valkey(world, tmp_path) as one:
-        acl = cast("Any", one.redis)
-        await acl.execute_command("ACL", "SETUSER", "reader", "on", ">pw", *ACL[1:], f"~{one.namespace}:*", "-set")
-        odd = await found(one, REACTOR_REDIS_URL=one.redis_url.replace("redis://", "redis://reader:pw@"))
+    async with with_valkey(world, tmp_path) as own:
+        acl = cast("Any", own.redis)
+        await acl.execute_command("ACL", "SETUSER", "reader", "on", ">pw", *ACL[1:], f"~{own.namespace}:*", "-set")
+        odd = await found(own, REACTOR_REDIS_URL=own.redis_url.replace("redis://", "redis://reader:pw@"))
     assert odd["redis.writes"].level is Level.ERROR
     assert "permissions.md" in str(odd["redis.writes"].fix)
 
 
 async def test_a_redis_that_cannot_save_is_said(world: World, tmp_path: Path) -> None:
     """It refuses all writes until it can save. The fix names its log."""
-    async with with_valkey(world, tmp_path) as one:
-        await one.redis.config_set("save", "3600 1")
+    async with with_valkey(world, tmp_path) as own:
+        await own.redis.config_set("save", "3600 1")
         rmtree(tmp_path / "valkey")
-        await one.redis.bgsave()
-        await eventually(lambda: _save_has_failed(one), 10)
-        odd = await found(one)
+        await own.redis.bgsave()
+        await eventually(lambda: _save_has_failed(own), 10)
+        odd = await found(own)
     assert odd["redis.writes"].level is Level.ERROR
     assert "Redis's own log" in str(odd["redis.writes"].fix)
 
@@ -541,7 +547,7 @@ async def test_a_wrong_account_is_an_error(world: World, other: World) -> None:
     assert "ledger.coverage" in odd
 
 
-async def test_events_that_nobody_reads_are_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unread_events_are_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the age of the oldest, if that is more than a moment."""
     await live(world)
     await world.emit(1, "PROGRESS")
@@ -644,8 +650,8 @@ async def test_a_stream_that_is_not_reported_is_an_error(world: World, key: str)
     def change(verb: str, answer: dict[str, Any]) -> dict[str, Any]:
         return answer | ({key: ["job_7"]} if verb == "STREAM.LIST" else {})
 
-    async with relayed(world, change) as one:
-        odd = await found(one)
+    async with relayed(world, change) as relayed_world:
+        odd = await found(relayed_world)
     assert odd.keys() == {"streams.reported"}
     assert "job_7" in odd["streams.reported"].found
 
@@ -658,8 +664,8 @@ async def test_a_listing_that_fails_is_an_error_of_its_own(world: World) -> None
         unavailable = {"error": {"code": 503, "err_code": 10008, "description": "unavailable"}, "streams": []}
         return unavailable if verb == "STREAM.LIST" else answer
 
-    async with relayed(world, change) as one:
-        diagnosis = await examined(one)
+    async with relayed(world, change) as relayed_world:
+        diagnosis = await examined(relayed_world)
     levels = {check.name: check.level for check in diagnosis.checks}
     assert levels["streams.reported"] is Level.ERROR
     assert not levels.keys() & {"streams.pattern", "streams.fenced", "ledger.emitter"}
@@ -682,11 +688,11 @@ async def test_an_account_that_is_nearly_full_is_said(tmp_path: Path, world: Wor
     account = "accounts { A: { jetstream: { max_streams: 4, max_store: 1G }, users: [{ user: a, password: a }] } }\n"
     async with own_nats(tmp_path, account) as server:
         url = f"nats://a:a@{HOST}:{server.port}"
-        async with connected(url, world.redis_url, world.namespace) as one:
-            await one.declare()
-            assert "nats.limits" not in await found(one)
-            await one.stream("job_1", max_bytes=900_000_000)
-            check = (await found(one))["nats.limits"]
+        async with connected(url, world.redis_url, world.namespace) as own:
+            await own.declare()
+            assert "nats.limits" not in await found(own)
+            await own.stream("job_1", max_bytes=900_000_000)
+            check = (await found(own))["nats.limits"]
     assert "streams 4 of 4" in check.found
     assert "storage 920000000 of " in check.found
 

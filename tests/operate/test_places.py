@@ -86,13 +86,13 @@ async def test_a_deletion_is_undone_from_anywhere(world: World, place: dict[str,
     [outcome] = [item for item in await world.trail() if item.get("outcome") == "drained"]
     assert place["REACTOR_BACKUP_URL"].removeprefix("file://") in outcome["backup"]
     assert ORIGIN["AWS_SECRET_ACCESS_KEY"] not in json.dumps(await world.trail())
-    told = json.loads((await world.reactor("doctor", "--json", **env)).out)
-    [check] = [one for one in told["checks"] if one["name"] == "backups.folder"]
+    diagnosis = json.loads((await world.reactor("doctor", "--json", **env)).out)
+    [check] = [element for element in diagnosis["checks"] if element["name"] == "backups.folder"]
     assert (check["level"], "1 backup" in check["found"]) == ("ok", True), check
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     listed = await reactor("backups", "--json", env=world.env(**place), cwd=elsewhere)
-    assert [(one["stream"], one["messages"]) for one in json.loads(listed.out)["backups"]] == [("job_1", 7)], listed
+    assert [(item["stream"], item["messages"]) for item in json.loads(listed.out)["backups"]] == [("job_1", 7)], listed
     explained = await reactor("explain", "job_1", "--json", env=world.env(**place), cwd=elsewhere)
     assert json.loads(explained.out)["restorable"]["messages"] == 7
     done = await reactor("restore", "job_1", env=world.env(**place), cwd=elsewhere)
@@ -338,8 +338,8 @@ async def test_backups_are_copied(world: World, place: dict[str, Any], tmp_path:
     assert (done.code, "2 backups copied" in done.out) == (0, True), done.err
     done = await world.reactor("backups", "copy", str(folder), url, **place)
     assert "no backups copied, 2 there already" in done.out
-    for one in folder.iterdir():
-        one.rename(tmp_path / one.name)
+    for path in folder.iterdir():
+        path.rename(tmp_path / path.name)
     assert (await world.reactor("restore", "job_2", **place)).code == 0
     assert ((await world.info("job_2")) or {})["state"]["messages"] == 2
 

@@ -34,7 +34,7 @@ async def test_events_of_the_last_moment_are_no_gap(world: World, monkeypatch: p
         await unread.nak()
 
 
-async def test_nobody_who_looks_makes_the_server_list_anything(world: World) -> None:
+async def test_no_reader_makes_the_server_list_anything(world: World) -> None:
     """Before the first pass counts are unknown. Then they come from the stored states and the time since."""
     asked = list[str]()
 
@@ -53,7 +53,7 @@ async def test_nobody_who_looks_makes_the_server_list_anything(world: World) -> 
         await world.zombie(1)
         await world.reconcile(**guards)
         rows = (await overview.streams())["streams"]
-        assert [(one["stream"], one["verdict"]) for one in rows] == [("job_1", "waiting"), ("job_2", "kept")]
+        assert [(row["stream"], row["verdict"]) for row in rows] == [("job_1", "waiting"), ("job_2", "kept")]
         assert (await overview.status())["verdicts"] == {"kept": 1, "waiting": 1, "zombie": 0, "unfixable": 0}
         await eventually(lambda: _falls_due(overview))
         overview._census._counted_at = float("-inf")
@@ -80,24 +80,24 @@ async def test_a_pass_leaves_alone_what_was_found_since_it_began(world: World) -
         await stream_states.put({"job_1": None, "job_2": found[2]})
         await stream_states.put({"job_1": found[1], "job_3": found[3]}, began)
         await stream_states.forget_older(began)
-        assert {one.stream.name async for one in stream_states.all()} == {"job_2", "job_3"}
+        assert {state.stream.name async for state in stream_states.all()} == {"job_2", "job_3"}
 
 
 async def _is_after(connected: Connections, then: int) -> bool:
     return await connected.ledger.topology_cache.now() > then
 
 
-async def test_deletions_are_read_once_and_anew_where_the_trail_is_another(world: World) -> None:
+async def test_deletions_are_read_once_and_again_if_the_audit_is_another(world: World) -> None:
     """New ones are added. After an emptied Redis there are none."""
     await world.declare()
     trail = AuditTrail(Audit(Keyspace(world.redis, world.namespace)))
     for number in (1, 2):
         await world.zombie(number)
         await world.reconcile()
-        assert [one["stream"] for one in await trail.drains()] == [f"job_{n}" for n in range(1, number + 1)]
+        assert [entry["stream"] for entry in await trail.drains()] == [f"job_{n}" for n in range(1, number + 1)]
     await world.redis.delete(f"{world.namespace}:audit")
     await world.zombie(3)
     await world.reconcile()
-    assert [one["stream"] for one in await trail.drains()] == ["job_3"]
+    assert [entry["stream"] for entry in await trail.drains()] == ["job_3"]
     await world.redis.delete(f"{world.namespace}:audit")
     assert not await trail.drains()

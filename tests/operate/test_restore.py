@@ -68,7 +68,7 @@ async def test_what_was_deleted_comes_back_whole(world: World, tmp_path: Path) -
     outcome = (await world.trail())[-1]
     assert outcome["backup"].endswith(str(next(tmp_path.glob("job_1-*"))))
     listed = json.loads((await world.reactor("backups", "--json", **env)).out)
-    assert [(one["stream"], one["messages"], one["job_id"]) for one in listed["backups"]] == [("job_1", 4, "1")]
+    assert [(item["stream"], item["messages"], item["job_id"]) for item in listed["backups"]] == [("job_1", 4, "1")]
     gone_one = await world.reactor("explain", "job_1", "--json", **env)
     assert gone_one.code == 5
     assert json.loads(gone_one.out)["restorable"]["messages"] == 4
@@ -133,7 +133,7 @@ async def test_only_what_has_work_left_is_kept(world: World, tmp_path: Path) -> 
     await world.zombie(3, messages=1)
     await world.zombie(4, messages=0)
     assert set((await world.verdicts(**backing(tmp_path, "pending"))).values()) == {("drained", "terminal")}
-    assert sorted(one.name.split("-")[0] for one in tmp_path.iterdir()) == ["job_2", "job_3"]
+    assert sorted(path.name.split("-")[0] for path in tmp_path.iterdir()) == ["job_2", "job_3"]
 
 
 @contextmanager
@@ -160,9 +160,9 @@ async def test_without_a_backup_nothing_is_deleted(world: World, tmp_path: Path)
     (tmp_path / "b").write_text("no folder")
     again = await world.reconcile(**backing(tmp_path / "b"))
     assert await world.names() == {"job_1"}
-    for one in (report["streams"][0], again["streams"][0]):
-        assert (one["verdict"], one["reason"]) == ("unfixable", "backup-failed")
-        assert "no backup could be written to" in one["detail"]
+    for row in (report["streams"][0], again["streams"][0]):
+        assert (row["verdict"], row["reason"]) == ("unfixable", "backup-failed")
+        assert "no backup could be written to" in row["detail"]
     assert ((await world.info("job_1")) or {})["config"] == before
     assert list((tmp_path / "a").iterdir()) == []
     assert (await world.verdicts(**backing(tmp_path / "c")))["job_1"] == ("drained", "terminal")
@@ -212,7 +212,7 @@ async def test_a_replica_that_is_killed_in_the_middle_leaves_no_backup(world: Wo
         await eventually(lambda: list(tmp_path.glob(".partial-*/stream.tar.s2")), every=0.001)
         process.process.kill()
         await process.process.wait()
-    assert [one for one in tmp_path.iterdir() if not one.name.startswith(".")] == []
+    assert [path for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
     assert ((await world.info("job_1")) or {})["state"]["messages"] == 48
     async with worker(env):
         await eventually(lambda: gone(world, "job_1"), 40)
@@ -258,10 +258,13 @@ async def test_an_archive_that_belongs_to_its_name_comes_back_beside_it(world: W
     assert not info["config"].get("subject_transform")
     assert info["config"]["metadata"]["reactor.protect"] == "true"
     stored = [await world.js.get_msg("job_1_was", seq) for seq in range(1, 6)]
-    assert [one.data for one in stored] == [b"task %d" % number for number in (1, 3, 4, 5, 6)]
-    assert [one.subject for one in stored] == [*["job.1.tasks"] * 3, "job.1.more", "job.1.tasks"]
-    assert [one.headers for one in stored] == [{"Trace": "t1"}, None, {"Trace": "t4"}, None, None]
-    pending = {one["name"]: one["num_pending"] for one in (await world.api("CONSUMER.LIST.job_1_was"))["consumers"]}
+    assert [message.data for message in stored] == [b"task %d" % number for number in (1, 3, 4, 5, 6)]
+    assert [message.subject for message in stored] == [*["job.1.tasks"] * 3, "job.1.more", "job.1.tasks"]
+    assert [message.headers for message in stored] == [{"Trace": "t1"}, None, {"Trace": "t4"}, None, None]
+    pending = {
+        consumer["name"]: consumer["num_pending"]
+        for consumer in (await world.api("CONSUMER.LIST.job_1_was"))["consumers"]
+    }
     assert pending == {"job-1-consumer": 3, "later": 5}
     assert ((await world.info("job_1")) or {})["state"]["messages"] == 0
     assert (await world.trail())[-1]["detail"].endswith("archive, message by message")
@@ -276,7 +279,11 @@ async def test_a_restore_that_is_broken_off_leaves_no_server(world: World, tmp_p
             break
     assert ended == (143, b"")
     assert not list(tmp_path.iterdir())
-    assert not [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(one.info["cmdline"] or ())]
+    assert not [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(tmp_path) in " ".join(process.info["cmdline"] or ())
+    ]
 
 
 async def _broken_off(world: World, tmp_path: Path, name: str) -> tuple[int | None, bytes]:
@@ -355,7 +362,7 @@ def test_backups_are_kept_by_age_and_size(tmp_path: Path) -> None:
         folder.mkdir()
         os.utime(folder, (now / SECOND - age, now / SECOND - age))
     backup_store._make_room(500)
-    kept = [one.manifest.at for one in backup_store._backups()]
+    kept = [backup.manifest.at for backup in backup_store._backups()]
     assert kept == [format_instant(now - age * hour * SECOND) for age in (10, 40)]
     assert (abandoned.exists(), under_way.exists()) == (False, True)
 
@@ -368,14 +375,14 @@ def test_what_a_deletion_relies_on_is_not_tidied(tmp_path: Path) -> None:
     now = 1_800_000_000 * SECOND
     backup_store = FolderStore(tmp_path, 1e9, 1200, lambda: now)
     four = [_placed(backup_store, format_instant(now), 100) for _ in range(2)]
-    for one in four:
-        _aged(one, now, 60)
+    for backup in four:
+        _aged(backup, now, 60)
     with pytest.raises(BackupFailed, match="still needed are beyond REACTOR_BACKUP_MAX_BYTES"):
         backup_store._make_room(500)
-    assert all(one.folder.exists() for one in four)
+    assert all(backup.folder.exists() for backup in four)
     backup_store.release(four[0])
     backup_store._make_room(500)
-    assert [one.folder.exists() for one in four] == [False, True]
+    assert [backup.folder.exists() for backup in four] == [False, True]
     _aged(four[1], now, 3601)
     backup_store._make_room(1000)
     assert not four[1].folder.exists()
@@ -398,29 +405,29 @@ def test_odd_folders_are_neither_fatal_nor_touched(tmp_path: Path, odd: str) -> 
     backup_store = FolderStore(tmp_path, 1e9, 4000, lambda: now)
     good = _placed(backup_store, format_instant(now), 100)
     strange = _placed(backup_store, format_instant(now), 100)
-    told = json.loads((strange.folder / "reactor.json").read_bytes())
+    manifest = json.loads((strange.folder / "reactor.json").read_bytes())
     change = ODD[odd]
-    (strange.folder / "reactor.json").write_text(change if isinstance(change, str) else json.dumps(told | change))
+    (strange.folder / "reactor.json").write_text(change if isinstance(change, str) else json.dumps(manifest | change))
     (tmp_path / "lost+found").mkdir(mode=0)
     shutil.copytree(ARCHIVE, tmp_path / "another tools")
     os.utime(tmp_path / "another tools", (0, 0))
     (tmp_path / "a file").write_text("theirs")
     shutil.copytree(good.folder, tmp_path / "with a note")
     (tmp_path / "with a note" / "why.txt").write_text("keep this one")
-    for one in (tmp_path / "with a note").iterdir():
-        os.utime(one, (0, 0))
+    for path in (tmp_path / "with a note").iterdir():
+        os.utime(path, (0, 0))
     backup_store._make_room(1000)
     assert good.folder.exists()
     assert strange.folder.exists()
     assert (tmp_path / "another tools" / "backup.json").exists()
     assert (tmp_path / "a file").exists()
     assert (tmp_path / "with a note" / "why.txt").exists()
-    assert good.address in {one.address for one in backup_store._backups()}
+    assert good.address in {backup.address for backup in backup_store._backups()}
 
 
 def _aged(backup: FolderBackup, now: int, age_s: float) -> None:
-    for one in backup.folder.iterdir():
-        os.utime(one, (now / SECOND - age_s, now / SECOND - age_s))
+    for path in backup.folder.iterdir():
+        os.utime(path, (now / SECOND - age_s, now / SECOND - age_s))
 
 
 async def test_a_restore_that_was_broken_off_is_taken_up(world: World) -> None:

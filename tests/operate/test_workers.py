@@ -14,8 +14,8 @@ AWAY = {"REACTOR_NATS_URL": "nats://127.0.0.1:1"}
 
 
 def info(world: World, instance: str = "a:1", version: str = "1", **policy: object) -> WorkerInfo:
-    told = policy_json(policy_of(world.load())) | policy
-    return WorkerInfo(instance, "a", version, "2026-01-01T00:00:00Z", told, "events", "nats://x", "redis://y")
+    their_policy = policy_json(policy_of(world.load())) | policy
+    return WorkerInfo(instance, "a", version, "2026-01-01T00:00:00Z", their_policy, "events", "nats://x", "redis://y")
 
 
 async def test_a_worker_is_listed_as_long_as_it_is_alive(world: World) -> None:
@@ -24,8 +24,8 @@ async def test_a_worker_is_listed_as_long_as_it_is_alive(world: World) -> None:
     assert none.out == "no worker is alive: start reactor worker\n"
     async with worker(world.env()):
         listed = json.loads((await world.reactor("workers", "--json")).out)
-        [one] = listed["workers"]
-        assert (one["deletes"], one["policy"]["action"], one["directory"]) == (True, "delete", "events")
+        [row] = listed["workers"]
+        assert (row["deletes"], row["policy"]["action"], row["directory"]) == (True, "delete", "events")
         assert "pw@" not in json.dumps(listed)  # no credentials
         assert (await world.reactor("status")).code == 0
     assert json.loads((await world.reactor("workers", "--json")).out)["workers"] == []
@@ -59,7 +59,7 @@ async def test_commands_judge_with_the_workers_settings(world: World) -> None:
     assert (status["workers"], status["deletes"], "age_guard" in status["notice"]) == (1, True, True)
 
 
-async def test_nobody_alive_is_said(world: World) -> None:
+async def test_a_missing_worker_is_reported(world: World) -> None:
     """Then nothing is deleted."""
     await world.declare()
     status = await world.reactor("status")
@@ -70,13 +70,13 @@ async def test_nobody_alive_is_said(world: World) -> None:
 async def test_workers_that_differ_decide_nothing_for_others(world: World) -> None:
     """A command cannot choose between them."""
     local = policy_of(world.load())
-    one, other = info(world), info(world, "b:1", idle_guard=5)
-    policy, notice = judged_by(local, "events", [one, other])
+    first, other = info(world), info(world, "b:1", idle_guard=5)
+    policy, notice = judged_by(local, "events", [first, other])
     assert policy == local
     assert notice == "the workers differ in idle_guard: judged with the settings of this shell"
-    policy, notice = judged_by(local, "events", [replace(one, directory="sql")])
+    policy, notice = judged_by(local, "events", [replace(first, directory="sql")])
     assert "the workers ask sql for a job's status" in str(notice)
-    assert judged_by(local, "events", [one]) == (local, None)
+    assert judged_by(local, "events", [first]) == (local, None)
     _, notice = judged_by(local, "events", [info(world, age_guard="soon")])
     assert "cannot be read" in str(notice)
 
@@ -91,11 +91,11 @@ async def test_the_doctor_says_that_no_worker_is_alive(world: World) -> None:
 
 
 async def _checks(world: World) -> dict[str, dict[str, str]]:
-    told = json.loads((await world.reactor("doctor", "--json")).out)
-    return {check["name"]: check for check in told["checks"]}
+    diagnosis = json.loads((await world.reactor("doctor", "--json")).out)
+    return {check["name"]: check for check in diagnosis["checks"]}
 
 
-async def test_commands_that_look_create_nothing(world: World) -> None:
+async def test_commands_that_read_create_nothing(world: World) -> None:
     """The account may be a foreign one."""
     await world.stream("job_1", messages=1)
     looks = ("status", "streams", "history", "explain job_1", "workers", "reconcile --dry-run", "doctor")
@@ -110,7 +110,7 @@ async def test_commands_that_look_create_nothing(world: World) -> None:
     assert "is kept" in said.out
 
 
-async def test_what_redis_knows_is_told_while_nats_is_away(world: World) -> None:
+async def test_what_redis_knows_is_reported_while_nats_is_away(world: World) -> None:
     """With exit code 3 and the address. Also as JSON."""
     await world.declare()
     await world.stream("job_2", messages=1)
@@ -120,8 +120,8 @@ async def test_what_redis_knows_is_told_while_nats_is_away(world: World) -> None
     history = await world.reactor("history", **AWAY)
     assert (history.code, "job_1" in history.out) == (0, True)
     status = await world.reactor("status", "--json", **AWAY)
-    told = json.loads(status.out)
-    assert (status.code, told["job_streams"], told["drained_today"], told["lag"]) == (3, 1, 1, None)
+    answer = json.loads(status.out)
+    assert (status.code, answer["job_streams"], answer["drained_today"], answer["lag"]) == (3, 1, 1, None)
     assert "nats://127.0.0.1:1" in status.err
     explained = await world.reactor("explain", "job_2", "--json", **AWAY)
     known = json.loads(explained.out)

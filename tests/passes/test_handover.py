@@ -33,7 +33,7 @@ async def nobody() -> None:
     """Request no pass."""
 
 
-async def test_a_pass_tells_what_the_sweepers_did(world: World) -> None:
+async def test_a_pass_reports_what_the_sweepers_did(world: World) -> None:
     """What they drained, what others deleted meanwhile, and what a restarted job keeps."""
     stop = asyncio.Event()
     async with cases_of(world) as mine, cases_of(world) as others:
@@ -53,7 +53,7 @@ async def test_a_pass_tells_what_the_sweepers_did(world: World) -> None:
     assert await world.names() == {"job_1"}
 
 
-async def test_a_pass_waits_for_nobody_who_is_told_to_stop(world: World) -> None:
+async def test_a_stopped_pass_waits_for_nothing(world: World) -> None:
     """The next pass finds what is in the due queue."""
     stop = asyncio.Event()
     async with cases_of(world) as mine:

@@ -15,16 +15,16 @@ from reactor.core.model import SECOND, parse_instant
 @asynccontextmanager
 async def listening(world: World) -> AsyncIterator[list[dict[str, Any]]]:
     """The published notices."""
-    told: list[dict[str, Any]] = []
+    notices: list[dict[str, Any]] = []
 
     async def hear(msg: Msg) -> None:
         event = json.loads(msg.data)
         assert msg.subject == f"reactor.scheduled.{event['stream']}"
-        told.append(event)
+        notices.append(event)
 
     subscription = await world.nc.subscribe("reactor.scheduled.>", cb=hear)
     await world.nc.flush()
-    yield told
+    yield notices
     await subscription.unsubscribe()
 
 
@@ -33,13 +33,13 @@ async def test_an_end_is_a_notice_once(world: World) -> None:
     await world.declare()
     env = world.env(REACTOR_POLICY_TERMINAL_GRACE="1h", REACTOR_RECONCILE_INTERVAL="1s")
     await world.stream("job_1", messages=3)
-    async with listening(world) as told, worker(env), worker(env):
+    async with listening(world) as notices, worker(env), worker(env):
         await world.emit(1, "STARTED")
         await world.emit(1, "FAILURE")
-        await eventually(lambda: told)
+        await eventually(lambda: notices)
         await world.emit(2, "SUCCESS")  # it has cleaned up after itself
         await eventually(lambda: heard(world, 2))
-        [first] = told
+        [first] = notices
         assert {key: first[key] for key in ("stream", "job_id", "status", "reason", "rule", "messages")} == {
             "stream": "job_1",
             "job_id": "1",
@@ -52,11 +52,11 @@ async def test_an_end_is_a_notice_once(world: World) -> None:
         assert 3_590 * SECOND < parse_instant(first["due_at"]) - parse_instant(first["at"]) < 3_601 * SECOND
         passes = await _passes(world)
         await eventually(lambda: _has_passed(world, passes), 20)
-        assert told == [first]  # passes of both replicas have found it since
+        assert notices == [first]  # passes of both replicas have found it since
         await world.emit(1, "STARTED")
         await world.emit(1, "SUCCESS")
-        await eventually(lambda: len(told) > 1)
-        assert (told[1]["status"], len(told)) == ("SUCCESS", 2)
+        await eventually(lambda: len(notices) > 1)
+        assert (notices[1]["status"], len(notices)) == ("SUCCESS", 2)
 
 
 async def _passes(world: World) -> str:
@@ -68,35 +68,35 @@ async def _has_passed(world: World, since: str) -> bool:
     return await _passes(world) > since
 
 
-async def test_a_person_who_changes_the_time_is_told(world: World) -> None:
+async def test_a_person_who_changes_the_time_is_reported(world: World) -> None:
     """A protection for a time changes when the stream is due."""
     await world.declare()
     await world.stream("job_1", messages=1)
-    async with listening(world) as told, worker(world.env(REACTOR_POLICY_TERMINAL_GRACE="1h")):
+    async with listening(world) as notices, worker(world.env(REACTOR_POLICY_TERMINAL_GRACE="1h")):
         await world.emit(1, "SUCCESS")
-        await eventually(lambda: told)
+        await eventually(lambda: notices)
         assert (await world.reactor("protect", "job_1", "--for", "10h")).code == 0
-        await eventually(lambda: len(told) > 1)
-        assert parse_instant(told[1]["due_at"]) - parse_instant(told[0]["due_at"]) > 8 * 3_600 * SECOND
-        assert told[1]["rule"] == "stream"
+        await eventually(lambda: len(notices) > 1)
+        assert parse_instant(notices[1]["due_at"]) - parse_instant(notices[0]["due_at"]) > 8 * 3_600 * SECOND
+        assert notices[1]["rule"] == "stream"
 
 
-async def test_a_rule_that_changes_the_time_is_told(world: World, tmp_path: Path) -> None:
+async def test_a_rule_that_changes_the_time_is_reported(world: World, tmp_path: Path) -> None:
     """After a restart with the rule. Unchanged times have no new notice."""
     await world.declare()
     await world.stream("job_1", metadata={"kind": "training"})
     await world.stream("job_2")
     env = world.env(REACTOR_POLICY_TERMINAL_GRACE="1h")
-    async with listening(world) as told:
+    async with listening(world) as notices:
         async with worker(env):
             await world.emit(1, "SUCCESS")
             await world.emit(2, "SUCCESS")
-            await eventually(lambda: len(told) == 2)
+            await eventually(lambda: len(notices) == 2)
         rules = tmp_path / "rules.toml"
         rules.write_text('[[rule]]\nname = "long"\nmetadata = { kind = "training" }\nterminal_grace = "9h"')
         async with worker(env | {"REACTOR_POLICY_FILE": str(rules)}):
-            await eventually(lambda: len(told) > 2)
-        assert [(item["stream"], item["rule"]) for item in told[2:]] == [("job_1", "long")]
+            await eventually(lambda: len(notices) > 2)
+        assert [(item["stream"], item["rule"]) for item in notices[2:]] == [("job_1", "long")]
 
 
 async def test_a_stream_that_wants_less_time_has_it(world: World) -> None:
@@ -105,25 +105,25 @@ async def test_a_stream_that_wants_less_time_has_it(world: World) -> None:
     await world.stream("job_1", messages=1, metadata={"reactor.terminal-grace": "1s"})
     await world.stream("job_2", messages=1)
     env = world.env(REACTOR_POLICY_TERMINAL_GRACE="1h", REACTOR_RECONCILE_INTERVAL="1h")
-    async with listening(world) as told, worker(env):
+    async with listening(world) as notices, worker(env):
         await world.emit(2, "STARTED")
         await world.emit(1, "SUCCESS")
         await eventually(lambda: gone(world, "job_1"), 20)
-    assert {item["stream"] for item in told} <= {"job_1"}
+    assert {item["stream"] for item in notices} <= {"job_1"}
 
 
-async def test_nothing_is_announced_that_will_not_fall(world: World) -> None:
+async def test_nothing_is_announced_that_will_not_be_deleted(world: World) -> None:
     """In report mode there are no notices, nor in a dry run. A full pass publishes what it finds."""
     await world.declare()
     await world.zombie(1)
     grace: dict[str, Any] = {"REACTOR_POLICY_TERMINAL_GRACE": "1h"}
-    async with listening(world) as told:
+    async with listening(world) as notices:
         await world.reconcile(**grace, REACTOR_POLICY_ACTION="report")
         await world.reactor("reconcile", "--dry-run", **grace)
         await world.nc.flush()
-        assert told == []
+        assert notices == []
         await world.reconcile(**grace)
         await world.reconcile(**grace)
-        await eventually(lambda: told)
+        await eventually(lambda: notices)
         await world.nc.flush()
-        assert [item["stream"] for item in told] == ["job_1"]
+        assert [item["stream"] for item in notices] == ["job_1"]

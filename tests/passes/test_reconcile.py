@@ -23,7 +23,7 @@ from reactor.store.keyspace import Keyspace
 DRAINED = ("drained", "terminal")
 
 
-async def test_a_stream_without_a_job_falls(world: World) -> None:
+async def test_a_stream_without_a_job_is_deleted(world: World) -> None:
     """With a ledger that covers it and has another job."""
     await world.declare()
     await world.emit(2, "STARTED")
@@ -98,7 +98,7 @@ async def test_a_stream_whose_age_cannot_be_read_is_unfixable(world: World, crea
 
     async with relayed(world, change) as relay:
         report = await relay.reconcile()
-    assert {one["stream"]: one["reason"] for one in report["streams"]} == {
+    assert {row["stream"]: row["reason"] for row in report["streams"]} == {
         "job_1": "created-unreadable",
         "job_2": "terminal",
     }
@@ -216,7 +216,7 @@ async def test_redelivered_counts_are_fetched_for_candidates_only(world: World) 
 
     async with relayed(world, note) as relay:
         report = await relay.reconcile()
-    assert {one["stream"]: one["redelivered"] for one in report["streams"]} == {"job_1": 1, "job_2": None}
+    assert {row["stream"]: row["redelivered"] for row in report["streams"]} == {"job_1": 1, "job_2": None}
     assert [verb for verb in asked if verb.startswith("CONSUMER.LIST")] == ["CONSUMER.LIST.job_1"]
 
 
@@ -255,7 +255,7 @@ async def test_an_empty_ledger_vouches_for_nothing(world: World) -> None:
     await world.declare()
     await world.stream("job_1")
     report = await world.reconcile()
-    assert [one["reason"] for one in report["streams"]] == ["unknown"]
+    assert [row["reason"] for row in report["streams"]] == ["unknown"]
     assert "does the job system publish on jobs.lifecycle" in report["streams"][0]["detail"]
 
 
@@ -287,7 +287,7 @@ async def test_a_stream_older_than_the_coverage_is_unknown_until_an_operator_spe
     await world.emit(2, "STARTED")
     assert await world.verdicts() == {"job_1": ("kept", "unknown")}
     report = await world.reconcile(assume_missing=True)
-    assert [(one["verdict"], one["reason"]) for one in report["streams"]] == [("drained", "missing")]
+    assert [(row["verdict"], row["reason"]) for row in report["streams"]] == [("drained", "missing")]
 
 
 async def test_a_missing_jobs_stream_that_is_worked_on_waits(world: World) -> None:
@@ -347,7 +347,7 @@ async def test_reactors_own_streams_are_no_job_streams(world: World) -> None:
     report = await world.reconcile(
         PassOptions(override_breaker=True), assume_missing=True, REACTOR_POLICY_STREAM_PATTERN=r"^(?P<job_id>\w+)$"
     )
-    assert [one["stream"] for one in report["streams"]] == ["job_1"]
+    assert [row["stream"] for row in report["streams"]] == ["job_1"]
     for name in ("JOBS", "REACTOR_DEAD_LETTERS"):
         assert await world.info(name) is not None
 
@@ -377,7 +377,7 @@ async def test_what_cannot_be_fenced_is_unfixable(world: World) -> None:
     assert {"job_1", "job_2"} <= await world.names()
 
 
-async def test_companions_fall_with_the_stream(world: World) -> None:
+async def test_companions_are_deleted_with_the_stream(world: World) -> None:
     """On any stream that captures advisories. Those of other jobs stay."""
     await world.stream("advisories", subjects=["$JS.EVENT.ADVISORY.>"])
     await world.declare()
@@ -523,7 +523,7 @@ async def test_events_in_another_replicas_hands_prove_no_absence(world: World, m
     await pull.fetch(1, timeout=5)
     await world.stream("job_2")
     report = await world.reconcile()
-    assert [one["reason"] for one in report["streams"]] == ["unknown"]
+    assert [row["reason"] for row in report["streams"]] == ["unknown"]
     assert report["streams"][0]["detail"] == "1 lifecycle events are not read yet"
 
 
@@ -542,7 +542,7 @@ async def test_a_push_durable_in_the_way_is_said(world: World) -> None:
     assert "is a push consumer" in report["error"]
 
 
-async def test_what_needs_a_person_stands_below_the_table(world: World) -> None:
+async def test_what_needs_a_person_is_below_the_table(world: World) -> None:
     """Unfixable streams by name, gaps with what to do, the breaker, errors. On a terminal there is a bar."""
     await world.declare()
     await world.stream("job_1", subjects=["reactor.fence.job_1.x"], metadata={"reactor.fence.token": "x"})
@@ -618,7 +618,7 @@ async def test_a_missing_right_pauses_deleting(world: World, user: str, right: s
     before = await world.info("job_1")
     url = world.nats_url.replace(f"a{world.number}:", f"{user}{world.number}:")
     report = await world.reconcile(REACTOR_NATS_URL=url)
-    assert [(one["verdict"], one["reason"]) for one in report["streams"]] == [("unfixable", "deletes-paused")], report
+    assert [(row["verdict"], row["reason"]) for row in report["streams"]] == [("unfixable", "deletes-paused")], report
     assert f"STREAM.{right}" in report["streams"][0]["detail"]
     after = await world.info("job_1")
     assert before is not None
@@ -691,7 +691,7 @@ async def test_a_ledger_in_a_new_redis_is_rebuilt(tmp_path: Any) -> None:
         assert await world.verdicts() == {"job_1": DRAINED, "job_2": ("kept", "running")}
 
 
-async def test_the_audit_tells_by_whom_and_why(world: World) -> None:
+async def test_the_audit_reports_by_whom_and_why(world: World) -> None:
     """The person and the flags, the event and its source, the guards; and the recipe with the consumers."""
     await world.declare()
     await world.stream("job_1", messages=2, metadata={"team": "ml"})
@@ -708,7 +708,10 @@ async def test_the_audit_tells_by_whom_and_why(world: World) -> None:
         *("SUCCESS", 1),
         "scheduler-7",
     )
-    assert {one["guard"]: one["length_s"] for one in outcome["guards"]} == {"age_guard": 0.0, "terminal_grace": 0.0}
+    assert {item["guard"]: item["length_s"] for item in outcome["guards"]} == {
+        "age_guard": 0.0,
+        "terminal_grace": 0.0,
+    }
     made_of = json.loads(intent["made_of"])
     assert made_of["config"]["metadata"]["team"] == "ml"
     assert made_of["consumers"][0]["config"]["durable_name"] == "job-1-consumer"

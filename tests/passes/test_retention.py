@@ -47,12 +47,12 @@ def ruled(folder: Path, text: str = RULES) -> dict[str, Any]:
     }
 
 
-async def test_each_stream_falls_by_its_rule(world: World, tmp_path: Path) -> None:
+async def test_each_stream_is_deleted_by_its_rule(world: World, tmp_path: Path) -> None:
     """With a worker. explain, streams, history, the audit, the event and `reactor rules` show the rule."""
-    told: list[dict[str, str]] = []
+    drained: list[dict[str, str]] = []
 
     async def hear(msg: Msg) -> None:
-        told.append(json.loads(msg.data))
+        drained.append(json.loads(msg.data))
 
     await world.nc.subscribe("reactor.drained.>", cb=hear)
     env = ruled(tmp_path)
@@ -65,9 +65,9 @@ async def test_each_stream_falls_by_its_rule(world: World, tmp_path: Path) -> No
         for job, status in ((1, "FAILURE"), (2, "SUCCESS"), (3, "SUCCESS"), (4, "SUCCESS")):
             await world.emit(job, status)
         await eventually(lambda: gone(world, "job_2", "job_4"))
-        await eventually(lambda: process.said("stream would be drained"))
+        await eventually(lambda: process.logged("stream would be drained"))
         await eventually(
-            lambda: {item["stream"]: item["rule"] for item in told} == {"job_2": "default", "job_4": "trainings"}
+            lambda: {item["stream"]: item["rule"] for item in drained} == {"job_2": "default", "job_4": "trainings"}
         )
         [info] = json.loads((await world.reactor("workers", "--json")).out)["workers"]
         assert (info["policy_file"], len(info["policy_sha256"])) == (env["REACTOR_POLICY_FILE"], 64)
@@ -139,8 +139,8 @@ async def test_a_streams_own_time_wins(
     await world.emit(1, "SUCCESS")
     assert (await world.verdicts(**ruled(tmp_path)))["job_1"] == fate
     if fate[1] == "retention-unreadable":
-        told = json.loads((await world.reactor("doctor", "--json")).out)
-        [check] = [one for one in told["checks"] if one["name"] == "streams.retention"]
+        diagnosis = json.loads((await world.reactor("doctor", "--json")).out)
+        [check] = [item for item in diagnosis["checks"] if item["name"] == "streams.retention"]
         assert "job_1 (reactor.keep-until='next week')" in check["found"]
         assert "reactor.keep-until='next week'" in (await world.reconcile())["streams"][0]["detail"]
 
@@ -207,7 +207,7 @@ async def test_a_retried_job_outlives_its_grace(world: World, tmp_path: Path, re
         assert (state["messages"], state["last_seq"]) == (20, sent[-1].seq)
 
 
-async def test_who_tells_how_long_behind_a_fence_is_heard(world: World, tmp_path: Path) -> None:
+async def test_a_time_set_behind_a_fence_counts(world: World, tmp_path: Path) -> None:
     """A time that is set while a backup is written keeps the stream, and stays."""
     await world.stream("job_1", messages=1)
     async with Bench(world) as bench:

@@ -54,7 +54,7 @@ async def test_any_order_and_any_duplicates_end_in_the_same_record(world: World,
     random.Random(len(times)).shuffle(shuffled)  # noqa: S311  # as above
     for start in range(0, len(shuffled), 4):
         await write(ledger, *shuffled[start : start + 4])
-    assert await record_of(ledger, job) == Record.of(*(one for _, one, _ in events))
+    assert await record_of(ledger, job) == Record.of(*(item for _, item, _ in events))
 
 
 async def test_nanoseconds_decide(ledger: Ledger) -> None:
@@ -92,7 +92,7 @@ async def test_a_settled_job_is_due_again_later_or_never(ledger: Ledger) -> None
     assert await ledger.due.count() == 1
 
 
-async def test_no_look_is_put_off_beyond_the_grace(ledger: Ledger) -> None:
+async def test_no_inspection_is_delayed_beyond_the_grace(ledger: Ledger) -> None:
     """Even if the server's clock is far ahead of Redis's."""
     await write(ledger, ("1", word(1, 1, "SUCCESS"), 10**19))
     delay = await ledger.due.next_due()
@@ -100,7 +100,7 @@ async def test_no_look_is_put_off_beyond_the_grace(ledger: Ledger) -> None:
     assert 59 < delay <= 60
 
 
-async def test_an_earlier_look_is_not_put_off(ledger: Ledger) -> None:
+async def test_an_earlier_inspection_is_not_delayed(ledger: Ledger) -> None:
     """Scheduling only makes an inspection earlier."""
     await ledger.due.schedule({"1": 5.0})
     await ledger.due.schedule({"1": 50.0, "2": 9.0})
@@ -163,9 +163,9 @@ async def test_another_lifecycle_streams_events_are_not_mixed_in(ledger: Ledger)
 async def test_a_namespace_is_taken_literally(world: World, odd: str) -> None:
     """Characters with a meaning in a glob must not drop another namespace's records, nor miss its own."""
     ours, theirs = (Ledger.of(Keyspace(world.redis, f"{world.namespace}{end}"), 60.0) for end in (odd, "x"))
-    for one in (ours, theirs):
-        await one.records.begin_rebuild("JOBS@1", "a")
-        await write(one, ("1", word(1, 1, "STARTED"), None))
+    for item in (ours, theirs):
+        await item.records.begin_rebuild("JOBS@1", "a")
+        await write(item, ("1", word(1, 1, "STARTED"), None))
     assert set(await ours.records.all()) == {"1"}
     await ours.records.begin_rebuild("JOBS@2", "b")
     assert await record_of(ours, "1") is None
@@ -239,13 +239,13 @@ async def test_scripts_survive_a_redis_that_forgot_them(world: World) -> None:
 async def test_a_cancelled_caller_leaves_the_others_alone(world: World) -> None:
     """Its answer is dropped."""
     double = partial(Keyspace(world.redis, world.namespace).run, "return ARGV[1] * 2", [])
-    one, two = asyncio.create_task(double([1])), asyncio.create_task(double([2]))
+    first, two = asyncio.create_task(double([1])), asyncio.create_task(double([2]))
     await asyncio.sleep(0)
-    one.cancel()
+    first.cancel()
     assert await two == 4
 
 
-async def test_what_is_heard_while_a_listing_goes_on_outlives_it(ledger: Ledger) -> None:
+async def test_what_arrives_during_a_listing_outlives_it(ledger: Ledger) -> None:
     """The listing may have been read before. What is older and not in it is removed."""
     topology_cache = ledger.topology_cache
     await topology_cache.remember("JOBS@1", await topology_cache.now() - 1_000, ["job_1"], ["former"])

@@ -16,18 +16,18 @@ SCHEMA = DOCUMENT["channels"]["alert"]["messages"]["alert"]["payload"]
 
 async def alerts(world: World) -> list[dict[str, Any]]:
     """The alerts that are published from now on, each as the AsyncAPI document describes it."""
-    told: list[dict[str, Any]] = []
+    published: list[dict[str, Any]] = []
 
     async def hear(msg: Msg) -> None:
         alert = json.loads(msg.data)
         Draft202012Validator(SCHEMA).validate(alert)
         assert set(alert) == set(SCHEMA["properties"])
         assert msg.subject == f"reactor.alert.{alert['kind']}"
-        told.append(alert)
+        published.append(alert)
 
     await world.nc.subscribe("reactor.alert.*", cb=hear)
     await world.nc.flush()
-    return told
+    return published
 
 
 def passes(process: WorkerProcess) -> int:
@@ -35,5 +35,5 @@ def passes(process: WorkerProcess) -> int:
     return sum("reconcile done" in line for line in process.lines)
 
 
-def changes(told: list[dict[str, Any]]) -> list[tuple[str, bool]]:
-    return [(one["kind"], one["resolved"]) for one in told]
+def changes(published: list[dict[str, Any]]) -> list[tuple[str, bool]]:
+    return [(alert["kind"], alert["resolved"]) for alert in published]

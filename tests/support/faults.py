@@ -49,9 +49,9 @@ class Proxy:
         await asyncio.wait({asking, answering}, return_when=asyncio.FIRST_COMPLETED)
         for task in (asking, answering):
             task.cancel()
-        for one in (writer, beyond[1]):
-            one.close()
-            self._writers.discard(one)
+        for item in (writer, beyond[1]):
+            item.close()
+            self._writers.discard(item)
 
     async def _forward(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: asyncio.StreamWriter | None = None
@@ -104,8 +104,8 @@ class Distance:
         finally:
             for way in ways:
                 way.cancel()
-            for one in writers:
-                one.close()
+            for item in writers:
+                item.close()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         clock, line = asyncio.get_running_loop(), asyncio.Queue[tuple[float, bytes]]()

@@ -11,7 +11,7 @@ from support.harness import World, own_world
 
 async def outcomes(world: World) -> list[tuple[str, str]]:
     """Return stream and outcome of every deletion, oldest first."""
-    return [(one["stream"], one["outcome"]) for one in await world.trail() if one["phase"] == "outcome"]
+    return [(entry["stream"], entry["outcome"]) for entry in await world.trail() if entry["phase"] == "outcome"]
 
 
 async def none_is_open(world: World) -> bool:

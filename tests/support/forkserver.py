@@ -120,8 +120,8 @@ def serve(path: str) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(waking.fileno())
     ready = selectors.DefaultSelector()
-    for one in (listening, woken, sys.stdin):
-        ready.register(one, selectors.EVENT_READ)
+    for item in (listening, woken, sys.stdin):
+        ready.register(item, selectors.EVENT_READ)
     doors = dict[int, socket.socket]()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
@@ -137,8 +137,8 @@ def serve(path: str) -> None:
             length, pipes, _, _ = socket.recv_fds(door, NUMBER.size, 2)
             order = door.recv(NUMBER.unpack(length)[0], socket.MSG_WAITALL)
             if (pid := os.fork()) == 0:
-                for one in (listening, woken, waking, door, *doors.values()):
-                    one.close()
+                for item in (listening, woken, waking, door, *doors.values()):
+                    item.close()
                 become(pipes, *json.loads(order))
             for pipe in pipes:
                 os.close(pipe)

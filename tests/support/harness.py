@@ -241,7 +241,7 @@ class World:
         """Run one pass. Return verdict and reason by stream."""
         report = await self.reconcile(order, **overrides)
         assert report["error"] is None, report
-        return {one["stream"]: (one["verdict"], one["reason"]) for one in report["streams"]}
+        return {row["stream"]: (row["verdict"], row["reason"]) for row in report["streams"]}
 
     async def trail(self) -> list[dict[str, Any]]:
         """Return the audit, oldest first."""
@@ -289,7 +289,7 @@ class WorkerProcess:
         async for line in self.process.stderr:
             self.lines.append(line.decode())
 
-    def said(self, text: str) -> bool:
+    def logged(self, text: str) -> bool:
         return any(text in line for line in self.lines)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -315,17 +315,17 @@ async def worker(
     until = until or ("worker starting" if armed and armed[0] != "clock" else "worker started")
     how = ("-c", f"{code}\nfrom reactor.cli.main import main\nmain()") if code else _program(armed)
     process = await _start(*how, "worker", *args, env=env)
-    one = WorkerProcess(process)
-    listening = asyncio.create_task(one.listen())
+    worker_process = WorkerProcess(process)
+    listening = asyncio.create_task(worker_process.listen())
     try:
-        await eventually(lambda: one.said(until) or process.returncode is not None, 30)
-        assert one.said(until), "".join(one.lines)
-        yield one
+        await eventually(lambda: worker_process.logged(until) or process.returncode is not None, 30)
+        assert worker_process.logged(until), "".join(worker_process.lines)
+        yield worker_process
     except BaseException:
-        sys.stdout.writelines(one.lines)  # for pytest to show
+        sys.stdout.writelines(worker_process.lines)  # for pytest to show
         raise
     finally:
-        await one.stop()
+        await worker_process.stop()
         await listening
 
 
@@ -464,7 +464,7 @@ def account_numbers() -> Iterator[int]:
     return iter(range(ACCOUNTS))
 
 
-async def told(world: World) -> dict[str, list[str]]:
+async def statuses_of(world: World) -> dict[str, list[str]]:
     """Return the published statuses of each job, oldest first."""
     words: dict[str, list[str]] = {}
     for event in await world.lifecycle_events():
@@ -521,10 +521,10 @@ async def served(world: World, *, ready: bool = True, **overrides: object) -> As
     """A worker with an endpoint, ready or just started."""
     port = free_port()
     async with worker(world.env(REACTOR_HTTP_PORT=port, **overrides)) as process:
-        one = Served(f"http://127.0.0.1:{port}", process)
+        endpoint = Served(f"http://127.0.0.1:{port}", process)
         if ready:
-            await eventually(one.is_ready)
-        yield one
+            await eventually(endpoint.is_ready)
+        yield endpoint
 
 
 async def all_concluded(world: World) -> list[tuple[str, str]]:

@@ -101,7 +101,7 @@ class Server:
 
     now: int = START
     streams: dict[str, Kept] = field(default_factory=dict)
-    told: dict[str, list[DirectoryStatus]] = field(default_factory=dict)
+    statuses: dict[str, list[DirectoryStatus]] = field(default_factory=dict)
     """By job, oldest first."""
     log: list[StoredMessage] = field(default_factory=list)
     ack_floor: int = 0
@@ -120,7 +120,9 @@ class Server:
         data = json.dumps(body).encode() if status else b"no JSON"
         seq, when = len(self.log) + 1, min(occurred_at or self.now, self.now)
         self.log.append(StoredMessage(TEMPLATE.of(job), seq, self.now, data))
-        self.told.setdefault(job, []).append(DirectoryStatus(seq, self.now, when if status else self.now, status, data))
+        self.statuses.setdefault(job, []).append(
+            DirectoryStatus(seq, self.now, when if status else self.now, status, data)
+        )
 
     def create(self, name: str, **config: Any) -> bool:
         """Create a stream like a job system. Return False if it exists."""
@@ -149,7 +151,7 @@ class Server:
 
     def last_words(self, job: str, upto: int | None = None) -> tuple[DirectoryStatus, DirectoryStatus] | None:
         """Return the last event by time and by sequence of those up to a sequence."""
-        words = [word for word in self.told.get(job, ()) if upto is None or word.seq <= upto]
+        words = [word for word in self.statuses.get(job, ()) if upto is None or word.seq <= upto]
         return (max(words, key=lambda word: (word.occurred_at, word.seq)), words[-1]) if words else None
 
     def is_over(self, job: str) -> bool | None:
@@ -241,7 +243,7 @@ class Server:
             times, created = [message.published_at for message in self.log], START
             config: dict[str, Any] = {"name": LIFECYCLE, "subjects": ["jobs.lifecycle.*"]}
         else:
-            times, created, config = (one := self.streams[name]).published, one.created, one.config
+            times, created, config = (stream := self.streams[name]).published, stream.created, stream.config
         state = {"messages": len(times), "first_seq": 1, "last_seq": len(times)}
         last = format_instant(times[-1]) if times else "0001-01-01T00:00:00Z"
         return {
@@ -259,9 +261,9 @@ class Server:
             found = [message for message in self.log if message.seq >= payload["seq"]][:1]
         if not found:
             return _error(404, 10037)
-        one = found[0]
-        data, time = b64encode(one.data).decode(), format_instant(one.published_at)
-        return {"message": {"subject": one.subject, "seq": one.seq, "time": time, "data": data}}
+        item = found[0]
+        data, time = b64encode(item.data).decode(), format_instant(item.published_at)
+        return {"message": {"subject": item.subject, "seq": item.seq, "time": time, "data": data}}
 
 
 class RealServer(Server):
@@ -350,7 +352,7 @@ def _with_times(real: Any, model: Any) -> Any:
             key: model.get(key) if key in times else _with_times(value, model.get(key)) for key, value in real.items()
         }
     if isinstance(real, list) and isinstance(model, list) and len(real) == len(model):
-        return [_with_times(one, other) for one, other in zip(real, model, strict=True)]
+        return [_with_times(item, other) for item, other in zip(real, model, strict=True)]
     return real
 
 

@@ -117,10 +117,10 @@ class Protocol:
         """Yield every next step and its result."""
         yield from self._publishers(s)
         yield from self._surroundings(s)
-        working = [i for i, one in enumerate(s.attempts) if one.step not in {"rest", "end"}]
+        working = [i for i, attempt in enumerate(s.attempts) if attempt.step not in {"rest", "end"}]
         for i in working:
             yield from self._replica(s, i)
-        resting = next((i for i, one in enumerate(s.attempts) if one.step == "rest"), None)
+        resting = next((i for i, attempt in enumerate(s.attempts) if attempt.step == "rest"), None)
         if resting is not None and s.lease == FREE and len(working) < ACTIVE:
             yield f"attempt {resting} takes the lease", _at(s._replace(lease=resting), resting, "look")
 
@@ -145,7 +145,9 @@ class Protocol:
 
     def _commits(self, s: State, who: int) -> Step:
         held = [
-            m for m, one in enumerate(s.messages) if (one.state, one.incarnation) == ("acknowledged", s.incarnation)
+            m
+            for m, message in enumerate(s.messages)
+            if (message.state, message.incarnation) == ("acknowledged", s.incarnation)
         ]
         if s.room and len(held) >= s.room and not s.lifted:
             return f"message {who} is refused loudly: the stream is full", _message(s, who, Message("refused"))
@@ -168,16 +170,16 @@ class Protocol:
             yield "the job is started again: its event is stored", s._replace(retried=True)
         if s.flushes and s.lease != FREE:
             yield "Redis is emptied, leases and all", s._replace(flushes=s.flushes - 1, lease=FREE)
-        proven = any(one.step in {"delete", "delete!"} for one in s.attempts)
+        proven = any(attempt.step in {"delete", "delete!"} for attempt in s.attempts)
         if s.remakes and s.incarnation and (not proven or Without.FOREIGN_DELETER in self.without):
-            gone = tuple(Message("refused") if one.state == "accepted" else one for one in s.messages)
+            gone = tuple(Message("refused") if message.state == "accepted" else message for message in s.messages)
             anew = s._replace(incarnation=s.incarnation + 1, subject=OPEN, last_seq=0, messages=gone, lifted=False)
             yield "its owner deletes the stream and makes it anew", _unanswered(anew)._replace(remakes=s.remakes - 1)
 
         if s.cuts and s.incarnation and not s.leader:
             cut = s._replace(cuts=s.cuts - 1, leader="cut", followers=s.subject)
             yield "the stream's leader is cut off from its followers", cut
-        deleting = any(one.step == "delete!" for one in s.attempts)
+        deleting = any(attempt.step == "delete!" for attempt in s.attempts)
         if s.leader == "cut" and s.incarnation and (not deleting or Without.LATE_DELETE in self.without):
             yield "the followers elect another leader", _elected(s)
 
@@ -263,20 +265,20 @@ def _deleted(s: State, i: int) -> State:
     me = s.attempts[i]
     loss = [
         f"message {m} was acknowledged and is destroyed"
-        for m, one in enumerate(s.messages)
-        if one.state == "acknowledged" and one.incarnation == s.incarnation
-        if s.incarnation != me.incarnation or one.at > me.last_seq
+        for m, message in enumerate(s.messages)
+        if message.state == "acknowledged" and message.incarnation == s.incarnation
+        if s.incarnation != me.incarnation or message.at > me.last_seq
     ]
     if s.incarnation and me.retried_before:
         loss.append("the job had been started again before the fence stood")
-    gone = tuple(Message("refused") if one.state == "accepted" else one for one in s.messages)
+    gone = tuple(Message("refused") if message.state == "accepted" else message for message in s.messages)
     after = _unanswered(s._replace(incarnation=0, subject=OPEN, last_seq=0, messages=gone, lifted=False))
     return _end(after, i)._replace(loss="; ".join(loss))
 
 
 def _unanswered(s: State) -> State:
     """Return the state without waiting answers: they are lost with the stream."""
-    attempts = tuple(one._replace(step="end") if one.step == "wait" else one for one in s.attempts)
+    attempts = tuple(attempt._replace(step="end") if attempt.step == "wait" else attempt for attempt in s.attempts)
     return s._replace(queue=(), stale=(), attempts=attempts)
 
 
@@ -285,7 +287,7 @@ def _elected(s: State) -> State:
 
     Uncommitted messages are never acknowledged, and it lacks a fence set after the cut.
     """
-    messages = tuple(Message("refused") if one.state == "accepted" else one for one in s.messages)
+    messages = tuple(Message("refused") if message.state == "accepted" else message for message in s.messages)
     stale = tuple((who, s.last_seq) for kind, who in s.queue if kind == "barrier")
     return s._replace(leader="elected", subject=s.followers, queue=(), stale=stale, messages=messages)
 

@@ -20,60 +20,62 @@ async def vouched(world: World) -> bool:
     return bool(await world.redis.hget(f"{world.namespace}:ledger", "state") == "complete")
 
 
-async def test_a_tripped_breaker_is_told_once_and_once_when_it_is_over(world: World) -> None:
+async def test_a_tripped_breaker_is_reported_once_and_once_when_it_is_over(world: World) -> None:
     """Over many refused passes; by every worker, with its own name."""
     await world.declare()
     await world.emit(1000, "STARTED")
     for number in range(25):
         await world.stream(f"job_{number}")
-    told = await alerts(world)
+    published = await alerts(world)
     env = world.env(**EVERY_SECOND)
-    async with worker(env) as one, worker(env) as two:
-        await eventually(lambda: len(told) == 2, 20)
-        assert changes(told) == [("breaker_tripped", False)] * 2
-        assert len({alert["by"] for alert in told}) == 2
-        assert all("25 of 25" in alert["message"] for alert in told)
-        seen = passes(one) + passes(two)
-        await eventually(lambda: passes(one) + passes(two) >= seen + 6, 30)
-        assert len(told) == 2
+    async with worker(env) as worker_process, worker(env) as two:
+        await eventually(lambda: len(published) == 2, 20)
+        assert changes(published) == [("breaker_tripped", False)] * 2
+        assert len({alert["by"] for alert in published}) == 2
+        assert all("25 of 25" in alert["message"] for alert in published)
+        seen = passes(worker_process) + passes(two)
+        await eventually(lambda: passes(worker_process) + passes(two) >= seen + 6, 30)
+        assert len(published) == 2
         for number in range(25):
             await world.emit(number, "STARTED")
-        await eventually(lambda: len(told) == 4, 30)
-    assert changes(told[2:]) == [("breaker_tripped", True)] * 2
-    assert {(alert["by"], alert["message"]) for alert in told[2:]} == {(a["by"], a["message"]) for a in told[:2]}
+        await eventually(lambda: len(published) == 4, 30)
+    assert changes(published[2:]) == [("breaker_tripped", True)] * 2
+    assert {(alert["by"], alert["message"]) for alert in published[2:]} == {
+        (a["by"], a["message"]) for a in published[:2]
+    }
 
 
-async def test_what_a_command_did_to_the_breaker_is_told_too(world: World) -> None:
+async def test_what_a_command_did_to_the_breaker_is_reported_too(world: World) -> None:
     """The command itself publishes nothing."""
     await world.declare()
     await world.emit(1000, "STARTED")
-    told = await alerts(world)
-    async with worker(world.env()) as one:
-        await eventually(lambda: passes(one))
+    published = await alerts(world)
+    async with worker(world.env()) as worker_process:
+        await eventually(lambda: passes(worker_process))
         for number in range(25):
             await world.stream(f"job_{number}")
         assert (await world.reactor("reconcile")).code == 4
-        await eventually(lambda: told)
+        await eventually(lambda: published)
         assert (await world.reactor("reconcile", "--yes")).code == 0
-        await eventually(lambda: len(told) > 1)
-        pid = one.process.pid
-    assert changes(told) == [("breaker_tripped", False), ("breaker_tripped", True)]
-    assert {alert["by"].split(":")[1] for alert in told} == {str(pid)}
+        await eventually(lambda: len(published) > 1)
+        pid = worker_process.process.pid
+    assert changes(published) == [("breaker_tripped", False), ("breaker_tripped", True)]
+    assert {alert["by"].split(":")[1] for alert in published} == {str(pid)}
 
 
-async def test_a_redis_that_was_flushed_is_told_and_that_it_is_whole_again(world: World) -> None:
+async def test_a_redis_that_was_flushed_is_reported_and_that_it_is_whole_again(world: World) -> None:
     """However fast the rebuild is. The first build of a new worker is not a loss."""
-    told = await alerts(world)
+    published = await alerts(world)
     async with worker(world.env()):
         await world.emit(1, "STARTED")
         await eventually(lambda: vouched(world))
         await eventually(lambda: acked(world))
         keys = [key async for key in world.redis.scan_iter(f"{world.namespace}:*")]
         await world.redis.delete(*keys)
-        await eventually(lambda: len(told) > 1, 20)
+        await eventually(lambda: len(published) > 1, 20)
         await eventually(lambda: heard(world, 1))
-    assert changes(told) == [("coverage_lost", False), ("coverage_lost", True)]
-    assert {alert["message"] for alert in told} == {LOST}
+    assert changes(published) == [("coverage_lost", False), ("coverage_lost", True)]
+    assert {alert["message"] for alert in published} == {LOST}
 
 
 async def test_a_nats_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
@@ -84,14 +86,14 @@ async def test_a_nats_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
     ):
         await eventually(lambda: vouched(world))
         await eventually(lambda: passes(process))  # so the worker itself has seen that nothing is lacking
-        told = await alerts(world)
+        published = await alerts(world)
         nats_one.signal(signal.SIGSTOP)
         await eventually(lambda: is_stopped(nats_one.pid))
         await world.redis.flushall()
-        await eventually(lambda: process.said("failed, trying again"), 40)
+        await eventually(lambda: process.logged("failed, trying again"), 40)
         nats_one.signal(signal.SIGCONT)
         await world.emit(1, "STARTED")
-        await eventually(lambda: changes(told)[-1:] == [("coverage_lost", True)], 40)
+        await eventually(lambda: changes(published)[-1:] == [("coverage_lost", True)], 40)
         seen = passes(process)
         await eventually(lambda: passes(process) > seen, 30)
         assert process.process.returncode is None
@@ -112,11 +114,11 @@ class Ear:
 async def test_noting_waits_for_nobody() -> None:
     """A slow receiver delays only the publishing, and does not fill the memory."""
     ear = Ear()
-    told = Alerts(ear.publish, "me", lambda: 0)
+    alerts_sent = Alerts(ear.publish, "me", lambda: 0)
     for _ in range(MANY):
-        told.note(Kind.DELETES_PAUSED, "no right")
-        told.note(Kind.DELETES_PAUSED, None)
-    telling = asyncio.create_task(told.publish_changes())
+        alerts_sent.note(Kind.DELETES_PAUSED, "no right")
+        alerts_sent.note(Kind.DELETES_PAUSED, None)
+    telling = asyncio.create_task(alerts_sent.publish_changes())
     await asyncio.wait({telling}, timeout=0.01)
     assert not telling.done()
     ear.open.set()
@@ -129,19 +131,19 @@ async def test_another_wording_is_no_change() -> None:
     """One begin and one end, with the first message."""
     ear = Ear()
     ear.open.set()
-    told = Alerts(ear.publish, "me", lambda: 0)
+    alerts_sent = Alerts(ear.publish, "me", lambda: 0)
     for message in (None, "25 of 26", "24 of 26", None, None):
-        told.note(Kind.BREAKER_TRIPPED, message)
-    await told.publish_changes()
-    assert [(one["message"], one["resolved"]) for one in ear.heard] == [("25 of 26", False), ("25 of 26", True)]
+        alerts_sent.note(Kind.BREAKER_TRIPPED, message)
+    await alerts_sent.publish_changes()
+    assert [(alert["message"], alert["resolved"]) for alert in ear.heard] == [("25 of 26", False), ("25 of 26", True)]
 
 
 async def test_a_ledger_that_was_never_whole_is_not_lost() -> None:
     """A new worker builds it first."""
     ear = Ear()
     ear.open.set()
-    told = Alerts(ear.publish, "me", lambda: 0)
+    alerts_sent = Alerts(ear.publish, "me", lambda: 0)
     for gap in (LOST, None, LOST, LOST, None):
-        told.note_coverage(gap)
-    await told.publish_changes()
-    assert [one["resolved"] for one in ear.heard] == [False, True]
+        alerts_sent.note_coverage(gap)
+    await alerts_sent.publish_changes()
+    assert [alert["resolved"] for alert in ear.heard] == [False, True]

@@ -128,7 +128,7 @@ class Clock:
         return self.now
 
 
-def told(repeats: logs.Repeats, **event: object) -> dict[str, Any] | None:
+def summarised(repeats: logs.Repeats, **event: object) -> dict[str, Any] | None:
     """Return the event as it is written; None if it is dropped."""
     try:
         return dict(repeats(None, "", dict(event)))
@@ -140,35 +140,35 @@ def test_failures_that_are_alike_are_summarised() -> None:
     """The first at once, then one a minute with the number dropped. Counters and times make no difference."""
     repeats = logs.Repeats(clock := Clock())
     failure = {"level": "warning", "event": "failed", "error": "connection refused"}
-    assert told(repeats, **failure, failures=1, timestamp="a") == {**failure, "failures": 1, "timestamp": "a"}
+    assert summarised(repeats, **failure, failures=1, timestamp="a") == {**failure, "failures": 1, "timestamp": "a"}
     for number in range(2, 61):
         clock.now += 1
-        assert told(repeats, **failure, failures=number, timestamp="b") is None
+        assert summarised(repeats, **failure, failures=number, timestamp="b") is None
     clock.now += 1
-    assert (told(repeats, **failure, failures=61) or {})["repeated"] == 59
-    assert told(repeats, **failure, failures=62) is None
+    assert (summarised(repeats, **failure, failures=61) or {})["repeated"] == 59
+    assert summarised(repeats, **failure, failures=62) is None
     clock.now += 61
-    assert (told(repeats, **failure, failures=62) or {})["repeated"] == 1
+    assert (summarised(repeats, **failure, failures=62) or {})["repeated"] == 1
     clock.now += 61
-    assert told(repeats, **failure, failures=63) == {**failure, "failures": 63}
+    assert summarised(repeats, **failure, failures=63) == {**failure, "failures": 63}
 
 
-def test_what_differs_is_told_at_once_and_what_went_well_each_time() -> None:
+def test_what_differs_is_reported_at_once_and_what_went_well_each_time() -> None:
     """Another stream, another error, another level. Nothing at info is ever dropped."""
     repeats = logs.Repeats(Clock())
     lines = [{"level": "warning", "stream": f"job_{number}"} for number in range(5)]
     lines += [{"level": "error", "stream": "job_1"}, {"level": "warning", "stream": "job_1", "error": "other"}]
     lines += [{"level": "info", "event": "stream drained", "stream": "job_1"}] * 3
-    assert [told(repeats, **line) for line in lines] == lines
+    assert [summarised(repeats, **line) for line in lines] == lines
 
 
 def test_endless_kinds_of_failures_take_bounded_memory() -> None:
     """The least recent one is forgotten, and logged again."""
     repeats = logs.Repeats(Clock(), kinds=10)
     for number in range(11):
-        told(repeats, level="warning", event=number)
-    assert told(repeats, level="warning", event=10) is None
-    assert told(repeats, level="warning", event=0) is not None
+        summarised(repeats, level="warning", event=number)
+    assert summarised(repeats, level="warning", event=10) is None
+    assert summarised(repeats, level="warning", event=0) is not None
 
 
 def test_a_librarys_traceback_in_a_loop_is_written_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,8 +87,8 @@ def metrics() -> Metrics:
     return Metrics(statuses=STATUSES, events=SubjectTemplate("jobs.lifecycle.{job_id}"), interval_s=900)
 
 
-def scrape_of(one: Metrics) -> Scrape:
-    return Scrape(one.exposition("")[0].decode())
+def scrape_of(metrics_sink: Metrics) -> Scrape:
+    return Scrape(metrics_sink.exposition("")[0].decode())
 
 
 def settlement(outcome: Outcome, reason: Reason, **more: Any) -> Settlement:
@@ -129,9 +129,9 @@ async def test_five_hundred_jobs_are_counted_and_no_label_names_one(world: World
         await eventually(lambda: acked(world))
 
         async def measured() -> Scrape | None:
-            one = await scraped(at)
-            whole = one.value("reactor_coverage_complete") == 1 and one.value("reactor_ledger_lag_messages") == 0
-            return one if whole and one.by("reactor_streams", "verdict") == {"kept": 3} else None
+            scrape = await scraped(at)
+            whole = scrape.value("reactor_coverage_complete") == 1 and scrape.value("reactor_ledger_lag_messages") == 0
+            return scrape if whole and scrape.by("reactor_streams", "verdict") == {"kept": 3} else None
 
         found = await eventually(measured, 20)
         assert found.by("reactor_streams_drained_total", "reason") == {"terminal": 20}
@@ -206,8 +206,8 @@ async def test_a_missing_right_shows_at_once(world: World) -> None:
         await world.zombie(1)
 
         async def paused() -> Scrape | None:
-            one = await scraped(at)
-            return one if one.by("reactor_streams_unfixable_total", "reason") else None
+            scrape = await scraped(at)
+            return scrape if scrape.by("reactor_streams_unfixable_total", "reason") else None
 
         found = await eventually(paused, 20)
         assert found.value("reactor_deletes_paused") == 1
@@ -227,8 +227,8 @@ async def test_lateness_is_measured_by_no_worker_s_clock(world: World) -> None:
         await eventually(lambda: gone(world, "job_1"))
 
         async def counted() -> Scrape | None:
-            one = await scraped(at)
-            return one if one.value("reactor_due_to_drained_seconds_count") == 1 else None
+            scrape = await scraped(at)
+            return scrape if scrape.value("reactor_due_to_drained_seconds_count") == 1 else None
 
         found = await eventually(counted)
         assert 0 < found.value("reactor_due_to_drained_seconds_sum") < 5
@@ -274,27 +274,27 @@ async def test_openmetrics_is_spoken_where_it_is_asked_for(world: World) -> None
 async def test_an_outage_vouches_for_nothing(tmp_path: Path) -> None:
     """The streams stay as last seen, with that time. Coverage does not."""
     async with own_world(tmp_path) as (world, _, valkey):
-        one = Worker(world.load())
+        worker_app = Worker(world.load())
 
         class Looking:
             step_s = 1.0
 
             async def measure(self) -> Measures:
                 await world.redis.ping()
-                return told(verdicts={"kept": 7})
+                return measures(verdicts={"kept": 7})
 
-        gauges = Gauges(cast("Overview", Looking()), one._metrics)
+        gauges = Gauges(cast("Overview", Looking()), worker_app._metrics)
         await gauges.tick()
-        assert scrape_of(one._metrics).value("reactor_coverage_complete") == 1
+        assert scrape_of(worker_app._metrics).value("reactor_coverage_complete") == 1
         await valkey.stop()
         with pytest.raises(LedgerError):
             await gauges.tick()
-        found = scrape_of(one._metrics)
+        found = scrape_of(worker_app._metrics)
         assert found.value("reactor_coverage_complete") == 0
         assert found.by("reactor_streams", "verdict") == {"kept": 7}
 
 
-def told(**more: Any) -> Measures:
+def measures(**more: Any) -> Measures:
     """Return a result of `Overview.measure`."""
     usual = {
         "at": "2026-01-31T12:00:00Z",
@@ -316,10 +316,10 @@ def told(**more: Any) -> Measures:
 
 def test_a_listing_that_failed_is_no_empty_account() -> None:
     """Its counts stay unchanged, and the ledger's figures are shown."""
-    one = metrics()
-    one.measured(told(verdicts={"kept": 7, "zombie": 1}, oldest_zombie_s=12.5))
-    one.measured(told(error="NATS: away", lag=3))
-    found = scrape_of(one)
+    metrics_sink = metrics()
+    metrics_sink.measured(measures(verdicts={"kept": 7, "zombie": 1}, oldest_zombie_s=12.5))
+    metrics_sink.measured(measures(error="NATS: away", lag=3))
+    found = scrape_of(metrics_sink)
     assert found.by("reactor_streams", "verdict") == {"kept": 7, "zombie": 1}
     assert found.value("reactor_oldest_zombie_seconds") == 12.5
     assert found.value("reactor_ledger_lag_messages") == 3
@@ -328,15 +328,15 @@ def test_a_listing_that_failed_is_no_empty_account() -> None:
 
 def test_a_pass_that_broke_off_is_no_success() -> None:
     """The time of the last success stays. A pass that the breaker stopped has completed."""
-    one = metrics()
+    metrics_sink = metrics()
     ended = {"started_at": "2026-01-31T12:00:00Z", "duration_s": 0.5, "breaker": None, "error": None}
-    one.measured(told(last_reconcile=ended | {"breaker": "21 of 21"}))
-    first = scrape_of(one)
+    metrics_sink.measured(measures(last_reconcile=ended | {"breaker": "21 of 21"}))
+    first = scrape_of(metrics_sink)
     assert first.value("reactor_breaker_tripped") == 1
     assert first.value("reactor_reconcile_duration_seconds") == 0.5
     later = {"started_at": "2026-01-31T13:00:00Z", "duration_s": 9.0, "error": "NATS: away"}
-    one.measured(told(last_reconcile=ended | later))
-    found = scrape_of(one)
+    metrics_sink.measured(measures(last_reconcile=ended | later))
+    found = scrape_of(metrics_sink)
     assert found.value("reactor_breaker_tripped") == 0
     for name in ("reactor_reconcile_last_success_timestamp_seconds", "reactor_reconcile_duration_seconds"):
         assert found.value(name) == first.value(name) > 0
@@ -344,14 +344,14 @@ def test_a_pass_that_broke_off_is_no_success() -> None:
 
 def test_what_a_deletion_came_to_is_one_count() -> None:
     """Drained, aborted, or neither if another client was faster."""
-    one = metrics()
-    one.ended(settlement(Outcome.DRAINED, Reason.TERMINAL, late_s=0.02))
-    one.ended(settlement(Outcome.DRAINED, Reason.MISSING, late_s=500.0))
-    one.ended(settlement(Outcome.ALREADY_GONE, Reason.TERMINAL))
-    one.ended(settlement(Outcome.KEPT, Reason.RUNNING))
-    one.ended(settlement(Outcome.WAITING, Reason.FENCED))
-    one.ended(settlement(Outcome.UNFIXABLE, Reason.REFUSED))
-    found = scrape_of(one)
+    metrics_sink = metrics()
+    metrics_sink.ended(settlement(Outcome.DRAINED, Reason.TERMINAL, late_s=0.02))
+    metrics_sink.ended(settlement(Outcome.DRAINED, Reason.MISSING, late_s=500.0))
+    metrics_sink.ended(settlement(Outcome.ALREADY_GONE, Reason.TERMINAL))
+    metrics_sink.ended(settlement(Outcome.KEPT, Reason.RUNNING))
+    metrics_sink.ended(settlement(Outcome.WAITING, Reason.FENCED))
+    metrics_sink.ended(settlement(Outcome.UNFIXABLE, Reason.REFUSED))
+    found = scrape_of(metrics_sink)
     assert found.by("reactor_streams_drained_total", "reason") == {"terminal": 1, "missing": 1}
     assert found.by("reactor_drain_aborted_total", "reason") == {"running": 1, "fenced": 1, "refused": 1}
     assert found.value("reactor_bytes_reclaimed_total") == 200
@@ -360,10 +360,10 @@ def test_what_a_deletion_came_to_is_one_count() -> None:
 
 def test_workers_do_not_share_their_counts() -> None:
     """Nothing is global."""
-    one, other = metrics(), metrics()
-    one.events_received({("SUCCESS", EventOutcome.APPLIED): 2})
-    one.dead_lettered()
-    assert scrape_of(one).value("reactor_events_total", status="SUCCESS", outcome="applied") == 2
+    first, other = metrics(), metrics()
+    first.events_received({("SUCCESS", EventOutcome.APPLIED): 2})
+    first.dead_lettered()
+    assert scrape_of(first).value("reactor_events_total", status="SUCCESS", outcome="applied") == 2
     assert "reactor_events_total" not in scrape_of(other).values
     assert scrape_of(other).value("reactor_dead_letters_total") == 0
 
@@ -401,7 +401,7 @@ def test_the_dashboard_is_laid_out() -> None:
     ]
     assert len(set(places)) == len(places)
     assert max(x for x, _ in places) < 24
-    variables = {one["name"]: one["type"] for one in dashboard["templating"]["list"]}
+    variables = {item["name"]: item["type"] for item in dashboard["templating"]["list"]}
     assert variables == {"datasource": "datasource", "job": "query"}
     for panel in panels():
         assert panel["title"]

@@ -60,43 +60,43 @@ class Service:
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    one = Service()
-    yield one
-    one.hangs.set()
-    one.server.shutdown()
-    one.server.server_close()
+    server = Service()
+    yield server
+    server.hangs.set()
+    server.server.shutdown()
+    server.server.server_close()
 
 
 def alert(kind: Kind = Kind.PAUSED, *, resolved: bool = False, message: str = "paused by anna") -> Alert:
     return Alert(kind, message, "2026-01-31T12:00:00Z", "reactor@host:1", resolved)
 
 
-def told(world: World) -> SentNotices:
+def sent_notices(world: World) -> SentNotices:
     return SentNotices(Keyspace(world.redis, world.namespace))
 
 
-async def test_each_change_is_told_once_by_all_replicas_together(world: World, service: Service) -> None:
+async def test_each_change_is_reported_once_by_all_replicas_together(world: World, service: Service) -> None:
     """At the begin and at the end, at most once a minute. An alert that ends before it is sent is not sent."""
     now = 0.0
-    one, other = (Notifier([service.url], told(world).remember, lambda: now) for _ in range(2))
-    for each in (one, other, one):
+    first, other = (Notifier([service.url], sent_notices(world).remember, lambda: now) for _ in range(2))
+    for each in (first, other, first):
         each.note(alert())
         assert await each.tick() is None
     assert service.titles == ["reactor: deleting is paused"]
     assert service.messages[0]["body"] == "paused by anna\nreactor@host:1"
-    one.note(alert(resolved=True))
-    rest = await one.tick()
+    first.note(alert(resolved=True))
+    rest = await first.tick()
     assert rest is not None
     assert 0 < rest <= 60
-    one.note(alert())
+    first.note(alert())
     now = 61.0
-    assert await one.tick() is None  # paused again meanwhile: as it was told
-    for each in (one, other):
+    assert await first.tick() is None  # paused again meanwhile: as it was told
+    for each in (first, other):
         each.note(alert(resolved=True))
         await each.tick()
     assert service.titles == ["reactor: deleting is paused", "reactor: deleting is paused, no more"]
-    one.note(alert(Kind.BREAKER_TRIPPED))
-    await one.tick()
+    first.note(alert(Kind.BREAKER_TRIPPED))
+    await first.tick()
     assert len(service.titles) == 3  # another kind waits for nobody
 
 
@@ -105,7 +105,7 @@ async def test_a_service_that_fails_is_tried_again(
 ) -> None:
     """A few times. No log line has its secret."""
     now, service.code = 0.0, 500
-    notifier = Notifier([service.url], told(world).remember, lambda: now)
+    notifier = Notifier([service.url], sent_notices(world).remember, lambda: now)
     notifier.note(alert())
     for attempt in range(1, ATTEMPTS + 3):
         await notifier.tick()
@@ -119,7 +119,7 @@ async def test_a_service_that_fails_is_tried_again(
     assert service.titles[-1] == "reactor: deleting is paused, no more"
 
 
-async def test_redis_away_tells_all_the_same(service: Service) -> None:
+async def test_with_redis_away_messages_are_still_sent(service: Service) -> None:
     """Then each replica sends."""
 
     async def away(_: Mapping[str, tuple[str, int]]) -> set[str]:
@@ -145,7 +145,7 @@ async def test_mail_arrives(world: World) -> None:
     server.start()
     try:
         url = f"mailto://{HOST}:{server.port}?from=reactor@example.org&to=anna@example.org&mode=insecure"
-        notifier = Notifier([url], told(world).remember, time.monotonic)
+        notifier = Notifier([url], sent_notices(world).remember, time.monotonic)
         notifier.note(alert(Kind.UNFIXABLE, message="3 streams need a person"))
         await notifier.tick()
         [mail] = mails
@@ -156,14 +156,14 @@ async def test_mail_arrives(world: World) -> None:
         server.stop()
 
 
-async def test_two_workers_tell_of_a_pause_once(world: World, service: Service) -> None:
+async def test_two_workers_report_a_pause_once(world: World, service: Service) -> None:
     """A service that hangs delays no deletion."""
     await world.declare()
     env = world.env(REACTOR_NOTIFY_URLS=service.url)
     async with worker(env) as first, worker(env) as second:
         assert (await world.reactor("pause", "--reason", "a move")).code == 0
         await eventually(lambda: service.titles, 30)
-        await eventually(lambda: first.said("deleting is paused") and second.said("deleting is paused"), 30)
+        await eventually(lambda: first.logged("deleting is paused") and second.logged("deleting is paused"), 30)
         assert service.titles == ["reactor: deleting is paused"]
         assert "a move" in service.messages[0]["body"]
         lines = [*first.lines, *second.lines]
@@ -172,9 +172,9 @@ async def test_two_workers_tell_of_a_pause_once(world: World, service: Service) 
     service.hangs.clear()
     async with worker(env) as process:
         assert (await world.reactor("pause")).code == 0
-        await eventually(lambda: process.said("deleting is paused"), 30)
+        await eventually(lambda: process.logged("deleting is paused"), 30)
         assert (await world.reactor("resume")).code == 0
-        await eventually(lambda: process.said("deleting goes on"), 30)
+        await eventually(lambda: process.logged("deleting goes on"), 30)
         await world.zombie(1)
         await eventually(lambda: gone(world, "job_1"), 30)
         assert process.process.returncode is None
@@ -187,7 +187,7 @@ async def test_doctor_sends_a_test_message(world: World, service: Service) -> No
         for code, level in ((200, "ok"), (500, "error")):
             service.code = code
             done = await world.reactor("doctor", "--notify", "--json", REACTOR_NOTIFY_URLS=service.url)
-            [check] = [one for one in json.loads(done.out)["checks"] if one["name"] == "notify.sent"]
+            [check] = [item for item in json.loads(done.out)["checks"] if item["name"] == "notify.sent"]
             assert check["level"] == level
             assert SECRET not in done.out + done.err
             assert done.code == (0 if code == 200 else 1)
@@ -224,7 +224,7 @@ def entry(age_s: float, **more: Any) -> Entry:
 NOW = 1_800_000_000 * SECOND
 
 
-def test_what_is_far_more_than_usual_is_told() -> None:
+def test_what_is_far_more_than_usual_is_reported() -> None:
     """Like the alert for Prometheus."""
     assert mass_deletion([entry(60)] * 100, NOW) is None
     assert "101 streams were deleted" in (mass_deletion([entry(60)] * 101, NOW) or "")
@@ -233,7 +233,7 @@ def test_what_is_far_more_than_usual_is_told() -> None:
     assert mass_deletion([*usual, *[entry(60)] * 250], NOW) is not None
 
 
-def test_the_summary_counts_what_fell() -> None:
+def test_the_summary_counts_deletions() -> None:
     """By reason and status, of one day."""
     entries = [entry(60, size=1000), entry(70, size=500), entry(80, reason="missing", status=""), entry(90_000)]
     assert daily_summary(entries, NOW) == (

@@ -63,7 +63,7 @@ def test_a_drain_is_one_line_with_all_its_evidence(stream: io.StringIO) -> None:
 @pytest.mark.parametrize(
     ("outcome", "event"), [(Outcome.ALREADY_GONE, "stream already gone"), (Outcome.WAITING, "drain given up")]
 )
-def test_a_drain_that_deleted_nothing_is_told_by_another_name(
+def test_a_drain_that_deleted_nothing_is_reported_by_another_name(
     stream: io.StringIO, outcome: Outcome, event: str
 ) -> None:
     """With the same keys, even if the stream could not be read."""
@@ -74,7 +74,7 @@ def test_a_drain_that_deleted_nothing_is_told_by_another_name(
     assert list(other) == list(drained)
 
 
-def test_a_verdict_is_told_when_it_changes(stream: io.StringIO) -> None:
+def test_a_verdict_is_reported_when_it_changes(stream: io.StringIO) -> None:
     """Not each time it is found again."""
     journal = LogSink("x")
     for found in (WAITING, WAITING, KEPT, KEPT, WAITING):
@@ -100,7 +100,7 @@ def test_endless_streams_take_bounded_memory(stream: io.StringIO) -> None:
     assert [line["stream"] for line in lines(stream)] == ["job_1", "job_2", "job_3", "job_1"]
 
 
-def told(process: WorkerProcess, event: str) -> list[dict[str, Any]]:
+def logged(process: WorkerProcess, event: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, process.lines) if line["event"] == event]
 
 
@@ -112,10 +112,10 @@ async def test_a_worker_logs_what_it_did_and_why(world: World) -> None:
     await world.emit(2, "STARTED")
     env = world.env(REACTOR_LOG_LEVEL="DEBUG", REACTOR_LOG_FORMAT="json", REACTOR_RECONCILE_INTERVAL="1s")
     async with worker(env) as process:
-        await eventually(lambda: told(process, "stream drained"))
-        await eventually(lambda: len(told(process, "reconcile done")) >= 3)
-        [drain] = told(process, "stream drained")
-        kept = [line for line in told(process, "verdict changed") if line["stream"] == "job_2"]
+        await eventually(lambda: logged(process, "stream drained"))
+        await eventually(lambda: len(logged(process, "reconcile done")) >= 3)
+        [drain] = logged(process, "stream drained")
+        kept = [line for line in logged(process, "verdict changed") if line["stream"] == "job_2"]
     assert drain.items() >= {"stream": "job_1", "reason": "terminal", "status": "SUCCESS", "messages": 1}.items()
     assert [line["reason"] for line in kept][-1] == "running"
     assert len(kept) == len({line["reason"] for line in kept})

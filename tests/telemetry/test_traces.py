@@ -42,13 +42,15 @@ def said() -> Iterator[StringIO]:
 
 
 def of(memory: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
-    return [one for one in memory.get_finished_spans() if one.name == name]
+    return [item for item in memory.get_finished_spans() if item.name == name]
 
 
 def steps(memory: InMemorySpanExporter, parent: ReadableSpan) -> list[str]:
     """Return the steps in a span, in the order in which they began."""
-    spans = [one for one in memory.get_finished_spans() if one.parent and one.parent.span_id == parent.context.span_id]
-    return [one.name for one in sorted(spans, key=lambda one: one.start_time or 0)]
+    spans = [
+        item for item in memory.get_finished_spans() if item.parent and item.parent.span_id == parent.context.span_id
+    ]
+    return [item.name for item in sorted(spans, key=lambda item: item.start_time or 0)]
 
 
 async def test_a_drain_is_a_span_with_its_steps(world: World, memory: InMemorySpanExporter) -> None:
@@ -101,8 +103,8 @@ async def test_drains_at_the_same_time_do_not_share_their_steps(world: World, me
         await world.zombie(number)
     await world.reconcile()
     drains = of(memory, "drain")
-    assert {one.attributes["stream"] for one in drains if one.attributes} == {f"job_{n}" for n in range(20)}
-    assert [steps(memory, one) for one in drains] == [STEPS] * 20
+    assert {item.attributes["stream"] for item in drains if item.attributes} == {f"job_{n}" for n in range(20)}
+    assert [steps(memory, item) for item in drains] == [STEPS] * 20
     [batch] = of(memory, "lifecycle events")
     assert batch.attributes == {"messages": 20, "outcome": "taken"}
     assert steps(memory, batch) == ["lifecycle event"] * 20
@@ -115,7 +117,7 @@ async def test_each_event_is_a_span(world: World, memory: InMemorySpanExporter) 
     await world.emit(1, "STARTED", occurred_at="2020-01-01T00:00:00Z")
     await world.publish("jobs.lifecycle.2", b"{")
     await world.reconcile()
-    assert [one.attributes for one in of(memory, "lifecycle event")] == [
+    assert [item.attributes for item in of(memory, "lifecycle event")] == [
         {"job_id": "1", "status": "STARTED", "outcome": "applied"},
         {"job_id": "1", "status": "STARTED", "outcome": "applied"},
         {"job_id": "2", "status": "?", "outcome": "malformed"},
@@ -124,9 +126,9 @@ async def test_each_event_is_a_span(world: World, memory: InMemorySpanExporter) 
 
 def test_one_span_for_all_while_nobody_traces() -> None:
     """Nothing is created or kept."""
-    with span("drain", stream="job_1") as one:
-        one.set(outcome="drained")
-    assert one is _OFF
+    with span("drain", stream="job_1") as span_open:
+        span_open.set(outcome="drained")
+    assert span_open is _OFF
     assert span("other") is _OFF
 
 
@@ -143,18 +145,22 @@ class Collector:
         length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
         sent = ExportTraceServiceRequest.FromString(await reader.readexactly(length))
         for group in sent.resource_spans:
-            self.services |= {one.value.string_value for one in group.resource.attributes if one.key == "service.name"}
-            self.names |= {one.name for scope in group.scope_spans for one in scope.spans}
+            self.services |= {
+                attribute.value.string_value
+                for attribute in group.resource.attributes
+                if attribute.key == "service.name"
+            }
+            self.names |= {item.name for scope in group.scope_spans for item in scope.spans}
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         writer.close()
 
 
 @asynccontextmanager
 async def collector() -> AsyncIterator[Collector]:
-    one = Collector()
-    async with await asyncio.start_server(one.take, HOST, 0) as server:
-        one.address = f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
-        yield one
+    item = Collector()
+    async with await asyncio.start_server(item.take, HOST, 0) as server:
+        item.address = f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
+        yield item
 
 
 async def test_a_worker_exports_what_is_left_when_it_stops(world: World) -> None:
@@ -208,7 +214,7 @@ async def test_they_are_off_where_nobody_asks(said: StringIO, environ: dict[str,
     async with tracing(environ):
         assert span("drain") is _OFF
     lines = [json.loads(line) for line in said.getvalue().splitlines()]
-    assert [one["found"] for one in lines] == (["zipkin"] if "zipkin" in environ.values() else [])
+    assert [item["found"] for item in lines] == (["zipkin"] if "zipkin" in environ.values() else [])
 
 
 @pytest.mark.parametrize("variable", ["OTEL_TRACES_EXPORTER", *ENDPOINTS])

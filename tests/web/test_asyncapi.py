@@ -15,7 +15,7 @@ from reactor.web.asyncapi import document
 DOCUMENT = document(SubjectTemplate("jobs.lifecycle.{job_id}"), "1.0")
 
 
-MESSAGES = [one for channel in DOCUMENT["channels"].values() for one in channel["messages"].values()]
+MESSAGES = [item for channel in DOCUMENT["channels"].values() for item in channel["messages"].values()]
 
 
 def payload(channel: str, message: str) -> dict[str, Any]:
@@ -29,8 +29,8 @@ def test_it_is_an_asyncapi_document() -> None:
     assert channels == {f"#/channels/{name}" for name in DOCUMENT["channels"]}
 
 
-@pytest.mark.parametrize("message", MESSAGES, ids=lambda one: one["title"])
-def test_its_examples_are_what_it_says(message: dict[str, Any]) -> None:
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda item: item["title"])
+def test_its_examples_fit_the_document(message: dict[str, Any]) -> None:
     """They have every required field."""
     schema = Draft202012Validator(message["payload"])
     for example in message["examples"]:
@@ -38,13 +38,13 @@ def test_its_examples_are_what_it_says(message: dict[str, Any]) -> None:
     assert not schema.is_valid({})
 
 
-def test_what_is_heard_is_what_it_says() -> None:
+def test_received_messages_fit_the_document() -> None:
     """As `reactor emit` publishes it."""
     said = json.loads(payload_of("42", "STARTED", "2026-01-31T12:00:00Z"))
     Draft202012Validator(payload("lifecycle", "event")).validate(said)
 
 
-def test_an_alert_is_told_with_these_fields_and_no_others() -> None:
+def test_an_alert_is_reported_with_these_fields_and_no_others() -> None:
     """For each kind. Real alerts are checked in their own tests."""
     schema = payload("alert", "alert")
     assert set(schema["properties"]) == set(schema["required"]) == set(Alert.__slots__)
@@ -52,20 +52,20 @@ def test_an_alert_is_told_with_these_fields_and_no_others() -> None:
     assert DOCUMENT["channels"]["alert"]["parameters"]["kind"]["enum"] == list(Kind)
 
 
-async def test_what_is_said_is_what_it_says(world: World) -> None:
+async def test_published_messages_fit_the_document(world: World) -> None:
     """A real event of a drained stream: these fields and no others."""
     await world.declare()
-    told: list[bytes] = []
+    received: list[bytes] = []
 
     async def hear(msg: Any) -> None:
-        told.append(msg.data)
+        received.append(msg.data)
 
     await world.nc.subscribe("reactor.drained.*", cb=hear)
     await world.nc.flush()
     await world.zombie(1)
     await world.reconcile()
-    await eventually(lambda: told)
-    said = json.loads(told[0])
+    await eventually(lambda: received)
+    said = json.loads(received[0])
     schema = payload("drained", "drained")
     Draft202012Validator(schema).validate(said)
     assert set(said) == set(schema["properties"])

@@ -10,7 +10,7 @@ from support.harness import Served, World, eventually, gone, heard, own_world, s
 from reactor.cli.embedded import free_port
 
 
-async def test_it_tells_what_there_is_and_what_was_done(world: World) -> None:
+async def test_it_reports_what_there_is_and_what_was_done(world: World) -> None:
     """Counts, verdicts, the history and the leaks."""
     async with served(world, REACTOR_POLICY_TERMINAL_GRACE="1h") as at:
         await world.zombie(1)
@@ -80,7 +80,7 @@ def _verdict(rows: dict[str, Any]) -> tuple[str, str, str]:
 
 async def _rows(at: Served, count: int) -> dict[str, Any]:
     """Return the rows by stream, when there are so many."""
-    rows = {one["stream"]: one for one in (await at.get("/api/streams"))[1]["streams"]}
+    rows = {row["stream"]: row for row in (await at.get("/api/streams"))[1]["streams"]}
     return rows if len(rows) == count else {}
 
 
@@ -94,12 +94,12 @@ async def test_it_explains_a_stream(world: World) -> None:
     async with served(world, REACTOR_POLICY_AGE_GUARD="1h") as at:
         await world.zombie(1, messages=3)
         await world.consumer("job_1")
-        told = await eventually(lambda: _explained(at, "job_1"))  # not before its ledger is whole
-        assert (told["verdict"], told["reason"]) == ("waiting", "fresh")
-        assert "younger than the age guard" in told["sentence"]
-        assert told["evidence"]["record"]["status"] == "SUCCESS"
-        assert told["evidence"]["consumers"][0]["pending"] == 3
-        assert [(guard["guard"], guard["passed"]) for guard in told["guards"]] == [
+        explanation = await eventually(lambda: _explained(at, "job_1"))  # not before its ledger is whole
+        assert (explanation["verdict"], explanation["reason"]) == ("waiting", "fresh")
+        assert "younger than the age guard" in explanation["sentence"]
+        assert explanation["evidence"]["record"]["status"] == "SUCCESS"
+        assert explanation["evidence"]["consumers"][0]["pending"] == 3
+        assert [(guard["guard"], guard["passed"]) for guard in explanation["guards"]] == [
             ("age_guard", False),
             ("terminal_grace", True),
         ]  # and no idle guard: nothing was published since the job's end
@@ -111,16 +111,16 @@ async def test_it_explains_a_stream(world: World) -> None:
             True,
         )
     said = await world.reactor("explain", "job_1", "--json", REACTOR_POLICY_AGE_GUARD="1h")
-    assert json.loads(said.out)["sentence"] == told["sentence"]
+    assert json.loads(said.out)["sentence"] == explanation["sentence"]
     plain = await world.reactor("explain", "job_1", REACTOR_POLICY_AGE_GUARD="1h")
-    assert told["sentence"] in plain.out
+    assert explanation["sentence"] in plain.out
     refused = await world.reactor("explain", "nobodys")
     assert (refused.code, "is no job stream" in refused.err) == (2, True)
 
 
 async def _explained(at: Served, name: str) -> Any:
-    code, told = await at.get(f"/api/streams/{name}")
-    return told if code == 200 and told["reason"] != "unknown" else None
+    code, explanation = await at.get(f"/api/streams/{name}")
+    return explanation if code == 200 and explanation["reason"] != "unknown" else None
 
 
 async def test_it_says_who_deleted_a_stream(world: World) -> None:
@@ -144,7 +144,7 @@ async def test_it_says_who_deleted_a_stream(world: World) -> None:
     assert f"; the audit begins at {intent['at'][:19]}Z and has no deletion of it" in other.out
 
 
-async def test_the_commands_tell_status_and_history(world: World) -> None:
+async def test_the_commands_report_status_and_history(world: World) -> None:
     """As text and as JSON, filtered."""
     await world.declare()
     await world.zombie(1)
@@ -154,7 +154,7 @@ async def test_the_commands_tell_status_and_history(world: World) -> None:
     assert (status["job_streams"], status["drained_today"], status["last_reconcile"]["fixed"]) == (0, 2, 2)
     assert "checked 2, fixed 2" in (await world.reactor("status")).out
     entries = json.loads((await world.reactor("history", "--json", "--stream", "job_2")).out)["entries"]
-    assert [(one["stream"], one["status"]) for one in entries] == [("job_2", "FAILURE")]
+    assert [(entry["stream"], entry["status"]) for entry in entries] == [("job_2", "FAILURE")]
     assert len(json.loads((await world.reactor("history", "--json", "--limit", "1")).out)["entries"]) == 1
     assert not json.loads((await world.reactor("history", "--json", "--reason", "missing")).out)["entries"]
     assert (refused := await world.reactor("history", "--reason", "terminl")).code == 2
@@ -164,7 +164,7 @@ async def test_the_commands_tell_status_and_history(world: World) -> None:
     assert (wrong.code, "--since" in wrong.err) == (2, True)
 
 
-async def test_events_tell_of_a_drain(world: World) -> None:
+async def test_events_report_a_drain(world: World) -> None:
     """When it happens."""
     async with served(world) as at:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(at.base.rsplit(":", 1)[1]))
@@ -206,7 +206,7 @@ async def _read_audit(world: World) -> int:
     return sum(int(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"]) for name in ("xrange", "xrevrange"))
 
 
-async def test_a_token_guards_what_tells_of_jobs(world: World) -> None:
+async def test_a_token_guards_what_shows_jobs(world: World) -> None:
     """Not the health checks and the page, which show nothing about jobs."""
     async with served(world, REACTOR_HTTP_TOKEN="hunter2") as at:
         assert (await at.get("/api/status"))[0] == 401
@@ -215,7 +215,7 @@ async def test_a_token_guards_what_tells_of_jobs(world: World) -> None:
         assert (await at.get("/api/status", token="hunter2"))[0] == 200
         assert (await at.get("/healthz"))[0] == 200
         assert (await at.get("/"))[0] == 200
-        assert not at.process.said("hunter2")
+        assert not at.process.logged("hunter2")
 
 
 async def test_an_endpoint_that_cannot_be_is_said(world: World) -> None:
@@ -232,9 +232,9 @@ async def test_readiness_follows_the_servers(tmp_path: Any) -> None:
     """Alive and not ready while they are away; ready again by itself."""
     async with own_world(tmp_path) as (world, _, valkey), served(world) as at:
         await valkey.stop()
-        code, told = await at.get("/readyz")
-        assert (code, told["ready"]) == (503, False)
-        assert "Redis" in told["reasons"][0]
+        code, problem = await at.get("/readyz")
+        assert (code, problem["ready"]) == (503, False)
+        assert "Redis" in problem["reasons"][0]
         assert (await at.get("/api/status"))[0] == 503
         assert (await at.get("/healthz"))[0] == 200
         await valkey.start()
@@ -257,4 +257,4 @@ async def test_bad_questions_get_an_answer(world: World, path: str) -> None:
     """Without a traceback."""
     async with served(world) as at:
         assert (await at.get(path))[0] in {400, 404}
-        assert not at.process.said("Traceback")
+        assert not at.process.logged("Traceback")

@@ -45,7 +45,7 @@ async def test_a_pause_and_its_end(world: World) -> None:
     assert "says ana on the page" in paused["detail"]
 
 
-async def test_the_page_resumes_where_the_word_is_lost(world: World) -> None:
+async def test_the_page_resumes_if_the_pause_is_lost(world: World) -> None:
     """The control stream was deleted, so nothing is deleted. A resume creates it again."""
     await world.declare()
     async with served(world, **ON, REACTOR_RECONCILE_INTERVAL="1s") as at:

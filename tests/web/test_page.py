@@ -93,8 +93,8 @@ def status(**changes: Any) -> Json:
 
 
 def deed(name: str, reason: str = "terminal", outcome: str = "drained") -> Json:
-    told = {"phase": "outcome", "stream": name, "job_id": "1", "reason": reason, "status": "SUCCESS"}
-    return told | {"outcome": outcome, "detail": "", "messages": 4, "by": "worker", "at": at(-5)}
+    entry = {"phase": "outcome", "stream": name, "job_id": "1", "reason": reason, "status": "SUCCESS"}
+    return entry | {"outcome": outcome, "detail": "", "messages": 4, "by": "worker", "at": at(-5)}
 
 
 def why(name: str) -> Json:
@@ -193,12 +193,12 @@ class Reading:
 
     async def _tell(self, route: Route) -> None:
         self.waiting += 1
-        told = await self.events.get()
+        batch = await self.events.get()
         self.waiting -= 1
-        if told is None:
+        if batch is None:
             await route.abort()
             return
-        lines = "".join(f"event: {kind}\ndata: {json.dumps(data)}\n\n" for kind, data in told)
+        lines = "".join(f"event: {kind}\ndata: {json.dumps(data)}\n\n" for kind, data in batch)
         await route.fulfill(content_type="text/event-stream", body=f"retry: 50\n\n{lines}")
 
     async def close(self) -> None:
@@ -213,18 +213,18 @@ class Reading:
 async def browser() -> AsyncIterator[Browser]:
     """A browser that only connects to the page's server."""
     async with async_playwright() as playwright:
-        one = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield one
-        await one.close()
+        launched = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield launched
+        await launched.close()
 
 
 @pytest_asyncio.fixture
 async def reading(browser: Browser, page_url: str) -> AsyncIterator[Reading]:
     """The page, not loaded yet, in the light theme on a wide screen."""
     context = await browser.new_context(color_scheme="light", viewport={"width": 1280, "height": 900})
-    one = Reading(await context.new_page(), page_url)
-    yield one
-    await one.close()
+    reading_page = Reading(await context.new_page(), page_url)
+    yield reading_page
+    await reading_page.close()
     await context.close()
 
 
@@ -294,22 +294,22 @@ async def test_what_needs_a_person_comes_first(reading: Reading) -> None:
     assert [name.partition("<")[0] for name in (await names(page))[1:]] == ["job_", "job_2", "job_10", "job_1"]
 
 
-async def test_a_row_tells_why(reading: Reading) -> None:
+async def test_a_row_explains_its_verdict(reading: Reading) -> None:
     """By keyboard: the sentence, the guards with their times, the evidence. It closes again."""
     page = await reading.open()
     button = page.get_by_role("button", name="job_2", exact=True)
     await button.focus()
     await page.keyboard.press("Enter")
     await expect(button).to_have_attribute("aria-expanded", "true")
-    told = page.locator(f"#{await button.get_attribute('aria-controls')}")
-    await expect(told.locator(".sentence")).to_have_text("job_2 ended SUCCESS; <i>left alone</i> for now.")
-    await expect(told).to_contain_text("A newer event that is not terminal keeps it.")
-    await expect(told.locator(".guards li")).to_have_count(2)
-    await expect(told.locator(".guards")).to_contain_text("passes at 12:01:30")
-    await expect(told.locator(".tree").last).to_contain_text("job.2.tasks")
+    explanation = page.locator(f"#{await button.get_attribute('aria-controls')}")
+    await expect(explanation.locator(".sentence")).to_have_text("job_2 ended SUCCESS; <i>left alone</i> for now.")
+    await expect(explanation).to_contain_text("A newer event that is not terminal keeps it.")
+    await expect(explanation.locator(".guards li")).to_have_count(2)
+    await expect(explanation.locator(".guards")).to_contain_text("passes at 12:01:30")
+    await expect(explanation.locator(".tree").last).to_contain_text("job.2.tasks")
     await expect(button).to_be_focused()
     await page.keyboard.press("Enter")
-    await expect(told).to_have_count(0)
+    await expect(explanation).to_have_count(0)
 
 
 async def test_the_due_time_counts_down(reading: Reading) -> None:
@@ -384,7 +384,7 @@ async def test_an_event_has_the_streams_read_again(reading: Reading) -> None:
     await expect(page.get_by_role("button", name="job_2", exact=True)).to_have_attribute("aria-expanded", "true")
 
 
-async def test_trouble_is_told_in_the_servers_words(reading: Reading) -> None:
+async def test_trouble_is_reported_in_the_servers_words(reading: Reading) -> None:
     """Missing permissions, a tripped breaker, a lost ledger: each has a banner."""
     page = await reading.open()
     coverage = {"complete": False, "since": None, "gap": "Redis was <emptied>"}
@@ -441,7 +441,7 @@ async def test_a_click_anywhere_in_a_row_opens_it(reading: Reading) -> None:
         await expect(page.locator(".reasoning")).to_have_count(0)
 
 
-async def test_workers_that_are_not_there_or_differ_are_told(reading: Reading) -> None:
+async def test_missing_and_different_workers_are_reported(reading: Reading) -> None:
     """At the top."""
     reading.answers["api/status"] = status(workers=0)
     workers = [
@@ -479,7 +479,7 @@ async def test_two_thousand_streams_are_shown_in_parts(reading: Reading) -> None
     await expect(page.locator("button.open")).to_have_count(400)
 
 
-async def test_a_stream_that_falls_while_its_row_is_open_says_so(reading: Reading) -> None:
+async def test_a_stream_that_is_deleted_while_its_row_is_open_says_so(reading: Reading) -> None:
     """It stays in its place with what happened, until it is closed."""
     page = await reading.open()
     button = page.get_by_role("button", name="job_2", exact=True)
@@ -552,7 +552,7 @@ async def test_entries_are_called_what_they_are(reading: Reading) -> None:
     await expect(page.locator("#history-table tbody tr").nth(1)).to_contain_text("protected")
 
 
-async def test_what_is_away_is_told_and_since_when(reading: Reading) -> None:
+async def test_what_is_away_is_reported_and_since_when(reading: Reading) -> None:
     """While it lasts. What could not be read is not shown as zero."""
     page = await reading.open()
     reading.tell(("trouble", {"error": "NATS is unreachable", "since": at(-60)}))
@@ -582,7 +582,7 @@ async def test_nothing_read_is_nothing_known(reading: Reading) -> None:
     assert "0" not in await page.locator("#tiles .tile").nth(3).inner_text()
 
 
-async def test_a_pause_is_told(reading: Reading) -> None:
+async def test_a_pause_is_reported(reading: Reading) -> None:
     """Who, why, and how to end it. Report mode shows what it found."""
     page = await reading.open()
     pause = {"by": "ana@ops", "reason": "a queue is gone", "since": at(-30), "until": at(3600)}
@@ -716,7 +716,7 @@ async def test_a_drain_is_watched_as_it_happens(browser: Browser, world: World) 
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         loads: list[str] = []
-        page.on("load", lambda one: loads.append(one.url))
+        page.on("load", lambda item: loads.append(item.url))
         await page.goto(at.base)
         row = page.locator("#streams-table tbody tr", has_text="job_1")
         await expect(row).to_contain_text("running", timeout=15_000)
@@ -732,6 +732,6 @@ async def test_a_drain_is_watched_as_it_happens(browser: Browser, world: World) 
         await button.click()
         await expect(button).to_have_count(0)
         await expect(page.locator("#leaks-table")).to_contain_text("FAILURE", timeout=15_000)
-        told_gone = [one for one in complaints if "404" in one]  # what became of the stream that fell
+        told_gone = [complaint for complaint in complaints if "404" in complaint]  # what became of the stream that fell
         assert (complaints, len(loads)) == (told_gone, 1)
         await page.goto("about:blank")

@@ -24,7 +24,7 @@ async def give_up(world: World, stream: str) -> None:
     await pull.unsubscribe()
 
 
-async def test_it_is_told_once_and_everywhere(world: World) -> None:
+async def test_it_is_reported_once_and_everywhere(world: World) -> None:
     """As an event, in status, in the list of streams and on the page. The stream stays."""
     heard = await world.nc.subscribe("reactor.exhausted.*")
     async with served(world) as at:

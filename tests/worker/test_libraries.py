@@ -21,7 +21,7 @@ LEANED_ON: dict[Callable[..., Any], str] = {
 """The beginning of the hash of each one's source."""
 
 
-@pytest.mark.parametrize("inside", list(LEANED_ON), ids=lambda one: one.__qualname__)
+@pytest.mark.parametrize("inside", list(LEANED_ON), ids=lambda item: item.__qualname__)
 def test_what_is_leaned_on_is_as_it_was(inside: Callable[..., Any]) -> None:
     """If a new version differs: read it, check worker/broker.py and jetstream/pull_client.py, then record its hash."""
     assert sha256(inspect.getsource(inside).encode()).hexdigest()[:12] == LEANED_ON[inside]

@@ -41,7 +41,7 @@ from reactor.passes.sweeper import Sweeper
 from reactor.store.audit import Intent
 
 
-async def test_ended_jobs_streams_fall_and_running_ones_stay(world: World) -> None:
+async def test_ended_jobs_streams_are_deleted_and_running_ones_stay(world: World) -> None:
     """In any case of the status, by core NATS or JetStream. Unknown statuses are live."""
     ended = ["SUCCESS", "FAILURE", "REVOKED", "DELETED", "success", "Revoked"]
     running = ["STARTED", "RETRY", "CANCELING", "PENDING", "whatever"]
@@ -58,7 +58,7 @@ async def test_ended_jobs_streams_fall_and_running_ones_stay(world: World) -> No
         assert len(await world.names()) == len(running)
 
 
-async def test_nothing_falls_before_its_guards_have_passed(world: World) -> None:
+async def test_nothing_is_deleted_before_its_guards_have_passed(world: World) -> None:
     """By the server's times in the audit."""
     async with worker(world.env(REACTOR_POLICY_AGE_GUARD="1.5s", REACTOR_POLICY_TERMINAL_GRACE="1s")):
         await world.zombie(1)
@@ -99,7 +99,7 @@ async def nothing_due(world: World) -> bool:
     return not await world.redis.zcard(f"{world.namespace}:due")
 
 
-async def test_a_stream_made_after_its_job_ended_falls_too(world: World) -> None:
+async def test_a_stream_made_after_its_job_ended_is_deleted_too(world: World) -> None:
     """The advisory of its creation makes the sweeper inspect it."""
     async with worker(world.env()):
         await world.emit(1, "SUCCESS")
@@ -126,7 +126,7 @@ async def test_a_stream_that_another_has_begun_to_read_stays(world: World, by: s
             await world.api(f"STREAM.UPDATE.{name}", config | origins)
         else:
             await world.api(f"STREAM.CREATE.{name}", config | origins)
-        await eventually(lambda: process.said("not-fenceable"))
+        await eventually(lambda: process.logged("not-fenceable"))
         assert "job_1" in await world.names()
 
 
@@ -146,7 +146,7 @@ async def test_news_of_a_deletion_forgets_nothing_that_is_to_be_accounted_for(wo
         assert await connected.ledger.due.count() == 0
 
 
-async def test_what_was_listed_before_its_time_is_listed_anew(world: World) -> None:
+async def test_what_was_listed_before_its_time_is_listed_again(world: World) -> None:
     """Advisories between that listing and the sweeper's start may be missed."""
     await world.declare()
     await world.zombie(1)
@@ -169,7 +169,7 @@ async def _unfixable(world: World, sweeper: Sweeper) -> bool:
     return "not-fenceable" in [entry["reason"] for entry in await world.trail()]
 
 
-async def test_hints_of_live_jobs_are_forgotten_without_a_look(world: World) -> None:
+async def test_hints_of_live_jobs_are_forgotten_without_an_inspection(world: World) -> None:
     """None of them waits in the due queue."""
     async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1h")):
         for number in range(20):
@@ -223,14 +223,14 @@ async def test_a_pattern_that_leaves_names_open_is_swept_by_those_there_are(worl
         await eventually(lambda: gone(world, "task_1"))
 
 
-async def test_a_missing_jobs_stream_falls_by_the_next_pass(world: World) -> None:
+async def test_a_missing_jobs_stream_is_deleted_by_the_next_pass(world: World) -> None:
     """The sweeper requests a pass as soon as the guards have passed."""
     env = world.env(REACTOR_POLICY_AGE_GUARD="1s", REACTOR_RECONCILE_INTERVAL="1h")
     async with worker(env) as process:
         await world.emit(2, "STARTED")
         await world.stream("job_1")
         await eventually(lambda: gone(world, "job_1"), 30)
-        assert await eventually(lambda: process.said('"reason": "missing"'))
+        assert await eventually(lambda: process.logged('"reason": "missing"'))
 
 
 async def test_the_sweeper_never_acts_on_absence(world: World) -> None:
@@ -312,7 +312,7 @@ async def test_sigterm_stops_it_within_seconds(world: World) -> None:
             for job in range(first, first + 20):
                 await world.zombie(job)
             assert await asyncio.wait_for(process.stop(number), 10) == 0
-            assert await eventually(lambda: process.said("worker stopped"))
+            assert await eventually(lambda: process.logged("worker stopped"))
 
 
 async def test_it_waits_for_its_servers_and_can_be_stopped_there(world: World) -> None:
@@ -330,18 +330,18 @@ async def test_it_survives_its_servers(tmp_path: Path) -> None:
         async with worker(world.env(), until="waiting for NATS and Redis") as process:
             await nats.start()
             await valkey.start()
-            await eventually(lambda: process.said("worker started"), 30)
+            await eventually(lambda: process.logged("worker started"), 30)
             await world.zombie(1)
             await eventually(lambda: gone(world, "job_1"))
 
             await valkey.stop()
             await world.zombie(2)
-            await eventually(lambda: process.said("given back"), 20)
+            await eventually(lambda: process.logged("given back"), 20)
             await valkey.start()
             await eventually(lambda: gone(world, "job_2"), 40)
 
             await nats.stop()
-            await eventually(lambda: process.said("failed, trying again"), 30)
+            await eventually(lambda: process.logged("failed, trying again"), 30)
             await nats.start()
             await eventually(lambda: world.nc.is_connected, 20)
             await world.zombie(3)
@@ -359,7 +359,7 @@ async def test_a_deleted_durable_or_stream_is_made_again(world: World, what: str
             await world.js.delete_consumer("JOBS", "reactor")
         else:
             await world.js.delete_stream("JOBS")
-        await eventually(lambda: process.said("it is created again"), 20)
+        await eventually(lambda: process.logged("it is created again"), 20)
         await eventually(lambda: world.info("JOBS"))
         await world.zombie(2)
         await eventually(lambda: gone(world, "job_2"), 20)
@@ -383,7 +383,7 @@ JetStreamContext.pull_subscribe = fails
     async with worker(world.env(), code=code) as process:
         await world.zombie(1)
         await eventually(lambda: gone(world, "job_1"), 30)
-        assert process.said("could not start, trying again")
+        assert process.logged("could not start, trying again")
 
 
 async def test_a_pass_that_is_wanted_during_a_pass_comes_after_it(world: World) -> None:
@@ -416,7 +416,7 @@ async def test_streams_that_others_keep_are_used_as_they_are(world: World) -> No
         assert await world.info("REACTOR_ADVISORIES") is None
 
 
-async def test_advisories_split_between_streams_are_heard(world: World) -> None:
+async def test_advisories_split_between_streams_are_received(world: World) -> None:
     """A job system's dead-letter stream captures a part of them."""
     await world.stream("dlq", subjects=["$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>"])
     async with worker(world.env()):
@@ -472,7 +472,7 @@ async def test_a_loop_that_dies_takes_the_process_down(world: World) -> None:
     assert "nobody thought of this" in err.decode()
 
 
-async def test_strange_words_and_durables_are_told_once(world: World) -> None:
+async def test_unknown_statuses_and_durables_are_reported_once(world: World) -> None:
     """A mistyped end looks like a live job. A durable that differs is used as it is."""
     await world.stream("JOBS", subjects=["jobs.lifecycle.*"])
     await world.consumer("JOBS", "reactor", ack_policy=AckPolicy.EXPLICIT)
@@ -480,9 +480,9 @@ async def test_strange_words_and_durables_are_told_once(world: World) -> None:
         for number in range(3):
             await world.emit(number, "SUCCES")
         await eventually(lambda: heard(world, 0, 1, 2))
-        await eventually(lambda: process.said("unknown status, the job counts as live"))
+        await eventually(lambda: process.logged("unknown status, the job counts as live"))
         assert sum("unknown status" in line for line in process.lines) == 1
-        assert await eventually(lambda: process.said("max_deliver is 2, not -1"))
+        assert await eventually(lambda: process.logged("max_deliver is 2, not -1"))
 
 
 async def test_faststream_runs_the_same_worker(world: World) -> None:
@@ -493,12 +493,12 @@ async def test_faststream_runs_the_same_worker(world: World) -> None:
         cwd=tempfile.gettempdir(),
         stderr=asyncio.subprocess.PIPE,
     )
-    one = WorkerProcess(process)
-    listening = asyncio.create_task(one.listen())
-    await eventually(lambda: one.said("worker started"), 30)
+    worker_process = WorkerProcess(process)
+    listening = asyncio.create_task(worker_process.listen())
+    await eventually(lambda: worker_process.logged("worker started"), 30)
     await world.zombie(1)
     await eventually(lambda: gone(world, "job_1"))
-    assert await one.stop() == 0
+    assert await worker_process.stop() == 0
     await listening
 
 
@@ -590,7 +590,7 @@ async def test_a_refusal_is_tried_again(world: World) -> None:
 
     async with relayed(world, change) as relay, worker(relay.env(REACTOR_SWEEP_LEASE="2s")) as process:
         await world.zombie(1)
-        await eventually(lambda: process.said("no update today"))
+        await eventually(lambda: process.logged("no update today"))
         assert await world.names() == {"job_1"}
         denied["on"] = False
         await eventually(lambda: gone(world, "job_1"), 30)

@@ -45,7 +45,9 @@ class Background:
             if len(self._waiting) > MAX_WAITING:
                 del self._waiting[next(iter(self._waiting))]
                 if not self._full:
-                    log.warning("more than %d jobs wait to be told, the oldest are not: run announce_jobs", MAX_WAITING)
+                    log.warning(
+                        "more than %d jobs wait to be sent, so the oldest were dropped: run announce_jobs", MAX_WAITING
+                    )
                 self._full = True
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="reactor.client.django", daemon=True)
@@ -67,7 +69,7 @@ class Background:
             try:
                 action()
             except Exception:
-                log.warning("a job's status was not told: run announce_jobs", exc_info=True)
+                log.warning("a job's status was not sent: run announce_jobs", exc_info=True)
             finally:
                 if not self._waiting:
                     close_old_connections()  # as Django does after each request

@@ -35,8 +35,8 @@ class Command(BaseCommand):
             answers = [answer for key in keys if (answer := item.tell_current(key)) is not None]
             failed = [answer for answer in answers if not answer]
             if failed:
-                raise CommandError(f"{len(failed)} of {len(answers)} jobs could not be told: {failed[0].error}")
-            self.stdout.write(f"{item.model._meta.label}: {len(answers)} jobs told")  # noqa: SLF001  # Django's documented name
+                raise CommandError(f"{len(failed)} of {len(answers)} jobs could not be sent: {failed[0].error}")
+            self.stdout.write(f"{item.model._meta.label}: {len(answers)} jobs sent")  # noqa: SLF001  # Django's documented name
 
 
 def _wanted(item: Tracked, back: timedelta) -> Any:  # noqa: ANN401  # Django's

@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
+import hypothesis
 import pytest
 import pytest_asyncio
 from support.harness import FORKSERVER, World, account_numbers, accounts_config, connected
@@ -20,11 +21,18 @@ from reactor.web.server import Endpoint, application
 if "REDIS_SERVER" in os.environ:
     embedded._valkey_binary = lambda: os.environ["REDIS_SERVER"]
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of hundreds of commands compiles all it imports
+hypothesis.settings.register_profile("reactor", deadline=None)  # no test asserts a speed: the machine may be busy
+hypothesis.settings.load_profile("reactor")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return three for each core, because tests wait for servers more than they compute."""
-    return 3 * (os.cpu_count() or 1)
+    """Return four for each core, because tests wait for servers more than they compute."""
+    return 4 * (os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the page first. So one worker takes them all, and only one Chromium starts."""
+    items.sort(key=lambda item: "test_page.py" not in item.nodeid)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

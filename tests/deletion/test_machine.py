@@ -295,7 +295,6 @@ def play(
             max_examples=examples,
             derandomize=not anew,
             stateful_step_count=steps,
-            deadline=None,
             suppress_health_check=health,
             database=None,
         ),

@@ -44,7 +44,7 @@ async def record_of(ledger: Ledger, job_id: str) -> Record | None:
 names = itertools.count()
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 50)), min_size=1, max_size=12, unique_by=lambda t: t[1]))
 async def test_any_order_and_any_duplicates_end_in_the_same_record(world: World, times: list[tuple[int, int]]) -> None:
     """The last event by time and by sequence, in any order of arrival."""

@@ -26,8 +26,8 @@ hypothesis.settings.load_profile("reactor")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return four for each core, because tests wait for servers more than they compute."""
-    return 4 * (os.cpu_count() or 1)
+    """Return three for each core, because tests wait for servers more than they compute."""
+    return 3 * (os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

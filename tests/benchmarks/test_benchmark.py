@@ -327,8 +327,8 @@ async def test_from_due_to_deleted_beside_live_streams(world: World, live: int, 
     )
     async with worker(env) as process:
         for number in range(150):
-            await world.stream(f"job_{number}", messages=1)
             await world.emit(number, "STARTED")
+            await world.stream(f"job_{number}", messages=1)
         await each(range(150, 150 + live), lambda number: _live(world, number), 16)
         await asyncio.sleep(21)  # the age guard of the youngest: hints are due, and were for a while
         measured = psutil.Process(process.process.pid)

@@ -394,7 +394,7 @@ async def test_a_fence_that_was_taken_over_keeps_the_first_subjects(world: World
 
 async def test_a_full_pass_lifts_a_forgotten_fence(world: World) -> None:
     """Even if Redis was emptied."""
-    async with Bench(world, lease_s=0.2) as bench:
+    async with Bench(world, lease_s=1.0) as bench:
         await world.zombie(1)
         await _die_behind_the_fence(bench)
     await world.redis.delete(f"{world.namespace}:intents", f"{world.namespace}:due")
@@ -497,8 +497,8 @@ async def _take_all(bench: Bench) -> None:
 async def test_the_ledger_counts_where_the_last_event_came_late(world: World) -> None:
     """A late publisher's older event is the last in the stream, but not the latest."""
     async with Bench(world) as bench:
-        await world.stream("job_1")
         await world.emit(1, "STARTED")
+        await world.stream("job_1")
         await world.emit(1, "SUCCESS", occurred_at="2020-01-01T00:00:00Z")
         await world.verdicts(REACTOR_POLICY_AGE_GUARD="1h")
         await bench.take_snapshot()  # both are acked: only the record has the last word

@@ -210,8 +210,8 @@ async def test_garbage_in_redis_is_lost_history(world: World, what: str) -> None
 async def test_a_worker_survives_garbage_under_every_key(world: World, spoil: Spoil) -> None:
     """It is logged, and the ledger is rebuilt. Every command answers."""
     async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1s")) as process:
-        await world.stream("job_2", messages=1)
         await world.emit(2, "STARTED")
+        await world.stream("job_2", messages=1)
         await world.zombie(1)
         await eventually(lambda: gone(world, "job_1"))
         for key in (*KEYS, *LEASES, *TEXTS):

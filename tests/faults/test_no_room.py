@@ -94,8 +94,8 @@ async def test_the_lifecycle_stream_alone_is_enough(tmp_path: Path) -> None:
     async with limited(tmp_path, account="max_streams: 3") as world:
         await world.api("STREAM.CREATE.JOBS", {"name": "JOBS", "subjects": ["jobs.lifecycle.*"], "storage": "file"})
         await world.zombie(1)
-        await world.stream("job_2", messages=1)
         await world.emit(2, "STARTED")
+        await world.stream("job_2", messages=1)
         assert await world.verdicts() == {"job_1": ("drained", "terminal"), "job_2": ("kept", "running")}
 
 

@@ -30,8 +30,8 @@ async def test_a_failover_in_the_middle_of_a_drain(world: World, redundant: Redu
     env = world.env(REACTOR_REDIS_URL=redundant.url, REACTOR_REDIS_NAMESPACE="reactor", REACTOR_SWEEP_LEASE="5s")
     await world.declare()
     async with worker(env, armed=(point, "stop")) as process:
-        await world.stream("job_2", messages=1)
         await world.emit(2, "STARTED")
+        await world.stream("job_2", messages=1)
         await world.zombie(1)
         await eventually(lambda: is_stopped(process.process.pid))
         for number in range(3, 20):

@@ -40,8 +40,8 @@ async def test_the_listed_rights_are_enough(narrow: tuple[World, Server]) -> Non
             await world.js.add_consumer("advisories", ConsumerConfig(durable_name=durable))
         await world.stream("job_1", messages=1)
         await world.consumer("job_1")
-        await world.stream("job_2", messages=1)
         await world.emit(2, "STARTED")
+        await world.stream("job_2", messages=1)
         await deliver_twice_too_often(world)
         await world.emit(1, "SUCCESS")
         await world.publish("jobs.lifecycle.3", b"no JSON")
@@ -122,8 +122,8 @@ async def test_a_forged_end_is_refused_by_the_server(narrow: tuple[World, Server
     """A client without the permission to publish lifecycle events cannot make reactor delete a running job's stream."""
     world, nats_one = narrow
     async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1s")):
-        await world.stream("job_1", messages=1)
         await world.emit(1, "STARTED")
+        await world.stream("job_1", messages=1)
         refusals: list[str] = []
 
         async def refused(error: Exception) -> None:

@@ -14,8 +14,8 @@ async def test_it_reports_what_there_is_and_what_was_done(world: World) -> None:
     """Counts, verdicts, the history and the leaks."""
     async with served(world, REACTOR_POLICY_TERMINAL_GRACE="1h") as at:
         await world.zombie(1)
-        await world.stream("job_2", messages=2)
         await world.emit(2, "STARTED")
+        await world.stream("job_2", messages=2)
         await eventually(lambda: heard(world, 1, 2))
         wanted = {"job_1": ("waiting", "grace"), "job_2": ("kept", "running")}
         await eventually(lambda: _are_found(at, wanted))

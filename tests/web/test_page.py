@@ -709,8 +709,8 @@ async def test_a_drain_is_watched_as_it_happens(browser: Browser, world: World) 
         created = await world.api(f"STREAM.CREATE.{hostile}", {"name": hostile, "subjects": ["hostile"]})
         assert "error" not in created
         await world.emit(hostile.removeprefix("job_"), "STARTED")  # so it stays
-        await world.stream("job_1", messages=3)
         await world.emit(1, "STARTED")
+        await world.stream("job_1", messages=3)
         page = await browser.new_page()
         complaints: list[str] = []
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)

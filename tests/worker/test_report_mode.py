@@ -18,8 +18,8 @@ async def test_zombies_are_reported_once_and_what_becomes_of_them(world: World) 
     async with served(world, **REPORT, REACTOR_RECONCILE_INTERVAL="1s") as at:
         for number in (1, 2, 3):
             await world.zombie(number)
-        await world.stream("job_4")
         await world.emit(4, "STARTED")
+        await world.stream("job_4")
         before = [(await world.info(f"job_{number}") or {})["config"] for number in (1, 2, 3, 4)]
         await eventually(lambda: _would_drain(world, 3))
         status = await eventually(lambda: _zombies(at, 3))

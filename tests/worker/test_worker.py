@@ -556,8 +556,8 @@ async def test_redis_emptied_under_a_running_worker(world: World) -> None:
     """No drain until it is rebuilt by itself. Then ended jobs' streams are deleted, running ones' are not."""
     async with worker(world.env()):
         for number in range(100):
-            await world.stream(f"job_{number}")
             await world.emit(number, "STARTED")
+            await world.stream(f"job_{number}")
         await eventually(lambda: heard(world, *range(100)))
         keys = [key async for key in world.redis.scan_iter(f"{world.namespace}:*")]
         await world.redis.delete(*keys)

@@ -249,7 +249,7 @@ class AdvisorySubscriber:
             case "CREATED":
                 self.deps.recorder.forget_own(stream)
                 await self.deps.ledger.due.hint(job_id, self.deps.policy.shortest("age_guard") / SECOND)
-                await self.deps.stream_states.add_created(stream, job_id, _told_at(msg))
+                await self.deps.stream_states.add_created(stream, job_id, _published_at(msg))
                 await self._learn_origins(stream)
             case "UPDATED":
                 if not self.deps.recorder.is_own_deletion(stream):  # else it is our own fence
@@ -283,7 +283,7 @@ class AdvisorySubscriber:
         await self.deps.ledger.due.forget(job_id)
 
 
-def _told_at(advisory: Msg) -> int | None:
+def _published_at(advisory: Msg) -> int | None:
     """Return the time of an advisory by the server's clock (ns)."""
     return instant(_content(advisory).get("timestamp"))
 

@@ -62,8 +62,7 @@ class Keyspace:
 
     async def run(self, lua: str, keys: Sequence[str], args: Sequence[Argument] = ()) -> Any:  # noqa: ANN401  # Lua's
         """Run a script on these keys, which are named without the namespace. Return its answer. Raises RedisError."""
-        names = [f"{self.namespace}:{key}" for key in keys]
-        call = _Call(lua, names, args, asyncio.get_running_loop().create_future())
+        call = _Call(lua, [self.key(key) for key in keys], args, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send(), name="redis scripts")

@@ -122,10 +122,10 @@ class _Answers:
         self._feed = Feed(stopping)
 
     def _overview(self) -> Overview:
-        problem = self.watched()
-        if problem is None:
+        overview = self.watched()
+        if overview is None:
             raise Declined(503, WAITING)
-        return problem
+        return overview
 
     async def healthz(self, _request: Request) -> Response:
         return JSONResponse({"alive": True})

@@ -288,9 +288,9 @@ def judge_retention(streams: Sequence[Stream]) -> Check:
     return ok("streams.retention", "every stream's own times can be read")
 
 
-def judge_overlap(advisory_streams: Mapping[str, Collection[str]], read: Collection[str]) -> Check:
+def judge_overlap(captured_by: Mapping[str, Collection[str]], read: Collection[str]) -> Check:
     """Judge streams that capture reactor's own subjects, and job streams that reactor reads from."""
-    if taken := {subject: names for subject, names in advisory_streams.items() if names}:
+    if taken := {subject: names for subject, names in captured_by.items() if names}:
         finding = "; ".join(f"{some(names)} captures {subject}" for subject, names in sorted(taken.items()))
         fix = (
             "take these subjects from it: two streams cannot share one (10065), so nothing can be fenced or kept there"

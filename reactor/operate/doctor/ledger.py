@@ -109,7 +109,9 @@ async def _alive(deps: DoctorContext) -> AsyncIterator[Check]:
     workers = await deps.ledger.workers.alive()
     if not workers:
         yield error(
-            "workers.alive", f"{NO_WORKER}: streams fall only when reactor reconcile runs", "start reactor worker"
+            "workers.alive",
+            f"{NO_WORKER}: streams are deleted only when reactor reconcile runs",
+            "start reactor worker",
         )
         return
     hosts = ", ".join(f"{worker.instance} ({worker.version})" for worker in workers)

@@ -143,17 +143,17 @@ class NatsSection:
         )
 
     async def _overlap(self) -> AsyncIterator[Check]:
-        fences, letters, words = [
+        fences, letters, orders = [
             await self.deps.reads.stream_names(subject) for subject in (FENCES, DEAD_LETTER_SUBJECT, CONTROL_SUBJECTS)
         ]
         fenced = {name for name in fences if self.deps.policy.job_id(name) is not None}  # now, or a moment ago
         read = [name for name in self.findings.own_streams if self.deps.policy.job_id(name) is not None]
-        advisory_streams = {
+        captured_by = {
             FENCES: fences - fenced,
             DEAD_LETTER_SUBJECT: letters - {DEAD_LETTERS},
-            CONTROL_SUBJECTS: words - {CONTROL},
+            CONTROL_SUBJECTS: orders - {CONTROL},
         }
-        yield judges.judge_overlap(advisory_streams, read)
+        yield judges.judge_overlap(captured_by, read)
 
     async def _job_streams(self) -> AsyncIterator[Check]:
         if self.findings.listing is None:

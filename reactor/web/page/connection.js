@@ -20,10 +20,6 @@ let failures = 0;
 let retryTimer = null;
 let missedEvents = false;
 
-function setConnection(connection) {
-  if (connection !== state.connection) set("connection", connection);
-}
-
 function showConnection() {
   const silent = lastEventAt === null ? 0 : Date.now() - lastEventAt;
   const stale = silent > STALE_AFTER ? `stale since ${clock(lastEventAt + skew)}` : null;
@@ -56,7 +52,7 @@ export function connect() {
   events = opened;
   const noteEvent = () => {
     lastEventAt = Date.now();
-    setConnection("live");
+    set("connection", "live");
   };
   const on = (name, show) => opened.addEventListener(name, (event) => {
     noteEvent();
@@ -76,7 +72,7 @@ export function connect() {
   opened.addEventListener("error", () => {
     if (events !== opened) return;
     missedEvents = true;
-    if (state.connection !== "refused") setConnection("reconnecting");
+    if (state.connection !== "refused") set("connection", "reconnecting");
     if (opened.readyState === EventSource.CLOSED) reconnectLater();
   });
   on("status", showStatus);
@@ -96,7 +92,7 @@ function reconnectLater() {
 export function checkConnection() {
   showConnection();
   if (state.connection === "live" && Date.now() - lastEventAt > DEAD_AFTER) {
-    setConnection("reconnecting");
+    set("connection", "reconnecting");
     missedEvents = true;
     connect();
   }

@@ -19,7 +19,9 @@ export function watch(names, show) {
   for (const name of names) watchers.addEventListener(name, () => show());
 }
 
+/** Sets a value. One that stays the same is shown no second time. */
 export function set(name, value) {
+  if (state[name] === value) return;
   state[name] = value;
   watchers.dispatchEvent(new Event(name));
 }

@@ -37,7 +37,7 @@ function wouldDrain({ total, afterwards }) {
   return `${many(total, "stream", "streams")} would have been drained${outcomes ? `: ${outcomes}` : ""}. To list them: reactor history --would-drain.`;
 }
 
-watch(["connection", "trouble"], showBanners);
+watch(["status", "connection", "trouble"], showBanners);
 
 function showBanners() {
   const { status, trouble } = state;

@@ -49,7 +49,7 @@ export const streamsSource = source("api/streams", showStreams, (message) => {
   showFailureIn("streams-empty")(message);
   if (!table.isRead) write($("streams-count"), "");
 });
-watch(["trouble"], () => { if (table.isRead) showCount(table.rows.size); });
+watch(["status", "trouble"], () => { if (table.isRead) showCount(table.rows.size); });
 
 function showStreams(answer) {
   learnClock(answer.at);

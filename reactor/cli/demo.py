@@ -13,7 +13,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,7 @@ LAST_JOBS_S = 12.0
 LONGEST_S = 7.0
 """The longest run of a job (s). In a short demo it is a quarter of the demo."""
 PATIENCE_S = 30.0
-"""How much longer (s) the demo runs on a slow machine, until the first zombie is deleted."""
+"""How long (s) a slow machine may take to start the worker, and how much longer than asked to delete a first zombie."""
 SHOWN = 14
 
 # How a job ends and what its clean-up forgets: status (None: no event at all), does the clean-up run, description.
@@ -258,6 +259,18 @@ class Worker:
         """Return the end of its log, if it has died."""
         return None if self.process.returncode is None else self.log.read_text().strip()[-500:]
 
+    async def ready(self) -> None:
+        """Wait until it hears lifecycle events: it would never know of jobs that begin and end before that."""
+        while not await asyncio.to_thread(self._is_ready):  # noqa: ASYNC110  # another process
+            await asyncio.sleep(0.05)
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.page}readyz", timeout=1):  # noqa: S310  # our own worker
+                return True
+        except OSError:  # it does not listen yet, or answers 503
+            return False
+
 
 @asynccontextmanager
 async def _worker(endpoints: Endpoints, log: Path) -> AsyncIterator[Worker]:
@@ -302,17 +315,25 @@ async def run_demo(seconds: float) -> int:
 
 async def _play(console: Console, system: JobSystem, worker: Worker, stop: asyncio.Event, seconds: float) -> int:
     """Run until the time is over, until Ctrl-C, or until something fails."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(_first_of(worker.ready(), stop.wait(), worker.process.wait()), PATIENCE_S)
     ends = time.monotonic() + seconds
     console.print("A nats-server, a Valkey and a worker run; now a job system begins to leak.")
     console.print(f"Watch it in a browser: {worker.page}", soft_wrap=True)
-    work = [system.run(ends), _show(console, system, ends), stop.wait(), worker.process.wait()]
-    tasks = [asyncio.ensure_future(item) for item in work]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
-    for result in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(result, Exception):
-            raise result
+    await _first_of(system.run(ends), _show(console, system, ends), stop.wait(), worker.process.wait())
     if worker.last_words is not None:
         console.print(f"[bold red]the worker died[/]: {visible(worker.last_words)}")
     return max(_summary(console, system), int(worker.last_words is not None))
+
+
+async def _first_of(*work: Awaitable[object]) -> None:
+    """Wait until one of them ends, and cancel the others. Raises what one of them raised."""
+    tasks = [asyncio.ensure_future(item) for item in work]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result

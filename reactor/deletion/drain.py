@@ -70,67 +70,97 @@ _BARRIER_RETRY_DELAYS_S = (0.005, 0.02, 0.1, 0.4)
 """Pauses between barriers that had no subscriber. A cluster may need a moment to propagate a new subject."""
 
 
+async def drain_stream(deps: Resources, snapshot: Snapshot, target: Target, under: Lease | None = None) -> Settlement:
+    """Settle one stream: inspect it, and if it is a zombie, fence it, prove its end and delete it.
+
+    `under` is the lease of the calling pass; without it nothing begins. Raises LedgerError and LeaseLost. Failures of
+    JetStream are in the settlement.
+    """
+    with span("drain", stream=target.name, job_id=target.job_id) as traced:
+        stream = HeldStream.start(deps, snapshot, target)
+        known = await deps.directory.lease_and_read_job(snapshot, stream.held_lease.lease, target.job_id, under)
+        if known is None:
+            busy = "another replica is working on it"
+            settlement = empty_settlement(target, Outcome.WAITING, Reason.FENCED, busy)
+        else:
+            settlement = await stream.settle(known)
+            deps.recorder.judged(settlement)
+            await stream.release(settlement)
+        traced.set(outcome=settlement.outcome.value, reason=settlement.reason.value)
+        return settlement
+
+
+async def account_for_begun(deps: Resources, snapshot: Snapshot, settled: Collection[str]) -> None:
+    """Record the outcome of deletions that began and never ended, except those of streams `settled` just now.
+
+    It deletes nothing. A stream that is still a zombie is left to `drain_stream`. Raises LedgerError.
+    """
+    for name, intent in (await deps.recorder.begun()).items():
+        stream = HeldStream.start(deps, snapshot, Target(name, intent.job_id))
+        if name in settled or not await deps.ledger.leases.acquire(stream.held_lease.lease):
+            continue
+        try:
+            await stream.account()
+        except (JetStreamError, LeaseExpired) as error:
+            log.debug("the outcome of an open intent is not known yet", stream=name, error=str(error))
+        finally:
+            await deps.ledger.leases.release(stream.held_lease.lease)
+
+
 @dataclass(eq=False, repr=False)
-class Drainer:
-    """Settles streams one by one. It keeps no state between them."""
+class HeldStream:
+    """A stream whose lease this process has, from its inspection to its settlement."""
 
     deps: Resources
+    snapshot: Snapshot
+    target: Target
+    held_lease: HeldLease
 
-    # One stream, from its inspection to its settlement.
+    @classmethod
+    def start(cls, deps: Resources, snapshot: Snapshot, target: Target) -> "HeldStream":
+        """Start the deadline of its lease. Call this before acquiring the lease."""
+        return cls(deps, snapshot, target, HeldLease.start(target.name, deps.lease_s, deps.monotonic))
 
-    async def drain_stream(self, snapshot: Snapshot, target: Target, under: Lease | None = None) -> Settlement:
-        """Settle one stream: inspect it, and if it is a zombie, fence it, prove its end and delete it.
-
-        `under` is the lease of the calling pass; without it nothing begins. Raises LedgerError and LeaseLost. Failures
-        of JetStream are in the settlement.
-        """
-        with span("drain", stream=target.name, job_id=target.job_id) as traced:
-            held_lease = HeldLease.start(target.name, self.deps.lease_s, self.deps.monotonic)
-            known = await self.deps.directory.lease_and_read_job(snapshot, held_lease.lease, target.job_id, under)
-            if known is None:
-                busy = "another replica is working on it"
-                settlement = empty_settlement(target, Outcome.WAITING, Reason.FENCED, busy)
-            else:
-                settlement = await self._settle(snapshot, target, known, held_lease)
-                self.deps.recorder.judged(settlement)
-                await self._release(held_lease.lease, settlement)
-            traced.set(outcome=settlement.outcome.value, reason=settlement.reason.value)
-            return settlement
-
-    async def _release(self, lease: Lease, settlement: Settlement) -> None:
+    async def release(self, settlement: Settlement) -> None:
         """Release the lease. Keep it if an answer is missing, so no replica touches the stream until it runs out."""
+        lease = self.held_lease.lease
         if settlement.outcome is Outcome.DRAINED:
             await self.deps.ledger.records.retire(settlement.stream.job_id, settlement.record, lease)
             await reach(Point.FORGOTTEN, settlement.stream.name)
         elif settlement.reason is not Reason.OUTCOME_UNKNOWN:
             await self.deps.ledger.leases.release(lease)
 
-    async def _settle(self, snapshot: Snapshot, target: Target, known: JobReading, held_lease: HeldLease) -> Settlement:
+    async def settle(self, known: JobReading) -> Settlement:
+        """Inspect the stream, and drain it if it is a zombie that may be deleted now. Raises LedgerError.
+
+        `known` is the job's record, if it was just read.
+        """
+        target = self.target
         try:
             with span("inspect"):
-                inspecting = inspect(self.deps, snapshot, target, known)
+                inspecting = inspect(self.deps, self.snapshot, self.target, known)
                 inspection, pause = await both(inspecting, self.deps.pause_gate.active_pause())
             await reach(Point.LOOKED, target.name)
             if not inspection.is_incarnation_of(target):
                 return empty_settlement(target, Outcome.KEPT, Reason.UNKNOWN, REPLACED)
             if not isinstance(inspection.verdict, Drain):
-                return await self._leave(inspection, held_lease)
+                return await self._leave(inspection)
             if not inspection.judged_by(self.deps.policy).deletes:
-                return await self._report(inspection, held_lease)
+                return await self._report(inspection)
             if pause:
-                return await self._hold_back(inspection, held_lease, inspection.paused(pause))
+                return await self._hold_back(inspection, inspection.paused(pause))
             if why := self.deps.rights.paused:
                 settlement = inspection.settled(Outcome.UNFIXABLE, Reason.DELETES_PAUSED, why)
-                return await self._hold_back(inspection, held_lease, settlement)
+                return await self._hold_back(inspection, settlement)
         except NotFound:
-            return await self._gone(snapshot, target)
+            return await self._gone()
         except LeaseExpired as over:
             return empty_settlement(target, Outcome.WAITING, Reason.FENCED, str(over))
         except JetStreamError as error:
             return unreachable_settlement(target, error)
-        return await self._drain(inspection, inspection.verdict.reason, held_lease)
+        return await self._drain(inspection, inspection.verdict.reason)
 
-    async def _leave(self, inspection: Inspection, held_lease: HeldLease) -> Settlement:
+    async def _leave(self, inspection: Inspection) -> Settlement:
         """Keep a stream that is not a zombie, and remove a fence that has outlived its lease.
 
         If a deletion of it had begun, that deletion is over, and its outcome is recorded here.
@@ -139,39 +169,39 @@ class Drainer:
         if fence and inspection.verdict == Wait(Reason.FENCED, fence.until):
             return inspection.by_verdict()
         if fence and fence.subjects and not isinstance(inspection.verdict, Unfixable):
-            settlement = await self.unfence(Fenced.as_found(inspection), held_lease)
+            settlement = await self.unfence(Fenced.as_found(inspection))
         else:
             settlement = inspection.by_verdict()
         await self.deps.recorder.account(settlement)
         return settlement
 
-    async def _report(self, inspection: Inspection, held_lease: HeldLease) -> Settlement:
+    async def _report(self, inspection: Inspection) -> Settlement:
         """Report a zombie and keep it (report mode). Remove a fence that was left on it."""
         if inspection.stream.fence:
-            return await self.unfence(Fenced.as_found(inspection), held_lease)
+            return await self.unfence(Fenced.as_found(inspection))
         settlement = inspection.by_verdict()
         await self.deps.recorder.report(settlement, inspection.grounds(self.deps.policy))
         return settlement
 
-    async def _hold_back(self, inspection: Inspection, held_lease: HeldLease, settlement: Settlement) -> Settlement:
+    async def _hold_back(self, inspection: Inspection, settlement: Settlement) -> Settlement:
         """Keep a zombie that may not be deleted now. Remove a fence that was left on it."""
         if inspection.stream.fence:
             with suppress(PermissionDenied):  # the fence needs the same permission
-                await self.unfence(Fenced.as_found(inspection), held_lease)
+                await self.unfence(Fenced.as_found(inspection))
         return settlement
 
-    async def _drain(self, inspection: Inspection, reason: Reason, held_lease: HeldLease) -> Settlement:
+    async def _drain(self, inspection: Inspection, reason: Reason) -> Settlement:
         """Drain a zombie, with an intent in the audit before and the outcome after."""
         intent, held = await self.deps.recorder.begin_deletion(
             inspection.by_verdict(),
-            held_lease.lease,
+            self.held_lease.lease,
             inspection.grounds(self.deps.policy),
             recipe_of(inspection.raw, inspection.stream.fence, inspection.consumers),
         )
         try:
-            held_lease = await self._with_time_for_a_backup(inspection, held_lease)
-            held_lease.check("fence", held=held)
-            settlement = await self._fence_and_delete(inspection, reason, held_lease)
+            await self._extend_lease_for_a_backup(inspection)
+            self.held_lease.check("fence", held=held)
+            settlement = await self._fence_and_delete(inspection, reason)
         except NotFound:
             settlement = inspection.settled(Outcome.ALREADY_GONE, reason)
         except LeaseExpired as over:
@@ -187,57 +217,55 @@ class Drainer:
         await self.deps.recorder.end_deletion(intent, settlement)
         return settlement
 
-    async def _fence_and_delete(self, inspection: Inspection, reason: Reason, held_lease: HeldLease) -> Settlement:
+    async def _fence_and_delete(self, inspection: Inspection, reason: Reason) -> Settlement:
         """Fence, prove, delete. After an error, remove the fence, unless a deletion may be under way."""
-        behind = await self._fence(inspection, held_lease)
+        behind = await self._fence(inspection)
         try:
-            proof, backup = await self._prove_with_backup(behind, held_lease)
+            proof, backup = await self._prove_with_backup(behind)
         except NotFound:
             raise
         except BaseException as error:  # noqa: BLE001  # no error, bug or cancellation may leave the stream fenced
-            return await self._give_up(behind, held_lease, error)
+            return await self._give_up(behind, error)
         if isinstance(proof, Pause):
-            settlement = await finished(self.unfence(behind, held_lease))
+            settlement = await finished(self.unfence(behind))
             return settlement if settlement.outcome is Outcome.UNFIXABLE else inspection.paused(proof)
         if isinstance(proof, Inspection):
-            return await finished(self.unfence(behind, held_lease, because=proof))
-        kept = await self._delete_or_give_up(behind, proof, held_lease)
+            return await finished(self.unfence(behind, because=proof))
+        kept = await self._delete_or_give_up(behind, proof)
         if backup and self.deps.backup_writer:
             self.deps.backup_writer.release(backup)
         if kept is not None:
             return kept
         late_s = self._late_s(inspection)
         await reach(Point.DELETED, inspection.stream.name)
-        left = await self.deps.companions.delete(inspection.snapshot.topology, inspection.stream.job_id)
+        left = await self.deps.companions.delete(self.snapshot.topology, inspection.stream.job_id)
         address = self.deps.backup_writer.address_of(backup) if backup and self.deps.backup_writer else None
         return replace(inspection.settled(Outcome.DRAINED, reason, left), late_s=late_s, backup=address)
 
-    async def _prove_with_backup(
-        self, behind: Fenced, held_lease: HeldLease
-    ) -> tuple[Proven | Inspection | Pause, Backup | None]:
+    async def _prove_with_backup(self, behind: Fenced) -> tuple[Proven | Inspection | Pause, Backup | None]:
         """Return the proof, and the backup if one is wanted. Writing a backup takes time, so the proof is repeated."""
         await reach(Point.FENCED, behind.inspection.stream.name)
-        proof = await self._prove(behind, held_lease)
+        proof = await self._prove(behind)
         await reach(Point.PROVEN, behind.inspection.stream.name)
         if not isinstance(proof, Proven) or (backup_writer := self._backup_writer_of(behind.inspection)) is None:
             return proof, None
-        backup = await backup_writer.write_backup(behind, held_lease)
-        return await self._prove(await self._read_again(behind, held_lease), held_lease), backup
+        backup = await backup_writer.write_backup(behind, self.held_lease)
+        return await self._prove(await self._read_again(behind)), backup
 
-    async def _delete_or_give_up(self, behind: Fenced, proof: Proven, held_lease: HeldLease) -> Settlement | None:
+    async def _delete_or_give_up(self, behind: Fenced, proof: Proven) -> Settlement | None:
         """Delete what is proven and return None; or return the settlement of a stream that was unfenced instead."""
         try:
-            await self._delete(proof, held_lease)
+            await self._delete(proof)
         except (NotFound, Unanswered):  # it is gone; or the deletion took effect, or still may
             raise
         except Exception as error:  # noqa: BLE001  # as in _fence_and_delete
-            return await self._give_up(behind, held_lease, error)
+            return await self._give_up(behind, error)
         return None
 
-    async def _give_up(self, behind: Fenced, held_lease: HeldLease, error: BaseException) -> Settlement:
+    async def _give_up(self, behind: Fenced, error: BaseException) -> Settlement:
         """Remove the fence after this error and settle the stream. Reraise the error if it is not about the stream."""
         try:
-            settlement = await finished(self.unfence(behind, held_lease))
+            settlement = await finished(self.unfence(behind))
         except (JetStreamError, LeaseExpired):
             if isinstance(error, Exception):
                 raise
@@ -255,12 +283,12 @@ class Drainer:
         writer = self.deps.backup_writer
         return writer if writer and writer.wants(inspection, inspection.judged_by(self.deps.policy).backup) else None
 
-    async def _with_time_for_a_backup(self, inspection: Inspection, held_lease: HeldLease) -> HeldLease:
-        if (backup_writer := self._backup_writer_of(inspection)) is None:
-            return held_lease
-        longer = held_lease.lasting(backup_writer.time_for(inspection, self.deps.lease_s))
-        held_lease.check("fence", held=await self.deps.ledger.leases.renew(longer.lease))
-        return longer
+    async def _extend_lease_for_a_backup(self, inspection: Inspection) -> None:
+        """Extend our lease by the time that a backup may take, if this stream gets one. Raises LeaseExpired."""
+        if backup_writer := self._backup_writer_of(inspection):
+            longer = self.held_lease.lasting(backup_writer.time_for(inspection, self.deps.lease_s))
+            self.held_lease.check("fence", held=await self.deps.ledger.leases.renew(longer.lease))
+            self.held_lease = longer
 
     def _late_s(self, inspection: Inspection) -> float | None:
         """Return the seconds since the stream fell due: by the server's clock until the inspection, then by ours."""
@@ -271,30 +299,30 @@ class Drainer:
 
     # The steps from one state to the next.
 
-    async def _fence(self, inspection: Inspection, held_lease: HeldLease) -> Fenced:
+    async def _fence(self, inspection: Inspection) -> Fenced:
         """Replace the stream's subjects. An expired fence is taken over, with everything that it must restore."""
         config, old, stream = inspection.raw["config"], inspection.stream.fence, inspection.stream
         if stream.sealed:
             return replace(Fenced.as_found(inspection), fence=None)
         # The fence never ends before our own deadline, because we asked before the server answered.
-        until = stream.observed_at + int((held_lease.deadline - inspection.asked_at) * SECOND)
+        until = stream.observed_at + int((self.held_lease.deadline - inspection.asked_at) * SECOND)
         subjects, lifted = tuple(config["subjects"]), lifted_of(config)
         if old:
             subjects, lifted = old.subjects, lifted | old.lifted
-        fence = Fence(held_lease.lease.token, until, subjects, lifted)
-        asked_at = held_lease.monotonic()
+        fence = Fence(self.held_lease.lease.token, until, subjects, lifted)
+        asked_at = self.held_lease.monotonic()
         with span("fence"):
             update = self.deps.effects.update_stream(fenced(config, fence))
             raw = await finished(reach_during(Point.FENCE_SENT, stream.name, update))
         return Fenced(inspection, raw, fence, asked_at)
 
-    async def _read_again(self, behind: Fenced, held_lease: HeldLease) -> Fenced:
+    async def _read_again(self, behind: Fenced) -> Fenced:
         """Return the same state with a fresh STREAM.INFO, because others may have changed the stream."""
-        asked_at = held_lease.monotonic()
+        asked_at = self.held_lease.monotonic()
         raw = await self.deps.effects.stream_info(behind.inspection.stream.name)
         return replace(behind, raw=raw, asked_at=asked_at)
 
-    async def _prove(self, behind: Fenced, held_lease: HeldLease) -> Proven | Inspection | Pause:
+    async def _prove(self, behind: Fenced) -> Proven | Inspection | Pause:
         """Return the proof that no message came since the inspection; or the inspection or pause that keeps the stream.
 
         The lease is checked in Redis again: if Redis was emptied before our fence, another replica may have it now. A
@@ -303,16 +331,16 @@ class Drainer:
         inspection = behind.inspection
         with span("recheck"):
             event, held = await both(
-                self.deps.directory.last_event_since(inspection.snapshot, inspection.stream.job_id, inspection.event),
-                self.deps.ledger.leases.is_held(held_lease.lease),
+                self.deps.directory.last_event_since(self.snapshot, inspection.stream.job_id, inspection.event),
+                self.deps.ledger.leases.is_held(self.held_lease.lease),
             )
-        held_lease.check("deletion", held=held)
+        self.held_lease.check("deletion", held=held)
         again = await self._rechecked(inspection, event)
         is_unchanged = event == inspection.event and again.directory_status == inspection.directory_status
         if not (is_unchanged and again.coverage.intact):
             return again
         if behind.fence is None:
-            behind = await self._read_again(behind, held_lease)
+            behind = await self._read_again(behind)
         if not behind.is_as_judged():
             return again
         with span("barrier"):
@@ -352,16 +380,16 @@ class Drainer:
                 await asyncio.sleep(pause_s)
         return await self.deps.effects.barrier(name, subject)
 
-    async def _delete(self, proven: Proven, held_lease: HeldLease) -> None:
+    async def _delete(self, proven: Proven) -> None:
         """Delete the stream if the proof still holds. Else raise LeaseExpired or NothingProven."""
         name = proven.behind.inspection.stream.name
         with span("delete"):
-            held_lease.check("deletion")
-            if why := silent_followers(proven.behind.raw, held_lease.monotonic() - proven.behind.asked_at):
+            self.held_lease.check("deletion")
+            if why := silent_followers(proven.behind.raw, self.held_lease.monotonic() - proven.behind.asked_at):
                 raise NothingProven(why)
             await reach_during(Point.DELETE_SENT, name, self.deps.effects.delete_stream(name))
 
-    async def unfence(self, behind: Fenced, held_lease: HeldLease, because: Inspection | None = None) -> Settlement:
+    async def unfence(self, behind: Fenced, because: Inspection | None = None) -> Settlement:
         """Remove the fence, restore what it replaced, and judge the stream again.
 
         `because` is the inspection behind the fence that keeps the stream. The config is read again first, so changes
@@ -371,12 +399,12 @@ class Drainer:
         try:
             with span("unfence"):
                 with suppress(LedgerError):  # no replica can get a lease now, so our clock decides
-                    held_lease.check("unfence", held=await self.deps.ledger.leases.is_held(held_lease.lease))
+                    self.held_lease.check("unfence", held=await self.deps.ledger.leases.is_held(self.held_lease.lease))
                 if fence is not None:
                     raw = await self.deps.effects.stream_info(inspection.stream.name)
                     if (raw["config"].get("metadata") or {}).get(FENCE_TOKEN_KEY) != fence.token:
                         return inspection.settled(Outcome.WAITING, Reason.FENCED, "the fence is not ours any more")
-                    held_lease.check("unfence")
+                    self.held_lease.check("unfence")
                     raw = await self.deps.effects.update_stream(unfenced(raw["config"], fence))
         except Refused as error:
             if isinstance(error, NotFound):
@@ -385,8 +413,7 @@ class Drainer:
             detail = f"stays fenced, since it cannot get {subjects} back: {error}; free them, then it is tried again"
             return inspection.settled(Outcome.UNFIXABLE, Reason.REFUSED, detail)
         inspection = because or inspection
-        sourced = inspection.snapshot.topology.sourced
-        stream = mark_if_sourced(read_stream(raw, inspection.stream.job_id), sourced)
+        stream = mark_if_sourced(read_stream(raw, inspection.stream.job_id), self.snapshot.topology.sourced)
         stream = replace(stream, consumers=inspection.stream.consumers)
         verdict = decide(stream, inspection.record, inspection.coverage, self.deps.policy)
         if isinstance(verdict, Drain):
@@ -396,33 +423,22 @@ class Drainer:
 
     # Deletions that another process began and did not finish.
 
-    async def account_for_begun(self, snapshot: Snapshot, settled: Collection[str]) -> None:
-        """Record the outcome of deletions that began and never ended, except those of streams `settled` just now.
+    async def account(self) -> None:
+        """Record the outcome of a deletion that began and never ended, unless the stream is still a zombie."""
+        try:
+            inspection = await inspect(self.deps, self.snapshot, self.target)
+            if not isinstance(inspection.verdict, Drain):
+                await self._leave(inspection)
+        except NotFound:
+            await self._gone()
 
-        It deletes nothing. A stream that is still a zombie is left to `drain_stream`. Raises LedgerError.
-        """
-        for name, intent in (await self.deps.recorder.begun()).items():
-            held_lease = HeldLease.start(name, self.deps.lease_s, self.deps.monotonic)
-            target = Target(name, intent.job_id)
-            if name in settled or not await self.deps.ledger.leases.acquire(held_lease.lease):
-                continue
-            try:
-                inspection = await inspect(self.deps, snapshot, target)
-                if not isinstance(inspection.verdict, Drain):
-                    await self._leave(inspection, held_lease)
-            except NotFound:
-                await self._gone(snapshot, target)
-            except (JetStreamError, LeaseExpired) as error:
-                log.debug("the outcome of an open intent is not known yet", stream=name, error=str(error))
-            finally:
-                await self.deps.ledger.leases.release(held_lease.lease)
-
-    async def _gone(self, snapshot: Snapshot, target: Target) -> Settlement:
+    async def _gone(self) -> Settlement:
         """Settle a stream that is gone, which is a success. Record the outcome of an open intent."""
-        intent = (await self.deps.recorder.begun()).get(target.name)
-        settlement = empty_settlement(target, Outcome.ALREADY_GONE, Reason(intent.reason) if intent else Reason.GONE)
+        intent = (await self.deps.recorder.begun()).get(self.target.name)
+        reason = Reason(intent.reason) if intent else Reason.GONE
+        settlement = empty_settlement(self.target, Outcome.ALREADY_GONE, reason)
         if intent:
-            await self.deps.companions.delete(snapshot.topology, target.job_id)
+            await self.deps.companions.delete(self.snapshot.topology, self.target.job_id)
             await self.deps.recorder.account(settlement)
         return settlement
 

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from reactor.core.model import SECOND, Outcome
-from reactor.deletion.drain import Drainer
+from reactor.deletion.drain import HeldStream
 from reactor.deletion.inspection import inspect
 from reactor.deletion.resources import Resources
-from reactor.deletion.states import Fenced, HeldLease, Inspection, LeaseExpired, Target
+from reactor.deletion.states import Fenced, Inspection, LeaseExpired, Target
 from reactor.job_status.ledger_directory import Snapshot
 
 POLL_S = 0.05
@@ -29,10 +29,11 @@ async def run_exclusively(
     JetStreamError and LedgerError.
     """
     while True:
-        held_lease = HeldLease.start(target.name, deps.lease_s, deps.monotonic)
+        held = HeldStream.start(deps, snapshot, target)
+        held_lease = held.held_lease
         if await deps.ledger.leases.acquire(held_lease.lease):
             try:
-                if (inspection := await _inspect_unfenced(deps, snapshot, target, held_lease)) is not None:
+                if (inspection := await _inspect_unfenced(held)) is not None:
                     held_lease.check("work on it", held=await deps.ledger.leases.is_held(held_lease.lease))
                     async with asyncio.timeout(held_lease.deadline - deps.monotonic()):  # never work beyond the lease
                         return await work(inspection)
@@ -43,18 +44,16 @@ async def run_exclusively(
         await asyncio.sleep(POLL_S)
 
 
-async def _inspect_unfenced(
-    deps: Resources, snapshot: Snapshot, target: Target, held_lease: HeldLease
-) -> Inspection | None:
+async def _inspect_unfenced(held: HeldStream) -> Inspection | None:
     """Inspect the stream and return the inspection. If it has a fence, wait for it or remove it, and return None."""
-    inspection = await inspect(deps, snapshot, target)
+    inspection = await inspect(held.deps, held.snapshot, held.target)
     fence = inspection.stream.fence
     if fence is None:
         return inspection
     if fence.until > inspection.stream.observed_at:
         await asyncio.sleep(min((fence.until - inspection.stream.observed_at) / SECOND, 1.0))
         return None
-    settlement = await Drainer(deps).unfence(Fenced.as_found(inspection), held_lease)
+    settlement = await held.unfence(Fenced.as_found(inspection))
     if settlement.outcome is Outcome.UNFIXABLE:
-        raise StaysFenced(f"stream {target.name} {settlement.detail}")
+        raise StaysFenced(f"stream {held.target.name} {settlement.detail}")
     return None

@@ -41,7 +41,6 @@ async def inspect(deps: Resources, snapshot: Snapshot, target: Target, known: Jo
         event=event,
         coverage=coverage,
         verdict=verdict,
-        snapshot=snapshot,
         asked_at=asked_at,
         consumers=consumers or (),
         directory_status=assessment.directory_status,

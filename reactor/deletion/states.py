@@ -27,7 +27,6 @@ from reactor.core.report import settlement_of
 from reactor.core.stream_info import FENCE_KEYS, Raw
 from reactor.jetstream.errors import JetStreamError
 from reactor.jetstream.topology import Topology
-from reactor.job_status.ledger_directory import Snapshot
 from reactor.store.leases import Lease
 
 REPLACED = "another stream of this name has been created since it was judged"
@@ -54,7 +53,6 @@ class Inspection:
     """The job's last events, read from the leader of the lifecycle stream."""
     coverage: Coverage
     verdict: Verdict
-    snapshot: Snapshot
     asked_at: float
     """When STREAM.INFO was requested (s, monotonic clock)."""
     consumers: Sequence[Raw] = ()

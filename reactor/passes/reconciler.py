@@ -20,7 +20,7 @@ from reactor.core.policy import Breaker, policy_for
 from reactor.core.report import Report
 from reactor.core.stream_info import instant
 from reactor.deletion.companions import orphaned
-from reactor.deletion.drain import Drainer
+from reactor.deletion.drain import account_for_begun, drain_stream
 from reactor.deletion.inspection import preview
 from reactor.deletion.resources import Resources
 from reactor.deletion.states import Target, held_back
@@ -96,9 +96,6 @@ class Reconciler:
     deps: Resources
     breaker: Breaker
     catch_up: CatchUp
-
-    def __post_init__(self) -> None:
-        self._drainer = Drainer(self.deps)
 
     async def run(self, options: PassOptions, progress: Progress = ignore_progress) -> Report:
         """Run one pass and return its report. An outage is the report's `error`, never an exception."""
@@ -190,7 +187,7 @@ class Reconciler:
         results = [settled.get(item.stream.name, item) for item in plan.settlements]
 
         needed = {item.stream.name for item in plan.listing.judged if item.needs_settling}
-        await self._drainer.account_for_begun(plan.listing.snapshot, needed)
+        await account_for_begun(self.deps, plan.listing.snapshot, needed)
         if not options.only and self.deps.policy.may_delete and not plan.pause:
             await self._sweep_companions(plan.listing)
         self.deps.recorder.judged(*results)
@@ -230,7 +227,7 @@ class Reconciler:
             await self.deps.throttle.turn()
             if options.is_stopped:
                 return replace(item.as_listed(), outcome=Outcome.KEPT, detail=NOT_BEGUN)
-            settlement = await self._drainer.drain_stream(listing.snapshot, _target(item), options.under)
+            settlement = await drain_stream(self.deps, listing.snapshot, _target(item), options.under)
         except LedgerError as error:
             detail = f"Redis failed during the drain: {error}"
             return Settlement(Outcome.UNFIXABLE, Reason.OUTCOME_UNKNOWN, item.stream, item.record, detail=detail)

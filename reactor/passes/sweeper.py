@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reactor.core.model import Outcome, Reason, Record, Settlement, delay_until
-from reactor.deletion.drain import Drainer
+from reactor.deletion.drain import drain_stream
 from reactor.deletion.resources import Resources
 from reactor.deletion.states import Target
 from reactor.jetstream.topology import Topology, topology_of
@@ -28,7 +28,6 @@ class Sweeper:
     request_pass: Callable[[], Awaitable[None]]
 
     def __post_init__(self) -> None:
-        self._drainer = Drainer(self.deps)
         self._here_since: int | None = None
         """When this process began to sweep (ms, Redis's clock); None before the first tick."""
 
@@ -113,7 +112,7 @@ class Sweeper:
             # Most jobs clean up after themselves. A stream that does not exist must not take a turn.
             if self.deps.throttle.is_limited and await self.deps.reads.has_stream(name):
                 await self.deps.throttle.turn()
-            settlements.append(await self._drainer.drain_stream(snapshot, Target(name, job_id)))
+            settlements.append(await drain_stream(self.deps, snapshot, Target(name, job_id)))
         there = [item for item in settlements if item.reason is not Reason.GONE]
         if record is not None and self.deps.policy.is_terminal(record) and not there:
             await self.deps.ledger.records.retire(job_id, record)

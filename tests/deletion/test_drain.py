@@ -16,7 +16,7 @@ from reactor.config.nats_options import nats_options
 from reactor.core.model import Outcome, Reason, Settlement
 from reactor.core.pause import pausing
 from reactor.core.stream_info import FENCE_TOKEN_KEY
-from reactor.deletion.states import REPLACED, Target
+from reactor.deletion.states import REPLACED
 from reactor.jetstream.client import JetStream
 from reactor.jetstream.errors import Unanswered, Unreachable
 from reactor.jetstream.topology import PAUSE_SUBJECT
@@ -152,7 +152,7 @@ async def test_a_stream_made_again_since_it_was_judged_is_judged_again(world: Wo
     """The listing had another incarnation."""
     async with Bench(world) as bench:
         await world.zombie(1)
-        settlement = await bench.drainer().drain_stream(bench.snapshot, Target("job_1", "1", created=1))
+        settlement = await bench.drain(created=1)
         assert (settlement.outcome, settlement.detail) == (
             Outcome.KEPT,
             REPLACED,
@@ -236,7 +236,7 @@ async def test_nothing_is_fenced_while_deleting_is_paused(world: World) -> None:
         bench.effects.before["STREAM.UPDATE"] = touch
         resources = bench.resources()
         resources.rights.pause("no right")
-        settlement = await bench.drainer(resources=resources).drain_stream(bench.snapshot, Target("job_1", "1"))
+        settlement = await bench.drain(resources=resources)
         assert (settlement.outcome, settlement.reason) == (Outcome.UNFIXABLE, Reason.DELETES_PAUSED)
         assert not touched
 

@@ -23,8 +23,6 @@ from reactor.backups.folder import FolderBackup, FolderStore
 from reactor.backups.store import BackupFailed, Manifest
 from reactor.core.model import SECOND, Outcome, Reason, format_instant
 from reactor.core.stream_info import PROTECT_KEY, UNFINISHED_KEY, instant
-from reactor.deletion.drain import Drainer
-from reactor.deletion.states import Target
 from reactor.operate.replay import NotReplayed, _headers, replay
 
 CHUNK = 1_000_000
@@ -175,8 +173,7 @@ async def test_a_job_that_lives_again_during_the_backup_keeps_its_stream(world: 
         await world.emit(1, "SUCCESS")
         await bench.take_snapshot()
         bench.effects.before["STREAM.SNAPSHOT"] = lambda: world.emit(1, "STARTED")
-        drainer = Drainer(bench.backing_up(tmp_path))
-        settlement = await drainer.drain_stream(bench.snapshot, Target("job_1", "1"))
+        settlement = await bench.drain(resources=bench.backing_up(tmp_path))
         assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.RUNNING)
     assert ((await world.info("job_1")) or {})["config"]["subjects"] == ["job.1.tasks"]
 
@@ -194,8 +191,7 @@ async def test_a_protection_set_during_a_backup_counts(world: World, tmp_path: P
             assert "error" not in await world.api("STREAM.UPDATE.job_1", config | {"metadata": metadata})
 
         bench.effects.before["STREAM.SNAPSHOT"] = protect
-        drainer = Drainer(bench.backing_up(tmp_path))
-        settlement = await drainer.drain_stream(bench.snapshot, Target("job_1", "1"))
+        settlement = await bench.drain(resources=bench.backing_up(tmp_path))
         assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.PROTECTED)
         assert (await bench.whole())["config"]["metadata"][PROTECT_KEY] == "true"
 

@@ -11,8 +11,6 @@ from support.bench import Bench
 from support.harness import World, eventually, gone, heard, worker
 
 from reactor.core.model import Outcome, Reason
-from reactor.deletion.drain import Drainer
-from reactor.deletion.states import Target
 
 RULES = """
 [[rule]]
@@ -220,7 +218,7 @@ async def test_a_time_set_behind_a_fence_counts(world: World, tmp_path: Path) ->
             assert "error" not in await world.api("STREAM.UPDATE.job_1", config | {"metadata": metadata})
 
         bench.effects.before["STREAM.SNAPSHOT"] = keep
-        settlement = await Drainer(bench.backing_up(tmp_path)).drain_stream(bench.snapshot, Target("job_1", "1"))
+        settlement = await bench.drain(resources=bench.backing_up(tmp_path))
         assert (settlement.outcome, settlement.reason) == (Outcome.WAITING, Reason.GRACE)
         whole = await bench.whole()
         assert whole["config"]["metadata"]["reactor.terminal-grace"] == "1h"

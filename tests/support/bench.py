@@ -16,7 +16,7 @@ from reactor.core.sinks import Sink
 from reactor.core.stream_info import FENCE_TOKEN_KEY, Raw
 from reactor.deletion.backup import BackupWriter
 from reactor.deletion.companions import Companions
-from reactor.deletion.drain import Drainer
+from reactor.deletion.drain import drain_stream
 from reactor.deletion.gates import PauseGate, Rights
 from reactor.deletion.inspection import preview
 from reactor.deletion.notices import Notices
@@ -141,11 +141,11 @@ class Bench:
             monotonic=monotonic,
         )
 
-    def drainer(self, by: str = "bench", resources: Resources | None = None) -> Drainer:
-        return Drainer(resources or self.resources(by))
-
-    async def drain(self, name: str = "job_1", *, by: str = "bench") -> Settlement:
-        return await self.drainer(by).drain_stream(self.snapshot, Target(name, name.removeprefix("job_")))
+    async def drain(
+        self, name: str = "job_1", *, by: str = "bench", resources: Resources | None = None, created: int | None = None
+    ) -> Settlement:
+        target = Target(name, name.removeprefix("job_"), created)
+        return await drain_stream(resources or self.resources(by), self.snapshot, target)
 
     async def preview(self, name: str = "job_1") -> Settlement:
         return await preview(self.resources("onlooker"), self.snapshot, Target(name, name.removeprefix("job_")))

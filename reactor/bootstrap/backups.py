@@ -17,7 +17,7 @@ from reactor.store.leases import Lease
 
 TIDIED_S = 30.0
 """How long one replica alone may tidy. It keeps that lease, so tidying is not done more often."""
-_PATIENCE = {
+_CLOUD_OPTIONS = {
     "client_options": {"connect_timeout": "5s", "timeout": "60s", "allow_http": True},  # if AWS_ENDPOINT_URL says so
     "retry_config": {"max_retries": 2, "retry_timeout": timedelta(seconds=20)},
 }
@@ -60,4 +60,4 @@ class Places:
             return Bucket(self.connected.snapshots, rest, age_s, int(rules.max_bytes), replicas)
         from reactor.backups.cloud import CloudObjects  # noqa: PLC0415  # an extra
 
-        return CloudObjects(url, _PATIENCE)
+        return CloudObjects(url, _CLOUD_OPTIONS)

@@ -49,7 +49,7 @@ def pause(span: str | None, reason: str) -> None:
     settings = settings_of_command()
     lasting = None if span is None else nanoseconds(duration_of("--for", span))
     if lasting is not None and not 0 < lasting <= LONGEST_PAUSE:
-        fail(Exit.USAGE, "--for: more than nothing, and ten years at most; leave it out to pause until reactor resume")
+        fail(Exit.USAGE, "--for: longer than 0 and ten years at most; without it the pause lasts until reactor resume")
 
     async def order() -> PauseOrder:
         async with connections(settings, actor=actor_of("pause")) as connected:
@@ -58,7 +58,7 @@ def pause(span: str | None, reason: str) -> None:
 
     done = run(order, settings.nats.domain)
     typer.echo(f"{done.pause or 'deleting is paused'}; reactor resume lets it go on")
-    _say_unrecorded(done)
+    _print_unrecorded(done)
 
 
 def resume() -> None:
@@ -72,10 +72,10 @@ def resume() -> None:
 
     done = run(order, settings.nats.domain)
     typer.echo(f"deleting goes on; it was: {done.pause}" if done.pause else "deleting was not paused")
-    _say_unrecorded(done)
+    _print_unrecorded(done)
 
 
-def _say_unrecorded(done: PauseOrder) -> None:
+def _print_unrecorded(done: PauseOrder) -> None:
     if done.unrecorded:
         typer.echo(f"reactor: the audit does not have this, since Redis is unreachable: {done.unrecorded}", err=True)
 
@@ -83,7 +83,7 @@ def _say_unrecorded(done: PauseOrder) -> None:
 def how_long(span: str | None, until: str | None) -> HowLong:
     """Return how long to protect, by `--for` and `--until`. Exits if they cannot be read."""
     if span is not None and until is not None:
-        fail(Exit.USAGE, "--for and --until say the same: give one of them")
+        fail(Exit.USAGE, "--for and --until exclude each other: give one of them")
     if span is not None:
         return HowLong(span=nanoseconds(duration_of("--for", span)))
     try:
@@ -183,13 +183,13 @@ def _show_restored(done: Restored, policy: Policy) -> None:
     lost = f"; {counted(done.lost, 'message')} it held are lost" if done.lost else ""
     typer.echo(f"{done.stream} is back on {', '.join(done.subjects)}, with {messages} and {consumers}{lost}")
     if policy.job_id(done.stream) is None:
-        typer.echo("by its name it is no job stream, so reactor leaves it alone: delete it when it has served")
+        typer.echo("its name does not match the pattern, so reactor never deletes it: delete it yourself in the end")
         return
     typer.echo(
         f"it is protected, and nothing in it expires: to let it be judged again, reactor unprotect {done.stream}"
     )
     if done.job_id:
-        typer.echo(f"by the events its job is still over: if it is live again, reactor emit {done.job_id} STARTED")
+        typer.echo(f"the events say that its job has ended: if it is live again, reactor emit {done.job_id} STARTED")
 
 
 def backups(*, as_json: bool) -> None:

@@ -260,7 +260,7 @@ class Worker:
         return None if self.process.returncode is None else self.log.read_text().strip()[-500:]
 
     async def ready(self) -> None:
-        """Wait until it hears lifecycle events: it would never know of jobs that begin and end before that."""
+        """Wait until it receives lifecycle events. It never learns of a job that began and ended before that."""
         while not await asyncio.to_thread(self._is_ready):  # noqa: ASYNC110  # another process
             await asyncio.sleep(0.05)
 

@@ -26,10 +26,10 @@ def emit(job_id: str, status: str, at: str | None) -> None:
             await js.close()
 
     try:
-        taken_by, sequence = run(publish, settings.nats.domain)
+        stream, sequence = run(publish, settings.nats.domain)
     except ValueError as error:
         fail(Exit.USAGE, str(error))
-    typer.echo(f"job {job_id} {status}: {taken_by}:{sequence}")
+    typer.echo(f"job {job_id} {status}: {stream}:{sequence}")
     known = sorted({*settings.policy.live_statuses, *settings.policy.terminal_statuses})
     if fold(status) not in known:
         typer.echo(f"reactor: {unknown_value(status, known)} Job {job_id} counts as live.", err=True)

@@ -1,4 +1,4 @@
-"""The `reactor` command: what can be typed. Each one imports what it uses when it runs, so `--help` is there at once.
+"""The commands and their options. Each command imports what it needs when it runs, so `--help` is fast.
 
 0 done; 1 something unfixable, or an error in doctor; 2 usage or settings; 3 NATS or Redis unreachable; 4 held back by
 the breaker or by `reactor pause`; 5 no such stream; 130 or 143 interrupted, after finishing what was fenced.
@@ -21,7 +21,7 @@ from reactor.cli.exits import SIGNALLED
 from reactor.core.model import AUDIT_ENTRIES, Reason
 
 COLLECTED_AFTER = 50_000
-"""Objects made until Python looks for unused cycles: with its default of 700, a seventh of a pass goes there."""
+"""How many new objects until Python looks for unused cycles. Its default of 700 costs a seventh of a pass."""
 
 
 def _examples(*lines: str) -> str:
@@ -42,7 +42,7 @@ app = typer.Typer(
 Local = Annotated[
     bool, typer.Option("--local", help="Judge with this shell's settings, not with those of the running workers.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
 def _stream_names(incomplete: str) -> list[str]:
@@ -92,9 +92,7 @@ def options(
 @app.command(epilog=_examples("reactor worker", "reactor worker --embedded --data-dir /var/lib/reactor"))
 def worker(
     *,
-    embedded: Annotated[
-        bool, typer.Option("--embedded", help="Start a nats-server and a Valkey of its own, from the wheels.")
-    ] = False,
+    embedded: Annotated[bool, typer.Option("--embedded", help="Start an embedded nats-server and Valkey.")] = False,
     data_dir: Annotated[Path, typer.Option("--data-dir", help="The folder for the embedded servers' data.")] = Path(
         ".reactor"
     ),
@@ -110,7 +108,7 @@ def worker(
 )
 def reconcile(
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge everything, delete nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge all streams and delete nothing.")] = False,
     as_json: AsJson = False,
     assume_missing: Annotated[
         bool,
@@ -144,11 +142,11 @@ def explain(
     local: Local = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show why a stream stays or falls, or what became of it.
+    """Show why a stream is kept or deleted, or what happened to it.
 
-    With the evidence, and what would change the verdict.
+    It shows the evidence, and what would change the verdict.
 
-    Of a stream that is gone it shows what became of it, with exit code 5.
+    If the stream is gone, it shows what happened to it, with exit code 5.
     """
     from reactor.cli import queries
 
@@ -156,7 +154,7 @@ def explain(
 
 
 class Verdict(StrEnum):
-    """What `streams` can be asked for."""
+    """The values of `streams --verdict`."""
 
     ZOMBIE = "zombie"
     WOULD_DRAIN = "would_drain"
@@ -169,7 +167,7 @@ class Verdict(StrEnum):
 def streams(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[STREAM…]", help="Only these, or those of a glob.", autocompletion=_stream_names),
+        typer.Argument(metavar="[STREAM…]", help="Names or globs; all if left out.", autocompletion=_stream_names),
     ] = None,
     *,
     verdict: Annotated[
@@ -182,18 +180,18 @@ def streams(
     status: Annotated[
         list[str] | None, typer.Option("--status", metavar="S", help="The job's last status; may be repeated.")
     ] = None,
-    sort: Annotated[str, typer.Option("--sort", metavar="name|due|age|size", help="What comes first.")] = "name",
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again, until Ctrl-C.")] = False,
+    sort: Annotated[str, typer.Option("--sort", metavar="name|due|age|size", help="The order.")] = "name",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until Ctrl-C.")] = False,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="table|wide|json|yaml|name", help="How they are printed.")
+        str, typer.Option("--output", "-o", metavar="table|wide|json|yaml|name", help="The format.")
     ] = "table",
     local: Local = False,
 ) -> None:
     """List every job stream with its verdict now.
 
-    With when it is due and what it holds. It changes nothing.
+    It shows when each is due, and what it holds. It changes nothing.
 
-    A zombie is due, and not gone yet.
+    A zombie is a stream that is due and still exists.
     """
     from reactor.cli import streams as listing
 
@@ -227,7 +225,7 @@ def history(
     *,
     limit: Annotated[int, typer.Option("--limit", min=1, max=AUDIT_ENTRIES, help="How many entries at most.")] = 50,
     stream: Annotated[
-        str | None, typer.Option("--stream", metavar="NAME", help="Only this stream, or those of a glob.")
+        str | None, typer.Option("--stream", metavar="NAME", help="Only this stream, or streams that match this glob.")
     ] = None,
     outcome: Annotated[
         str | None, typer.Option("--outcome", metavar="OUTCOME", help="Only this one, such as drained or unfixable.")
@@ -236,16 +234,16 @@ def history(
         Reason | None, typer.Option("--reason", metavar="REASON", help="Only this one, such as terminal or missing.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="DURATION", help="Only what is no older, such as 2h.")
+        str | None, typer.Option("--since", metavar="DURATION", help="Only entries up to this age, such as 2h.")
     ] = None,
     would_drain: Annotated[
-        bool, typer.Option("--would-drain", help="What report mode would have deleted, and what has become of it.")
+        bool, typer.Option("--would-drain", help="Show what report mode would have deleted, and what happened to it.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what was deleted and what failed, newest first.
 
-    From the audit trail: it asks Redis alone.
+    It reads the audit trail in Redis, and needs no NATS.
     """
     from reactor.cli import queries
 
@@ -262,17 +260,17 @@ def history(
 def doctor(
     *,
     notify: Annotated[
-        bool, typer.Option("--notify", help="Send a test message to all that REACTOR_NOTIFY_URLS names.")
+        bool, typer.Option("--notify", help="Send a test message to all receivers in REACTOR_NOTIFY_URLS.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check all that reactor needs, and say each fix.
+    """Check everything that reactor needs, with a fix for each problem.
 
     It changes nothing.
 
     Checks NATS, Redis, the ledger, the directory and the backups' folder.
 
-    Exit code 1 where a check is an error, 3 where NATS or Redis is unreachable, and 0 else, also with warnings.
+    Exit code 1 if a check is an error, 3 if NATS or Redis is unreachable, otherwise 0, also with warnings.
     """
     from reactor.cli import queries
 
@@ -306,8 +304,8 @@ def pause(
 ) -> None:
     """Stop all deleting, everywhere, at once.
 
-    Every replica and command heeds it before each fence, and gives back what is fenced. It is kept in NATS, so that an
-    emptied Redis does not forget it.
+    Every replica and command checks it before each fence, and removes the fences that it has set. NATS stores it, so
+    it survives an emptied Redis.
     """
     from reactor.cli import actions
 
@@ -316,7 +314,7 @@ def pause(
 
 @app.command(epilog=_examples("reactor resume"))
 def resume() -> None:
-    """Let deleting go on after `reactor pause`."""
+    """Resume deleting after `reactor pause`."""
     from reactor.cli import actions
 
     actions.resume()
@@ -339,7 +337,7 @@ def protect(
         typer.Option("--until", metavar="TIME", help="Such as 2026-01-31T12:00:00Z; then it ends by itself."),
     ] = None,
 ) -> None:
-    """Keep these streams, whatever is said of their jobs.
+    """Protect streams, whatever the status of their jobs is.
 
     It sets metadata on the stream (reactor.protect, or reactor.keep-until). It waits for a deletion that is under way.
 
@@ -352,7 +350,7 @@ def protect(
 
 @app.command(epilog=_examples("reactor unprotect job_42"))
 def unprotect(streams: StreamNames) -> None:
-    """Take the protection away: they are judged like any other."""
+    """Remove the protection of streams, so that they are judged like all others."""
     from reactor.cli import actions
 
     actions.protect(streams, None)
@@ -364,12 +362,10 @@ def restore(
     *,
     source: Annotated[
         Path | None,
-        typer.Option(
-            "--from", metavar="FILE", help="A backup, of reactor's or the nats CLI's; else the newest one here."
-        ),
+        typer.Option("--from", metavar="FILE", help="A backup by reactor or the nats CLI; the newest one if left out."),
     ] = None,
     without_messages: Annotated[
-        bool, typer.Option("--without-messages", help="Restore the empty stream if its messages cannot be had.")
+        bool, typer.Option("--without-messages", help="Restore the empty stream if its messages are lost.")
     ] = False,
     name: Annotated[
         str | None,
@@ -382,9 +378,9 @@ def restore(
 
     It is protected until `reactor unprotect`.
 
-    It brings back messages, consumers and acknowledgements from the newest backup (REACTOR_BACKUP_WHEN). With
-    --without-messages it creates the empty stream with its consumers, as the audit remembers them. Exit code 5 if
-    nothing is known of it.
+    It restores messages, consumers and acknowledgements from the newest backup (REACTOR_BACKUP_WHEN). With
+    --without-messages it creates the empty stream with its consumers, as the audit recorded them. Exit code 5 if the
+    stream is not known.
     """
     from reactor.cli import actions
 
@@ -412,7 +408,7 @@ def copy_backups(
     source: Annotated[str, typer.Argument(metavar="FROM", help="nats:BUCKET, s3://bucket/prefix, …, or a folder.")],
     target: Annotated[str, typer.Argument(metavar="TO", help="As FROM.")],
 ) -> None:
-    """Copy all backups from one place to another; those that are there already are left out."""
+    """Copy all backups from one place to another, except those that it already has."""
     from reactor.cli import actions
 
     actions.copy_backups(source, target)
@@ -440,14 +436,14 @@ def prepare(
 def rules(
     *,
     check: Annotated[
-        Path | None, typer.Option("--check", metavar="FILE", help="Check a file of rules; it asks no server.")
+        Path | None, typer.Option("--check", metavar="FILE", help="Check a file of rules without asking a server.")
     ] = None,
     local: Local = False,
     as_json: AsJson = False,
 ) -> None:
     """List the retention rules in force, and how many streams each matches.
 
-    With --check: exit code 2 if there is a fault, and each fault by file, line and rule.
+    With --check it prints each fault with file, line and rule. Exit code 2 if there is a fault.
     """
     from reactor.cli import rules as rules_command
 
@@ -470,7 +466,7 @@ def settings(
 
 
 class Exported(StrEnum):
-    """What `export` prints, and of which format it is."""
+    """The files that `export` prints."""
 
     GRAFANA = "grafana"
     ALERTS = "alerts"
@@ -513,7 +509,7 @@ def export(
 def demo(
     duration: Annotated[str, typer.Option("--duration", metavar="DURATION", help="How long to show.")] = "60s",
 ) -> None:
-    """Watch zombies fall on embedded servers."""
+    """Show how zombies are deleted, on embedded servers."""
     from reactor.cli import process
 
     process.demo(duration)
@@ -538,7 +534,7 @@ def main() -> None:
         sys.exit("reactor: standard output is closed")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that knows only ASCII is no reason to fail
+            stream.reconfigure(errors="replace")  # a terminal with ASCII only must not end the command
     if isinstance(raw := getattr(sys.stdout, "buffer", None), FileIO):  # else what a write leaves over is lost
         sys.stdout = TextIOWrapper(BufferedWriter(raw), sys.stdout.encoding, "replace", line_buffering=True)
     try:

@@ -61,7 +61,7 @@ async def _until_stopped(
     """Run the pass. Return the report, and the signal that ended it or 0. A second signal ends the process at once."""
     loop, stop, caught = asyncio.get_running_loop(), asyncio.Event(), [0]
 
-    def heard(number: signal.Signals) -> None:
+    def on_signal(number: signal.Signals) -> None:
         caught[0] = number
         stop.set()
         for item in STOPPING:
@@ -69,7 +69,7 @@ async def _until_stopped(
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     for item in STOPPING:
-        loop.add_signal_handler(item, heard, item)
+        loop.add_signal_handler(item, on_signal, item)
     try:
         report = await one_pass(settings, replace(options, stop=stop), progress, actor, assume_missing=assume_missing)
     finally:
@@ -87,7 +87,7 @@ def _check_streams(settings: Settings, names: list[str]) -> None:
     for name in names:
         if policy_of(settings).job_id(name) is None:
             pattern = settings.policy.stream_pattern
-            fail(Exit.USAGE, f"--stream: {name!r} is no job stream: its name does not match {pattern}")
+            fail(Exit.USAGE, f"--stream: {name!r} is not a job stream: its name does not match {pattern}")
 
 
 async def one_pass(

@@ -160,14 +160,14 @@ async def _examine(settings: Settings, *, notify: bool) -> Diagnosis:
 async def _test_message(connected: Connections) -> Check:
     """Send a test message to all receivers, and return which of them accepted it."""
     if (notifier := notifier_of(connected)) is None:
-        return error("notify.sent", "nobody wants messages", "set REACTOR_NOTIFY_URLS")
+        return error("notify.sent", "no receiver is set", "set REACTOR_NOTIFY_URLS")
     failed = await notifier.send(
         "reactor: a test message", f"sent by reactor doctor --notify on {connected.actor.host}"
     )
     if failed:
         fix = "check the address and its credentials, and that this machine reaches it"
-        return error("notify.sent", f"a test message was not taken by {', '.join(failed)}", fix)
-    return ok("notify.sent", f"a test message was taken by {counted(len(notifier.urls), 'service')}")
+        return error("notify.sent", f"a test message was refused by {', '.join(failed)}", fix)
+    return ok("notify.sent", f"a test message was accepted by {counted(len(notifier.urls), 'service')}")
 
 
 def prepare(job_id: str, timeout: str) -> None:
@@ -186,5 +186,5 @@ def prepare(job_id: str, timeout: str) -> None:
         fail(Exit.USAGE, str(error))
     except NotPrepared as error:
         fail(Exit.UNFIXABLE, str(error))
-    stream = f"{done.stream} is empty ({done.purged} messages taken out)" if done.stream else "it has no stream"
+    stream = f"{done.stream} is empty ({done.purged} messages deleted)" if done.stream else "it has no stream"
     typer.echo(f"job {job_id} is live, {stream}: publishing is safe")

@@ -1,4 +1,4 @@
-"""What a person sees on a terminal; plain text in a pipe."""
+"""Output for people: colours on a terminal, plain text in a pipe."""
 
 import re
 from collections import Counter
@@ -54,9 +54,9 @@ COLUMNS = ("stream", "verdict", "reason", "status", "due", "messages")
 WIDE_COLUMNS = ("rule", "size", "created", "terminal since", "redelivered", "detail")
 INDENT: Any = {"initial_indent": "  ", "subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
 WORTH_A_BAR = 20
-"""Streams to drain from which on a pass shows how far it is."""
+"""From how many streams on a pass shows its progress."""
 MOST_KEPT = 10
-"""Names of streams that stay, in the report of a pass: it ends with what matters."""
+"""How many names of kept streams the report of a pass shows, so that it ends with what matters."""
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?Z")
 
 
@@ -201,21 +201,21 @@ def _covers(status: Status) -> str:
 
 def _workers(status: Status) -> str:
     if not status["workers"]:
-        return "none is alive: nothing is deleted until one runs (reactor worker), but by reactor reconcile"
+        return "none is alive: until one runs (reactor worker), only reactor reconcile deletes"
     away = status["nats_away_since"]
     return f"{status['workers']} alive" + (f"; NATS is away since {_plain(away)}" if away else "")
 
 
 def _deleting(status: Status) -> str:
-    """Return whether zombies fall now, and if not, why."""
+    """Return whether zombies are deleted now, and if not, why."""
     if pause := _pause(status["pause"]):
         return pause
     if status["nats_error"]:
-        return f"not while NATS is away: {status['nats_error']}"
+        return f"no: NATS is away: {status['nats_error']}"
     if status["deletes_paused"]:
-        return f"not, for want of a right: {status['deletes_paused']}"
+        return f"no: a permission is missing: {status['deletes_paused']}"
     if not status["workers"]:
-        return "not, since no worker is alive"
+        return "no: no worker is alive"
     return "on" if status["deletes"] else "off (report mode)"
 
 
@@ -240,14 +240,14 @@ def show_history(console: Console, history: History) -> None:
         console.print("nothing yet")
         return
     table = Table("at (UTC)", "stream", "outcome", Column("why", overflow="fold"), box=None, pad_edge=False)
-    for entry, count, since in _told_once(history["entries"]):
+    for entry, count, since in _grouped(history["entries"]):
         times = f"{count} times since {_short(since)}: " if count > 1 else ""
         outcome = (entry.get("outcome") or entry["phase"]).replace("_", " ")
         table.add_row(*map(visible, (_short(entry["at"]), entry["stream"] or "-", outcome, times + details_of(entry))))
     console.print(table)
 
 
-def _told_once(entries: Sequence[Entry]) -> list[tuple[Entry, int, str]]:
+def _grouped(entries: Sequence[Entry]) -> list[tuple[Entry, int, str]]:
     """Return entries newest first, each with its number of attempts and the time of the first."""
     groups = dict[tuple[str, ...], tuple[Entry, int, str]]()
     for number, entry in enumerate(entries):
@@ -327,7 +327,7 @@ def show_streams(console: Console, listed: Listed, *, wide: bool, most: int | No
     """Print one line for each stream, `most` of them, and one that sums up. Wide rows are not wrapped."""
     show_notice(console, listed["notice"])
     if not listed["streams"]:
-        none = f"none of {counted(listed['total'], 'job stream')} is one of these"
+        none = f"none of {counted(listed['total'], 'job stream')} matches"
         other = f"no job streams: none of {counted(listed['others'], 'stream')} matches the pattern"
         console.print(none if listed["total"] else other if listed["others"] else "no job streams")
         return
@@ -440,7 +440,7 @@ def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
 
 @contextmanager
 def progress_bar(console: Console, verb: str, count: ProgressColumn, worth: int) -> Iterator[OnProgress]:
-    """Show a bar for what has at least `worth` steps; nothing if nobody watches."""
+    """Show a progress bar from `worth` steps on; none if the output is not a terminal."""
     columns = (TextColumn(verb), BarColumn(), count, TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None, visible=False)

@@ -99,13 +99,13 @@ def _on_sigterm(terminated: threading.Event) -> None:
     """Cancel this task at SIGTERM and note it. A command that handles signals itself replaces this."""
     task = asyncio.current_task()
 
-    def heard() -> None:
+    def on_sigterm() -> None:
         terminated.set()
         if task is not None:
             task.cancel()
 
     if threading.current_thread() is threading.main_thread():
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, heard)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_sigterm)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

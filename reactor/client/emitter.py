@@ -109,8 +109,8 @@ def is_off() -> bool:
     in_tests = test_utils is not None and hasattr(test_utils._TestState, "saved_data")  # noqa: SLF001  # set up by every runner
     if setting in {"off", "0", "false", "no"} or in_tests:
         why = f"{SWITCH}={setting}" if setting else f"Django's tests are running ({SWITCH}=on emits in tests, too)"
-        if why not in _said:
-            _said.add(why)
+        if why not in _logged:
+            _logged.add(why)
             log.warning("no lifecycle event is sent: %s", why)
         return True
     return False
@@ -123,12 +123,12 @@ def counts() -> dict[str, int]:
 
 
 def _submitted(job_id: JobId, status: str, occurred_at: datetime | None, timeout_s: float) -> "Future[Emitted]":
-    process = Process.ours()
+    process = Process.of_this_process()
     return asyncio.run_coroutine_threadsafe(process.publish(job_id, status, occurred_at, timeout_s), process.loop)
 
 
 _counted = Counter[str]()
-_said = set[str]()
+_logged = set[str]()
 
 
 def _settled(answer: Emitted, *, raise_errors: bool) -> Emitted:
@@ -157,7 +157,7 @@ class Process:
     _making = threading.Lock()
 
     @classmethod
-    def ours(cls) -> "Process":
+    def of_this_process(cls) -> "Process":
         """Return the instance of this process. It is created at first use and after a fork, which has no threads."""
         with cls._making:
             if cls._one is None or cls._one.pid != os.getpid():
@@ -177,7 +177,7 @@ class Process:
         self._desired: DesiredStreams | None = None
         self._waiting = deque[Event](maxlen=MAX_WAITING)
         self._sending: asyncio.Task[None] | None = None
-        self._is_deaf = False
+        self._cannot_receive = False
         """Whether we lack the permission to receive answers, so that waiting for one is useless."""
         threading.Thread(target=self.loop.run_forever, name="reactor.client", daemon=True).start()
 
@@ -237,8 +237,8 @@ class Process:
     async def _send(self, event: Event) -> Emitted:
         """Send the event. If no stream captures it, create the lifecycle stream and send it again."""
         js, desired = self._connection()
-        if self._is_deaf:
-            return await self._send_unheard(js, event)
+        if self._cannot_receive:
+            return await self._send_without_answer(js, event)
         try:
             return await self._stored(js, event)
         except NobodyThere:
@@ -256,18 +256,18 @@ class Process:
         except Unanswered as error:
             if NO_INBOX not in str(error):
                 raise
-            self._is_deaf = True  # it was sent before the server said so
+            self._cannot_receive = True  # it was sent before the server said so
             log.warning(
                 "%s: allow this user to subscribe to _INBOX.>; until then no event is known to be stored", error
             )
-            return _unheard(event)
+            return _unconfirmed(event)
         return Emitted(event.job_id, event.status, stream, seq)
 
-    async def _send_unheard(self, js: JetStream, event: Event) -> Emitted:
+    async def _send_without_answer(self, js: JetStream, event: Event) -> Emitted:
         client = await js.connect()
         await client.publish(event.subject, event.body)
         await client.flush()
-        return _unheard(event)
+        return _unconfirmed(event)
 
     async def connected(self) -> Client:
         """Return nats-py's client. Raises ValueError and JetStreamError."""
@@ -280,13 +280,13 @@ class Process:
         return self._js, self._desired
 
 
-def _unheard(event: Event) -> Emitted:
-    why = "it was sent, and its answer cannot be heard: allow this user to subscribe to _INBOX.>"
+def _unconfirmed(event: Event) -> Emitted:
+    why = "it was sent, and its answer cannot be received: allow this user to subscribe to _INBOX.>"
     return Emitted(event.job_id, event.status, error=why)
 
 
 def _after_fork() -> None:
-    Process._making = threading.Lock()  # noqa: SLF001  # ours: another thread may have held it
+    Process._making = threading.Lock()  # noqa: SLF001  # of_this_process: another thread may have held it
     Process._one = None  # noqa: SLF001  # as above
 
 

@@ -25,12 +25,12 @@ def prepare(job_id: JobId, *, timeout: float = TIMEOUT_S) -> Prepared:
     It waits for a deletion under way, at most `timeout` seconds. After NotPrepared publishing may not be safe.
     """
     _refuse_in_transaction(job_id)
-    return asyncio.run_coroutine_threadsafe(_prepare(str(job_id), timeout), Process.ours().loop).result()
+    return asyncio.run_coroutine_threadsafe(_prepare(str(job_id), timeout), Process.of_this_process().loop).result()
 
 
 async def aprepare(job_id: JobId, *, timeout: float = TIMEOUT_S) -> Prepared:  # noqa: ASYNC109  # as prepare's
     """Prepare a job like `prepare`, without blocking the event loop."""
-    future = asyncio.run_coroutine_threadsafe(_prepare(str(job_id), timeout), Process.ours().loop)
+    future = asyncio.run_coroutine_threadsafe(_prepare(str(job_id), timeout), Process.of_this_process().loop)
     return await asyncio.wrap_future(future)
 
 
@@ -52,7 +52,7 @@ async def _prepare(job_id: str, timeout_s: float) -> Prepared:
     if is_off():
         return Prepared(job_id)
     try:
-        client = await Process.ours().connected()
+        client = await Process.of_this_process().connected()
         body = request_of(job_id, timeout_s)
         answer = await client.request(PREPARE_SUBJECT, body, timeout=timeout_s + ANSWER_S)
     except nats.errors.NoRespondersError as error:

@@ -41,7 +41,7 @@ def _duration(value: object) -> object:
 
 def _positive(span: timedelta) -> timedelta:
     if span <= timedelta():
-        raise ValueError("must be longer than nothing")
+        raise ValueError("must be longer than 0")
     return span
 
 
@@ -68,7 +68,7 @@ def _pattern(text: str) -> str:
     try:
         groups = re.compile(text, re.ASCII).groupindex
     except (re.error, ValueError, OverflowError, RecursionError) as error:
-        raise ValueError(f"is no regular expression: {error}") from error
+        raise ValueError(f"is not a regular expression: {error}") from error
     if "job_id" not in groups:
         raise ValueError("needs a group (?P<job_id>…) that is the stream's job")
     return text
@@ -77,7 +77,7 @@ def _pattern(text: str) -> str:
 def _prefix(text: str | None) -> str | None:
     """Check a prefix of subjects."""
     if text is not None and not re.fullmatch(r"[^\s.*>]+(\.[^\s.*>]+)*", text):
-        raise ValueError(f"{text!r} is no prefix of subjects, such as $JS.hub.API")
+        raise ValueError(f"{text!r} is not a prefix of subjects, such as $JS.hub.API")
     return text
 
 
@@ -91,7 +91,7 @@ def _subject(text: str) -> str:
 
 def _name(text: str) -> str:
     if not text or re.search(r"[\s.*>/\\]", text) or not text.isprintable():
-        raise ValueError("is no name for a stream or consumer: no spaces, dots, *, >, / or \\")
+        raise ValueError("cannot be the name of a stream or consumer: no spaces, dots, *, >, / or \\")
     return text
 
 
@@ -112,7 +112,7 @@ def _readable(path: Path | None) -> Path | None:
 
 def _credentials(path: Path | None) -> Path | None:
     if path is not None and not all(part in path.read_bytes() for part in (b"BEGIN NATS USER JWT", b"NKEY SEED")):
-        raise ValueError(f"is no credentials file, with a user's JWT and NKey seed: {path}")
+        raise ValueError(f"is not a credentials file, with a user's JWT and NKey seed: {path}")
     return path
 
 
@@ -156,7 +156,7 @@ def _seed(secret: SecretStr | None) -> SecretStr | None:
         if secret is not None:
             nkeys.from_seed(secret.get_secret_value().encode())
     except nkeys.NkeysError as error:
-        raise ValueError("is no NKey seed, such as SUA…") from error
+        raise ValueError("is not an NKey seed, such as SUA…") from error
     return secret
 
 
@@ -201,7 +201,7 @@ def _notify_urls(secret: SecretStr | None) -> SecretStr | None:
     for number, url in enumerate(urls, 1):
         if Apprise.instantiate(url, suppress_exceptions=True) is None:
             raise ValueError(
-                f"number {number} of {len(urls)} is no URL of Apprise: https://github.com/caronc/apprise/wiki"
+                f"number {number} of {len(urls)} is not a URL of Apprise: https://github.com/caronc/apprise/wiki"
             )
     return secret
 

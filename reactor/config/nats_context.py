@@ -35,7 +35,7 @@ _UNSUPPORTED = {
 def read_context(name: str) -> dict[str, str]:
     """Return a context's fields by the names of our settings. Raises ValueError, which never shows their values."""
     if not re.fullmatch(r"[^/\\\0]+", name) or name in {".", ".."}:
-        raise ValueError(f"is no name of a context: {name}")
+        raise ValueError(f"is not the name of a context: {name}")
     path = _folder() / f"{name}.json"
     try:
         context: Any = read_json(path.read_bytes())
@@ -43,7 +43,7 @@ def read_context(name: str) -> dict[str, str]:
         there = ", ".join(context_names()) or "none"
         raise ValueError(f"there is no context {name} in {_folder()} (there: {there})") from error
     except (OSError, ValueError) as error:
-        raise ValueError(f"context {name} cannot be read: {path} is no JSON that this user may read") from error
+        raise ValueError(f"context {name} cannot be read: {path} is not JSON, or this user may not read it") from error
     if not isinstance(context, dict):
         raise ValueError(f"context {name} cannot be read: {path} holds no object")  # noqa: TRY004  # it is the file that is wrong
     for field, fix in _UNSUPPORTED.items():

@@ -49,7 +49,7 @@ class _Table(BaseModel):
     @model_validator(mode="after")
     def _sets_something(self) -> Self:
         if self.name in {DEFAULT, OWN}:
-            raise ValueError(f"{self.name!r} is what is said if no rule decides; take another name")
+            raise ValueError(f"{self.name!r} is shown if no rule decides; choose another name")
         if not self.guards() and not (self.protect or self.action or self.backup):
             raise ValueError("it sets nothing: give it a guard, protect, action or backup")
         return self

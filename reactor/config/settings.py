@@ -121,7 +121,7 @@ class NatsSettings(BaseSettings):
                 ssl.create_default_context().load_cert_chain(self.tls_cert, self.tls_key)
         except ssl.SSLError as error:
             raise ValueError(
-                f"_TLS_CERT and _TLS_KEY are no certificate with its key: {error.reason or error}"
+                f"_TLS_CERT and _TLS_KEY are not a certificate with its key: {error.reason or error}"
             ) from error
         return self
 

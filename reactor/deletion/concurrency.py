@@ -19,7 +19,7 @@ async def both(work: Coroutine[Any, Any, Result], beside: Coroutine[Any, Any, Ot
         task.cancel()
         await asyncio.wait({task})
         if not task.cancelled():
-            task.exception()  # the first error is the one to tell
+            task.exception()  # only the first error is raised
         raise
     return result, await task
 

@@ -140,7 +140,7 @@ class HeldStream:
             with span("inspect"):
                 inspecting = inspect(self.deps, self.snapshot, self.target, known)
                 inspection, pause = await both(inspecting, self.deps.pause_gate.active_pause())
-            await reach(Point.LOOKED, target.name)
+            await reach(Point.INSPECTED, target.name)
             if not inspection.is_incarnation_of(target):
                 return empty_settlement(target, Outcome.KEPT, Reason.UNKNOWN, REPLACED)
             if not isinstance(inspection.verdict, Drain):

@@ -14,7 +14,7 @@ class Point(StrEnum):
 
     EVENT_WRITTEN = "event-written"
     """The ledger has the event, and the event is not acked yet."""
-    LOOKED = "looked"
+    INSPECTED = "inspected"
     FENCE_SENT = "fence-sent"
     """The update is sent and not answered yet."""
     FENCED = "fenced"

@@ -1,4 +1,4 @@
-"""Notices: tell that a stream will be deleted, and when, so that its owner can still keep it."""
+"""Notices: publish that a stream will be deleted, and when, so that its owner can still keep it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

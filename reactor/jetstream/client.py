@@ -55,7 +55,7 @@ class Listing:
     streams: dict[str, Raw] = field(default_factory=dict)
     unreported: set[str] = field(default_factory=set)
 
-    def advisory_streams(self) -> dict[str, str]:
+    def streams_by_subject(self) -> dict[str, str]:
         """Return the stream of each subject, as the streams' configs spell it."""
         return {subject: name for name, raw in self.streams.items() for subject in raw["config"].get("subjects") or ()}
 
@@ -110,7 +110,7 @@ class JetStream(Connection):
                 coming.cancel()
                 await asyncio.wait({coming})
                 if not coming.cancelled():
-                    coming.exception()  # of a page that nobody wants any more
+                    coming.exception()  # the page is not needed any more
         yield page
 
     async def pages_of_streams(self) -> AsyncIterator[tuple[list[Raw], set[str]]]:
@@ -213,7 +213,7 @@ class JetStream(Connection):
         return min(wanted, limit) if limit > 0 else wanted
 
     async def _reader(self, stream: str, subject: str) -> JetStreamContext.PullSubscription:
-        """Create a temporary consumer and return its name. A stream may limit how long it lives."""
+        """Return a subscription with a temporary consumer. A stream may limit how long that lives."""
         context = await self.context()
         config = ConsumerConfig(ack_policy=AckPolicy.NONE, mem_storage=True, inactive_threshold=60.0)
         try:

@@ -32,7 +32,7 @@ class CoalescedRequest(Generic[Answer]):
     async def __call__(self) -> Answer:
         """Return the answer to a request that is sent after this call."""
         if self._next is None:
-            self._next = asyncio.create_task(self._send(), name="shared question")
+            self._next = asyncio.create_task(self._send(), name="shared request")
             self._next.add_done_callback(_retrieve)
         return await asyncio.shield(self._next)
 

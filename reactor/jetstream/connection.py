@@ -44,8 +44,8 @@ OLDEST_SERVER = (2, 10)
 
 _TIMED = "STREAM.INFO."
 """This request costs the server no work and no vote of replicas, so its latency shows how long requests queue."""
-_VIOLATION = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
-_DEAF = re.compile(r'permissions violation for subscription to "([^"]+)"', re.IGNORECASE)
+_PUBLISH_VIOLATION = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
+_SUBSCRIBE_VIOLATION = re.compile(r'permissions violation for subscription to "([^"]+)"', re.IGNORECASE)
 
 NO_INBOX = "no permission to subscribe to"
 
@@ -141,7 +141,7 @@ class Connection:
             async with asyncio.timeout(CONNECT_TIMEOUT_S) as self._opening:
                 await client.connect(**self.options, **self._lifetime())
         except (TimeoutError, OSError, nats.errors.Error) as error:
-            with suppress(Exception):  # half-open: whatever it says on the way out is not the reason
+            with suppress(Exception):  # a half-open client may fail to close
                 await client.close()
             reason = self._refusal or self._last_error or str(error) or type(error).__name__
             raise Unreachable(f"{self.address}: {reason}") from error
@@ -158,32 +158,36 @@ class Connection:
         return TolerantClient()
 
     def _lifetime(self) -> Raw:
-        heard = {"error_cb": self._heard, "disconnected_cb": self._broken, "ping_interval": PING_INTERVAL_S}
+        callbacks = {
+            "error_cb": self._on_error,
+            "disconnected_cb": self._on_disconnect,
+            "ping_interval": PING_INTERVAL_S,
+        }
         if self.buffered:
-            return heard | {"max_reconnect_attempts": -1, "reconnect_time_wait": 1}
-        return heard | {"allow_reconnect": False, "pending_size": 0}
+            return callbacks | {"max_reconnect_attempts": -1, "reconnect_time_wait": 1}
+        return callbacks | {"allow_reconnect": False, "pending_size": 0}
 
-    async def _heard(self, error: Exception) -> None:
+    async def _on_error(self, error: Exception) -> None:
         """Handle the server's asynchronous errors. A missing permission shows only here; its request gets no answer."""
         self._last_error = str(error) or type(error).__name__
         self.on_error(self._last_error)
         if self._opening is not None and "authorization" in self._last_error.lower():
-            self._refusal = self._last_error  # the server then hangs up, which is no news
+            self._refusal = self._last_error  # the error of the closed connection, which follows, says less
             self._opening.reschedule(0)
         elif self._opening is not None and self._requests is None and isinstance(error, OSError):
             self._refused += 1  # before the first connection, trying each server once is enough
             if self._refused >= len(self.options["servers"]):
                 self._opening.reschedule(0)
-        if violation := _VIOLATION.search(self._last_error):
+        if violation := _PUBLISH_VIOLATION.search(self._last_error):
             if violation[1].lower() in self._trying:
                 self._trying[violation[1].lower()] = False
             self._fail(PermissionDenied, "no permission to publish to", violation[1].lower())
-        elif (violation := _DEAF.search(self._last_error)) and violation[1].lower() in self._trying:
+        elif (violation := _SUBSCRIBE_VIOLATION.search(self._last_error)) and violation[1].lower() in self._trying:
             self._trying[violation[1].lower()] = False
         elif violation:
             self._fail(Unanswered, f"{NO_INBOX} {violation[1]}, so no answer can arrive to")
 
-    async def _broken(self) -> None:
+    async def _on_disconnect(self) -> None:
         """Handle a lost connection."""
         self._fail(Unanswered, "the connection broke before an answer to")
 
@@ -202,7 +206,7 @@ class Connection:
                 self.pace.note(time.monotonic() - asked_at)
 
     async def _connected(self) -> Requests:
-        """Return nats-py's client if it is connected. Raises Unreachable."""
+        """Return the requests of the connected client. Raises Unreachable."""
         if self._requests is not None and self._requests.client.is_connected:
             return self._requests
         opened = await self._opened()

@@ -40,7 +40,7 @@ class Unanswered(JetStreamError):
 
 
 class PermissionDenied(JetStreamError):
-    """The server dropped the request for want of a permission. Nothing happened."""
+    """The server dropped the request, because a permission is missing. Nothing happened."""
 
 
 class TooLarge(JetStreamError):

@@ -38,21 +38,21 @@ class SubscriberConnection(JetStream):
 
 
 class _Client(TolerantClient):
-    def __init__(self, hearing: SubscriberConnection) -> None:
+    def __init__(self, connection: SubscriberConnection) -> None:
         super().__init__()
-        self._hearing = hearing
+        self._connection = connection
 
     def jetstream(self, **options: Any) -> JetStreamContext:  # noqa: ANN401  # as nats-py's
-        return _Context(self._hearing, self, **options)
+        return _Context(self._connection, self, **options)
 
 
 class _Context(JetStreamContext):
-    def __init__(self, hearing: SubscriberConnection, client: Client, **options: Any) -> None:  # noqa: ANN401  # as nats-py's
+    def __init__(self, connection: SubscriberConnection, client: Client, **options: Any) -> None:  # noqa: ANN401  # as nats-py's
         super().__init__(client, **options)
-        self._hearing = hearing
+        self._connection = connection
 
     async def pull_subscribe(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  # as nats-py's
-        return EagerPull(await super().pull_subscribe(*args, **options), self._hearing)
+        return EagerPull(await super().pull_subscribe(*args, **options), self._connection)
 
 
 @dataclass(eq=False, repr=False)
@@ -69,7 +69,7 @@ class EagerPull:
     """
 
     subscription: JetStreamContext.PullSubscription
-    hearing: SubscriberConnection
+    connection: SubscriberConnection
 
     def __post_init__(self) -> None:
         self._batch = 0
@@ -78,28 +78,28 @@ class EagerPull:
 
     async def fetch(self, batch: int, timeout: float | None) -> list[Msg]:  # noqa: ASYNC109  # nats-py's signature
         """Fetch messages. Raises nats-py's TimeoutError if there are none."""
-        self.hearing.asked_at = time.monotonic()
+        self.connection.asked_at = time.monotonic()
         self._batch = max(self._batch, batch)
-        if batch < self._batch:  # the subscriber has a part in hand
+        if batch < self._batch:  # the subscriber has received a part of the batch
             raise nats.errors.TimeoutError
         try:
             messages = await self.subscription.fetch(min(batch, self._limit or batch), timeout)
             if messages:
                 return messages
             self._limit = await self._largest(batch)
-            raise nats.errors.TimeoutError  # nats-py's word for: nothing came, ask again
+            raise nats.errors.TimeoutError  # nats-py's sign that no message came
         except TimeoutError:
             raise nats.errors.TimeoutError from None
         except (nats.errors.Error, nats.js.errors.Error) as error:
             log.warning("subscriber lost its consumer", error=str(error))
-            self.hearing.lost.set()
+            self.connection.lost.set()
             await asyncio.sleep(LOST_REST_S)
             raise nats.errors.TimeoutError from None
 
     async def _largest(self, batch: int) -> int:
         """Return how many messages the server allows in one request, after it refused more (409)."""
         info = await self.subscription.consumer_info()
-        limit = await self.hearing.largest_batch(info.stream_name, info.name, batch)
+        limit = await self.connection.largest_batch(info.stream_name, info.name, batch)
         log.warning("the server limits how many messages may be asked for at once", limit=limit)
         return limit
 

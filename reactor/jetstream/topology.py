@@ -179,19 +179,19 @@ class Survey:
     def __init__(self) -> None:
         """Start with no streams."""
         self._sourced = dict[str, str]()
-        self._captors = set[str]()
+        self._advisory_streams = set[str]()
 
     def add(self, config: Raw) -> None:
         """Add the config of one stream."""
         origins = (config.get("mirror"), *(config.get("sources") or ()))
         self._sourced.update((origin["name"], config["name"]) for origin in origins if origin)
         if any(subject[:1] in _WIDE and overlaps(subject, f"{ADVISORY}.>") for subject in config.get("subjects") or ()):
-            self._captors.add(config["name"])
+            self._advisory_streams.add(config["name"])
 
     @property
     def topology(self) -> Topology:
         """The topology of the streams added so far."""
-        return Topology(frozenset(self._sourced), dict(self._sourced), advisory_streams=sorted(self._captors))
+        return Topology(frozenset(self._sourced), dict(self._sourced), advisory_streams=sorted(self._advisory_streams))
 
 
 def topology_of(configs: Iterable[Raw]) -> Topology:

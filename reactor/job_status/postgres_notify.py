@@ -31,7 +31,7 @@ class Notifications:
 
     def __post_init__(self) -> None:
         self._connection: AsyncConnection | None = None
-        self._heard = asyncio.Queue[str | None](MOST)
+        self._received = asyncio.Queue[str | None](MOST)
         """None means that the connection has ended."""
 
     async def wait(self) -> set[str] | None:
@@ -48,29 +48,29 @@ class Notifications:
     async def _listen(self) -> None:
         self._connection = await self.engine.connect()
         driver = await _driver(self._connection)
-        self._heard = asyncio.Queue(MOST)
+        self._received = asyncio.Queue(MOST)
         driver.add_termination_listener(self._end)
-        await driver.add_listener(self.channel, self._hear)
+        await driver.add_listener(self.channel, self._receive)
 
     def _end(self, _connection: object) -> None:
         with suppress(asyncio.QueueFull):  # the end is noticed when the queue is empty
-            self._heard.put_nowait(None)
+            self._received.put_nowait(None)
 
-    def _hear(self, _connection: object, _process: int, _channel: str, payload: str) -> None:
+    def _receive(self, _connection: object, _process: int, _channel: str, payload: str) -> None:
         with suppress(asyncio.QueueFull):
-            self._heard.put_nowait(payload)
+            self._received.put_nowait(payload)
 
     async def _next(self, connection: AsyncConnection) -> set[str]:
         try:
-            heard = {await asyncio.wait_for(self._heard.get(), LIVE_S)}
+            received = {await asyncio.wait_for(self._received.get(), LIVE_S)}
         except TimeoutError:
             await (await _driver(connection)).execute("SELECT 1", timeout=LIVE_S)
             return set()
-        while not self._heard.empty():
-            heard.add(self._heard.get_nowait())
-        if None in heard:
+        while not self._received.empty():
+            received.add(self._received.get_nowait())
+        if None in received:
             raise ConnectionError("the connection was ended")
-        return {job for job in heard if job is not None}
+        return {job for job in received if job is not None}
 
     async def close(self) -> None:
         """Stop listening. No error if the connection is gone."""

@@ -59,7 +59,7 @@ class NoJobStream(Exception):
         """`policy` has the pattern of job streams, for the message."""
         names = sorted(policy.names_of(name) or ())
         hint = f"; did you mean {names[0]}?" if names else ""
-        super().__init__(f"{name!r} is no job stream: its name does not match {policy.pattern.pattern}{hint}")
+        super().__init__(f"{name!r} is not a job stream: its name does not match {policy.pattern.pattern}{hint}")
 
 
 class NoSuchStream(Exception):
@@ -87,12 +87,12 @@ class Overview:
 
     def __post_init__(self) -> None:
         self.trail = AuditTrail(self.deps.recorder.audit)
-        self._census = StreamCounts(self.deps.ledger.stream_states, self.deps.policy)
+        self._counts = StreamCounts(self.deps.ledger.stream_states, self.deps.policy)
         self._started_at = self.deps.clock()
         self._points: deque[Point] = deque(maxlen=STEPS)
         self._last_seqs: deque[int] = deque(maxlen=2)
         """The last sequences of the lifecycle stream at the last snapshots, oldest first."""
-        self._looked_at = float("-inf")
+        self._snapshot_at = float("-inf")
 
     @property
     def paused(self) -> str | None:
@@ -113,7 +113,7 @@ class Overview:
 
     async def streams(self) -> Streams:
         """Return every job stream with its stored verdict."""
-        last, rows = await self.deps.ledger.passes.last(), await self._census.rows()
+        last, rows = await self.deps.ledger.passes.last(), await self._counts.rows()
         exhausted = await self.deps.ledger.exhausted.consumers()
         return {
             "at": format_instant(self.deps.clock()),
@@ -149,7 +149,7 @@ class Overview:
         return await self._measure(await self.deps.ledger.workers.alive())
 
     async def _measure(self, workers: Sequence[WorkerInfo]) -> Measures:
-        counts, last_pass = await self._census.counts(), await self.deps.ledger.passes.last()
+        counts, last_pass = await self._counts.counts(), await self.deps.ledger.passes.last()
         nats_error, lag, pause = None, None, None
         try:
             snapshot, pause = await self._take_snapshot(), await self.pause()
@@ -185,9 +185,9 @@ class Overview:
         if self.nats_error:
             raise Unreachable(self.nats_error)
         snapshot = await self.deps.directory.take_snapshot(self._last_seqs[0] if self._last_seqs else None)
-        if time.monotonic() - self._looked_at > FRESH_S:
+        if time.monotonic() - self._snapshot_at > FRESH_S:
             self._last_seqs.append(snapshot.lifecycle.last_seq)
-            self._looked_at = time.monotonic()
+            self._snapshot_at = time.monotonic()
         return snapshot
 
     async def _dead_letter_count(self) -> int:
@@ -215,7 +215,7 @@ class Overview:
 
     async def _sampled(self) -> Point:
         """Return the verdicts now; none before the first full pass."""
-        verdicts = (await self._census.counts())["verdicts"]
+        verdicts = (await self._counts.counts())["verdicts"]
         return {"at": self.now(), "verdicts": verdicts, "drained": {}}
 
     async def sample(self) -> float:

@@ -73,7 +73,7 @@ async def protect(
             f"a deletion of {target.name} is still under way after {timeout_s:g} s: try again"
         ) from error
     if done.changed and (how_long is None or done.until is not None):
-        await deps.ledger.due.schedule({target.job_id: 0.0})  # nothing else would tell the sweeper when to look
+        await deps.ledger.due.schedule({target.job_id: 0.0})  # nothing else schedules its inspection
     if done.changed:
         note = "; ".join(filter(None, (f"until {to_the_second(done.until)}" if done.until else "", why)))
         await deps.recorder.ordered("protected" if how_long else "unprotected", target.name, target.job_id, note)

@@ -54,7 +54,7 @@ async def replay(
     name, prefix = config["name"], own_subject(config["name"])
     keeps_all = config.get("retention", "limits") == "limits"
     await _begin(js, _filling(config, prefix, description["state"].get("first_seq", 0)))
-    if not keeps_all:  # it keeps nothing that nobody waits for
+    if not keeps_all:  # such a stream keeps only messages that a consumer waits for
         await make_consumers(js, name, consumers)
     reached = dict.fromkeys((item["name"] for item in consumers), 0)
     async for messages in scratch.replay(own["name"], ">", batch=AT_ONCE):

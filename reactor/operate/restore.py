@@ -70,7 +70,7 @@ class Restorer:
     async def from_backup(self, backup: Backup, name: str, why: str = "") -> Restored:
         """Restore a stream from a backup, with its messages, consumers and their acknowledgements."""
         manifest, description = backup.manifest, await backup.description()
-        config, lacking = await self._free(description["config"], name)
+        config, lacking = await self._config_for(description["config"], name)
         await backup.check()
         how = f"from {backup.address}"
         if lacking is None:
@@ -111,14 +111,14 @@ class Restorer:
 
     async def from_recipe(self, recipe: Recipe, name: str, why: str = "") -> Restored:
         """Restore a stream without messages. Sequences continue, so a late acknowledgement cannot hit a new message."""
-        config, lacking = await self._free(recipe.config, name)
+        config, lacking = await self._config_for(recipe.config, name)
         if lacking is None:
             await self.js.create_stream(unfinished(config, CONSUMERS) | {"first_seq": recipe.last_seq + 1})
         await make_consumers(self.js, name, await self._lacking(name, recipe.consumers))
         how = _how_and_why(f"without its {recipe.messages} messages", why)
         return await self._done(config, recipe.job_id, recipe.messages, how)
 
-    async def _free(self, config: Raw, name: str) -> tuple[Raw, str | None]:
+    async def _config_for(self, config: Raw, name: str) -> tuple[Raw, str | None]:
         """Return the config to restore: protected, under `name`, with another subject if its own is taken.
 
         Also return which part an earlier, unfinished restore of that name lacks; None if there is none.

@@ -38,7 +38,7 @@ RETRY_S = 2.0
 MAX_HEADER_CHARS = 256
 """The longest subject or reason in a dead letter's headers if the server's `max_payload` is small (characters)."""
 
-TAKEN, GIVEN_BACK, FORGOTTEN = "taken", "given-back", "forgotten"
+STORED, REDELIVERED, DROPPED = "stored", "redelivered", "dropped"
 """The outcomes of messages in traces."""
 SOON = 5 * SECOND
 """With a terminal grace up to this, a first inspection is not needed: the stream is inspected soon anyway."""
@@ -120,28 +120,28 @@ class LifecycleSubscriber:
 
     async def _settle(self, messages: Sequence[Msg], traced: Span) -> None:
         try:
-            taken = await self._take(messages)
+            written = await self._write(messages)
         except (LedgerError, JetStreamError) as error:
-            traced.set(outcome=GIVEN_BACK)
-            await _give_back(messages, error)
+            traced.set(outcome=REDELIVERED)
+            await _redeliver(messages, error)
             return
         await reach(Point.EVENT_WRITTEN, messages[0].subject)
-        traced.set(outcome=TAKEN)
-        outcomes = taken.outcomes()
+        traced.set(outcome=STORED)
+        outcomes = written.outcomes()
         self.deps.recorder.events_received(Counter(outcomes))
         malformed: list[tuple[Msg, Malformed]] = []
-        for msg, read, (status, heard) in zip(messages, taken.read, outcomes, strict=True):
-            with span("lifecycle event", job_id=read.job_id or "", status=status, outcome=heard.value):
+        for msg, read, (status, outcome) in zip(messages, written.read, outcomes, strict=True):
+            with span("lifecycle event", job_id=read.job_id or "", status=status, outcome=outcome.value):
                 if isinstance(read, Event):
                     self._remark(read)
                     await msg.ack()
                 else:
                     malformed.append((msg, read))
-        if taken.applied.due:
+        if written.applied.due:
             self.wake()
-            self.ended(self._jobs_that_ended(taken.read, outcomes))
+            self.ended(self._jobs_that_ended(written.read, outcomes))
         with suppress(LedgerError):  # status and page are corrected by the next pass
-            await self.deps.stream_states.apply_events(taken.read)
+            await self.deps.stream_states.apply_events(written.read)
         await self._keep_malformed(malformed)
 
     def _jobs_that_ended(
@@ -151,14 +151,14 @@ class LifecycleSubscriber:
         policy = self.deps.policy
         return {
             item.job_id
-            for item, (status, heard) in zip(read, outcomes, strict=True)
+            for item, (status, outcome) in zip(read, outcomes, strict=True)
             if isinstance(item, Event)
-            and heard is EventOutcome.APPLIED
+            and outcome is EventOutcome.APPLIED
             and policy.ends(item.status_event)
             and policy.shortest("terminal_grace", status) > SOON
         }
 
-    async def _take(self, messages: Sequence[Msg]) -> BatchResult:
+    async def _write(self, messages: Sequence[Msg]) -> BatchResult:
         if self._identity is None:
             self._identity = (await self.deps.directory.take_snapshot()).lifecycle.identity
         try:
@@ -211,7 +211,7 @@ class LifecycleSubscriber:
         try:
             await self.dead_letters.keep(msg, malformed)
         except JetStreamError as error:
-            await _give_back([msg], error)
+            await _redeliver([msg], error)
             return None
         # The reason is for the server's MSG_TERMINATED advisory. nats-py's `term` takes none.
         await self.reply(msg.reply, b"+TERM " + malformed.reason.encode("utf-8", "replace")[:200])
@@ -232,10 +232,10 @@ class AdvisorySubscriber:
             try:
                 await self._hint(msg)
             except (LedgerError, JetStreamError) as error:
-                log.debug("an advisory is forgotten", subject=msg.subject, error=str(error))
-                traced.set(outcome=FORGOTTEN)
+                log.debug("an advisory is dropped", subject=msg.subject, error=str(error))
+                traced.set(outcome=DROPPED)
             else:
-                traced.set(outcome=TAKEN)
+                traced.set(outcome=STORED)
 
     async def _hint(self, msg: Msg) -> None:
         """Handle `$JS.EVENT.ADVISORY.<STREAM|CONSUMER>.<action>.<stream>[.<consumer>]`."""
@@ -243,17 +243,17 @@ class AdvisorySubscriber:
         job_id = self.deps.policy.job_id(stream)
         if job_id is None:
             if action in {"CREATED", "UPDATED"}:
-                await self._learn_origins(stream)
+                await self._store_origins(stream)
             return
         match action:
             case "CREATED":
                 self.deps.recorder.forget_own(stream)
                 await self.deps.ledger.due.hint(job_id, self.deps.policy.shortest("age_guard") / SECOND)
                 await self.deps.stream_states.add_created(stream, job_id, _published_at(msg))
-                await self._learn_origins(stream)
+                await self._store_origins(stream)
             case "UPDATED":
                 if not self.deps.recorder.is_own_deletion(stream):  # else it is our own fence
-                    await self._learn_origins(stream)
+                    await self._store_origins(stream)
             case "DELETED":
                 if not self.deps.recorder.is_own_deletion(stream):
                     await self.deps.stream_states.remove_deleted(stream)
@@ -263,7 +263,7 @@ class AdvisorySubscriber:
                     self.exhausted.note(stream, given_up)
                 await self.deps.ledger.tallies.count_delivery(job_id, action.lower())
 
-    async def _learn_origins(self, stream: str) -> None:
+    async def _store_origins(self, stream: str) -> None:
         """Store which streams this one mirrors or sources, and whether it captures advisories.
 
         A job's own stream may source another job's, too.
@@ -307,8 +307,13 @@ def _readable(subject: str) -> str:
     return subject.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-async def _give_back(messages: Sequence[Msg], error: Exception) -> None:
-    log.warning("messages given back, tried again soon", messages=len(messages), error=str(error), retry_s=RETRY_S)
+async def _redeliver(messages: Sequence[Msg], error: Exception) -> None:
+    log.warning(
+        "messages could not be stored, and are redelivered soon",
+        messages=len(messages),
+        error=str(error),
+        retry_s=RETRY_S,
+    )
     for msg in messages:
         await msg.nak(delay=RETRY_S)
 
@@ -317,7 +322,7 @@ async def consume_pending(
     js: JetStream, stream: str, durable: str, handle: Callable[[Sequence[Msg]], Awaitable[None]]
 ) -> int:
     """Handle the pending messages of a durable like a worker. Return how many there were. Raises JetStreamError."""
-    taken, batch = 0, await js.largest_batch(stream, durable, 256)
+    written, batch = 0, await js.largest_batch(stream, durable, 256)
     subscription = await (await js.context()).pull_subscribe_bind(consumer=durable, stream=stream)
     try:
         pending = (await subscription.consumer_info()).num_pending or 0
@@ -326,7 +331,7 @@ async def consume_pending(
             if not messages:
                 raise JetStreamError(f"stream {stream} was not read: the server refused a batch of {batch}")
             await handle(messages)
-            taken += len(messages)
+            written += len(messages)
             pending = read_delivery(messages[-1]).pending
     except TimeoutError:
         log.debug("another replica took what was pending", stream=stream)
@@ -334,4 +339,4 @@ async def consume_pending(
         raise JetStreamError(f"reading stream {stream} broke off: {error}") from error
     finally:
         await subscription.unsubscribe()
-    return taken
+    return written

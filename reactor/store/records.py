@@ -334,12 +334,12 @@ def _pack_event(event: StatusEvent) -> str:
 
 def _unpack(value: str) -> Record:
     raw = value.encode("utf-8", "surrogateescape")
-    latest, rest = _unpack_word(raw)
-    return Record(latest, _unpack_word(rest)[0] if rest else latest)
+    latest, rest = _unpack_event(raw)
+    return Record(latest, _unpack_event(rest)[0] if rest else latest)
 
 
-def _unpack_word(raw: bytes) -> tuple[StatusEvent, bytes]:
-    """Return the word in front, and what follows it."""
+def _unpack_event(raw: bytes) -> tuple[StatusEvent, bytes]:
+    """Return the first event, and the rest."""
     occurred_at, seq, published_at = (int(raw[start : start + 16], 16) for start in (0, 16, 32))
     end = _HEAD + int(raw[48:_HEAD], 16)
     return StatusEvent(occurred_at, seq, raw[_HEAD:end].decode("utf-8", "surrogateescape"), published_at), raw[end:]

@@ -2,11 +2,11 @@
 
 Keys:
 
-    sourced   zset    streams that another stream mirrors or sources, by when that was seen (ms, Redis's clock)
-    advisory_streams   zset    streams that capture advisories, so that companions may be on them, by when that was seen
-    surveyed  string  when the last listing began, and in the account of which lifecycle stream
-    control   string  the control stream exists, or existed
-    lacking   string  streams of reactor's own that a worker had no room for (JSON); expires
+    sourced           zset    streams that another stream mirrors or sources, by when that was seen (ms, Redis's clock)
+    advisory_streams  zset    streams that capture advisories and may have companions, by when that was seen
+    surveyed          string  when the last listing began, and in the account of which lifecycle stream
+    control           string  the control stream exists, or existed
+    lacking           string  streams of reactor's own that a worker had no room for (JSON); expires
 
 What an advisory adds during a listing outlives that listing.
 """

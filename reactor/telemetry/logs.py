@@ -85,9 +85,9 @@ class Repeats:
         varying = _VARYING | _INTERNAL
         alike = hash(tuple(sorted((key, repr(value)) for key, value in event.items() if key not in varying)))
         now = self.monotonic()
-        told_at, repeated = self._recent.pop(alike, (now - SUMMARY_S, 0))
-        if now - told_at < SUMMARY_S:
-            self._recent[alike] = told_at, repeated + 1
+        logged_at, repeated = self._recent.pop(alike, (now - SUMMARY_S, 0))
+        if now - logged_at < SUMMARY_S:
+            self._recent[alike] = logged_at, repeated + 1
             raise structlog.DropEvent
         self._recent[alike] = now, 0
         if len(self._recent) > self.kinds:

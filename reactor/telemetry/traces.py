@@ -91,7 +91,7 @@ async def tracing(environ: Mapping[str, str]) -> AsyncIterator[None]:
 @contextmanager
 def traced_by(processor: "SpanProcessor") -> Iterator[None]:
     """Send all spans to this processor during this context."""
-    global _tracer  # noqa: PLW0603  # handing a tracer through every constructor would cost more than it tells
+    global _tracer  # noqa: PLW0603  # passing a tracer through every constructor would cost more than it is worth
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415  # as above
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415  # as above
 

@@ -45,18 +45,18 @@ class ActionRoutes:
 
     def routes(self) -> Sequence[Route]:
         """Return a route for each kind of order."""
-        take = answering(self._take)
-        named = [Route(f"/api/orders/{kind}/{{name:path}}", take, methods=["POST"], name=kind) for kind in NAMED]
-        plain = [Route(f"/api/orders/{kind}", take, methods=["POST"], name=kind) for kind in ("pause", "resume")]
+        route = answering(self._answer)
+        named = [Route(f"/api/orders/{kind}/{{name:path}}", route, methods=["POST"], name=kind) for kind in NAMED]
+        plain = [Route(f"/api/orders/{kind}", route, methods=["POST"], name=kind) for kind in ("pause", "resume")]
         return [*plain, *named]
 
-    async def _take(self, request: Request) -> object:
+    async def _answer(self, request: Request) -> object:
         actions = self.actions()
         if actions is None or self.token is None:
-            raise Declined(403, "orders are not taken here: REACTOR_HTTP_ORDERS, with a token, allows them")
+            raise Declined(403, "orders are switched off: REACTOR_HTTP_ORDERS, with a token, allows them")
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not secrets.compare_digest(given.encode(), self.token.encode()):
-            raise Declined(401, "token refused: an order takes it as a bearer")
+            raise Declined(401, "token refused: an order needs it as a bearer token")
         return {"done": await self._carry_out(actions, request, await _read(request))}
 
     async def _carry_out(self, actions: StreamActions, request: Request, order: Order) -> str:
@@ -65,18 +65,18 @@ class ActionRoutes:
         operator, deps = Operator(order.by, order.reason, on_page=True), actions.deps
         match kind:
             case "pause":
-                return _in_words("deleting is paused", await pause(deps.pause_gate, deps.recorder, operator))
+                return _sentence("deleting is paused", await pause(deps.pause_gate, deps.recorder, operator))
             case "resume":
-                return _in_words("deleting goes on", await resume(deps.pause_gate, deps.recorder, operator))
+                return _sentence("deleting goes on", await resume(deps.pause_gate, deps.recorder, operator))
             case "restore":
                 done = await actions.restore(name, operator, without_messages=order.without_messages)
-                lost = f"; {done.lost} it held are lost" if done.lost else ""
+                lost = f"; {done.lost} messages are lost" if done.lost else ""
                 return f"{name} is back with {done.messages} messages, and protected{lost}"
         await actions.protect(name, TIMEOUT_S, operator, FOR_GOOD if kind == "protect" else None)
         return f"{name} is protected" if kind == "protect" else f"{name} is judged like any other"
 
 
-def _in_words(what: str, done: PauseOrder) -> str:
+def _sentence(what: str, done: PauseOrder) -> str:
     if done.unrecorded is None:
         return what
     return f"{what}, but the audit does not have it, since Redis could not be reached: {done.unrecorded}"

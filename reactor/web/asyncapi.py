@@ -67,7 +67,7 @@ _ALERT = {
 def document(events: SubjectTemplate, version: str) -> Json:
     """Return the document. `events` is the subject of this worker's lifecycle events."""
     title = "Lifecycle event: a job has a status since a time"
-    heard = _message(title, TypeAdapter(Payload).json_schema(), _STARTED)
+    lifecycle = _message(title, TypeAdapter(Payload).json_schema(), _STARTED)
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -80,42 +80,46 @@ def document(events: SubjectTemplate, version: str) -> Json:
             "lifecycle": {
                 "address": events.template,
                 "description": "JetStream. The job id is in the subject and in the payload; both must agree. "
-                "A CloudEvents 1.0 structured envelope with this payload as its data is taken, too.",
+                "A CloudEvents 1.0 structured envelope with this payload as its data is accepted, too.",
                 "parameters": _JOB_ID,
-                "messages": {"event": heard},
+                "messages": {"event": lifecycle},
             },
             "drained": {
                 "address": "reactor.drained.{stream}",
-                "description": "Core NATS, once a stream was deleted: heard by who listens at that moment.",
+                "description": "Core NATS, published after a stream was deleted. Only current subscribers receive it.",
                 "parameters": _STREAM,
                 "messages": {"drained": _message("A stream was deleted", _outcome_schema(), _DRAINED)},
             },
             "exhausted": {
                 "address": "reactor.exhausted.{stream}",
-                "description": "Core NATS, once each time: the job is live, but its consumer has given up the last "
-                "messages (max_deliver), so its workers wait.",
+                "description": "Core NATS, published once each time. The job is live, but its consumer has given up "
+                "the last messages (max_deliver), so its workers wait.",
                 "parameters": _STREAM,
                 "messages": {"exhausted": _message("A live job's queue is exhausted", _EXHAUSTED_SCHEMA, _EXHAUSTED)},
             },
             "scheduled": {
                 "address": "reactor.scheduled.{stream}",
-                "description": "Core NATS, once for each condemnation: when the stream falls, and how to keep it.",
+                "description": "Core NATS, once for each scheduled deletion: when it is due, and how to keep it.",
                 "parameters": _STREAM,
                 "messages": {"scheduled": _message("A stream will be deleted", _scheduled_schema(), _SCHEDULED)},
             },
             "alert": {
                 "address": "reactor.alert.{kind}",
-                "description": "Core NATS, from each worker once when it begins and once, resolved, when it is over.",
+                "description": "Core NATS, published by each worker when it begins and, as resolved, when it is over.",
                 "parameters": _KIND,
-                "messages": {"alert": _message("Something needs a person, or does no more", _alert_schema(), _ALERT)},
+                "messages": {
+                    "alert": _message(
+                        "Something needs a person, or does not need one any more", _alert_schema(), _ALERT
+                    )
+                },
             },
         },
         "operations": {
-            "hear": _operation("receive", "lifecycle", "Hear what becomes of jobs"),
-            "tell": _operation("send", "drained", "Tell of each deletion"),
-            "say": _operation("send", "exhausted", "Tell of live queues that deliver nothing more"),
-            "announce": _operation("send", "scheduled", "Tell of deletions ahead"),
-            "warn": _operation("send", "alert", "Tell what needs a person"),
+            "receive_events": _operation("receive", "lifecycle", "Receive the status of jobs"),
+            "publish_drained": _operation("send", "drained", "Publish each deletion"),
+            "publish_exhausted": _operation("send", "exhausted", "Publish live queues that deliver nothing more"),
+            "publish_scheduled": _operation("send", "scheduled", "Publish scheduled deletions"),
+            "publish_alert": _operation("send", "alert", "Publish what needs a person"),
         },
     }
 

@@ -11,7 +11,7 @@ from reactor.job_status.ledger_directory import describe_outage
 from reactor.operate.overview import Overview
 from reactor.store.keyspace import LedgerError
 
-TELL_S = 2.0
+READ_S = 2.0
 MOST = 1_000
 """How many events may wait for a page. A slower page is disconnected, and reconnects."""
 
@@ -48,51 +48,51 @@ class Feed:
             while self._listeners and not self.stopping.is_set():
                 await self._round(overview)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self.stopping.wait(), TELL_S)
+                    await asyncio.wait_for(self.stopping.wait(), READ_S)
         finally:
             self._reading = None
             self._last, self._key, self._seen, self._point = {}, "", "", ""
             for queue in list(self._listeners):
-                self._let_go(queue)
+                self._disconnect(queue)
 
     async def _round(self, overview: Overview) -> None:
         try:
             status = await overview.status()
             if status["nats_error"]:
-                self._tell_trouble(overview, f"NATS: {status['nats_error']}")
+                self._send_trouble(overview, f"NATS: {status['nats_error']}")
             else:
                 self._trouble_since = ""
                 self._last.pop("trouble", None)
-            self._tell("status", status, keep=True)
+            self._send("status", status, keep=True)
             if (now := json.dumps([status["reasons"], status["job_streams"]])) != self._seen:
                 self._seen = now
-                self._tell("streams", {"at": status["at"]}, keep=True)
+                self._send("streams", {"at": status["at"]}, keep=True)
             self._key, entries = await overview.trail.entries_since(self._key)
             for entry in entries:
-                self._tell("settled", entry)
+                self._send("settled", entry)
             point = overview.last_point
             if point and point["at"] != self._point:
                 if self._point:
-                    self._tell("point", point)
+                    self._send("point", point)
                 self._point = point["at"]
         except (JetStreamError, LedgerError) as error:
-            self._tell_trouble(overview, describe_outage(error))
+            self._send_trouble(overview, describe_outage(error))
 
-    def _tell_trouble(self, overview: Overview, error: str) -> None:
+    def _send_trouble(self, overview: Overview, error: str) -> None:
         self._trouble_since = self._trouble_since or overview.now()
-        self._tell("trouble", {"error": error, "since": self._trouble_since}, keep=True)
+        self._send("trouble", {"error": error, "since": self._trouble_since}, keep=True)
 
-    def _tell(self, kind: str, data: object, *, keep: bool = False) -> None:
+    def _send(self, kind: str, data: object, *, keep: bool = False) -> None:
         text = f"event: {kind}\ndata: {json.dumps(data)}\n\n"
         if keep:
             self._last[kind] = text
         for queue in list(self._listeners):
             if queue.full():
-                self._let_go(queue)
+                self._disconnect(queue)
             else:
                 queue.put_nowait(text)
 
-    def _let_go(self, queue: asyncio.Queue[str | None]) -> None:
+    def _disconnect(self, queue: asyncio.Queue[str | None]) -> None:
         self._listeners.discard(queue)
         while not queue.empty():
             queue.get_nowait()

@@ -2,8 +2,8 @@
 
 /               the page                      /api/status, /api/streams, /api/streams/{name}
 /healthz        the process lives             /api/history, /api/timeline, /api/leaks
-/readyz         it hears, and may delete      /events (server-sent)
-/docs           what it hears and says        /docs/asyncapi.json
+/readyz         it receives, and may delete   /events (server-sent)
+/docs           its messages on NATS          /docs/asyncapi.json
 /metrics        for Prometheus                /api/orders/… (POST), if they are allowed
 """
 
@@ -61,7 +61,7 @@ class HttpError(Exception):
 
 
 def application(
-    watched: Callable[[], Overview | None],
+    overview_of: Callable[[], Overview | None],
     not_ready: Readiness,
     exposition: Exposition,
     contract: Mapping[str, Any],
@@ -73,15 +73,15 @@ def application(
 ) -> Starlette:
     """Return the ASGI application.
 
-    `watched` gives None as long as the servers are waited for; `not_ready` the reasons, none if it is ready; a
-    `token` guards `/api`, `/events` and `/metrics`; `contract` is the AsyncAPI document; `hosts` are the names that it
-    answers for: else a page on the web could read it through a name of its own that leads here (DNS rebinding);
-    `stopping` ends the event stream; `actions` returns None if the page may give no orders.
+    `overview_of` returns None while the worker waits for its servers. `not_ready` returns why it is not ready. `token`
+    guards `/api`, `/events` and `/metrics`. `contract` is the AsyncAPI document. Requests for other `hosts` are
+    refused: a foreign page could use its own name for this address (DNS rebinding). `stopping` ends the event stream.
+    `actions` returns None if the page may give no orders.
     """
-    answers, orderly = _Answers(watched, not_ready, exposition, stopping), ActionRoutes(actions, token)
+    answers, action_routes = _Answers(overview_of, not_ready, exposition, stopping), ActionRoutes(actions, token)
 
     async def status(request: Request) -> object:
-        return {**await answers.status(request), "orders": orderly.allowed}
+        return {**await answers.status(request), "orders": action_routes.allowed}
 
     async def docs(_request: Request) -> Response:
         return FileResponse(PAGE / "docs.html")
@@ -99,7 +99,7 @@ def application(
         Route("/api/timeline", answering(answers.timeline)),
         Route("/api/leaks", answering(answers.leaks)),
         Route("/api/workers", answering(answers.workers)),
-        *orderly.routes(),
+        *action_routes.routes(),
         Route("/events", answers.events),
         Route("/docs", docs),
         Route("/docs/asyncapi.json", asyncapi),
@@ -113,7 +113,7 @@ def application(
 class _Answers:
     """The handlers of the API. Each returns an answer of the overview."""
 
-    watched: Callable[[], Overview | None]
+    overview_of: Callable[[], Overview | None]
     not_ready: Readiness
     exposition: Exposition
     stopping: InitVar[asyncio.Event]
@@ -122,7 +122,7 @@ class _Answers:
         self._feed = Feed(stopping)
 
     def _overview(self) -> Overview:
-        overview = self.watched()
+        overview = self.overview_of()
         if overview is None:
             raise Declined(503, WAITING)
         return overview
@@ -163,7 +163,7 @@ class _Answers:
         return await self._overview().workers()
 
     async def events(self, _request: Request) -> Response:
-        overview = self.watched()
+        overview = self.overview_of()
         if overview is None:
             return declined(503, WAITING)
         return StreamingResponse(self._feed.listen(overview), media_type="text/event-stream")

@@ -83,10 +83,10 @@ class Worker:
             events=SubjectTemplate(settings.events.subject),
             interval_s=settings.reconcile.interval.total_seconds(),
         )
-        hearing = SubscriberConnection(
-            nats_options(settings.nats), prefix=api_prefix(settings.nats), on_error=_complain
+        subscriber_connection = SubscriberConnection(
+            nats_options(settings.nats), prefix=api_prefix(settings.nats), on_error=_log_nats_error
         )
-        self.broker = Broker(hearing, settings, self._metrics)
+        self.broker = Broker(subscriber_connection, settings, self._metrics)
         self.app = App(self._stop, self.broker, self._lifespan)
 
     @asynccontextmanager
@@ -95,7 +95,7 @@ class Worker:
         endpoint = self._endpoint()
         async with (
             tracing(os.environ),
-            connections(self._settings, _complain) as connected,
+            connections(self._settings, _log_nats_error) as connected,
             _served(endpoint) as serving,
         ):
             loops = await self._until_ready(connected)
@@ -104,7 +104,7 @@ class Worker:
                 return
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(run(loop, self._stop), name=loop.name) for loop in loops]
-                tasks.append(group.create_task(self._as_long_as(serving), name="http"))
+                tasks.append(group.create_task(self._watch_endpoint(serving), name="http"))
                 yield
                 self._stop.set()
                 await asyncio.wait(tasks, timeout=GRACEFUL_S)
@@ -113,7 +113,7 @@ class Worker:
             if self._leave:
                 with suppress(LedgerError):
                     await self._leave()
-            await self.broker.hearing.close()
+            await self.broker.subscriber_connection.close()
         log.info("worker stopped")
 
     def _endpoint(self) -> Endpoint | None:
@@ -154,7 +154,7 @@ class Worker:
         return reasons
 
     async def _until_ready(self, connected: Connections) -> list[Loop] | None:
-        """Wait for NATS and Redis without a limit. Raises ProvisionError and TooOld, where waiting does not help."""
+        """Wait for NATS and Redis without a limit. Raises ProvisionError and TooOld, which waiting does not fix."""
         failures = 0
         while not self._stop.is_set():
             try:
@@ -179,7 +179,7 @@ class Worker:
         exhausted = ExhaustedQueues(cases.resources)
         advisories = AdvisorySubscriber(cases.resources, exhausted)
         self.broker.subscribe_all(source, durable, lifecycle, advisories, PrepareService(cases.prepare))
-        self.app.after_startup(_say_started)
+        self.app.after_startup(_log_started)
 
         interval_s = self._settings.reconcile.interval.total_seconds()
         periodic = PeriodicPass(
@@ -199,7 +199,7 @@ class Worker:
             provision=partial(provision_missing, connected),
         )
         if provisioned.lacking:
-            await self._watchdog.make_what_is_missing()
+            await self._watchdog.provision_missing()
         overview, notifier = cases.overview(), notifier_of(connected)
         summary = Summary(
             overview.trail,
@@ -219,7 +219,7 @@ class Worker:
             Loop("sweep", cases.sweeper(periodic.request).tick, POLL_S, self._due),
             Loop("wake", partial(self._wake, WakeUps(connected.space)), 0.0),
             Loop("reconcile", periodic.tick, interval_s, periodic.wanted),
-            Loop("watch", self._watchdog.tick, WATCH_S, self.broker.hearing.lost),
+            Loop("watch", self._watchdog.tick, WATCH_S, self.broker.subscriber_connection.lost),
             Loop("alerts", alerts.publish_changes, WATCH_S, alerts.changed),
             Loop("exhausted", exhausted.tick, CHECK_S),
             Loop("summary", summary.tick, SUMMARY_S),
@@ -252,7 +252,7 @@ class Worker:
         gauges = Gauges(overview, self._metrics)
         return Loop("sample", overview.sample, STEP_S), Loop("measure", gauges.tick, STEP_S, passed)
 
-    async def _as_long_as(self, serving: asyncio.Task[None]) -> None:
+    async def _watch_endpoint(self, serving: asyncio.Task[None]) -> None:
         """Watch the endpoint. If it dies, end the process."""
         stop = asyncio.create_task(self._stop.wait())
         await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -294,7 +294,7 @@ class Gauges:
 @asynccontextmanager
 async def _served(endpoint: Endpoint | None) -> AsyncIterator[asyncio.Task[None]]:
     """Run the endpoint, or, if there is none, a task that never ends. Stop it at the end."""
-    serving = asyncio.create_task(endpoint.serve() if endpoint else _for_ever(), name="endpoint")
+    serving = asyncio.create_task(endpoint.serve() if endpoint else _never(), name="endpoint")
     try:
         yield serving
     finally:
@@ -304,15 +304,15 @@ async def _served(endpoint: Endpoint | None) -> AsyncIterator[asyncio.Task[None]
         serving.cancel()
 
 
-async def _for_ever() -> None:
+async def _never() -> None:
     await asyncio.Event().wait()
 
 
-def _complain(error: str) -> None:
+def _log_nats_error(error: str) -> None:
     log.debug("NATS reports an error", error=error)
 
 
-def _say_started() -> None:
+def _log_started() -> None:
     log.info("worker started", subscribers=["lifecycle events"])
 
 

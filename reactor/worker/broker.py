@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 class Broker(NatsBroker):
     """FastStream's broker on our own connection."""
 
-    def __init__(self, hearing: SubscriberConnection, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, subscriber_connection: SubscriberConnection, settings: Settings, metrics: Metrics) -> None:
         """Create the broker. It does not connect yet."""
         super().__init__(
             js_options={"domain": settings.nats.domain} if settings.nats.domain else {},
@@ -48,11 +48,11 @@ class Broker(NatsBroker):
             logger=logging.getLogger(FASTSTREAM),
             middlewares=[metrics.middleware()] if settings.http.port else [],
         )
-        self.hearing = hearing
+        self.subscriber_connection = subscriber_connection
         self._unsubscribed = False
 
     async def _connect(self) -> Client:
-        client = await self.hearing.connect()
+        client = await self.subscriber_connection.connect()
         self.config.connect(client)
         return client
 
@@ -100,7 +100,7 @@ class Broker(NatsBroker):
         if not self._unsubscribed:
             return
         await self.stop_subscribers()
-        self.config.connect(await self.hearing.connect())
+        self.config.connect(await self.subscriber_connection.connect())
         try:
             for subscriber in self.subscribers:
                 await subscriber.start()
@@ -111,7 +111,7 @@ class Broker(NatsBroker):
     async def reconnect(self) -> None:
         """Subscribe over a new connection. Raises JetStreamError."""
         await self.stop_subscribers()
-        await self.hearing.close()
+        await self.subscriber_connection.close()
         await self.resubscribe()
 
 

@@ -100,7 +100,7 @@ class Watchdog:
         self._note_last_pass(await self.deps.ledger.passes.last())
 
     def _is_silent(self) -> bool:
-        asked_at = self.broker.hearing.asked_at
+        asked_at = self.broker.subscriber_connection.asked_at
         return asked_at is not None and time.monotonic() - asked_at > SILENT_S
 
     async def _check_flow(self) -> None:
@@ -113,13 +113,13 @@ class Watchdog:
             await self.broker.stop_subscribers()  # else messages of the new durable may stay unacked until ack_wait
             is_missing = True
         if is_missing:
-            await self.make_what_is_missing()
+            await self.provision_missing()
         if self._flow.wants_connection():
             log.warning("reconnecting", why=self._flow.stalled)
             await self.broker.reconnect()
         await self.broker.resubscribe()
 
-    async def make_what_is_missing(self) -> None:
+    async def provision_missing(self) -> None:
         """Create streams and durables, as far as there is room. A lack of room is logged once."""
         lacking = (await self.provision()).lacking
         if lacking and lacking != self._lacking:

@@ -246,7 +246,7 @@ async def test_what_is_not_there_cannot_be_protected(world: World) -> None:
     assert ((await world.info("job_2")) or {})["config"]["metadata"]["reactor.protect"] == "true"
     other = await world.reactor("protect", "orders")
     assert other.code == 2
-    assert "is no job stream" in other.err
+    assert "is not a job stream" in other.err
     meant = await world.reactor("protect", "42")
     assert (meant.code, "did you mean job_42?" in meant.err) == (2, True)
 

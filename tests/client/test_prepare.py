@@ -86,7 +86,7 @@ async def test_where_there_is_no_stream_it_may_be_made(client_world: World) -> N
     assert (await client_world.verdicts())["job_1"] == ("kept", "running")
 
 
-@pytest.mark.parametrize("point", [Point.LOOKED, Point.FENCED, Point.PROVEN])
+@pytest.mark.parametrize("point", [Point.INSPECTED, Point.FENCED, Point.PROVEN])
 async def test_a_drain_under_way_is_waited_out(client_world: World, point: Point) -> None:
     """A replica that was stopped during the drain does nothing more when it continues."""
     await client_world.declare()
@@ -152,7 +152,7 @@ async def test_the_command_says_it(client_world: World) -> None:
     done = await client_world.reactor("prepare", "1")
     assert (done.code, done.out) == (
         0,
-        "job 1 is live, job_1 is empty (1 messages taken out): publishing is safe\n",
+        "job 1 is live, job_1 is empty (1 messages deleted): publishing is safe\n",
     )
     assert (await client_world.reactor("prepare", "a.b")).code == 2
     assert "no stream can belong" in (await client_world.reactor("prepare", "x1")).err

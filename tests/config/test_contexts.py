@@ -49,7 +49,7 @@ def test_a_context_says_where_nats_is(monkeypatch: pytest.MonkeyPatch, tmp_path:
     ("name", "text", "why"),
     [
         ("nowhere", None, "there is no context nowhere"),
-        ("../prod", None, "is no name of a context"),
+        ("../prod", None, "is not the name of a context"),
         ("odd", "hunter2", "context odd cannot be read"),
         ("list", "[]", "context list cannot be read"),
         ("seedless", '{"nkey": "/nowhere/seed"}', "names an NKey file that cannot be read: /nowhere/seed"),

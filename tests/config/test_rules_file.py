@@ -64,7 +64,7 @@ FAULTS = [
     ('[[rule]]\n\n\nname = "a"\nage_guard = "1 week"', "5: rule 'a': age_guard: '1 week' is not a duration"),
     ('[[rule]]\nname = "a"\nage_guard = 60', "3: rule 'a': age_guard: write a duration in quotes"),
     ('[[rule]]\nage_guard = "1h"', "1: rule 1: name: Field required"),
-    ('[[rule]]\nname = "default"\nprotect = true', "1: rule 'default': 'default' is what is said"),
+    ('[[rule]]\nname = "default"\nprotect = true', "1: rule 'default': 'default' is shown if no rule decides"),
     ('[[rule]]\nname = "a"\nstreams = ["job_1"]', "1: rule 'a': it sets nothing"),
     ('[[rule]]\nname = "a"\nstreams = "job_1"\nprotect = true', "3: rule 'a': streams: Input should be a valid list"),
     ('[[rule]]\nname = "a"\nstreams = []\nprotect = true', "3: rule 'a': streams: List should have at least 1"),

@@ -157,7 +157,7 @@ def test_durations_add_up(hours: int, minutes: int, seconds: int, milliseconds: 
     ("variable", "value", "said"),
     [
         ("REACTOR_POLICY_AGE_GUARD", "soon", "'soon' is not a duration"),
-        ("REACTOR_POLICY_STREAM_PATTERN", "job_(", "is no regular expression"),
+        ("REACTOR_POLICY_STREAM_PATTERN", "job_(", "is not a regular expression"),
         ("REACTOR_POLICY_STREAM_PATTERN", "^job_([0-9]+)$", "needs a group (?P<job_id>"),
         ("REACTOR_POLICY_TERMINAL_STATUSES", " , ", "must name at least one"),
         ("REACTOR_POLICY_COMPANIONS", "dlq", "each must hold {job_id}"),
@@ -165,11 +165,11 @@ def test_durations_add_up(hours: int, minutes: int, seconds: int, milliseconds: 
         ("REACTOR_EVENTS_SUBJECT", "jobs.x{job_id}", "must hold {job_id} once"),
         ("REACTOR_EVENTS_SUBJECT", "jobs.*.{job_id}", "no wildcards"),
         ("REACTOR_EVENTS_SUBJECT", "jobs..{job_id}", "must hold"),
-        ("REACTOR_EVENTS_STREAM", "my jobs", "is no name"),
-        ("REACTOR_EVENTS_DURABLE", "a.b", "is no name"),
+        ("REACTOR_EVENTS_STREAM", "my jobs", "cannot be the name"),
+        ("REACTOR_EVENTS_DURABLE", "a.b", "cannot be the name"),
         ("REACTOR_EVENTS_REPLICAS", "7", "less than or equal to 5"),
-        ("REACTOR_EVENTS_MAX_AGE", "0", "longer than nothing"),
-        ("REACTOR_SWEEP_LEASE", "0s", "longer than nothing"),
+        ("REACTOR_EVENTS_MAX_AGE", "0", "longer than 0"),
+        ("REACTOR_SWEEP_LEASE", "0s", "longer than 0"),
         ("REACTOR_SWEEP_MAX_RATE", "0", "greater than 0"),
         ("REACTOR_SWEEP_CONCURRENCY", "many", "valid integer"),
         ("REACTOR_BREAKER_MAX_MISSING_RATIO", "2", "less than or equal to 1"),
@@ -183,10 +183,10 @@ def test_durations_add_up(hours: int, minutes: int, seconds: int, milliseconds: 
         ("REACTOR_REDIS_URL", "redis+cluster://here:6379/service", "or redis+cluster://"),
         ("REACTOR_REDIS_URL", "redis+cluster://here:6379?nonsense=1", "redis-py does not know: nonsense"),
         ("REACTOR_REDIS_URL", "redis+other://here:6379", "or redis+cluster://"),
-        ("REACTOR_NATS_NKEY", "hunter2", "is no NKey seed"),
+        ("REACTOR_NATS_NKEY", "hunter2", "is not an NKey seed"),
         ("REACTOR_DIRECTORY_STATUS", "status", "must be a JSON pointer"),
         ("REACTOR_NATS_CREDS", "/nowhere/to.creds", "cannot be read: /nowhere/to.creds: No such file"),
-        ("REACTOR_NATS_CREDS", __file__, "is no credentials file"),
+        ("REACTOR_NATS_CREDS", __file__, "is not a credentials file"),
         ("REACTOR_NATS_TLS_CA", "/nowhere", "cannot be read"),
         ("REACTOR_NATS_TLS_CA", __file__, "holds no certificate"),
         ("REACTOR_HTTP_PORT", "70000", "less than or equal to 65535"),
@@ -286,14 +286,14 @@ def test_a_certificate_that_does_not_fit_is_reported() -> None:
         "REACTOR_NATS: _TLS_KEY is set without its certificate: set _TLS_CERT, too"
     ]
     [line] = problems(REACTOR_NATS_TLS_CERT=__file__)
-    assert line.startswith("REACTOR_NATS: _TLS_CERT and _TLS_KEY are no certificate with its key")
+    assert line.startswith("REACTOR_NATS: _TLS_CERT and _TLS_KEY are not a certificate with its key")
 
 
 @pytest.mark.parametrize("pattern", [r"(?u)j(?P<job_id>1)", r"(?P<job_id>a{99999999999})"])
 def test_a_pattern_that_python_cannot_take_is_one_line(pattern: str) -> None:
     """Even if the error is not re.error."""
     [line] = problems(REACTOR_POLICY_STREAM_PATTERN=pattern)
-    assert line.startswith("REACTOR_POLICY_STREAM_PATTERN: is no regular expression")
+    assert line.startswith("REACTOR_POLICY_STREAM_PATTERN: is not a regular expression")
 
 
 def test_a_rate_is_a_number() -> None:

@@ -435,7 +435,7 @@ async def test_a_stream_that_holds_more_than_its_limits_loses_nothing(world: Wor
 async def test_a_paused_replica_does_not_lift_anothers_fence(world: World) -> None:
     """It was suspended between inspection and fence. Meanwhile another replica took over, fenced, and is deleting."""
     await world.declare()
-    async with worker(world.env(**SHORT_LEASE), armed=(Point.LOOKED, "stop")) as first:
+    async with worker(world.env(**SHORT_LEASE), armed=(Point.INSPECTED, "stop")) as first:
         await world.zombie(1)
         await eventually(lambda: _is_held(first))
         await eventually(lambda: _free(world))

@@ -326,4 +326,4 @@ async def synced(tmp_path: Path, kind: str) -> AsyncIterator[Apart]:
         valkey = await stack.enter_async_context(own_valkey(tmp_path))
         url = f"nats://{HOST}:{server.port}"
         world = await stack.enter_async_context(connected(url, f"redis://{HOST}:{valkey.port}/0", "r"))
-        yield Apart(world, [server], [await _client(stack, url)], 0.0, kind=kind, strikes_at=Point.LOOKED)
+        yield Apart(world, [server], [await _client(stack, url)], 0.0, kind=kind, strikes_at=Point.INSPECTED)

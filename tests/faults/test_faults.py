@@ -97,7 +97,7 @@ def between(monkeypatch: pytest.MonkeyPatch, world: World) -> Callable[[Point, A
 
 
 @pytest.mark.parametrize("act", [retry_same, retry_recreated])
-@pytest.mark.parametrize("point", [Point.LOOKED, Point.FENCED])
+@pytest.mark.parametrize("point", [Point.INSPECTED, Point.FENCED])
 async def test_a_job_retried_between_two_steps_keeps_its_stream(
     world: World, between: Callable[[Point, Act], None], point: Point, act: Act
 ) -> None:
@@ -345,7 +345,7 @@ async def test_a_redis_that_takes_nothing_is_waited_out(
         for number in range(3, 20):
             await world.emit(number, "STARTED")
             await world.stream(f"job_{number}", messages=1)
-        await eventually(lambda: process.logged("messages given back"), 30)
+        await eventually(lambda: process.logged("messages could not be stored"), 30)
         await eventually(lambda: process.logged("failed, trying again"), 30)
         assert len(await world.names()) == 19
         assert not await acked(world)  # nothing is acked that Redis does not have

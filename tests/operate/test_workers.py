@@ -63,7 +63,7 @@ async def test_a_missing_worker_is_reported(world: World) -> None:
     """Then nothing is deleted."""
     await world.declare()
     status = await world.reactor("status")
-    assert "not, since no worker is alive" in status.out
+    assert "no: no worker is alive" in status.out
     assert "no worker is alive: judged with the settings of this shell" in status.out
 
 
@@ -201,7 +201,7 @@ async def test_small_lies_are_gone(world: World) -> None:
     assert "did you mean job_42?" in (await world.reactor("explain", "42")).err
     assert (await world.reactor("reconcile", "--stream", "job_9999")).code == 5
     none = await world.reactor("streams", "--verdict", "zombie")
-    assert "none of 2 job streams is one of these" in none.out
+    assert "none of 2 job streams matches" in none.out
     unknown = await world.reactor("history", "--outcome", "draind")
     assert (unknown.code, "did you mean drained?" in unknown.err) == (2, True)
     names = (await world.reactor("streams", "job_*", "-o", "name")).out.split()

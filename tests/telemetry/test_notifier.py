@@ -200,7 +200,7 @@ async def test_doctor_sends_a_test_message(world: World, service: Service) -> No
 def test_what_is_no_url_is_said_without_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """It may contain a secret."""
     monkeypatch.setenv("REACTOR_NOTIFY_URLS", f"json://127.0.0.1/a,{url}")
-    with pytest.raises(SettingsError, match="REACTOR_NOTIFY_URLS: number 2 of 2 is no URL of Apprise") as caught:
+    with pytest.raises(SettingsError, match="REACTOR_NOTIFY_URLS: number 2 of 2 is not a URL of Apprise") as caught:
         load_settings()
     assert SECRET not in str(caught.value)
 

@@ -106,7 +106,7 @@ async def test_drains_at_the_same_time_do_not_share_their_steps(world: World, me
     assert {item.attributes["stream"] for item in drains if item.attributes} == {f"job_{n}" for n in range(20)}
     assert [steps(memory, item) for item in drains] == [STEPS] * 20
     [batch] = of(memory, "lifecycle events")
-    assert batch.attributes == {"messages": 20, "outcome": "taken"}
+    assert batch.attributes == {"messages": 20, "outcome": "stored"}
     assert steps(memory, batch) == ["lifecycle event"] * 20
 
 

@@ -115,7 +115,7 @@ async def test_it_explains_a_stream(world: World) -> None:
     plain = await world.reactor("explain", "job_1", REACTOR_POLICY_AGE_GUARD="1h")
     assert explanation["sentence"] in plain.out
     refused = await world.reactor("explain", "nobodys")
-    assert (refused.code, "is no job stream" in refused.err) == (2, True)
+    assert (refused.code, "is not a job stream" in refused.err) == (2, True)
 
 
 async def _explained(at: Served, name: str) -> Any:

@@ -47,27 +47,27 @@ class Tracked:
         columns = [self.job_id, self.status, *([self.ended_at] if self.ended_at else [])]
         return self.model._base_manager.using(using).values_list(*columns)  # noqa: SLF001  # Django's documented name
 
-    def tell(self, row: tuple[Any, ...]) -> Emitted:
+    def publish(self, row: tuple[Any, ...]) -> Emitted:
         """Publish one job's status. The time of its end is used only if it has ended."""
         job_id, status, *ended = row
         over = fold(str(status)) in self.terminal
         return emit(job_id, str(status), occurred_at=ended[0] if over and ended else None)
 
-    def tell_current(self, key: object, using: str | None = None) -> Emitted | None:
+    def publish_current(self, key: object, using: str | None = None) -> Emitted | None:
         """Publish one row as the database has it, and again if it has changed meanwhile. None if the row is gone.
 
         Another process may commit and publish between our reading and our publishing. Then our older status would be
         the last one. So we read again after publishing, until nothing has changed.
         """
         answer: Emitted | None = None
-        said: tuple[Any, ...] | None = None
+        published: tuple[Any, ...] | None = None
         for _ in range(ROUNDS):
             row = self.rows(using).filter(pk=key).first()
-            if row is None and said is not None:
-                return emit(said[0], "DELETED")
-            if row is None or row == said:
+            if row is None and published is not None:
+                return emit(published[0], "DELETED")
+            if row is None or row == published:
                 return answer
-            answer, said = self.tell(row), row
+            answer, published = self.publish(row), row
         return answer
 
 
@@ -99,7 +99,7 @@ def flush(timeout_s: float = FLUSH_S) -> bool:
 
 
 def _saved(item: Tracked, instance: models.Model, using: str, **_: object) -> None:
-    _after_commit(item, instance, using, partial(item.tell_current, instance.pk, using))  # a row may be gone by then
+    _after_commit(item, instance, using, partial(item.publish_current, instance.pk, using))  # a row may be gone by then
 
 
 def _deleted(item: Tracked, instance: models.Model, using: str, **_: object) -> None:
@@ -108,6 +108,6 @@ def _deleted(item: Tracked, instance: models.Model, using: str, **_: object) -> 
         _after_commit(item, instance, using, partial(emit, job_id, "DELETED"))
 
 
-def _after_commit(item: Tracked, instance: models.Model, using: str, tell: Callable[[], object]) -> None:
+def _after_commit(item: Tracked, instance: models.Model, using: str, publish: Callable[[], object]) -> None:
     if isinstance(instance, item.model) and not is_off():
-        transaction.on_commit(partial(background.put, (id(item), using, instance.pk), tell), using=using)
+        transaction.on_commit(partial(background.put, (id(item), using, instance.pk), publish), using=using)

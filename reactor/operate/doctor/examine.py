@@ -49,32 +49,32 @@ class Doctor:
             checks += await self._try("nats.jetstream", section.jetstream)
         if not self._found.jetstream_answers:
             return checks
-        return checks + await self._try_all(NATS, section.examinations())
+        return checks + await self._try_all(NATS, section.check_functions())
 
     async def _examine_ledger(self) -> list[Check]:
         with_nats = self._found.jetstream_answers and NATS not in self._away
         section = LedgerSection(self.deps, self._found)
-        return await self._try_all(REDIS, section.examinations(with_nats=with_nats))
+        return await self._try_all(REDIS, section.check_functions(with_nats=with_nats))
 
-    async def _try_all(self, server: str, examinations: CheckFunctions) -> list[Check]:
+    async def _try_all(self, server: str, check_functions: CheckFunctions) -> list[Check]:
         """Run checks one after another, until the server is away."""
         checks: list[Check] = []
-        for name, examination in examinations.items():
-            checks += await self._try(name, examination)
+        for name, check_function in check_functions.items():
+            checks += await self._try(name, check_function)
             if server in self._away:
                 break
         return checks
 
-    async def _try(self, name: str, examination: CheckFunction) -> list[Check]:
+    async def _try(self, name: str, check_function: CheckFunction) -> list[Check]:
         """Return the results of one check function, and the failure if it failed."""
         checks = []
         try:
-            async for check in examination():
+            async for check in check_function():
                 checks.append(check)  # noqa: PERF401  # what was found before it broke off counts
         except (JetStreamError, LedgerError, Misconfigured) as failure:
             checks.append(broken_off(name, failure, self.deps.domain))
             self._unanswered += isinstance(failure, Unanswered)
             self._away |= away_by(failure) | ({NATS} if self._unanswered >= PATIENCE else set())
-        except Exception as bug:  # noqa: BLE001  # what nobody thought of must not hide the other checks
+        except Exception as bug:  # noqa: BLE001  # an unexpected error must not hide the other checks
             checks.append(error(name, f"could not be made: {type(bug).__name__}: {bug}", "please report this as a bug"))
         return checks

@@ -61,7 +61,7 @@ def judge_rights(lacking: Sequence[str], asked: int) -> Check:
 
 
 def judge_deleting(lacking: Sequence[str], *, deletes: bool) -> Check:
-    """Judge whether streams may be fenced and deleted. In report mode a missing permission is no problem."""
+    """Judge whether streams may be fenced and deleted. In report mode a missing permission does not matter."""
     if lacking and not deletes:
         return ok("nats.deleting", f"report mode deletes nothing; to delete it lacks {', '.join(lacking)}")
     if lacking:
@@ -93,9 +93,7 @@ def judge_replicas(info: Raw) -> Check:
     name, copies = info["config"]["name"], info["config"].get("num_replicas", 1)
     cluster = (info.get("cluster") or {}).get("name")
     if copies == 1 and cluster:
-        finding = (
-            f"stream {name} has one copy in cluster {cluster}: with its node away, no event is heard and none drained"
-        )
+        finding = f"stream {name} has one copy in cluster {cluster}: without its node nothing is read or drained"
         fix = f"nats stream edit {name} --replicas 3; and REACTOR_EVENTS_REPLICAS=3 for those that reactor declares"
         return warning("streams.replicas", finding, fix)
     finding = f"stream {name} has {copies} copies in cluster {cluster}" if cluster else "there is no cluster to copy to"
@@ -188,7 +186,7 @@ def judge_advisories(advisory_streams: Sequence[str], unheard: Sequence[str]) ->
         fix = f"allow reactor's user to subscribe to {', '.join(unheard)} (docs/permissions.md): a pass is slower"
         return warning("streams.advisories", f"no permission to subscribe to {', '.join(unheard)}", fix)
     where = f", and {some(advisory_streams)} keeps them" if advisory_streams else ""
-    return ok("streams.advisories", f"JetStream's advisories are heard{where}")
+    return ok("streams.advisories", f"JetStream's advisories are received{where}")
 
 
 def judge_disputes(known: Sequence[tuple[Stream, Record]], policy: Policy) -> Check:
@@ -230,10 +228,10 @@ def judge_pattern(matching: Collection[str], others: Collection[str], pattern: s
     return ok("streams.pattern", finding)
 
 
-def judge_fences(streams: Sequence[Stream], advisory_streams: Mapping[str, str]) -> Check:
+def judge_fences(streams: Sequence[Stream], streams_by_subject: Mapping[str, str]) -> Check:
     """Judge streams that have a fence now: from a deletion under way, or left by a replica that died.
 
-    `advisory_streams` has the stream of each subject. A subject that another stream has cannot be restored.
+    `streams_by_subject` has the stream of each subject. A subject that another stream has cannot be restored.
     """
     fenced = {item.name: item.fence for item in streams if item.fence}
     unreadable = [name for name, fence in fenced.items() if not fence.subjects]
@@ -243,11 +241,11 @@ def judge_fences(streams: Sequence[Stream], advisory_streams: Mapping[str, str])
         fix = "restore their subjects and remove reactor.fence.* from their metadata"
         return error("streams.fenced", f"fences that cannot be read: {some(unreadable)}", fix)
     taken = {
-        item.name: advisory_streams[s]
+        item.name: streams_by_subject[s]
         for item in streams
         if item.fence
         for s in item.fence.subjects
-        if s in advisory_streams
+        if s in streams_by_subject
     }
     if taken:
         finding = "; ".join(f"{name} cannot get its subject back from {other}" for name, other in sorted(taken.items()))
@@ -329,12 +327,12 @@ def judge_owner(owner: str | None, identity: str) -> Check | None:
     return warning("ledger.owner", f"Redis holds the ledger of {owner}, and this account's is {identity}", fix)
 
 
-def judge_coverage(coverage: Coverage, *, heard: bool) -> Check:
+def judge_coverage(coverage: Coverage, *, has_events: bool) -> Check:
     """Judge the coverage, and whether the ledger ever got an event."""
     if coverage.intact and coverage.gap is None and coverage.since is not None:
         return ok("ledger.coverage", f"the ledger covers jobs since {to_the_second(coverage.since)}")
     reads = "a worker reads and rebuilds by itself: start one, or run reactor reconcile"
-    fix = reads if heard or not coverage.intact else "publish an event whenever a job's status changes (README)"
+    fix = reads if has_events or not coverage.intact else "publish an event whenever a job's status changes (README)"
     return warning("ledger.coverage", coverage.gap or "the ledger vouches for nothing", fix)
 
 
@@ -363,17 +361,17 @@ def judge_emitter(streams: Sequence[Stream], known: Collection[str], last_event:
         item for item in streams if item.created is not None and item.job_id not in known and _age_s(item) > SETTLED_S
     ]
     recent = [item.created or 0 for item in silent if _age_s(item) <= RECENT_S]
-    heard = "no event ever came" if last_event is None else f"the last event came at {to_the_second(last_event)}"
+    last_seen = "no event ever came" if last_event is None else f"the last event came at {to_the_second(last_event)}"
     finding = (
         f"no event has come for the jobs of {counted(len(silent), 'stream')}: {some([item.name for item in silent])}"
     )
     if recent and (last_event is None or last_event < max(recent) - SETTLED_S * SECOND):
-        fix = f"emitter silent or mis-wired: does the job system publish on {subject}, in this account?"
-        return error("ledger.emitter", f"{finding}; {len(recent)} of them new, and {heard}", fix)
+        fix = f"emitter silent or misconfigured: does the job system publish on {subject}, in this account?"
+        return error("ledger.emitter", f"{finding}; {len(recent)} of them new, and {last_seen}", fix)
     if silent:
-        fix = "reactor explain STREAM says what becomes of one; reactor reconcile --assume-missing is for leftovers"
-        return warning("ledger.emitter", f"{finding}; {heard}", fix)
-    return ok("ledger.emitter", f"every job with a stream was spoken of; {heard}" if streams else heard)
+        fix = "reactor explain STREAM shows what happens to one; reactor reconcile --assume-missing deletes leftovers"
+        return warning("ledger.emitter", f"{finding}; {last_seen}", fix)
+    return ok("ledger.emitter", f"every job with a stream has an event; {last_seen}" if streams else last_seen)
 
 
 def _age_s(stream: Stream) -> float:

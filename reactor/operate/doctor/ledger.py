@@ -26,7 +26,7 @@ class LedgerSection:
     deps: DoctorContext
     findings: Findings
 
-    def examinations(self, *, with_nats: bool) -> CheckFunctions:
+    def check_functions(self, *, with_nats: bool) -> CheckFunctions:
         """Return the checks in their order. `with_nats` adds those that ask NATS."""
         # With a directory, events decide nothing: a silent emitter is none then.
         events_decide = with_nats and self.deps.jobs is None
@@ -52,7 +52,7 @@ class LedgerSection:
         coverage, _ = await directory.read_jobs(snapshot)
         if foreign := judges.judge_owner(await self.deps.ledger.records.owner(), identity):
             yield foreign
-        yield judges.judge_coverage(coverage, heard=(await self.deps.ledger.records.read(identity)).events > 0)
+        yield judges.judge_coverage(coverage, has_events=(await self.deps.ledger.records.read(identity)).events > 0)
         self.findings.whole = coverage.intact
 
     async def _jobs(self) -> AsyncIterator[Check]:
@@ -128,4 +128,4 @@ async def _agree(deps: DoctorContext) -> AsyncIterator[Check]:
         fix = "upgrade the others: they respect each other's fences meanwhile"
         yield warning("workers.agree", f"the workers differ in version: {', '.join(versions)}", fix)
     else:
-        yield ok("workers.agree", "the workers agree" if len(workers) > 1 else "there are no two workers to disagree")
+        yield ok("workers.agree", "the workers agree" if len(workers) > 1 else "there is only one worker")

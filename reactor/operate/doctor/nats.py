@@ -35,7 +35,7 @@ class NatsSection:
     deps: DoctorContext
     findings: Findings
 
-    def examinations(self) -> CheckFunctions:
+    def check_functions(self) -> CheckFunctions:
         """Return the checks in their order. Later ones use the findings of earlier ones."""
         return {
             "nats.limits": self._limits,
@@ -61,7 +61,7 @@ class NatsSection:
         """Check JetStream. If it does not answer, no other check of NATS can be made."""
         try:
             names = await self.deps.reads.stream_names()
-        except PermissionDenied:  # to ask, which leaves other questions; or to hear the answer, which leaves none
+        except PermissionDenied:  # if only this request is forbidden, others may be answered; without an inbox none is
             self.findings.jetstream_answers = not await self.deps.reads.may_publish(self.deps.reads.api("STREAM.NAMES"))
             raise
         self.findings.jetstream_answers = True
@@ -162,7 +162,7 @@ class NatsSection:
         matching = {item.name for item in streams}
         others = self.findings.listing.streams.keys() - matching - self.findings.own_streams
         yield judges.judge_pattern(matching, others, self.deps.policy.pattern.pattern)
-        yield judges.judge_fences(streams, self.findings.listing.advisory_streams())
+        yield judges.judge_fences(streams, self.findings.listing.streams_by_subject())
         yield judges.judge_fenceable(streams)
         yield judges.judge_retention(streams)
 
@@ -194,7 +194,7 @@ class NatsSection:
             None,
         )
         if name is None:
-            yield ok("clocks.nats", "there is no stream yet to ask the time of")
+            yield ok("clocks.nats", "there is no stream yet, and only a stream's answer has the server's time")
             return
         before = self.deps.clock()
         now = instant((await self.deps.reads.stream_info(name)).get("ts"))

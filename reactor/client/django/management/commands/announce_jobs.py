@@ -32,7 +32,7 @@ class Command(BaseCommand):
             raise CommandError("no model is tracked: call reactor.client.django.track() in AppConfig.ready()")
         for item in tracked:
             keys = _wanted(item, back).values_list("pk", flat=True).iterator()
-            answers = [answer for key in keys if (answer := item.tell_current(key)) is not None]
+            answers = [answer for key in keys if (answer := item.publish_current(key)) is not None]
             failed = [answer for answer in answers if not answer]
             if failed:
                 raise CommandError(f"{len(failed)} of {len(answers)} jobs could not be sent: {failed[0].error}")

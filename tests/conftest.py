@@ -51,7 +51,10 @@ def _quiet() -> None:
 @pytest_asyncio.fixture(scope="session")
 async def nats_one(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
     """The shared nats-server."""
-    server = nats_server(tmp_path_factory.mktemp("nats"), free_port(), accounts_config())
+    folder = tmp_path_factory.mktemp("nats")
+    # By default it promises no more than three quarters of the free disk, and several tests reserve 10 GiB each.
+    storage = f'jetstream {{ store_dir: "{folder / "jetstream"}", max_file_store: 1TB }}\n'
+    server = nats_server(folder, free_port(), storage + accounts_config(), jetstream=False)
     async with running(server):
         yield server
 

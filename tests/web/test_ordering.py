@@ -65,7 +65,7 @@ async def test_protecting_and_restoring(world: World) -> None:
         assert (await give(at, "restore/job_1"))[0] == 409  # its messages are lost
         body = {"by": "ana", "reason": "r", "without_messages": True}
         code, said = await give(at, "restore/job_1", body)
-        assert (code, "2 it held are lost" in said["done"]) == (200, True)
+        assert (code, "2 messages are lost" in said["done"]) == (200, True)
         assert (await give(at, "restore/job_1"))[0] == 409
         assert (await give(at, "unprotect/job_1"))[0] == 200
         await eventually(lambda: gone(world, "job_1"))  # its job is still said to be over

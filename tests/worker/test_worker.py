@@ -336,7 +336,7 @@ async def test_it_survives_its_servers(tmp_path: Path) -> None:
 
             await valkey.stop()
             await world.zombie(2)
-            await eventually(lambda: process.logged("given back"), 20)
+            await eventually(lambda: process.logged("are redelivered soon"), 20)
             await valkey.start()
             await eventually(lambda: gone(world, "job_2"), 40)
 

@@ -1,6 +1,7 @@
 """One nats-server and one Valkey for the whole run; an account and a namespace for each test."""
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from reactor.web.server import Endpoint, application
 if "REDIS_SERVER" in os.environ:
     embedded._valkey_binary = lambda: os.environ["REDIS_SERVER"]
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of hundreds of commands compiles all it imports
+gc.set_threshold(50_000)  # collecting cycles takes a tenth of the suite's own CPU
 hypothesis.settings.register_profile("reactor", deadline=None)  # no test asserts a speed: the machine may be busy
 hypothesis.settings.load_profile("reactor")
 

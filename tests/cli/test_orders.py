@@ -8,6 +8,8 @@ from support.bench import Bench
 from support.harness import Served, World, eventually, gone, served, worker
 
 from reactor.core.model import SECOND, Outcome, Reason, format_instant, parse_instant
+from reactor.deletion import failpoints
+from reactor.deletion.failpoints import Point
 from reactor.deletion.gates import PauseGate
 
 
@@ -184,16 +186,21 @@ async def test_nothing_is_fenced_while_deleting_is_paused(world: World) -> None:
     assert await world.trail() == []
 
 
-@pytest.mark.parametrize("verb", ["STREAM.UPDATE.job_1", "barrier"])
-async def test_a_pause_stops_a_drain_under_way(world: World, verb: str) -> None:
-    """Before its fence, or behind it, where the fence is removed."""
+@pytest.mark.parametrize("point", [Point.INSPECTED, Point.FENCED])
+async def test_a_pause_stops_a_drain_under_way(world: World, monkeypatch: pytest.MonkeyPatch, point: Point) -> None:
+    """Before its fence, or behind it. Either way the fence is removed."""
     await world.stream("job_1", messages=1)
     before = ((await world.info("job_1")) or {})["config"]
     async with Bench(world) as bench:
         await world.emit(1, "SUCCESS")
         await bench.take_snapshot()
         pausing = bench.resources().pause_gate
-        bench.effects.before[verb] = lambda: pausing.pause("ana", "stop", None)
+
+        async def pause(reached: Point, _stream: str) -> None:
+            if reached is point:
+                await pausing.pause("ana", "stop", None)
+
+        monkeypatch.setattr(failpoints, "armed", pause)
         settlement = await bench.drain()
         assert (settlement.outcome, settlement.reason) == (Outcome.WAITING, Reason.PAUSED)
     assert ((await world.info("job_1")) or {})["config"] == before

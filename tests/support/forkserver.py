@@ -25,7 +25,11 @@ from pathlib import Path
 from typing import NoReturn
 
 NUMBER = struct.Struct("!i")
-PRELOADED = ("reactor.cli.main", "reactor.bootstrap.services", "reactor.worker.app", "reactor.web.server", "uvloop")
+PRELOADED = (
+    "reactor.cli.main",
+    *(f"reactor.cli.{name}" for name in ("actions", "passes", "process", "queries", "rules", "settings", "streams")),
+    *("reactor.worker.app", "reactor.web.server", "uvloop"),
+)
 
 
 class Forked:

@@ -304,8 +304,9 @@ def pause(
 ) -> None:
     """Stop all deleting, everywhere, at once.
 
-    Every replica and command checks it before each fence, and removes the fences that it has set. NATS stores it, so
-    it survives an emptied Redis.
+    Every replica and command obeys it, and removes the fences that it has set.
+
+    NATS stores it, so it survives an emptied Redis.
     """
     from reactor.cli import actions
 
@@ -378,9 +379,11 @@ def restore(
 
     It is protected until `reactor unprotect`.
 
-    It restores messages, consumers and acknowledgements from the newest backup (REACTOR_BACKUP_WHEN). With
-    --without-messages it creates the empty stream with its consumers, as the audit recorded them. Exit code 5 if the
-    stream is not known.
+    It restores the newest backup, with messages, consumers and acknowledgements.
+
+    Without a backup, --without-messages creates the empty stream with its consumers.
+
+    Exit code 5 if the stream is not known.
     """
     from reactor.cli import actions
 

@@ -179,10 +179,10 @@ def chosen() -> list[Mutation]:
     parser.add_argument("--table", action="store_true", help="print the table of docs/reliability.md and exit")
     args = parser.parse_args()
     if args.list:
-        say("\n".join(f"{mutation.name:28} {mutation.guard}" for mutation in MUTATIONS))
+        print_now("\n".join(f"{mutation.name:28} {mutation.guard}" for mutation in MUTATIONS))
         raise SystemExit(0)
     if args.table:
-        say(table())
+        print_now(table())
         raise SystemExit(0)
     known = {mutation.name: mutation for mutation in MUTATIONS}
     if strangers := set(args.names) - known.keys():
@@ -190,7 +190,7 @@ def chosen() -> list[Mutation]:
     return [known[name] for name in args.names] or list(MUTATIONS)
 
 
-def say(text: str) -> None:
+def print_now(text: str) -> None:
     """Print at once, also into a pipe."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
@@ -204,13 +204,13 @@ def main() -> int:
         folder = Path(name).resolve()
         copied(folder)
         check_baseline(folder, mutations)
-        say("| guard disabled | what then fails | result |\n|---|---|---|")
+        print_now("| guard disabled | what then fails | result |\n|---|---|---|")
         for mutation in mutations:
             cells, red = tried(folder, mutation)
             noticed += red
-            say(f"| {mutation.name}: {mutation.guard} | {cells} |")
-    say(f"\n{time.monotonic() - start:.0f} s")
-    say(f"{noticed} of {len(mutations)} mutations were noticed")
+            print_now(f"| {mutation.name}: {mutation.guard} | {cells} |")
+    print_now(f"\n{time.monotonic() - start:.0f} s")
+    print_now(f"{noticed} of {len(mutations)} mutations were noticed")
     return 0 if noticed == len(mutations) else 1
 
 

@@ -60,8 +60,8 @@ async def _rules(view: ReadOnly) -> Rules:
     listing = await cases.reconciler(await cases.lifecycle_subscriber()).listing()
     matched = Counter(policy_for(item.stream, item.record, policy).rule for item in listing.settlements())
     workers = [
-        WorkerRules(instance=one.instance, file=one.policy_file, sha256=one.policy_sha256)
-        for one in await cases.resources.ledger.workers.alive()
+        WorkerRules(instance=worker.instance, file=worker.policy_file, sha256=worker.policy_sha256)
+        for worker in await cases.resources.ledger.workers.alive()
     ]
     return Rules(
         at=format_instant(utc_now()),

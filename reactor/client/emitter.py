@@ -153,21 +153,21 @@ class Event(NamedTuple):
 class Process:
     """The event loop and the connection of this process."""
 
-    _one: "Process | None" = None
+    _current: "Process | None" = None
     _making = threading.Lock()
 
     @classmethod
     def of_this_process(cls) -> "Process":
         """Return the instance of this process. It is created at first use and after a fork, which has no threads."""
         with cls._making:
-            if cls._one is None or cls._one.pid != os.getpid():
-                cls._one = cls()
-            return cls._one
+            if cls._current is None or cls._current.pid != os.getpid():
+                cls._current = cls()
+            return cls._current
 
     @classmethod
     def existing(cls) -> "Process | None":
         """Return the instance of this process, or None."""
-        return cls._one if cls._one is not None and cls._one.pid == os.getpid() else None
+        return cls._current if cls._current is not None and cls._current.pid == os.getpid() else None
 
     def __init__(self) -> None:
         """Start the thread. It is a daemon, so it does not delay the exit."""
@@ -287,7 +287,7 @@ def _unconfirmed(event: Event) -> Emitted:
 
 def _after_fork() -> None:
     Process._making = threading.Lock()  # noqa: SLF001  # of_this_process: another thread may have held it
-    Process._one = None  # noqa: SLF001  # as above
+    Process._current = None  # noqa: SLF001  # as above
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from support.faults import distant
 from support.figures import RECORDED, Record
-from support.harness import World, connected, say
+from support.harness import World, connected, print_figure
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def record(request: pytest.FixtureRequest, _figures: list[dict[str, object]]) ->
     """
 
     def keep(what: str, figure: float, words: str) -> None:
-        say(f"{what}: {words}")
+        print_figure(f"{what}: {words}")
         bound = RECORDED.get(what, float("inf")) * 1.5
         _figures.append({"what": what, "figure": round(figure, 4), "bound": round(bound, 4), "words": words})
         assert figure <= bound or request.config.getoption("--rtt"), f"{what}: {figure:.2f}, bound {bound:.2f}"

@@ -258,7 +258,7 @@ async def test_a_pass_over_live_streams(world: World, record: Record) -> None:
 async def test_from_due_to_deleted(world: World, record: Record, by: str, request: pytest.FixtureRequest) -> None:
     """One job ends at a time. Its stream is deleted when it falls due, even if the job system publishes nothing."""
     table = await _Table.made(world, request.getfixturevalue("postgres")) if by == "by NOTIFY" else None
-    heard = await world.nc.subscribe("reactor.drained.*")
+    subscription = await world.nc.subscribe("reactor.drained.*")
     ended: dict[str, float] = {}
     delays: list[float] = []
     grace = 1.0
@@ -267,7 +267,7 @@ async def test_from_due_to_deleted(world: World, record: Record, by: str, reques
 
         async def listen() -> None:
             while len(delays) < 400:
-                msg = await heard.next_msg(timeout=30)
+                msg = await subscription.next_msg(timeout=30)
                 delays.append(time.monotonic() - ended[json.loads(msg.data)["stream"]] - grace)
 
         listening = asyncio.create_task(listen())
@@ -315,7 +315,7 @@ class _Table:
 @pytest.mark.parametrize("live", [100, 5_000, 20_000])
 async def test_from_due_to_deleted_beside_live_streams(world: World, live: int, record: Record) -> None:
     """All were created just now, so there is a hint for each while zombies fall due."""
-    heard = await world.nc.subscribe("reactor.drained.*")
+    subscription = await world.nc.subscribe("reactor.drained.*")
     ended: dict[str, float] = {}
     delays: list[float] = []
     env = world.env(
@@ -336,7 +336,7 @@ async def test_from_due_to_deleted_beside_live_streams(world: World, live: int, 
 
         async def listen() -> None:
             while len(delays) < 150:
-                msg = await heard.next_msg(timeout=100)
+                msg = await subscription.next_msg(timeout=100)
                 delays.append(time.monotonic() - ended[json.loads(msg.data)["stream"]] - 1.0)
 
         listening = asyncio.create_task(listen())

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from nats.js.api import StorageType
 from support.figures import Record, ack_floor, publish_events
-from support.harness import Served, World, eventually, say, served
+from support.harness import Served, World, eventually, print_figure, served
 
 from reactor.deletion.concurrency import each
 
@@ -59,7 +59,7 @@ async def test_more_and_more_jobs(world: World, record: Record) -> None:
     for count in JOBS:
         start = time.monotonic()
         await publish_events(world, count - known, "STARTED", first=known)
-        say(f"{count - known:,} events published in {time.monotonic() - start:.0f} s")
+        print_figure(f"{count - known:,} events published in {time.monotonic() - start:.0f} s")
         async with served(world, ready=False, REACTOR_RECONCILE_INTERVAL="1h", REACTOR_LOG_LEVEL="INFO") as at:
             measured = psutil.Process(at.process.process.pid)
             first, start = await ack_floor(world), time.monotonic()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.harness import said, word
+from support.harness import record_of, status_event
 from support.streams import COVERAGES, HOUR, MINUTE, NOW, OLD, POLICY, RECORDS, STREAMS
 
 from reactor.core.model import (
@@ -32,13 +32,15 @@ from reactor.core.policy import Breaker, decide, due_at, fell_due, policy_for, s
 VOUCHING = Coverage(intact=True, since=0)
 BLIND = Coverage(intact=True, gap="says nothing")
 LOST = Coverage(intact=False)
-DONE = said(NOW - HOUR, 5, "SUCCESS")
+DONE = record_of(NOW - HOUR, 5, "SUCCESS")
 FENCE = Fence("t", NOW - 1, ("job.1.tasks",))
 RETRIED_BY_A_SLOW_CLOCK = Record(
-    word(NOW - HOUR, 5, "FAILURE"), word(NOW - HOUR - 2 * SECOND, 6, "STARTED", NOW - HOUR + SECOND)
+    status_event(NOW - HOUR, 5, "FAILURE"), status_event(NOW - HOUR - 2 * SECOND, 6, "STARTED", NOW - HOUR + SECOND)
 )
-LATE_NEWS = Record(word(NOW - HOUR, 5, "STARTED"), word(NOW - 2 * HOUR, 6, "FAILURE", NOW - MINUTE))
-OLD_NEWS = Record(word(NOW - 9 * HOUR, 5, "STARTED"), word(NOW - 10 * HOUR, 6, "FAILURE", NOW - 3 * HOUR))
+LATE_NEWS = Record(status_event(NOW - HOUR, 5, "STARTED"), status_event(NOW - 2 * HOUR, 6, "FAILURE", NOW - MINUTE))
+OLD_NEWS = Record(
+    status_event(NOW - 9 * HOUR, 5, "STARTED"), status_event(NOW - 10 * HOUR, 6, "FAILURE", NOW - 3 * HOUR)
+)
 
 TABLE: list[tuple[str, Stream, Record | None, Coverage, Verdict]] = [
     ("protected by metadata", replace(OLD, protected=True), DONE, VOUCHING, Keep(Reason.PROTECTED)),
@@ -55,7 +57,7 @@ TABLE: list[tuple[str, Stream, Record | None, Coverage, Verdict]] = [
     (
         "fenced by a lease that ran out, alive",
         replace(OLD, fence=FENCE),
-        said(NOW, 6, "STARTED"),
+        record_of(NOW, 6, "STARTED"),
         VOUCHING,
         Keep(Reason.RUNNING),
     ),
@@ -67,9 +69,9 @@ TABLE: list[tuple[str, Stream, Record | None, Coverage, Verdict]] = [
         Unfixable(Reason.FENCE_UNREADABLE),
     ),
     ("created unreadable", replace(OLD, created=None), DONE, VOUCHING, Unfixable(Reason.CREATED_UNREADABLE)),
-    ("running", OLD, said(NOW - 9 * HOUR, 5, "STARTED"), VOUCHING, Keep(Reason.RUNNING)),
-    ("a status nobody knows", OLD, said(NOW - 9 * HOUR, 5, "WHATEVER"), VOUCHING, Keep(Reason.RUNNING)),
-    ("the last event unreadable", OLD, said(NOW - 9 * HOUR, 5, UNREADABLE), VOUCHING, Keep(Reason.RUNNING)),
+    ("running", OLD, record_of(NOW - 9 * HOUR, 5, "STARTED"), VOUCHING, Keep(Reason.RUNNING)),
+    ("a status nobody knows", OLD, record_of(NOW - 9 * HOUR, 5, "WHATEVER"), VOUCHING, Keep(Reason.RUNNING)),
+    ("the last event unreadable", OLD, record_of(NOW - 9 * HOUR, 5, UNREADABLE), VOUCHING, Keep(Reason.RUNNING)),
     (
         "terminal, the stream fresh",
         replace(OLD, created=NOW - MINUTE),
@@ -80,7 +82,7 @@ TABLE: list[tuple[str, Stream, Record | None, Coverage, Verdict]] = [
     (
         "terminal, within grace",
         OLD,
-        said(NOW - MINUTE, 5, "SUCCESS"),
+        record_of(NOW - MINUTE, 5, "SUCCESS"),
         VOUCHING,
         Wait(Reason.GRACE, NOW + 4 * MINUTE),
     ),
@@ -94,12 +96,12 @@ TABLE: list[tuple[str, Stream, Record | None, Coverage, Verdict]] = [
     (
         "terminal just now, published to before its end",
         replace(OLD, last_publish=NOW - 6 * MINUTE),
-        said(NOW - 5 * MINUTE, 5, "SUCCESS"),
+        record_of(NOW - 5 * MINUTE, 5, "SUCCESS"),
         VOUCHING,
         Drain(Reason.TERMINAL),
     ),
     ("terminal, all guards passed", OLD, DONE, VOUCHING, Drain(Reason.TERMINAL)),
-    ("terminal in lower case", OLD, said(NOW - HOUR, 5, "revoked"), VOUCHING, Drain(Reason.TERMINAL)),
+    ("terminal in lower case", OLD, record_of(NOW - HOUR, 5, "revoked"), VOUCHING, Drain(Reason.TERMINAL)),
     ("terminal, the ledger cannot vouch for absence", OLD, DONE, BLIND, Drain(Reason.TERMINAL)),
     ("terminal, the ledger has lost history", OLD, DONE, LOST, Keep(Reason.UNKNOWN)),
     ("terminal, cannot be fenced", replace(OLD, fenceable=False), DONE, VOUCHING, Unfixable(Reason.NOT_FENCEABLE)),
@@ -109,7 +111,7 @@ TABLE: list[tuple[str, Stream, Record | None, Coverage, Verdict]] = [
     (
         "disputed for the dispute guard, the last event is live",
         OLD,
-        Record(OLD_NEWS.last, word(NOW - 11 * HOUR, 7, "RETRY", NOW - 4 * HOUR)),
+        Record(OLD_NEWS.last, status_event(NOW - 11 * HOUR, 7, "RETRY", NOW - 4 * HOUR)),
         VOUCHING,
         Keep(Reason.RUNNING),
     ),
@@ -130,7 +132,7 @@ TABLE: list[tuple[str, Stream, Record | None, Coverage, Verdict]] = [
     (
         "two terminal words, whatever their order",
         OLD,
-        Record(word(NOW - HOUR, 5, "FAILURE"), word(NOW - 2 * HOUR, 6, "REVOKED", NOW - MINUTE)),
+        Record(status_event(NOW - HOUR, 5, "FAILURE"), status_event(NOW - 2 * HOUR, 6, "REVOKED", NOW - MINUTE)),
         VOUCHING,
         Drain(Reason.TERMINAL),
     ),
@@ -151,12 +153,18 @@ TABLE: list[tuple[str, Stream, Record | None, Coverage, Verdict]] = [
     (
         "failed, and still worked on",
         replace(OLD, consumers=Consumers(NOW - MINUTE, 0)),
-        said(NOW - HOUR, 5, "FAILURE"),
+        record_of(NOW - HOUR, 5, "FAILURE"),
         VOUCHING,
         Drain(Reason.TERMINAL),
     ),
-    ("a word that only looks terminal", OLD, said(NOW - HOUR, 5, "fa\u0131lure"), VOUCHING, Keep(Reason.RUNNING)),
-    ("a word that would be one in German", OLD, said(NOW - HOUR, 5, "succe\u00df"), VOUCHING, Keep(Reason.RUNNING)),
+    ("a word that only looks terminal", OLD, record_of(NOW - HOUR, 5, "fa\u0131lure"), VOUCHING, Keep(Reason.RUNNING)),
+    (
+        "a word that would be one in German",
+        OLD,
+        record_of(NOW - HOUR, 5, "succe\u00df"),
+        VOUCHING,
+        Keep(Reason.RUNNING),
+    ),
     ("no record, nobody vouches", OLD, None, BLIND, Keep(Reason.UNKNOWN)),
     ("no record, history lost", OLD, None, LOST, Keep(Reason.UNKNOWN)),
     (
@@ -416,15 +424,15 @@ def test_a_pattern_is_turned_round_where_it_leaves_no_choice(pattern: str, job_i
 
 def test_a_job_is_due_when_its_grace_has_passed() -> None:
     """A live job never is."""
-    assert due_at(word(NOW, 1, "success"), POLICY) == NOW + 5 * MINUTE
-    assert due_at(word(NOW, 1, "RETRY"), POLICY) is None
+    assert due_at(status_event(NOW, 1, "success"), POLICY) == NOW + 5 * MINUTE
+    assert due_at(status_event(NOW, 1, "RETRY"), POLICY) is None
 
 
 def test_who_is_done_and_still_works_spoke_too_early() -> None:
     """This does not apply to failed jobs."""
     busy = replace(OLD, consumers=Consumers(NOW - MINUTE, 0))
     assert spoke_too_early(busy, DONE, POLICY)
-    assert not spoke_too_early(busy, said(NOW - HOUR, 5, "FAILURE"), POLICY)
+    assert not spoke_too_early(busy, record_of(NOW - HOUR, 5, "FAILURE"), POLICY)
     assert not spoke_too_early(OLD, DONE, POLICY)
 
 

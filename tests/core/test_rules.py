@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.harness import said
+from support.harness import record_of
 from support.streams import COVERAGES, HOUR, MINUTE, NOW, OLD, POLICY, RECORDS, STREAMS
 
 from reactor.core.model import Coverage, Drain, Keep, Reason, Record, Stream, Verdict, Wait
@@ -25,7 +25,7 @@ def test_the_first_rule_that_matches_counts() -> None:
     """All conditions of a rule must match. What it leaves out is as in the settings."""
     policy = replace(POLICY, rules=(FAILED, TRAINING, FIRST))
     trained = replace(OLD, metadata={"kind": "training", "team": "ml"})
-    failed, done = said(NOW - HOUR, 5, "failure"), said(NOW - MINUTE, 5, "SUCCESS")
+    failed, done = record_of(NOW - HOUR, 5, "failure"), record_of(NOW - MINUTE, 5, "SUCCESS")
     assert policy_for(trained, failed, policy).rule == "failed"
     assert policy_for(trained, done, policy).rule == "training"
     assert policy_for(OLD, done, policy).rule == "first"
@@ -39,7 +39,7 @@ def test_the_first_rule_that_matches_counts() -> None:
 
 def test_a_rule_protects_reports_and_backs_up() -> None:
     """Besides guards. The policy of a stream shows it."""
-    done = said(NOW - HOUR, 5, "SUCCESS")
+    done = record_of(NOW - HOUR, 5, "SUCCESS")
     policy = replace(POLICY, rules=(Rule("kept", protect=True),))
     assert decide(OLD, done, VOUCHING, policy) == Keep(Reason.PROTECTED)
     policy = replace(POLICY, rules=(Rule("told", action="report", backup="always"),))
@@ -71,22 +71,22 @@ def test_a_rule_protects_reports_and_backs_up() -> None:
 def test_a_streams_own_times_win(metadata: Mapping[str, str], verdict: Verdict) -> None:
     """Over rules, whether shorter or longer. An unreadable time keeps the stream."""
     stream = replace(OLD, own=read_own_times(metadata))
-    assert decide(stream, said(NOW - HOUR, 5, "SUCCESS"), VOUCHING, POLICY) == verdict
+    assert decide(stream, record_of(NOW - HOUR, 5, "SUCCESS"), VOUCHING, POLICY) == verdict
     ruled = replace(POLICY, rules=(Rule("all", guards={"terminal_grace": HOUR, "age_guard": HOUR}),))
-    assert decide(stream, said(NOW - HOUR, 5, "SUCCESS"), VOUCHING, ruled) == verdict
+    assert decide(stream, record_of(NOW - HOUR, 5, "SUCCESS"), VOUCHING, ruled) == verdict
     longer = replace(POLICY, rules=(Rule("all", guards={"terminal_grace": DAY, "age_guard": DAY}),))
     own = {"reactor.terminal-grace": "0", "reactor.age-guard": "0", **metadata}
     stream = replace(OLD, own=read_own_times(own))
-    assert decide(stream, said(NOW - HOUR, 5, "SUCCESS"), VOUCHING, longer) == verdict
+    assert decide(stream, record_of(NOW - HOUR, 5, "SUCCESS"), VOUCHING, longer) == verdict
     assert policy_for(stream, None, longer).rule == ("all" if stream.own and stream.own.unreadable else "stream")
 
 
 def test_a_retry_ends_all_graces() -> None:
     """A restarted job is live, even if the grace of its rule was short (argo-workflows 12636)."""
     policy = replace(POLICY, rules=(Rule("at once", guards=dict.fromkeys(GUARDS, 0)),))
-    failed = said(NOW - MINUTE, 5, "FAILURE")
+    failed = record_of(NOW - MINUTE, 5, "FAILURE")
     assert decide(OLD, failed, VOUCHING, policy) == Drain(Reason.TERMINAL)
-    assert decide(OLD, failed.merged(said(NOW - SECONDS, 6, "STARTED")), VOUCHING, policy) == Keep(Reason.RUNNING)
+    assert decide(OLD, failed.merged(record_of(NOW - SECONDS, 6, "STARTED")), VOUCHING, policy) == Keep(Reason.RUNNING)
 
 
 SECONDS = MINUTE // 60
@@ -96,12 +96,12 @@ def test_the_event_path_uses_the_shortest_grace_that_can_apply() -> None:
     """By status. The inspection finds the rule that applies."""
     policy = replace(POLICY, rules=(FAILED, TRAINING))
     for status, grace in (("FAILURE", 0), ("SUCCESS", 0)):
-        assert due_at(said(NOW, 5, status).last, policy) == NOW + grace
+        assert due_at(record_of(NOW, 5, status).last, policy) == NOW + grace
     policy = replace(POLICY, rules=(FAILED,))
-    assert due_at(said(NOW, 5, "FAILURE").last, policy) == NOW + POLICY.terminal_grace
+    assert due_at(record_of(NOW, 5, "FAILURE").last, policy) == NOW + POLICY.terminal_grace
     quick = replace(POLICY, rules=(Rule("q", statuses=frozenset({"FAILURE"}), guards={"terminal_grace": 1}),))
-    assert due_at(said(NOW, 5, "FAILURE").last, quick) == NOW + 1
-    assert due_at(said(NOW, 5, "SUCCESS").last, quick) == NOW + POLICY.terminal_grace
+    assert due_at(record_of(NOW, 5, "FAILURE").last, quick) == NOW + 1
+    assert due_at(record_of(NOW, 5, "SUCCESS").last, quick) == NOW + POLICY.terminal_grace
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_what_never_matches_matches_nothing(rules: tuple[Rule, ...]) -> None:
     kept = tuple(rule for rule in rules if id(rule) not in never)
     for name in ("job_1", "job_2", "job_11", "x1", "y"):
         for metadata in ({}, {"kind": "training"}, {"team": "ml"}, {"kind": "training", "team": "ml"}):
-            for record in (None, said(NOW, 1, "SUCCESS"), said(NOW, 1, "X")):
+            for record in (None, record_of(NOW, 1, "SUCCESS"), record_of(NOW, 1, "X")):
                 stream = replace(OLD, name=name, metadata=metadata)
                 found = [policy_for(stream, record, replace(POLICY, rules=some)) for some in (rules, kept)]
                 assert replace(found[0], rules=()) == replace(found[1], rules=())

@@ -57,13 +57,13 @@ async def test_a_dry_run_accounts_for_no_deletion(world: World) -> None:
         await world.zombie(1)
         seen: list[Outcome] = []
 
-        async def look_on() -> None:
+        async def preview_meanwhile() -> None:
             await world.js.delete_stream("job_1")  # as the deletion itself will have done, a moment before its outcome
             onlooker = await bench.preview()
             seen.append(onlooker.outcome)
             assert await bench.audit.is_open("job_1")
 
-        bench.effects.before["STREAM.DELETE.job_1"] = look_on
+        bench.effects.before["STREAM.DELETE.job_1"] = preview_meanwhile
         await bench.drain()
         assert seen == [Outcome.ALREADY_GONE]
         assert len(await bench.outcomes()) == 1
@@ -501,7 +501,7 @@ async def test_the_ledger_counts_where_the_last_event_came_late(world: World) ->
         await world.stream("job_1")
         await world.emit(1, "SUCCESS", occurred_at="2020-01-01T00:00:00Z")
         await world.verdicts(REACTOR_POLICY_AGE_GUARD="1h")
-        await bench.take_snapshot()  # both are acked: only the record has the last word
+        await bench.take_snapshot()  # both are acked: only the record has the last event
         settlement = await bench.drain()
         assert (settlement.outcome, settlement.reason) == (Outcome.KEPT, Reason.DISPUTED)
 

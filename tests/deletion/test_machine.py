@@ -70,25 +70,25 @@ class JobsAndReplicas(RuleBasedStateMachine):
     def run_and_leave_behind(self, job: str, status: str) -> None:
         """Create a zombie, if the status is terminal."""
         self.server.create(f"job_{job}")
-        self.server.tell(job, "STARTED")
+        self.server.emit(job, "STARTED")
         self.server.publish(f"job_{job}")
-        self.server.tell(job, status)
+        self.server.emit(job, status)
 
     @rule(job=JOBS, status=STATUSES)
-    def tell(self, job: str, status: str) -> None:
-        self.server.tell(job, status)
+    def emit(self, job: str, status: str) -> None:
+        self.server.emit(job, status)
 
     @rule(job=JOBS, status=STATUSES, off=st.integers(-300, 300))
-    def tell_out_of_order(self, job: str, status: str, off: int) -> None:
-        self.server.tell(job, status, max(START, self.server.now + off * SECOND))
+    def emit_out_of_order(self, job: str, status: str, off: int) -> None:
+        self.server.emit(job, status, max(START, self.server.now + off * SECOND))
 
     @rule(job=JOBS, nonsense=st.booleans())
-    def tell_twice_or_nonsense(self, job: str, nonsense: bool) -> None:  # noqa: FBT001  # as above
-        words = self.server.last_words(job)
+    def emit_twice_or_nonsense(self, job: str, nonsense: bool) -> None:  # noqa: FBT001  # as above
+        events = self.server.last_events(job)
         if nonsense:
-            self.server.tell(job, None)
-        elif words:
-            self.server.tell(job, words[0].status, words[0].occurred_at)
+            self.server.emit(job, None)
+        elif events:
+            self.server.emit(job, events[0].status, events[0].occurred_at)
 
     @rule(job=JOBS)
     def publish(self, job: str) -> None:
@@ -102,7 +102,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
     def recreate(self, job: str) -> None:
         self.delete_by_its_owner(job)
         self.server.create(f"job_{job}")
-        self.server.tell(job, "STARTED")
+        self.server.emit(job, "STARTED")
         self.server.publish(f"job_{job}")
 
     @rule(paused=st.booleans())
@@ -164,7 +164,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
         act=ACTS,
         what=st.sampled_from(["reconcile", "sweep"]),
     )
-    def strike(self, which: int, job: str, at: int, act: str, what: str) -> None:
+    def interfere(self, which: int, job: str, at: int, act: str, what: str) -> None:
         """Drain a due zombie, and act on its job meanwhile."""
         self.run_and_leave_behind(job, "SUCCESS")
         self._do(which, {}, "consume")
@@ -190,8 +190,8 @@ class JobsAndReplicas(RuleBasedStateMachine):
         other = self.replicas[1 - which]
         sudden: dict[str, Callable[[], object]] = {
             "publish": lambda: self.publish(job),
-            "retry": lambda: self.server.tell(job, "STARTED"),
-            "end": lambda: self.server.tell(job, "SUCCESS"),
+            "retry": lambda: self.server.emit(job, "STARTED"),
+            "end": lambda: self.server.emit(job, "SUCCESS"),
             "recreate": lambda: self._recreate_if_not_fenced(job),
             "flush": self.flush_redis,
             "roll back": self.roll_redis_back,
@@ -229,7 +229,7 @@ class JobsAndReplicas(RuleBasedStateMachine):
     def teardown(self) -> None:
         """When everything works again, ended jobs' streams are deleted within a few passes, and nothing else is."""
         try:
-            self.server.tell("9", "STARTED")
+            self.server.emit("9", "STARTED")
             self.server.paused = False
             for _ in range(4):
                 self.server.now += (max(GUARDS.values()) // SECOND + LEASE_S + 400) * SECOND

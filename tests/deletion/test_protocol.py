@@ -1,7 +1,7 @@
 """Every interleaving of a drain in a small model, and what happens without each of its steps. See protocol.py."""
 
 import pytest
-from support.harness import say
+from support.harness import print_figure
 from support.protocol import Protocol, Without, explore, first
 
 FLUSHED, REMADE, FULL, CUT = {"flushes": 1}, {"remakes": 1}, {"room": 1}, {"cuts": 1}
@@ -13,7 +13,7 @@ trouble_of_each = pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROU
 def test_no_interleaving_loses_a_message(trouble: dict[str, int]) -> None:
     """Two messages, two replicas, a retried job, crashes and lost requests at every step."""
     found = explore(Protocol(), first(2, 2, **trouble))
-    say(f"{found.states} states, no loss")
+    print_figure(f"{found.states} states, no loss")
     assert not found.story, "\n".join(found.story)
     assert found.states > 7_000
 
@@ -48,7 +48,7 @@ def test_the_residual_races_are_the_documented_ones(assumption: Without) -> None
 def check_loss(without: Without, trouble: dict[str, int], loss: str) -> None:
     """Return the shortest counterexample as a story."""
     found = explore(Protocol(frozenset({without})), first(2, 2, **trouble))
-    say("\n    ".join([f"without {without.name.lower()}, {found.states} states:", *found.story]))
+    print_figure("\n    ".join([f"without {without.name.lower()}, {found.states} states:", *found.story]))
     assert found.story
     assert loss in found.story[-1]
 
@@ -59,5 +59,5 @@ def check_loss(without: Without, trouble: dict[str, int], loss: str) -> None:
 def test_no_interleaving_loses_a_message_at_length(trouble: dict[str, int]) -> None:
     """With a third attempt that takes over from either."""
     found = explore(Protocol(), first(2, 3, **trouble))
-    say(f"{found.states} states, no loss")
+    print_figure(f"{found.states} states, no loss")
     assert not found.story, "\n".join(found.story)

@@ -24,11 +24,11 @@ from support.harness import (
     connected,
     eventually,
     gone,
-    heard,
+    has_records,
     own_nats,
     own_valkey,
     own_world,
-    say,
+    print_figure,
     served,
     worker,
 )
@@ -61,9 +61,9 @@ async def test_a_lifecycle_stream_made_again_under_a_worker_is_read(world: World
         await eventually(lambda: gone(world, "job_2"), 30)
         await eventually(
             lambda: _is_of_another(world, stream["created"]), 30
-        )  # from here on the old one's word is refused
+        )  # from here on the old one's events are refused
         await world.emit(3, "STARTED")
-        await eventually(lambda: heard(world, 3), 20)
+        await eventually(lambda: has_records(world, 3), 20)
         await eventually(lambda: acked(world), 20)
 
 
@@ -98,7 +98,7 @@ async def test_a_subject_that_is_no_text_costs_one_dead_letter(world: World) -> 
         assert await at.is_ready()
         for key in [key async for key in world.redis.scan_iter(f"{world.namespace}:*")]:
             await world.redis.delete(key)
-        await eventually(lambda: heard(world, 1), 20)
+        await eventually(lambda: has_records(world, 1), 20)
         await world.zombie(2)
         await eventually(lambda: gone(world, "job_2"), 20)
 
@@ -146,7 +146,7 @@ async def test_a_job_systems_own_stream_of_advisories_always_succeeds(world: Wor
     async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1h")):
         await world.stream("advisories", subjects=["$JS.EVENT.ADVISORY.>"])
         await world.emit(1, "SUCCESS")
-        await eventually(lambda: heard(world, 1))
+        await eventually(lambda: has_records(world, 1))
         await world.stream("job_1")  # only its CREATED tells the worker to look
         await eventually(lambda: gone(world, "job_1"))
 
@@ -675,7 +675,9 @@ async def test_sixty_thousand_unreadable_events_before_a_real_one(world: World) 
     async with worker(world.env(REACTOR_LOG_LEVEL="INFO")):
         start = time.monotonic()
         await eventually(lambda: gone(world, "job_1"), 120)
-        say(f"60,000 unreadable events: the real one behind them was acted on after {time.monotonic() - start:.1f} s")
+        print_figure(
+            f"60,000 unreadable events: the real one behind them was acted on after {time.monotonic() - start:.1f} s"
+        )
         await eventually(lambda: acked(world), 120)
     info = await world.info("REACTOR_DEAD_LETTERS")
     assert info is not None

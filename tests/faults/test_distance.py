@@ -27,7 +27,7 @@ import nats.js.errors
 import pytest
 from nats.aio.client import Client
 from nats.js.api import DiscardPolicy, SubjectTransform
-from support.harness import World, connected, eventually, own_cluster, own_nats, own_valkey, say
+from support.harness import World, connected, eventually, own_cluster, own_nats, own_valkey, print_figure
 
 from reactor.cli.embedded import HOST, Server
 from reactor.deletion import failpoints
@@ -62,7 +62,7 @@ class Apart:
     kind: str = "plain"
     strikes_at: Point = Point.FENCE_SENT
 
-    async def strike(self, name: str, messages: int) -> None:
+    async def publish_meanwhile(self, name: str, messages: int) -> None:
         """Publish from near the leader, at a random moment from the sending of the fence until well after it."""
         await asyncio.sleep(self.jitter.random() * (12 * self.delay_s + 0.01))
         client = self.clients[self.leaders[name]]
@@ -147,7 +147,7 @@ async def raced(
 
     async def hook(point: Point, what: str) -> None:
         if point is there.strikes_at and what in there.leaders:
-            there.strikes.append(asyncio.create_task(there.strike(what, messages)))
+            there.strikes.append(asyncio.create_task(there.publish_meanwhile(what, messages)))
         if point is Point.FENCED and trouble:
             await trouble(there, what)
 
@@ -163,14 +163,14 @@ async def raced(
     monkeypatch.setattr(failpoints, "armed", None)
     await asyncio.gather(*there.strikes)
     lost = await eventually_lost(there)
-    say(
+    print_figure(
         f"{trials} {there.kind} trials, {there.delay_s * 1000:g} ms one way: {counts['drained']} drained, "
         f"{counts['waiting'] + counts['kept']} kept, {counts['unfixable']} unfixable, "
         f"messages: {sum(there.acked.values())} acknowledged, {sum(there.refused.values())} refused, "
         f"{sum(there.unsure.values())} without an answer, {lost} lost"
     )
     unusable = await there.unusable()
-    say(f"{len(await there.world.names() & there.leaders.keys())} streams stayed, {len(unusable)} unusable")
+    print_figure(f"{len(await there.world.names() & there.leaders.keys())} streams stayed, {len(unusable)} unusable")
     assert not unusable
     assert sum(counts.values()) == trials
     assert len(there.strikes) == trials or there.dead

@@ -16,7 +16,7 @@ import pytest
 from nats.js.api import StreamConfig, StreamSource
 from support.faults import is_stopped
 from support.faulty import is_whole, none_is_open, outcomes, through_proxies
-from support.harness import World, acked, all_concluded, connected, eventually, gone, heard, own_world, worker
+from support.harness import World, acked, all_concluded, connected, eventually, gone, has_records, own_world, worker
 
 from reactor.cli.embedded import HOST, Server, free_port, running, valkey_server
 from reactor.core.model import SECOND, parse_instant
@@ -58,7 +58,7 @@ async def test_a_replica_stopped_past_its_lease_deletes_nothing(world: World) ->
         await eventually(lambda: lease_is_over(world, "job_1"))
         stopped.process.send_signal(signal.SIGCONT)
         await eventually(lambda: stopped.logged("lease ran out"))
-        await eventually(lambda: heard(world, 1))
+        await eventually(lambda: has_records(world, 1))
         assert await is_whole(world, "job_1", 3)
 
 
@@ -184,13 +184,13 @@ async def test_nats_killed_under_a_deletion(tmp_path: Path) -> None:
         await eventually(lambda: recreated(world), 20)
         await world.emit(1, "STARTED")
         proxy.refusing = False
-        await eventually(lambda: heard_again(world, "STARTED"), 50)  # what was in a dead hand comes again after 30 s
+        await eventually(lambda: has_status(world, "STARTED"), 50)  # what was in a dead hand comes again after 30 s
         await world.zombie(2)
         await eventually(lambda: gone(world, "job_2"), 20)
         assert await is_whole(world, "job_1", 1)
 
 
-async def heard_again(world: World, status: str) -> bool:
+async def has_status(world: World, status: str) -> bool:
     """Return whether the ledger has this status of job 1."""
     return str(await world.redis.get(f"{world.namespace}:job:1")).endswith(status)
 
@@ -271,7 +271,7 @@ async def test_a_redis_that_lost_history_is_rebuilt(
                 shutil.copytree(tmp_path / "valkey" / "appendonlydir", tmp_path / "dump")
         await eventually(lambda: gone(world, *(f"job_{n}" for n in range(50))), 20)
         await lose(world, valkey, tmp_path)
-        await eventually(lambda: heard(world, *range(50, RUNNING)), 30)
+        await eventually(lambda: has_records(world, *range(50, RUNNING)), 30)
         await world.emit(99, "FAILURE")
         await eventually(lambda: gone(world, "job_99"), 30)
         assert await world.names() == {f"job_{n}" for n in range(50, 99)}
@@ -287,16 +287,16 @@ async def test_a_promoted_replica_that_lost_writes_is_rebuilt(tmp_path: Path) ->
         await stack.enter_async_context(worker(behind.env(REACTOR_RECONCILE_INTERVAL="1s")))
         await world.emit(1000, "STARTED")
         await world.stream("job_1000", messages=1)
-        await eventually(lambda: heard(replica, 1000), 20)
+        await eventually(lambda: has_records(replica, 1000), 20)
         await replica.redis.replicaof("NO", "ONE")  # from here on it misses what the primary hears
         for number in range(RUNNING):
             await world.emit(number, "STARTED")
             await world.stream(f"job_{number}", messages=1)
-        await eventually(lambda: heard(world, *range(RUNNING)), 20)
+        await eventually(lambda: has_records(world, *range(RUNNING)), 20)
         proxy.target = second.port
         await primary.stop()
         proxy.cut()
-        await eventually(lambda: heard(replica, *range(RUNNING)), 30)
+        await eventually(lambda: has_records(replica, *range(RUNNING)), 30)
         await world.emit(7, "SUCCESS")
         await eventually(lambda: gone(world, "job_7"), 30)
         assert await world.names() == {"job_1000", *(f"job_{n}" for n in range(RUNNING) if n != 7)}
@@ -339,7 +339,7 @@ async def test_a_redis_that_takes_nothing_is_waited_out(
     async with own_world(tmp_path) as (world, _, valkey), worker(world.env(REACTOR_RECONCILE_INTERVAL="1s")) as process:
         await world.emit(1, "STARTED")
         await world.stream("job_1", messages=1)
-        await eventually(lambda: heard(world, 1))
+        await eventually(lambda: has_records(world, 1))
         await trouble(world, valkey)
         await world.zombie(2)
         for number in range(3, 20):
@@ -352,7 +352,7 @@ async def test_a_redis_that_takes_nothing_is_waited_out(
         await back(world, valkey)
         await eventually(lambda: gone(world, "job_2"), 40)
         await eventually(lambda: acked(world), 20)
-        assert await heard(world, *range(1, 20))
+        assert await has_records(world, *range(1, 20))
         assert await world.names() == {"job_1", *(f"job_{n}" for n in range(3, 20))}
 
 
@@ -372,7 +372,7 @@ async def hang(folder: Path, seconds: float) -> None:
     async with own_world(folder) as (world, nats_one, _), worker(world.env(REACTOR_RECONCILE_INTERVAL="1s")):
         await world.emit(1, "STARTED")
         await world.stream("job_1", messages=1)
-        await eventually(lambda: heard(world, 1))
+        await eventually(lambda: has_records(world, 1))
         nats_one.signal(signal.SIGSTOP)
         await eventually(lambda: is_stopped(nats_one.pid))
         await asyncio.sleep(seconds)

@@ -8,7 +8,7 @@ import nats.errors
 import nats.js.errors
 import pytest
 from support.faults import resident
-from support.harness import World, acked, eventually, gone, say, worker
+from support.harness import World, acked, eventually, gone, print_figure, worker
 
 
 async def churn(world: World, stop: asyncio.Event) -> int:
@@ -23,7 +23,7 @@ async def churn(world: World, stop: asyncio.Event) -> int:
     return made
 
 
-async def fall_within_passes(world: World, count: int) -> int:
+async def passes_until_drained(world: World, count: int) -> int:
     """Return how many passes it takes to delete all zombies while streams change. Every other stream stays."""
     await world.declare()
     for number in range(count):
@@ -45,15 +45,15 @@ async def fall_within_passes(world: World, count: int) -> int:
 
 async def test_zombies_are_deleted_while_pages_shift(world: World) -> None:
     """With more than 256 streams, so with more than one page."""
-    await fall_within_passes(world, 300)
+    await passes_until_drained(world, 300)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 async def test_two_thousand_streams_with_churn(world: World) -> None:
     """The long run of the slice."""
-    passes = await fall_within_passes(world, 2000)
-    say(f"2,000 streams with churn: 1,000 zombies fell within {passes} passes")
+    passes = await passes_until_drained(world, 2000)
+    print_figure(f"2,000 streams with churn: 1,000 zombies fell within {passes} passes")
 
 
 async def grown_by_a_burst(world: World, count: int) -> float:
@@ -89,7 +89,7 @@ async def test_a_hundred_thousand_events(world: World) -> None:
     """The long run of the slice."""
     grown = await grown_by_a_burst(world, 100_000)
     assert grown < 60
-    say(f"100,000 events in a burst: the worker grew by {grown:.0f} MB")
+    print_figure(f"100,000 events in a burst: the worker grew by {grown:.0f} MB")
 
 
 HOSTILE = [

@@ -71,7 +71,7 @@ class Platform:
                 if not fails:
                     await msg.ack()
         if fails:
-            with suppress(nats.errors.TimeoutError):  # only who asks again is told that it was delivered too often
+            with suppress(nats.errors.TimeoutError):  # the server sends the advisory only at the next request
                 await pull.fetch(1, timeout=1)
         await pull.unsubscribe()
 

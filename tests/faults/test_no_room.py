@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.api import Api
-from support.harness import World, connected, eventually, gone, heard, own_nats, own_valkey, worker
+from support.harness import World, connected, eventually, gone, has_records, own_nats, own_valkey, worker
 
 from reactor.cli.embedded import HOST
 
@@ -147,10 +147,10 @@ async def test_limits_on_consumers_are_kept(tmp_path: Path, limit: str) -> None:
         assert (await world.verdicts())["job_100"] == ("drained", "terminal")
         await world.redis.flushall()
         async with worker(world.env()) as process:
-            await eventually(lambda: heard(world, *range(40)), 30)
+            await eventually(lambda: has_records(world, *range(40)), 30)
             for number in range(50, 90):
                 await world.emit(number, "STARTED")
-            await eventually(lambda: heard(world, *range(50, 90)), 30)
+            await eventually(lambda: has_records(world, *range(50, 90)), 30)
             await world.zombie(200)
             await eventually(lambda: gone(world, "job_200"), 30)
             assert process.process.returncode is None

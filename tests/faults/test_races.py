@@ -17,7 +17,7 @@ import nats.js.errors
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from support.harness import World, connected, own_cluster, own_valkey, say
+from support.harness import World, connected, own_cluster, own_valkey, print_figure
 
 from reactor.cli.embedded import HOST
 
@@ -34,22 +34,22 @@ class Striker:
     refused: Counter[str] = field(default_factory=Counter)
     unsure: Counter[str] = field(default_factory=Counter)
     jitter: Random = field(default_factory=lambda: Random(1))  # noqa: S311  # a schedule, no secret
-    heard: Counter[str] = field(default_factory=Counter)
+    advisories: Counter[str] = field(default_factory=Counter)
     _strikes: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def hear(self, msg: Msg) -> None:
+    async def receive(self, msg: Msg) -> None:
         """Handle an advisory of an API call."""
         subject = json.loads(msg.data).get("subject", "")
         verb, _, name = subject.removeprefix("$JS.API.STREAM.").partition(".")
         if verb not in {"INFO", "UPDATE"} or not name.startswith("job_"):
             return
-        self.heard[name] += 1
-        if self.heard[name] == 1 + int(name[4:]) % 2:
-            task = asyncio.create_task(self.strike(name))
+        self.advisories[name] += 1
+        if self.advisories[name] == 1 + int(name[4:]) % 2:
+            task = asyncio.create_task(self.publish_meanwhile(name))
             self._strikes.add(task)
             task.add_done_callback(self._strikes.discard)
 
-    async def strike(self, name: str) -> None:
+    async def publish_meanwhile(self, name: str) -> None:
         """Publish one message. Note whether it was acknowledged, refused, or got no answer."""
         await asyncio.sleep(self.jitter.random() * 0.002)  # so that it meets every moment between two steps
         try:
@@ -73,7 +73,7 @@ async def lost_in_races(world: World, trials: int, replicas: int = 1) -> tuple[i
         await world.emit(number, "SUCCESS")
     nc = await nats.connect(world.nats_url)
     striker = Striker(nc)
-    await nc.subscribe(AUDIT, cb=striker.hear)
+    await nc.subscribe(AUDIT, cb=striker.receive)
     await nc.flush()
     report = await world.reconcile(REACTOR_SWEEP_CONCURRENCY=2)  # steps as close as they come
     await striker.finish()
@@ -84,7 +84,7 @@ async def lost_in_races(world: World, trials: int, replicas: int = 1) -> tuple[i
     for name, acked in striker.acked.items():
         info = await world.info(name)
         lost += max(0, acked - (info["state"]["messages"] if info else 0))
-    say(
+    print_figure(
         f"{trials} races, R{replicas}: {report['fixed']} drained, {report['waiting']} kept for a publisher, "
         f"{sum(striker.acked.values())} messages acknowledged, {sum(striker.refused.values())} refused loudly, "
         f"{sum(striker.unsure.values())} without an answer, {lost} lost"

@@ -18,7 +18,7 @@ import nats.js.errors
 import pytest
 from support.faults import Proxy
 from support.faulty import is_whole, none_is_open, through_proxies
-from support.harness import WorkerProcess, World, eventually, say, worker
+from support.harness import WorkerProcess, World, eventually, print_figure, worker
 
 from reactor.cli.embedded import Server
 
@@ -52,14 +52,14 @@ class Jobs:
         with suppress(*NATS_ERRORS):
             await do()
 
-    async def tell(self, job: int, status: str) -> None:
+    async def emit(self, job: int, status: str) -> None:
         """Publish a lifecycle event that the server acknowledges."""
         data = f'{{"job_id": {job}, "status": "{status}"}}'.encode()
         await self.world.js.publish(f"jobs.lifecycle.{job}", data)
 
     async def start(self) -> None:
         job, self._next = self._next, self._next + 1
-        await self.tell(job, "STARTED")
+        await self.emit(job, "STARTED")
         await self.world.stream(f"job_{job}")
         self.live[job] = 0
         self.counts["started"] += 1
@@ -77,7 +77,7 @@ class Jobs:
             job = self.random.choice(list(self.live))
             del self.live[job]
             self.ended.add(job)
-            await self.tell(job, self.random.choice(["SUCCESS", "FAILURE", "REVOKED"]))
+            await self.emit(job, self.random.choice(["SUCCESS", "FAILURE", "REVOKED"]))
             self.counts["ended"] += 1
 
     async def retry(self) -> None:
@@ -89,7 +89,7 @@ class Jobs:
         if not self.ended:
             return
         job = self.random.choice(list(self.ended))
-        await self.tell(job, "RETRY")
+        await self.emit(job, "RETRY")
         try:
             await self.world.js.publish(f"job.{job}.tasks", b"task")
             before = 0
@@ -114,7 +114,7 @@ class Jobs:
         """Publish the end of all jobs that are not live again, because answers were lost."""
         with suppress(*NATS_ERRORS):
             for name in await self.world.names() - {f"job_{job}" for job in self.live}:
-                await self.tell(int(name[4:]), "SUCCESS")
+                await self.emit(int(name[4:]), "SUCCESS")
             return True
         return False
 
@@ -238,7 +238,7 @@ async def soak(folder: Path, seconds: float, pause_s: float) -> None:
         stop.set()
         await asyncio.gather(*running)
         counts = dict(sorted(jobs.counts.items()))
-        say(f"{seconds:g} s of random faults: {counts}, {len(jobs.live)} jobs live at the end, all whole")
+        print_figure(f"{seconds:g} s of random faults: {counts}, {len(jobs.live)} jobs live at the end, all whole")
         assert not jobs.counts["lost"]
 
 
@@ -256,7 +256,7 @@ async def break_things(troubles: Troubles, counts: Counter[str], stop: asyncio.E
 async def is_settled(jobs: Jobs) -> bool:
     """Return whether everything is as it must be. The rest is printed."""
     if wrong := await unsettled(jobs):
-        say(f"not settled yet: {wrong[:10]}, lost: {jobs.counts['lost']}")
+        print_figure(f"not settled yet: {wrong[:10]}, lost: {jobs.counts['lost']}")
     return not wrong
 
 

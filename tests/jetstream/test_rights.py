@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from nats.js.api import ConsumerConfig
 from support.alerting import alerts, passes
-from support.harness import ARCHIVE, World, acked, eventually, gone, heard, served, worker
+from support.harness import ARCHIVE, World, acked, eventually, gone, has_records, served, worker
 from support.narrow import BACKUPS, DELETING, REACTOR, log_of, narrow_world, reload
 
 from reactor.cli.embedded import HOST, Server
@@ -52,7 +52,7 @@ async def test_the_listed_rights_are_enough(narrow: tuple[World, Server]) -> Non
         for path in ("status", "streams", "streams/job_2", "history", "timeline", "leaks"):
             assert (await at.get(f"/api/{path}"))[0] == 200
         await world.redis.flushall()
-        await eventually(lambda: heard(world, 1, 2), 20)
+        await eventually(lambda: has_records(world, 1, 2), 20)
         await eventually(lambda: world.redis.exists("reactor:workers"), 20)
         assert (await world.api("CONSUMER.NAMES.advisories"))["consumers"] == ["theirs"]
         orders = ("protect job_2", "unprotect job_2", "pause --for 1h", "resume")
@@ -158,11 +158,11 @@ async def test_a_right_taken_away_pauses_deleting_until_it_is_back(narrow: tuple
 async def test_paused_deleting_is_an_alert_until_the_right_is_back(narrow: tuple[World, Server], verb: str) -> None:
     """It is published once at the begin and once at the end, with only the listed permissions."""
     world, nats_one = narrow
-    heard = await alerts(world)
+    published = await alerts(world)
 
     def paused_alerts() -> list[dict[str, Any]]:
         return [
-            alert for alert in heard if alert["kind"] == "deletes_paused"
+            alert for alert in published if alert["kind"] == "deletes_paused"
         ]  # the stream needs a person meanwhile, too
 
     async with worker(world.env(REACTOR_RECONCILE_INTERVAL="1s", REACTOR_SWEEP_LEASE="2s")) as process:

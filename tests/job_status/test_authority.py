@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from support.api import Api
-from support.harness import World, said
+from support.harness import World, record_of
 
 from reactor.core.model import SECOND, DirectoryStatus
 from reactor.core.policy import Policy, by_directory
@@ -26,7 +26,7 @@ def directory(api: Api, **more: str) -> dict[str, Any]:
 @pytest.mark.parametrize("answer", [None, DirectoryStatus("SUCCESS"), DirectoryStatus("SUCCESS", NOW - SECOND)])
 def test_a_live_event_of_a_moment_ago_keeps_the_job(answer: DirectoryStatus | None) -> None:
     """A replica lags, or a table is read before the commit. Older events do not count against the directory."""
-    alive, older = said(NOW - IDLE + 1, 1, "STARTED"), said(NOW - IDLE, 1, "STARTED")
+    alive, older = record_of(NOW - IDLE + 1, 1, "STARTED"), record_of(NOW - IDLE, 1, "STARTED")
     assert by_directory(alive, answer, NOW, NOW, POLICY) == alive
     word = by_directory(older, answer, NOW, NOW, POLICY)
     assert (word.status if word else None) == (answer.status if answer else None)
@@ -34,7 +34,7 @@ def test_a_live_event_of_a_moment_ago_keeps_the_job(answer: DirectoryStatus | No
 
 def test_an_event_that_a_job_is_over_proves_nothing() -> None:
     """Its transaction was rolled back, and the directory says that the job is live."""
-    record = by_directory(said(NOW, 1, "SUCCESS"), DirectoryStatus("STARTED"), NOW, NOW, POLICY)
+    record = by_directory(record_of(NOW, 1, "SUCCESS"), DirectoryStatus("STARTED"), NOW, NOW, POLICY)
     assert record
     assert record.status == "STARTED"
 

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import Engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from support.harness import World, eventually, gone, heard, worker
+from support.harness import World, eventually, gone, has_records, worker
 from support.postgres import Postgres
 from support.postgres import execute as run
 
@@ -247,7 +247,7 @@ async def test_the_table_decides_without_any_event(world: World, jobs: AsyncEngi
     async with worker(env):
         await eventually(lambda: gone(world, "job_2", "job_3"), 20)
         await world.emit(4, "SUCCESS")  # of a transaction that is rolled back
-        await eventually(lambda: heard(world, 4))
+        await eventually(lambda: has_records(world, 4))
         await run(jobs, "UPDATE jobs SET status = 'REVOKED' WHERE id = 1")
         await eventually(lambda: gone(world, "job_1"), 20)
     assert await world.names() == {"job_4"}

@@ -15,7 +15,17 @@ from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig, StreamSou
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import RedisError
 from rich.console import Console
-from support.harness import World, connected, eventually, own_cluster, own_nats, own_valkey, posing_as, relayed, said
+from support.harness import (
+    World,
+    connected,
+    eventually,
+    own_cluster,
+    own_nats,
+    own_valkey,
+    posing_as,
+    record_of,
+    relayed,
+)
 from support.narrow import ACL, REACTOR, narrow_world, reload
 
 from reactor.bootstrap import services
@@ -518,7 +528,7 @@ async def test_a_part_of_the_lifecycle_subject_is_an_error(world: World) -> None
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "text"),
     [
         ({}, None),
         ({"max_age": 0}, None),
@@ -528,11 +538,11 @@ async def test_a_part_of_the_lifecycle_subject_is_an_error(world: World) -> None
         ({"max_msgs_per_subject": 1}, "keeps one event a job"),
     ],
 )
-def test_the_lifecycle_streams_limits(config: dict[str, Any], said: str | None) -> None:
+def test_the_lifecycle_streams_limits(config: dict[str, Any], text: str | None) -> None:
     """Limits that drop a job's last event."""
     check = judge_lifecycle({"config": CONFIG | config}, 30 * DAY)
-    assert (check.level is Level.OK) == (said is None)
-    assert (said or "") in check.found
+    assert (check.level is Level.OK) == (text is None)
+    assert (text or "") in check.found
 
 
 async def test_a_wrong_account_is_an_error(world: World, other: World) -> None:
@@ -774,7 +784,7 @@ async def test_a_job_that_lives_for_long_is_said(world: World) -> None:
 def test_the_oldest_live_job() -> None:
     """By its last event, and the server's time."""
     now = 100 * DAY
-    live_jobs = {"1": said(now - 8 * DAY, 1, "STARTED"), "2": said(now - 9 * DAY, 2, "STARTED")}
+    live_jobs = {"1": record_of(now - 8 * DAY, 1, "STARTED"), "2": record_of(now - 9 * DAY, 2, "STARTED")}
     assert judge_oldest(3, {}, {}, now).found == "3 jobs known, none alive"
     assert "job 2 has been STARTED for 9 d, it has no stream" in judge_oldest(2, live_jobs, {}, now).found
     assert "job 1 has been STARTED for 8 d" in judge_oldest(2, live_jobs, {"1": "job_1"}, now).found
@@ -782,7 +792,7 @@ def test_the_oldest_live_job() -> None:
 
 
 @pytest.mark.parametrize(
-    ("last", "age_s", "level", "said"),
+    ("last", "age_s", "level", "text"),
     [
         (None, None, "warning", "no full pass yet"),
         ({"checked": 2}, 44 * 60, "ok", "with 2 job streams"),
@@ -792,10 +802,10 @@ def test_the_oldest_live_job() -> None:
         ({"unfixable": 3}, 1, "warning", "3 streams unfixable"),
     ],
 )
-def test_the_last_pass(last: Mapping[str, Any] | None, age_s: float | None, level: str, said: str) -> None:
+def test_the_last_pass(last: Mapping[str, Any] | None, age_s: float | None, level: str, text: str) -> None:
     """Too long ago, or incomplete."""
     check = judge_pass(last, age_s, 900)
-    assert (check.level, said in check.found) == (level, True), check
+    assert (check.level, text in check.found) == (level, True), check
 
 
 async def test_a_ledger_that_lost_history_is_said(world: World) -> None:

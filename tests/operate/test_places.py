@@ -317,7 +317,7 @@ async def test_killed_at_each_step_nothing_is_half_there(world: World, place: di
         if done.code == 0:
             break
         assert done.code == -signal.SIGKILL, done
-        again = await world.reactor("restore", name, **env)  # what is half there is nobody's zombie
+        again = await world.reactor("restore", name, **env)  # a half-restored stream can be restored again
         assert again.code == 0 or "exists, with 5 messages" in again.err, again
         assert ((await world.info(name)) or {})["state"]["messages"] == 5
         await world.js.delete_stream(name)

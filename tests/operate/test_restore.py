@@ -17,7 +17,7 @@ import psutil
 import pytest
 from nats.js.api import ConsumerConfig, StreamConfig
 from support.bench import Bench
-from support.harness import ARCHIVE, ROOT, World, eventually, gone, say, worker
+from support.harness import ARCHIVE, ROOT, World, eventually, gone, print_figure, worker
 
 from reactor.backups.folder import FolderBackup, FolderStore
 from reactor.backups.store import BackupFailed, Manifest
@@ -480,7 +480,7 @@ async def test_a_gibibyte_in_bounded_memory(world: World, tmp_path: Path) -> Non
     for command in (("reconcile",), ("restore", "job_1")):
         began = time.monotonic()
         peak = await _peak(world, *command, **backing(tmp_path))
-        say(f"{command[0]} of 1 GiB: {time.monotonic() - began:.1f} s, {peak / 1e6:.0f} MB at most")
+        print_figure(f"{command[0]} of 1 GiB: {time.monotonic() - began:.1f} s, {peak / 1e6:.0f} MB at most")
         assert peak < 200e6
     assert ((await world.info("job_1")) or {})["state"]["messages"] == 1024 * 1024 * 1024 // CHUNK
     shutil.rmtree(tmp_path, ignore_errors=True)

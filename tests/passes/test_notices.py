@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nats.aio.msg import Msg
-from support.harness import World, eventually, gone, heard, worker
+from support.harness import World, eventually, gone, has_records, worker
 
 from reactor.core.model import SECOND, parse_instant
 
@@ -17,12 +17,12 @@ async def listening(world: World) -> AsyncIterator[list[dict[str, Any]]]:
     """The published notices."""
     notices: list[dict[str, Any]] = []
 
-    async def hear(msg: Msg) -> None:
+    async def receive(msg: Msg) -> None:
         event = json.loads(msg.data)
         assert msg.subject == f"reactor.scheduled.{event['stream']}"
         notices.append(event)
 
-    subscription = await world.nc.subscribe("reactor.scheduled.>", cb=hear)
+    subscription = await world.nc.subscribe("reactor.scheduled.>", cb=receive)
     await world.nc.flush()
     yield notices
     await subscription.unsubscribe()
@@ -38,7 +38,7 @@ async def test_an_end_is_a_notice_once(world: World) -> None:
         await world.emit(1, "FAILURE")
         await eventually(lambda: notices)
         await world.emit(2, "SUCCESS")  # it has cleaned up after itself
-        await eventually(lambda: heard(world, 2))
+        await eventually(lambda: has_records(world, 2))
         [first] = notices
         assert {key: first[key] for key in ("stream", "job_id", "status", "reason", "rule", "messages")} == {
             "stream": "job_1",
@@ -105,7 +105,8 @@ async def test_a_stream_that_wants_less_time_has_it(world: World) -> None:
     await world.stream("job_1", messages=1, metadata={"reactor.terminal-grace": "1s"})
     await world.stream("job_2", messages=1)
     env = world.env(REACTOR_POLICY_TERMINAL_GRACE="1h", REACTOR_RECONCILE_INTERVAL="1h")
-    async with listening(world) as notices, worker(env):
+    async with listening(world) as notices, worker(env) as process:
+        await eventually(lambda: process.logged("reconcile done"))  # else the pass of its start may find the end
         await world.emit(2, "STARTED")
         await world.emit(1, "SUCCESS")
         await eventually(lambda: gone(world, "job_1"), 20)

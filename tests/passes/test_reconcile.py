@@ -430,10 +430,10 @@ async def test_others_hear_what_was_drained(world: World) -> None:
     """On reactor.drained.<stream>."""
     await world.declare()
     await world.zombie(1, messages=2)
-    heard = await world.nc.subscribe("reactor.drained.*")
+    subscription = await world.nc.subscribe("reactor.drained.*")
     await world.nc.flush()
     await world.reconcile()
-    msg = await heard.next_msg(timeout=5)
+    msg = await subscription.next_msg(timeout=5)
     event = json.loads(msg.data)
     assert msg.subject == "reactor.drained.job_1"
     assert set(event) == {"stream", "job_id", "reason", "rule", "status", "created", "messages", "by", "at"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 from support.bench import Bench
-from support.harness import World, eventually, gone, heard, worker
+from support.harness import World, eventually, gone, has_records, worker
 
 from reactor.core.model import Outcome, Reason
 
@@ -49,10 +49,10 @@ async def test_each_stream_is_deleted_by_its_rule(world: World, tmp_path: Path) 
     """With a worker. explain, streams, history, the audit, the event and `reactor rules` show the rule."""
     drained: list[dict[str, str]] = []
 
-    async def hear(msg: Msg) -> None:
+    async def receive(msg: Msg) -> None:
         drained.append(json.loads(msg.data))
 
-    await world.nc.subscribe("reactor.drained.>", cb=hear)
+    await world.nc.subscribe("reactor.drained.>", cb=receive)
     env = ruled(tmp_path)
     await world.declare()
     await world.stream("job_1", messages=1)
@@ -152,7 +152,7 @@ async def test_a_protection_ends_by_itself(world: World) -> None:
         assert done.code == 0
         assert "job_1 is protected until " in done.out
         await world.emit(1, "SUCCESS")
-        await eventually(lambda: heard(world, 1))
+        await eventually(lambda: has_records(world, 1))
         explained = json.loads((await world.reactor("explain", "job_1", "--json")).out)
         assert (explained["verdict"], explained["reason"], explained["rule"]) == ("waiting", "protected", "stream")
         assert "reactor unprotect job_1" in explained["changes"]
@@ -191,7 +191,7 @@ async def test_a_retried_job_outlives_its_grace(world: World, tmp_path: Path, re
     async with worker(world.env(**env)):
         await world.stream("job_1", messages=1)
         await world.emit(1, "FAILURE")
-        await heard(world, 1)
+        await has_records(world, 1)
         await asyncio.sleep(retried_after_s)
         done = await world.reactor("prepare", "1", **env)
         assert done.code == 0, done.err

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.harness import World, eventually, said, word
+from support.harness import World, eventually, record_of, status_event
 
 from reactor.core.model import SECOND, Record, StatusEvent
 from reactor.store.audit import Audit, Intent
@@ -37,7 +37,7 @@ async def write(
     return applied.newer, applied.due
 
 
-async def record_of(ledger: Ledger, job_id: str) -> Record | None:
+async def stored_record(ledger: Ledger, job_id: str) -> Record | None:
     return (await ledger.records.read("JOBS@1", [job_id])).records.get(job_id)
 
 
@@ -49,25 +49,25 @@ names = itertools.count()
 async def test_any_order_and_any_duplicates_end_in_the_same_record(world: World, times: list[tuple[int, int]]) -> None:
     """The last event by time and by sequence, in any order of arrival."""
     ledger, job = ledger_of(world), f"j{next(names)}"
-    events = [(job, word(at, seq, f"S{seq}"), None) for at, seq in times]
+    events = [(job, status_event(at, seq, f"S{seq}"), None) for at, seq in times]
     shuffled = events + random.Random(0).choices(events, k=3)  # noqa: S311  # reproducible
     random.Random(len(times)).shuffle(shuffled)  # noqa: S311  # as above
     for start in range(0, len(shuffled), 4):
         await write(ledger, *shuffled[start : start + 4])
-    assert await record_of(ledger, job) == Record.of(*(item for _, item, _ in events))
+    assert await stored_record(ledger, job) == Record.of(*(item for _, item, _ in events))
 
 
 async def test_nanoseconds_decide(ledger: Ledger) -> None:
     """A double would round both to the same time."""
     at = 1_700_000_000_000_000_000
-    await write(ledger, ("1", word(at + 1, 1, "LATER"), None))
-    assert await write(ledger, ("1", word(at, 2, "EARLIER"), None)) == (1, 0)
-    assert await record_of(ledger, "1") == Record(word(at + 1, 1, "LATER"), word(at, 2, "EARLIER"))
+    await write(ledger, ("1", status_event(at + 1, 1, "LATER"), None))
+    assert await write(ledger, ("1", status_event(at, 2, "EARLIER"), None)) == (1, 0)
+    assert await stored_record(ledger, "1") == Record(status_event(at + 1, 1, "LATER"), status_event(at, 2, "EARLIER"))
 
 
 async def test_due_jobs_are_claimed_once_and_fall_due_again(world: World, ledger: Ledger) -> None:
     """A claim is a lease. It is lost with its process."""
-    await write(ledger, *[(str(n), word(n, n, "SUCCESS"), 0) for n in range(1, 6)])
+    await write(ledger, *[(str(n), status_event(n, n, "SUCCESS"), 0) for n in range(1, 6)])
     first, second = await ledger.due.claim(3, 0.2), await ledger.due.claim(3, 0.2)
     assert sorted(first.jobs + second.jobs) == ["1", "2", "3", "4", "5"]
     assert (await ledger.due.claim(3, 0.2)).jobs == ()
@@ -83,10 +83,10 @@ async def _claimed(ledger: Ledger) -> tuple[str, ...]:
 
 async def test_a_settled_job_is_due_again_later_or_never(ledger: Ledger) -> None:
     """Unless it was rescheduled since: a newer event is not lost with the claim."""
-    await write(ledger, ("1", word(1, 1, "SUCCESS"), 0), ("2", word(1, 2, "SUCCESS"), 0))
+    await write(ledger, ("1", status_event(1, 1, "SUCCESS"), 0), ("2", status_event(1, 2, "SUCCESS"), 0))
     claim = await ledger.due.claim(9, 30.0)
     await ledger.due.settle(claim, "1", None)
-    await write(ledger, ("2", word(2, 3, "FAILURE"), 0))
+    await write(ledger, ("2", status_event(2, 3, "FAILURE"), 0))
     await ledger.due.settle(claim, "2", None)
     assert (await ledger.due.claim(9, 30.0)).jobs == ("2",)
     assert await ledger.due.count() == 1
@@ -94,7 +94,7 @@ async def test_a_settled_job_is_due_again_later_or_never(ledger: Ledger) -> None
 
 async def test_no_inspection_is_delayed_beyond_the_grace(ledger: Ledger) -> None:
     """Even if the server's clock is far ahead of Redis's."""
-    await write(ledger, ("1", word(1, 1, "SUCCESS"), 10**19))
+    await write(ledger, ("1", status_event(1, 1, "SUCCESS"), 10**19))
     delay = await ledger.due.next_due()
     assert delay is not None
     assert 59 < delay <= 60
@@ -114,8 +114,8 @@ async def test_an_earlier_inspection_is_not_delayed(ledger: Ledger) -> None:
 
 async def test_it_says_which_events_were_not_newer(ledger: Ledger) -> None:
     """By their position in the batch: an older one, and a known one."""
-    await write(ledger, ("1", word(5, 5, "SUCCESS"), None))
-    batch = [("1", word(4, 4, "STARTED"), None), ("2", word(1, 7, "STARTED"), None)]
+    await write(ledger, ("1", status_event(5, 5, "SUCCESS"), None))
+    batch = [("1", status_event(4, 4, "STARTED"), None), ("2", status_event(1, 7, "STARTED"), None)]
     applied = await ledger.records.apply("JOBS@1", [*batch, batch[1]], readable=3, grace=MINUTE)
     assert (applied.newer, applied.stale) == (1, (0, 2))
 
@@ -150,12 +150,12 @@ async def test_a_ledger_is_whole_only_after_a_rebuild(world: World, ledger: Ledg
 async def test_another_lifecycle_streams_events_are_not_mixed_in(ledger: Ledger) -> None:
     """Two job systems use one Redis by mistake. The second is refused until it has rebuilt, and then is alone."""
     await ledger.records.begin_rebuild("JOBS@1", "a")
-    await write(ledger, ("1", word(1, 1, "SUCCESS"), 0))
+    await write(ledger, ("1", status_event(1, 1, "SUCCESS"), 0))
     with pytest.raises(ForeignLedger, match="another lifecycle stream"):
-        await write(ledger, ("1", word(2, 2, "STARTED"), None), identity="JOBS@2")
+        await write(ledger, ("1", status_event(2, 2, "STARTED"), None), identity="JOBS@2")
     assert await ledger.records.owner() == "JOBS@1"
     await ledger.records.begin_rebuild("JOBS@2", "b")
-    assert await record_of(ledger, "1") is None
+    assert await stored_record(ledger, "1") is None
     assert await ledger.due.count() == 0
 
 
@@ -165,18 +165,20 @@ async def test_a_namespace_is_taken_literally(world: World, odd: str) -> None:
     ours, theirs = (Ledger.of(Keyspace(world.redis, f"{world.namespace}{end}"), 60.0) for end in (odd, "x"))
     for item in (ours, theirs):
         await item.records.begin_rebuild("JOBS@1", "a")
-        await write(item, ("1", word(1, 1, "STARTED"), None))
+        await write(item, ("1", status_event(1, 1, "STARTED"), None))
     assert set(await ours.records.all()) == {"1"}
     await ours.records.begin_rebuild("JOBS@2", "b")
-    assert await record_of(ours, "1") is None
-    assert await record_of(theirs, "1")
+    assert await stored_record(ours, "1") is None
+    assert await stored_record(theirs, "1")
 
 
 async def test_a_live_job_costs_little(world: World, ledger: Ledger) -> None:
     """At most 150 bytes of Valkey's memory for its keys. Redis 8.0 takes more."""
     most = 200 if "REDIS_SERVER" in os.environ else 150
     for start in range(0, 20_000, 500):
-        await write(ledger, *[(f"{10**9 + start + n}", word(start + n, n, "STARTED"), None) for n in range(500)])
+        await write(
+            ledger, *[(f"{10**9 + start + n}", status_event(start + n, n, "STARTED"), None) for n in range(500)]
+        )
     keys = [key async for key in world.redis.scan_iter(f"{world.namespace}:*")]  # the server's own buffers come and go
     used = sum([await world.redis.memory_usage(key, samples=0) or 0 for key in keys])
     assert used / 20_000 < most
@@ -185,13 +187,13 @@ async def test_a_live_job_costs_little(world: World, ledger: Ledger) -> None:
 async def test_every_key_expires_but_those_that_must_stay(world: World, ledger: Ledger) -> None:
     """Keys of past jobs expire. A live record never does."""
     await ledger.records.begin_rebuild("JOBS@1", "a")
-    await write(ledger, ("1", word(1, 1, "SUCCESS"), 0), ("2", word(1, 2, "STARTED"), None))
+    await write(ledger, ("1", status_event(1, 1, "SUCCESS"), 0), ("2", status_event(1, 2, "STARTED"), None))
     await ledger.leases.acquire(Lease("x", 30.0))
     await ledger.tallies.first_sighting("job_1", "figures", 5)
     await ledger.tallies.count_delivery("1", "max_deliveries")
     await ledger.tallies.failed("1")
-    await ledger.records.retire("1", said(1, 1, "SUCCESS"))
-    await ledger.records.retire("2", said(9, 9, "SUCCESS"))  # heard of since: not retired
+    await ledger.records.retire("1", record_of(1, 1, "SUCCESS"))
+    await ledger.records.retire("2", record_of(9, 9, "SUCCESS"))  # it has a newer event: not retired
     lasting = {
         key.removeprefix(f"{world.namespace}:")
         for key in [key async for key in world.redis.scan_iter(f"{world.namespace}:*")]

@@ -18,14 +18,14 @@ async def alerts(world: World) -> list[dict[str, Any]]:
     """The alerts that are published from now on, each as the AsyncAPI document describes it."""
     published: list[dict[str, Any]] = []
 
-    async def hear(msg: Msg) -> None:
+    async def receive(msg: Msg) -> None:
         alert = json.loads(msg.data)
         Draft202012Validator(SCHEMA).validate(alert)
         assert set(alert) == set(SCHEMA["properties"])
         assert msg.subject == f"reactor.alert.{alert['kind']}"
         published.append(alert)
 
-    await world.nc.subscribe("reactor.alert.*", cb=hear)
+    await world.nc.subscribe("reactor.alert.*", cb=receive)
     await world.nc.flush()
     return published
 

@@ -135,7 +135,7 @@ def serve(path: str) -> None:
             return
         if woken in events:
             woken.recv(4096)
-            tell_the_ended(doors)
+            report_ended(doors)
         if listening in events:
             door, _ = listening.accept()
             length, pipes, _, _ = socket.recv_fds(door, NUMBER.size, 2)
@@ -150,7 +150,7 @@ def serve(path: str) -> None:
             door.sendall(NUMBER.pack(pid))
 
 
-def tell_the_ended(doors: dict[int, socket.socket]) -> None:
+def report_ended(doors: dict[int, socket.socket]) -> None:
     while doors:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:

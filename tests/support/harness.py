@@ -60,17 +60,17 @@ async def eventually(predicate: Callable[[], Any], within: float = 10.0, every: 
         await asyncio.sleep(every)
 
 
-def said(occurred_at: int, seq: int, status: str) -> Record:
+def record_of(occurred_at: int, seq: int, status: str) -> Record:
     """Return the record of a job with one event, published when it occurred."""
-    return Record.of(word(occurred_at, seq, status))
+    return Record.of(status_event(occurred_at, seq, status))
 
 
-def word(occurred_at: int, seq: int, status: str, published_at: int | None = None) -> StatusEvent:
+def status_event(occurred_at: int, seq: int, status: str, published_at: int | None = None) -> StatusEvent:
     """Return one event."""
     return StatusEvent(occurred_at, seq, status, occurred_at if published_at is None else published_at)
 
 
-def say(figure: str) -> None:
+def print_figure(figure: str) -> None:
     """Print a measured figure of a benchmark or a long test (with -s)."""
     print(f"\n  {figure}")  # noqa: T201  # that is what it is for
 
@@ -476,7 +476,7 @@ async def gone(world: World, *names: str) -> bool:
     return not set(names) & await world.names()
 
 
-async def heard(world: World, *job_ids: object) -> bool:
+async def has_records(world: World, *job_ids: object) -> bool:
     """Return whether the ledger has a record of each of these jobs."""
     keys = [f"{world.namespace}:job:{job_id}" for job_id in job_ids]
     return int(await world.redis.exists(*keys)) == len(keys)

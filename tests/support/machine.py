@@ -111,7 +111,7 @@ class Server:
     paused: bool = False
     """By an operator, before whatever reactor does now."""
 
-    def tell(self, job: str, status: str | None, occurred_at: int | None = None) -> None:
+    def emit(self, job: str, status: str | None, occurred_at: int | None = None) -> None:
         """Store a lifecycle message."""
         self.now += 1000
         body: dict[str, Any] = {"job_id": job, "status": status}
@@ -149,14 +149,14 @@ class Server:
     def close(self) -> None:
         """The game is over."""
 
-    def last_words(self, job: str, upto: int | None = None) -> tuple[DirectoryStatus, DirectoryStatus] | None:
+    def last_events(self, job: str, upto: int | None = None) -> tuple[DirectoryStatus, DirectoryStatus] | None:
         """Return the last event by time and by sequence of those up to a sequence."""
         words = [word for word in self.statuses.get(job, ()) if upto is None or word.seq <= upto]
         return (max(words, key=lambda word: (word.occurred_at, word.seq)), words[-1]) if words else None
 
     def is_over(self, job: str) -> bool | None:
         """Return whether its last event is terminal, when all guards have passed; None if it has no event."""
-        words = self.last_words(job)
+        words = self.last_events(job)
         return None if words is None else words[1].is_terminal
 
     def delete(self, name: str) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class Server:
 
     def _objections(self, stream: Kept) -> list[str]:
         job, now = stream.config["name"].removeprefix("job_"), self.now
-        words = self.last_words(job, self.asked.get(job, 0))
+        words = self.last_events(job, self.asked.get(job, 0))
         wrongs = []
         if not stream.fenced:
             wrongs.append("not fenced")
@@ -289,7 +289,7 @@ class RealServer(Server):
         body = json.dumps(payload).encode() if payload else b""
         answer = json.loads(self._wait(self._nc.request(f"$JS.API.{verb}", body, timeout=10)).data)
         # The files of a deleted stream go later. As long as they are there, deleting the next one of that name fails
-        # without a word, and the one after that has its messages: server/filestore.go, Delete, of 2.15.
+        # without an error, and the one after that has its messages: server/filestore.go, Delete, of 2.15.
         while verb.startswith("STREAM.DELETE") and any(self._folder.glob("jetstream/jetstream/*/streams/.*")):
             sleep(0.001)
         return cast("dict[str, Any]", answer)
@@ -299,8 +299,8 @@ class RealServer(Server):
             return "stream" in json.loads(self._wait(self._nc.request(subject, data, timeout=10)).data)
         return False
 
-    def tell(self, job: str, status: str | None, occurred_at: int | None = None) -> None:
-        super().tell(job, status, occurred_at)
+    def emit(self, job: str, status: str | None, occurred_at: int | None = None) -> None:
+        super().emit(job, status, occurred_at)
         assert self._is_acked(self.log[-1].subject, self.log[-1].data)
 
     def create(self, name: str, **config: Any) -> bool:

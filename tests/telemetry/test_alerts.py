@@ -8,7 +8,7 @@ from typing import Any
 
 from support.alerting import alerts, changes, passes
 from support.faults import is_stopped
-from support.harness import World, acked, eventually, heard, own_world, worker
+from support.harness import World, acked, eventually, has_records, own_world, worker
 
 from reactor.job_status.ledger_directory import LOST
 from reactor.telemetry.alerts import MANY, Alerts, Kind
@@ -73,7 +73,7 @@ async def test_a_redis_that_was_flushed_is_reported_and_that_it_is_whole_again(w
         keys = [key async for key in world.redis.scan_iter(f"{world.namespace}:*")]
         await world.redis.delete(*keys)
         await eventually(lambda: len(published) > 1, 20)
-        await eventually(lambda: heard(world, 1))
+        await eventually(lambda: has_records(world, 1))
     assert changes(published) == [("coverage_lost", False), ("coverage_lost", True)]
     assert {alert["message"] for alert in published} == {LOST}
 
@@ -104,11 +104,11 @@ class Ear:
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
-        self.heard: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
 
     async def publish(self, _subject: str, data: bytes) -> None:
         await self.open.wait()
-        self.heard.append(json.loads(data))
+        self.received.append(json.loads(data))
 
 
 async def test_noting_waits_for_nobody() -> None:
@@ -123,8 +123,8 @@ async def test_noting_waits_for_nobody() -> None:
     assert not telling.done()
     ear.open.set()
     await telling
-    assert len(ear.heard) == MANY
-    assert ear.heard[-1]["resolved"]
+    assert len(ear.received) == MANY
+    assert ear.received[-1]["resolved"]
 
 
 async def test_another_wording_is_no_change() -> None:
@@ -135,7 +135,10 @@ async def test_another_wording_is_no_change() -> None:
     for message in (None, "25 of 26", "24 of 26", None, None):
         alerts_sent.note(Kind.BREAKER_TRIPPED, message)
     await alerts_sent.publish_changes()
-    assert [(alert["message"], alert["resolved"]) for alert in ear.heard] == [("25 of 26", False), ("25 of 26", True)]
+    assert [(alert["message"], alert["resolved"]) for alert in ear.received] == [
+        ("25 of 26", False),
+        ("25 of 26", True),
+    ]
 
 
 async def test_a_ledger_that_was_never_whole_is_not_lost() -> None:
@@ -146,4 +149,4 @@ async def test_a_ledger_that_was_never_whole_is_not_lost() -> None:
     for gap in (LOST, None, LOST, LOST, None):
         alerts_sent.note_coverage(gap)
     await alerts_sent.publish_changes()
-    assert [alert["resolved"] for alert in ear.heard] == [False, True]
+    assert [alert["resolved"] for alert in ear.received] == [False, True]

@@ -90,14 +90,14 @@ async def test_each_change_is_reported_once_by_all_replicas_together(world: Worl
     assert 0 < rest <= 60
     first.note(alert())
     now = 61.0
-    assert await first.tick() is None  # paused again meanwhile: as it was told
+    assert await first.tick() is None  # paused again meanwhile: that state was sent already
     for each in (first, other):
         each.note(alert(resolved=True))
         await each.tick()
     assert service.titles == ["reactor: deleting is paused", "reactor: deleting is paused, no more"]
     first.note(alert(Kind.BREAKER_TRIPPED))
     await first.tick()
-    assert len(service.titles) == 3  # another kind waits for nobody
+    assert len(service.titles) == 3  # another kind does not wait
 
 
 async def test_a_service_that_fails_is_tried_again(

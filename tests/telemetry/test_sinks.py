@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.harness import WorkerProcess, World, eventually, said, worker
+from support.harness import WorkerProcess, World, eventually, record_of, worker
 
 from reactor.core.model import SECOND, Outcome, Reason, Settlement, Stream
 from reactor.telemetry import logs
 from reactor.telemetry.sinks import LogSink
 
 STREAM = Stream("job_1", "1", observed_at=90 * SECOND, created=30 * SECOND, messages=3, size=99, last_seq=7)
-WAITING = Settlement(Outcome.WAITING, Reason.FRESH, STREAM, said(60 * SECOND, 5, "SUCCESS"))
+WAITING = Settlement(Outcome.WAITING, Reason.FRESH, STREAM, record_of(60 * SECOND, 5, "SUCCESS"))
 KEPT = replace(WAITING, outcome=Outcome.KEPT, reason=Reason.RUNNING)
 DRAINED = replace(WAITING, outcome=Outcome.DRAINED, reason=Reason.TERMINAL, late_s=0.01234)
 

@@ -33,7 +33,7 @@ def memory() -> Iterator[InMemorySpanExporter]:
 
 
 @pytest.fixture
-def said() -> Iterator[StringIO]:
+def log_text() -> Iterator[StringIO]:
     """The log of this process."""
     log = StringIO()
     logs.configure("INFO", "json", log)
@@ -209,11 +209,11 @@ async def test_a_command_is_traced_beside_its_output(world: World) -> None:
     ],
     ids=str,
 )
-async def test_they_are_off_where_nobody_asks(said: StringIO, environ: dict[str, str]) -> None:
+async def test_they_are_off_where_nobody_asks(log_text: StringIO, environ: dict[str, str]) -> None:
     """An empty variable is not set. An unknown exporter is reported."""
     async with tracing(environ):
         assert span("drain") is _OFF
-    lines = [json.loads(line) for line in said.getvalue().splitlines()]
+    lines = [json.loads(line) for line in log_text.getvalue().splitlines()]
     assert [item["found"] for item in lines] == (["zipkin"] if "zipkin" in environ.values() else [])
 
 
@@ -225,12 +225,12 @@ async def test_they_are_on_where_any_of_the_variables_asks(variable: str) -> Non
     assert span("drain") is _OFF
 
 
-async def test_a_missing_extra_is_one_line_that_names_it(said: StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_extra_is_one_line_that_names_it(log_text: StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker works without traces."""
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     async with tracing({"OTEL_TRACES_EXPORTER": "otlp"}):
         assert span("drain") is _OFF
-    [line] = [json.loads(line) for line in said.getvalue().splitlines()]
+    [line] = [json.loads(line) for line in log_text.getvalue().splitlines()]
     assert (line["level"], line["event"]) == ("warning", NOT_INSTALLED)
     assert "reactor[otel]" in NOT_INSTALLED
 

@@ -57,10 +57,10 @@ async def test_published_messages_fit_the_document(world: World) -> None:
     await world.declare()
     received: list[bytes] = []
 
-    async def hear(msg: Any) -> None:
+    async def receive(msg: Any) -> None:
         received.append(msg.data)
 
-    await world.nc.subscribe("reactor.drained.*", cb=hear)
+    await world.nc.subscribe("reactor.drained.*", cb=receive)
     await world.nc.flush()
     await world.zombie(1)
     await world.reconcile()

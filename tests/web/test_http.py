@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from support.harness import Served, World, eventually, gone, heard, own_world, served, worker
+from support.harness import Served, World, eventually, gone, has_records, own_world, served, worker
 
 from reactor.cli.embedded import free_port
 
@@ -16,7 +16,7 @@ async def test_it_reports_what_there_is_and_what_was_done(world: World) -> None:
         await world.zombie(1)
         await world.emit(2, "STARTED")
         await world.stream("job_2", messages=2)
-        await eventually(lambda: heard(world, 1, 2))
+        await eventually(lambda: has_records(world, 1, 2))
         wanted = {"job_1": ("waiting", "grace"), "job_2": ("kept", "running")}
         await eventually(lambda: _are_found(at, wanted))
         status = await eventually(lambda: _counted(at, 2, live=1, waiting=1))
@@ -41,7 +41,7 @@ async def test_what_happens_between_two_passes_is_seen_at_once(world: World) -> 
     async with served(world, REACTOR_POLICY_TERMINAL_GRACE="1h") as at:
         await eventually(lambda: _counted(at, 0))
         await world.emit(1, "STARTED")
-        await eventually(lambda: heard(world, 1))
+        await eventually(lambda: has_records(world, 1))
         await world.stream("job_1")
         await eventually(lambda: _are_found(at, {"job_1": ("kept", "running")}))
         await world.emit(1, "SUCCESS")
@@ -49,7 +49,7 @@ async def test_what_happens_between_two_passes_is_seen_at_once(world: World) -> 
         await world.stream("job_2")
         rows = await eventually(lambda: _rows(at, 2))
         assert rows["job_2"]["reason"] == "unknown"
-        assert rows["job_2"]["messages"] is None  # nobody has looked: 0 would be a guess
+        assert rows["job_2"]["messages"] is None  # not inspected yet: 0 would be a guess
         await world.js.delete_stream("job_1")
         await world.js.delete_stream("job_2")
         await eventually(lambda: _is_empty(at))

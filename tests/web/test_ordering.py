@@ -68,7 +68,7 @@ async def test_protecting_and_restoring(world: World) -> None:
         assert (code, "2 messages are lost" in said["done"]) == (200, True)
         assert (await give(at, "restore/job_1"))[0] == 409
         assert (await give(at, "unprotect/job_1"))[0] == 200
-        await eventually(lambda: gone(world, "job_1"))  # its job is still said to be over
+        await eventually(lambda: gone(world, "job_1"))  # its job's last event is still terminal
         assert (await give(at, "protect/job_9"))[1]["known"] == "never_heard_of"
         assert (await give(at, "protect/orders"))[0] == 404
 

@@ -92,7 +92,7 @@ def status(**changes: Any) -> Json:
     } | changes
 
 
-def deed(name: str, reason: str = "terminal", outcome: str = "drained") -> Json:
+def audit_entry(name: str, reason: str = "terminal", outcome: str = "drained") -> Json:
     entry = {"phase": "outcome", "stream": name, "job_id": "1", "reason": reason, "status": "SUCCESS"}
     return entry | {"outcome": outcome, "detail": "", "messages": 4, "by": "worker", "at": at(-5)}
 
@@ -129,7 +129,7 @@ def gone(name: str) -> Json:
 ANSWERS: dict[str, Json] = {
     "api/status": status(),
     "api/streams": {"at": at(0), "streams": STREAMS},
-    "api/history": {"entries": [deed(SCRIPT), deed("job_7", "missing", "already_gone")]},
+    "api/history": {"entries": [audit_entry(SCRIPT), audit_entry("job_7", "missing", "already_gone")]},
     "api/timeline": {
         "step_s": 60,
         "points": [
@@ -187,7 +187,7 @@ class Reading:
         else:
             await route.fulfill(json=why(name) if name != path else self.answers[path])
 
-    def tell(self, *events: tuple[str, Json]) -> None:
+    def send(self, *events: tuple[str, Json]) -> None:
         """Let the server send this event, and end the connection. The browser reconnects at once."""
         self.events.put_nowait(list(events))
 
@@ -367,7 +367,7 @@ async def test_a_settled_stream_shows_without_a_reload(reading: Reading) -> None
     """By the event: at the top of the history, and counted among the leaks."""
     page = await reading.open()
     await page.evaluate("window.loadedOnce = true")
-    reading.tell(("settled", deed("job_4711")))
+    reading.send(("settled", audit_entry("job_4711")))
     await expect(page.locator("#history-table tbody tr").first).to_contain_text("job_4711")
     await expect(page.locator("#leaks-table")).to_contain_text("SUCCESS")
     await expect(page.locator("#drains-chart")).to_have_attribute("aria-label", re.compile("16 terminal"))
@@ -379,7 +379,7 @@ async def test_an_event_has_the_streams_read_again(reading: Reading) -> None:
     page = await reading.open()
     await page.get_by_role("button", name="job_2", exact=True).click()
     reading.answers["api/streams"] = {"at": at(1), "streams": STREAMS[1:3]}
-    reading.tell(("streams", {"at": at(1)}))
+    reading.send(("streams", {"at": at(1)}))
     await expect(page.locator("button.open")).to_have_count(2)
     await expect(page.get_by_role("button", name="job_2", exact=True)).to_have_attribute("aria-expanded", "true")
 
@@ -388,7 +388,7 @@ async def test_trouble_is_reported_in_the_servers_words(reading: Reading) -> Non
     """Missing permissions, a tripped breaker, a lost ledger: each has a banner."""
     page = await reading.open()
     coverage = {"complete": False, "since": None, "gap": "Redis was <emptied>"}
-    reading.tell(("status", status(deletes_paused="not permitted", breaker="30 of 40", coverage=coverage)))
+    reading.send(("status", status(deletes_paused="not permitted", breaker="30 of 40", coverage=coverage)))
     await expect(page.locator("#banners .banner")).to_have_count(3)
     for words in ("not permitted", "30 of 40", "Redis was <emptied>"):
         await expect(page.locator("#banners")).to_contain_text(words)
@@ -397,10 +397,10 @@ async def test_trouble_is_reported_in_the_servers_words(reading: Reading) -> Non
 async def test_a_lost_connection_shows(reading: Reading) -> None:
     """As long as it lasts. Afterwards the missed changes are read."""
     page = await reading.open()
-    reading.tell(("status", status()))
+    reading.send(("status", status()))
     await expect(page.locator("#connection")).to_contain_text("reconnecting")
-    reading.answers["api/history"] = {"entries": [deed("job_8128")]}
-    reading.tell(("status", status()))
+    reading.answers["api/history"] = {"entries": [audit_entry("job_8128")]}
+    reading.send(("status", status()))
     await expect(page.locator("#history-table tbody tr")).to_contain_text(["job_8128"])
 
 
@@ -486,7 +486,7 @@ async def test_a_stream_that_is_deleted_while_its_row_is_open_says_so(reading: R
     await button.click()
     reading.answers["api/streams"] = {"at": at(1), "streams": [STREAMS[0], *STREAMS[2:]]}
     reading.answers["gone"] = gone("job_2")
-    reading.tell(("settled", deed("job_2")), ("streams", {"at": at(1)}))
+    reading.send(("settled", audit_entry("job_2")), ("streams", {"at": at(1)}))
     row = page.locator("tr", has=button)
     await expect(row).to_contain_text("drained at 11:59:55")
     await expect(page.locator(".why")).to_contain_text("reactor restore job_2 (with 3 messages)")
@@ -544,7 +544,9 @@ async def test_the_search_covers_the_history(reading: Reading) -> None:
 
 async def test_entries_are_called_what_they_are(reading: Reading) -> None:
     """A failed attempt is unfixable, an order is an order."""
-    attempt = {name: value for name, value in deed("job_8").items() if name != "outcome"} | {"phase": "unfixable"}
+    attempt = {name: value for name, value in audit_entry("job_8").items() if name != "outcome"} | {
+        "phase": "unfixable"
+    }
     order = attempt | {"phase": "protected", "stream": "job_9"}
     reading.answers["api/history"] = {"entries": [attempt, order]}
     page = await reading.open()
@@ -555,10 +557,10 @@ async def test_entries_are_called_what_they_are(reading: Reading) -> None:
 async def test_what_is_away_is_reported_and_since_when(reading: Reading) -> None:
     """While it lasts. What could not be read is not shown as zero."""
     page = await reading.open()
-    reading.tell(("trouble", {"error": "NATS is unreachable", "since": at(-60)}))
+    reading.send(("trouble", {"error": "NATS is unreachable", "since": at(-60)}))
     await expect(page.locator("#banners")).to_contain_text("Since 11:59:00")
     await expect(page.locator("#banners")).to_contain_text("NATS is unreachable")
-    reading.tell(("status", status()))
+    reading.send(("status", status()))
     await expect(page.locator("#banners .banner")).to_have_count(0)
 
 
@@ -576,7 +578,7 @@ async def test_nothing_read_is_nothing_known(reading: Reading) -> None:
         "api/timeline": {"step_s": 60, "points": []},
     }
     reading.answers["api/status"] = status(verdicts={}, reasons={}, **unread)
-    reading.tell(("status", reading.answers["api/status"]), ("streams", {"at": at(1)}))
+    reading.send(("status", reading.answers["api/status"]), ("streams", {"at": at(1)}))
     await expect(page.locator("#streams-empty")).to_have_text("Not known before the first full pass.", timeout=15_000)
     await expect(page.locator("#tiles")).to_contain_text("no full pass yet")
     assert "0" not in await page.locator("#tiles .tile").nth(3).inner_text()
@@ -587,7 +589,7 @@ async def test_a_pause_is_reported(reading: Reading) -> None:
     page = await reading.open()
     pause = {"by": "ana@ops", "reason": "a queue is gone", "since": at(-30), "until": at(3600)}
     ends = {"total": 12, "afterwards": {"deleted": 9, "still there": 3}}
-    reading.tell(("status", status(pause=pause, action="report", would_drain=ends)))
+    reading.send(("status", status(pause=pause, action="report", would_drain=ends)))
     await expect(page.locator("#banners")).to_contain_text(
         "By ana@ops since 11:59:30, until 13:00:00: a queue is gone."
     )
@@ -631,7 +633,7 @@ async def test_orders_are_confirmed_and_off_by_default(reading: Reading) -> None
     await page.goto(reading.address if "token=" in query else f"{base}?token=t")
     await page.locator("#pause").click()
     await page.locator("#order-go").click()
-    assert given == []  # nobody has said who
+    assert given == []  # no name was given
     await page.fill("#order-by", "ana")
     await page.fill("#order-reason", "a queue is gone")
     await page.locator("#order-go").click()

@@ -26,13 +26,13 @@ async def give_up(world: World, stream: str) -> None:
 
 async def test_it_is_reported_once_and_everywhere(world: World) -> None:
     """As an event, in status, in the list of streams and on the page. The stream stays."""
-    heard = await world.nc.subscribe("reactor.exhausted.*")
+    subscription = await world.nc.subscribe("reactor.exhausted.*")
     async with served(world) as at:
         await world.emit(1, "STARTED")
         await world.stream("job_1", messages=2)
         await eventually(lambda: _is_found(at))
         await give_up(world, "job_1")
-        event = json.loads((await heard.next_msg(timeout=20)).data)
+        event = json.loads((await subscription.next_msg(timeout=20)).data)
         assert (event["stream"], event["job_id"], event["consumer"]) == ("job_1", "1", "job-1-consumer")
         assert (await at.get("/api/status"))[1]["exhausted"] == 1
         row = await _row(at)
@@ -40,7 +40,7 @@ async def test_it_is_reported_once_and_everywhere(world: World) -> None:
         assert "job-1-consumer has given up its last messages" in row["detail"]
         assert "running, exhausted" in (await world.reactor("streams")).out
         assert "job_1" in await world.names()
-    assert heard.pending_msgs == 0
+    assert subscription.pending_msgs == 0
 
 
 async def test_a_queue_with_new_messages_is_not_exhausted_any_more(world: World) -> None:
@@ -57,7 +57,7 @@ async def test_a_queue_with_new_messages_is_not_exhausted_any_more(world: World)
         queues, known = ExhaustedQueues(cases.resources, recheck_s=0), connected.ledger.exhausted
         for stream in ("job_1", "job_2", "job_3"):
             queues.note(stream, GivenUp(2, f"{stream.replace('_', '-')}-consumer"))
-        queues.note("job_1", GivenUp(1, "job-1-consumer"))  # heard later
+        queues.note("job_1", GivenUp(1, "job-1-consumer"))  # received later
         await queues.tick()
         assert await known.all() == {"job_1": GivenUp(2, "job-1-consumer")}
         queues.note("job_1", GivenUp(1, "job-1-consumer"))

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from support.harness import Served, World, eventually, gone, heard, relayed, served
+from support.harness import Served, World, eventually, gone, has_records, relayed, served
 
 from reactor.operate.history import AuditTrail
 from reactor.store.audit import Audit
@@ -72,7 +72,7 @@ async def test_the_command_reports_too_and_a_pass_finds_what_is_gone(world: Worl
     await eventually(lambda: _has_become(world, {"deleted": 1, "still there": 1}))
     async with served(world) as at:
         await eventually(lambda: gone(world, "job_2"))
-        await eventually(lambda: heard(world, 1, 2))
+        await eventually(lambda: has_records(world, 1, 2))
         assert at
     assert not await world.names()
 

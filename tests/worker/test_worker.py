@@ -23,7 +23,7 @@ from support.harness import (
     connected,
     eventually,
     gone,
-    heard,
+    has_records,
     own_world,
     reactor,
     relayed,
@@ -103,7 +103,7 @@ async def test_a_stream_made_after_its_job_ended_is_deleted_too(world: World) ->
     """The advisory of its creation makes the sweeper inspect it."""
     async with worker(world.env()):
         await world.emit(1, "SUCCESS")
-        await eventually(lambda: heard(world, 1))
+        await eventually(lambda: has_records(world, 1))
         await eventually(lambda: nothing_due(world))
         await world.stream("job_1")
         await eventually(lambda: gone(world, "job_1"))
@@ -175,7 +175,7 @@ async def test_hints_of_live_jobs_are_forgotten_without_an_inspection(world: Wor
         for number in range(20):
             await world.emit(number, "STARTED")
             await world.stream(f"job_{number}")
-        await eventually(lambda: heard(world, 19))
+        await eventually(lambda: has_records(world, 19))
         await eventually(lambda: nothing_hinted(world))
         assert not await world.redis.exists(f"{world.namespace}:due")
         assert len(await world.names()) == 20
@@ -188,13 +188,13 @@ async def nothing_hinted(world: World) -> bool:
 async def test_all_replicas_together_keep_the_rate(world: World) -> None:
     """Three of them, and twenty zombies at ten a second: the last is deleted at least 1.9 s after the first."""
     env = world.env(REACTOR_SWEEP_MAX_RATE="10", REACTOR_POLICY_TERMINAL_GRACE="1s")
-    heard = await world.nc.subscribe("reactor.drained.*")
+    subscription = await world.nc.subscribe("reactor.drained.*")
     async with worker(env), worker(env), worker(env):
         for number in range(20):
             await world.zombie(number)
         at = []
         for _ in range(20):
-            await heard.next_msg(timeout=30)
+            await subscription.next_msg(timeout=30)
             at.append(time.monotonic())
     assert at[-1] - at[0] >= 1.8  # nineteen spans, and what the way of a message may differ by
 
@@ -267,7 +267,7 @@ async def test_an_event_is_acked_only_after_redis_has_it(world: World, monkeypat
         subscriber = await crew.lifecycle_subscriber()
         await world.redis.hset(f"{world.namespace}:ledger", "stream", "another")
         await subscriber.handle(await pull.fetch(1, timeout=5))
-        assert not await heard(world, 1)
+        assert not await has_records(world, 1)
         assert not await acked(world)
         [again] = await pull.fetch(1, timeout=5)
     assert again.metadata.num_delivered == 2
@@ -295,11 +295,11 @@ async def test_poison_is_kept_whole_and_stops_nobody(world: World) -> None:
             parts = [(headers, body) for headers, body in letters if headers["Reactor-Subject"] == subject]
             assert b"".join(body for _, body in parts) == data
             assert all(headers["Reactor-Reason"] and int(headers["Reactor-Sequence"]) for headers, _ in parts)
-        await eventually(lambda: sum(told_of(process)) == len(poison))
+        await eventually(lambda: sum(malformed_counts(process)) == len(poison))
         assert await world.names() == {"job_11", "job_13"}
 
 
-def told_of(process: WorkerProcess) -> list[int]:
+def malformed_counts(process: WorkerProcess) -> list[int]:
     """Return how many malformed events each line reports."""
     lines = [json.loads(line) for line in process.lines if "malformed, kept" in line]
     return [line["messages"] for line in lines]
@@ -408,7 +408,7 @@ async def test_streams_that_others_keep_are_used_as_they_are(world: World) -> No
     before = [(await world.info(name) or {})["config"] for name in ("theirs", "advisories")]
     async with worker(world.env()):
         await world.emit(1, "SUCCESS")
-        await eventually(lambda: heard(world, 1))
+        await eventually(lambda: has_records(world, 1))
         await world.stream("job_1")
         await eventually(lambda: gone(world, "job_1"))
         assert [(await world.info(name) or {})["config"] for name in ("theirs", "advisories")] == before
@@ -479,7 +479,7 @@ async def test_unknown_statuses_and_durables_are_reported_once(world: World) -> 
     async with worker(world.env()) as process:
         for number in range(3):
             await world.emit(number, "SUCCES")
-        await eventually(lambda: heard(world, 0, 1, 2))
+        await eventually(lambda: has_records(world, 0, 1, 2))
         await eventually(lambda: process.logged("unknown status, the job counts as live"))
         assert sum("unknown status" in line for line in process.lines) == 1
         assert await eventually(lambda: process.logged("max_deliver is 2, not -1"))
@@ -527,7 +527,7 @@ async def test_a_worker_brings_its_own_servers(tmp_path: Path) -> None:
             async with connected(env["REACTOR_NATS_URL"], env["REACTOR_REDIS_URL"], "reactor") as world:
                 done = await reactor("emit", "1", status, env=env)
                 assert done.out == f"job 1 {status}: JOBS:{1 if status == 'STARTED' else 2}\n"
-                await eventually(partial(heard, world, 1))
+                await eventually(partial(has_records, world, 1))
             assert await process.stop() == 0
 
 
@@ -537,7 +537,7 @@ async def test_a_job_that_ends_again_and_again_is_forgotten_at_last(world: World
         await world.zombie(1)
         await world.emit(2, "STARTED")
         await eventually(lambda: gone(world, "job_1"))
-        await eventually(lambda: heard(world, 1, 2))
+        await eventually(lambda: has_records(world, 1, 2))
         assert await eventually(lambda: _expires(world, 1))
         assert not await _expires(world, 2)
         await world.emit(1, "STARTED")
@@ -558,10 +558,10 @@ async def test_redis_emptied_under_a_running_worker(world: World) -> None:
         for number in range(100):
             await world.emit(number, "STARTED")
             await world.stream(f"job_{number}")
-        await eventually(lambda: heard(world, *range(100)))
+        await eventually(lambda: has_records(world, *range(100)))
         keys = [key async for key in world.redis.scan_iter(f"{world.namespace}:*")]
         await world.redis.delete(*keys)
-        await eventually(lambda: heard(world, *range(100)), 20)
+        await eventually(lambda: has_records(world, *range(100)), 20)
         await world.emit(7, "SUCCESS")
         await eventually(lambda: gone(world, "job_7"))
         assert len(await world.names()) == 99

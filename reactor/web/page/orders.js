@@ -10,7 +10,7 @@ const ORDERS = {
   resume: { title: "Resume deleting?", effect: "Streams that are due are deleted at once." },
   protect: { title: "Protect this stream?", effect: "It is not deleted, whatever its job's status, until somebody removes the protection." },
   unprotect: { title: "Unprotect this stream?", effect: "It is judged like any other stream. If its job is over, it is deleted at once." },
-  restore: { title: "Restore this stream?", effect: "It comes back from its newest backup on the worker's machine, or empty if there is none. It is protected afterwards." },
+  restore: { title: "Restore this stream?", effect: "It is restored from its newest backup, or empty if there is none. It is protected afterwards." },
 };
 
 watch(["status"], () => {

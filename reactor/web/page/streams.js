@@ -212,7 +212,7 @@ function showCount(shown) {
   write($("streams-empty"), all > 0 ? "No stream matches the search and the chosen reasons." : emptyText());
 }
 
-/** Returns why the table is empty. If NATS could not be read, nobody knows whether the account is empty. */
+/** Returns why the table is empty. If NATS could not be read, it is unknown whether the account is empty. */
 function emptyText() {
   const { status, trouble } = state;
   if (trouble !== null) return "Nothing can be read now.";

@@ -34,7 +34,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
         if name.startswith("REACTOR_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("REACTOR_NATS_URL", url)
-    monkeypatch.setattr(emitter.Process, "_one", None)
+    monkeypatch.setattr(emitter.Process, "_current", None)
 
 
 async def test_the_first_event_declares_the_lifecycle_stream(client_world: World) -> None:

@@ -35,7 +35,7 @@ def client_world(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     for name, value in world.env().items():
         if name.startswith("REACTOR_"):
             monkeypatch.setenv(name, value)
-    monkeypatch.setattr(emitter.Process, "_one", None)
+    monkeypatch.setattr(emitter.Process, "_current", None)
     return world
 
 

@@ -23,6 +23,7 @@ from reactor.core.checks import Misconfigured
 from reactor.core.report import Report
 from reactor.jetstream.errors import JetStreamError
 from reactor.job_status.ledger_directory import describe_outage
+from reactor.operate.overview import NoJobStream
 from reactor.passes.reconciler import PassOptions, ignore_progress
 from reactor.passes.reconciler import Progress as OnProgress
 from reactor.store.keyspace import LedgerError
@@ -84,10 +85,10 @@ def _with_age_guard(settings: Settings, text: str) -> Settings:
 
 
 def _check_streams(settings: Settings, names: list[str]) -> None:
+    policy = policy_of(settings)
     for name in names:
-        if policy_of(settings).job_id(name) is None:
-            pattern = settings.policy.stream_pattern
-            fail(Exit.USAGE, f"--stream: {name!r} is not a job stream: its name does not match {pattern}")
+        if policy.job_id(name) is None:
+            fail(Exit.USAGE, f"--stream: {NoJobStream(name, policy)}")
 
 
 async def one_pass(

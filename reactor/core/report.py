@@ -9,20 +9,22 @@ from reactor.core.explain import both_events
 from reactor.core.model import (
     SECOND,
     Coverage,
+    DirectoryStatus,
     Drain,
     Keep,
     Outcome,
     Reason,
     Record,
     Settlement,
+    StatusEvent,
     Stream,
     Unfixable,
     Verdict,
     Wait,
     format_instant,
 )
-from reactor.core.policy import Policy, fell_due, policy_for
-from reactor.core.schemas import ListedRow, Pass, PassSummary, StreamRow
+from reactor.core.policy import Policy, fell_due, guards_of, policy_for
+from reactor.core.schemas import DirectoryJson, GuardJson, ListedRow, Pass, PassSummary, StatusEventJson, StreamRow
 
 Row = TypeVar("Row", bound=StreamRow)
 
@@ -139,6 +141,38 @@ def listed(settlement: Settlement, policy: Policy) -> ListedRow:
         created=None if stream.created is None else format_instant(stream.created),
         due_at=None if due is None else format_instant(due),
     )
+
+
+def guards_json(stream: Stream, record: Record | None, policy: Policy) -> list[GuardJson]:
+    """Return the guards of a stream, for the audit and for `explain`."""
+    return [
+        GuardJson(
+            guard=guard.name,
+            length_s=guard.span / SECOND,
+            passes_at=format_instant(guard.passes_at),
+            passed=guard.passed,
+        )
+        for guard in guards_of(stream, record, policy)
+    ]
+
+
+def event_json(event: StatusEvent) -> StatusEventJson:
+    """Return a lifecycle event, for the audit and for `explain`."""
+    return StatusEventJson(
+        status=event.status,
+        occurred_at=format_instant(event.occurred_at),
+        published_at=format_instant(event.published_at),
+        seq=event.seq,
+        source=event.source,
+    )
+
+
+def directory_json(status: DirectoryStatus | None) -> DirectoryJson | None:
+    """Return the status in the job system's directory; None if there is none."""
+    if status is None:
+        return None
+    ended_at = None if status.ended_at is None else format_instant(status.ended_at)
+    return DirectoryJson(status=status.status, ended_at=ended_at)
 
 
 def mark_exhausted(rows: list[Row], consumers: Mapping[str, str]) -> list[Row]:

@@ -414,6 +414,8 @@ class StatusEventJson(TypedDict):
     occurred_at: str
     published_at: str
     seq: int
+    source: str | None
+    """The emitter, if the event names one. The ledger does not store it."""
 
 
 class Dispute(TypedDict):

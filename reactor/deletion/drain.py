@@ -133,12 +133,12 @@ class HeldStream:
     async def settle(self, known: JobReading) -> Settlement:
         """Inspect the stream, and drain it if it is a zombie that may be deleted now. Raises LedgerError.
 
-        `known` is the job's record, if it was just read.
+        `known` is what was read of the job when the lease was acquired.
         """
         target = self.target
         try:
             with span("inspect"):
-                inspecting = inspect(self.deps, self.snapshot, self.target, known)
+                inspecting = inspect(self.deps, self.snapshot, target, known)
                 inspection, pause = await both(inspecting, self.deps.pause_gate.active_pause())
             await reach(Point.INSPECTED, target.name)
             if not inspection.is_incarnation_of(target):

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reactor.core.model import (
-    SECOND,
     Coverage,
     DirectoryStatus,
     Fence,
@@ -16,14 +15,12 @@ from reactor.core.model import (
     Reason,
     Record,
     Settlement,
-    StatusEvent,
     Stream,
     Verdict,
-    format_instant,
 )
 from reactor.core.pause import Pause
-from reactor.core.policy import Policy, guards_of, policy_for
-from reactor.core.report import settlement_of
+from reactor.core.policy import Policy, policy_for
+from reactor.core.report import directory_json, event_json, guards_json, settlement_of
 from reactor.core.stream_info import FENCE_KEYS, Raw
 from reactor.jetstream.errors import JetStreamError
 from reactor.jetstream.topology import Topology
@@ -82,27 +79,12 @@ class Inspection:
 
     def grounds(self, policy: Policy) -> dict[str, Any]:
         """Return why the stream may be deleted, for the audit: event, directory status, guards."""
-        status, guards = self.directory_status, guards_of(self.stream, self.record, policy)
-        ended_at = format_instant(status.ended_at) if status and status.ended_at else None
         return {
             "rule": self.judged_by(policy).rule,
-            "event": _event_json(self.record.latest) if self.record else None,
-            "directory": {"status": status.status, "ended_at": ended_at} if status else None,
-            "guards": [
-                {
-                    "guard": guard.name,
-                    "length_s": guard.span / SECOND,
-                    "passed_at": format_instant(guard.passes_at),
-                }
-                for guard in guards
-            ],
+            "event": event_json(self.record.latest) if self.record else None,
+            "directory": directory_json(self.directory_status),
+            "guards": guards_json(self.stream, self.record, policy),
         }
-
-
-def _event_json(event: StatusEvent) -> dict[str, Any]:
-    identity = {"status": event.status, "seq": event.seq, "source": event.source}
-    times = {"occurred_at": event.occurred_at, "published_at": event.published_at}
-    return identity | {name: format_instant(time) for name, time in times.items()}
 
 
 @dataclass(frozen=True, slots=True)

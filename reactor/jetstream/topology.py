@@ -202,6 +202,11 @@ def topology_of(configs: Iterable[Raw]) -> Topology:
     return survey.topology
 
 
+async def list_topology(js: JetStream) -> Topology:
+    """List all streams, and return their topology."""
+    return topology_of((await js.list_streams()).configs())
+
+
 async def streams_of_advisories(js: JetStream) -> list[str]:
     """Return the streams that capture advisories now. Companions are on them."""
     return sorted(await js.stream_names(f"{ADVISORY}.>"))

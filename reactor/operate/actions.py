@@ -11,7 +11,7 @@ from reactor.deletion.resources import Resources
 from reactor.deletion.states import Target
 from reactor.jetstream.errors import NotFound
 from reactor.operate.deleted_streams import DeletedStreams
-from reactor.operate.overview import NoJobStream, NoSuchStream
+from reactor.operate.overview import NoSuchStream, job_of
 from reactor.operate.protect import HowLong, Protection, protect
 from reactor.operate.restore import NotRestored, Restored, Restorer
 from reactor.store.keyspace import LedgerError
@@ -85,7 +85,7 @@ class StreamActions:
 
     async def protect(self, name: str, timeout_s: float, operator: Operator, how_long: HowLong | None) -> Protection:
         """Protect a stream; with `how_long` None remove its protection. Raises NotProtected."""
-        target = Target(name, self._job_of(name))
+        target = Target(name, job_of(name, self.deps.policy))
         try:
             return await protect(self.deps, target, timeout_s, how_long, operator.note)
         except NotFound as error:
@@ -104,7 +104,7 @@ class StreamActions:
 
         `without_messages` creates the stream empty if there is no backup. Raises NotRestored and BackupCorrupt.
         """
-        job_id = self._job_of(name)
+        job_id = job_of(name, self.deps.policy)
         if (source := backup or await self.deleted.backup_of(name)) is not None:
             return await self.restorer.from_backup(source, new_name or name, operator.note)
         if (recipe := await self.deleted.recipe_of(name)) is not None:
@@ -122,8 +122,3 @@ class StreamActions:
             host, folder = of_machine
             return f"the backup of {name} is on {host}: run there reactor restore {name} --from {folder}; or {empty}"
         return f"there is no backup of {name}, so its {messages} messages are lost; {empty}"
-
-    def _job_of(self, name: str) -> str:
-        if (job_id := self.deps.policy.job_id(name)) is None:
-            raise NoJobStream(name, self.deps.policy)
-        return job_id

@@ -12,14 +12,13 @@ from reactor.core.model import (
     Coverage,
     Drain,
     Reason,
-    StatusEvent,
     format_instant,
     parse_instant,
     to_the_second,
 )
 from reactor.core.pause import Pause
-from reactor.core.policy import Policy, guards_of
-from reactor.core.report import describe, mark_exhausted
+from reactor.core.policy import Policy
+from reactor.core.report import describe, directory_json, event_json, guards_json, mark_exhausted
 from reactor.core.schemas import (
     ConsumerEvidence,
     Evidence,
@@ -29,7 +28,6 @@ from reactor.core.schemas import (
     Measures,
     Point,
     Status,
-    StatusEventJson,
     Streams,
     Timeline,
     Workers,
@@ -40,7 +38,7 @@ from reactor.deletion.inspection import inspect
 from reactor.deletion.resources import Resources
 from reactor.deletion.states import Inspection, Target, with_source_name
 from reactor.jetstream.errors import JetStreamError, NotFound, Unanswered, Unreachable
-from reactor.jetstream.topology import DEAD_LETTERS, Topology, topology_of
+from reactor.jetstream.topology import DEAD_LETTERS, Topology, list_topology
 from reactor.job_status.ledger_directory import Snapshot
 from reactor.operate.counts import StreamCounts
 from reactor.operate.deleted_streams import DeletedStreams
@@ -69,6 +67,13 @@ class NoSuchStream(Exception):
         """`gone` has everything that is known about it."""
         super().__init__(gone["sentence"])
         self.gone = gone
+
+
+def job_of(name: str, policy: Policy) -> str:
+    """Return the job of a stream. Raises NoJobStream."""
+    if (job_id := policy.job_id(name)) is None:
+        raise NoJobStream(name, policy)
+    return job_id
 
 
 @dataclass(eq=False, repr=False)
@@ -227,16 +232,11 @@ class Overview:
     async def explain_or_last_known(self, name: str) -> Explanation | LastKnown:
         """Return the result of `explain`; if NATS is away, what Redis knows. Raises NoJobStream and NoSuchStream."""
         if self.nats_error:
-            return await self._last_known(name, self._job_of(name), self.nats_error)
+            return await self._last_known(name, job_of(name, self.deps.policy), self.nats_error)
         try:
             return await self.explain(name)
         except (Unreachable, Unanswered) as error:
-            return await self._last_known(name, self._job_of(name), str(error))
-
-    def _job_of(self, name: str) -> str:
-        if (job_id := self.deps.policy.job_id(name)) is None:
-            raise NoJobStream(name, self.deps.policy)
-        return job_id
+            return await self._last_known(name, job_of(name, self.deps.policy), str(error))
 
     async def _last_known(self, name: str, job_id: str, nats_error: str) -> LastKnown:
         """Return what Redis knows about a stream while NATS is away."""
@@ -261,7 +261,7 @@ class Overview:
 
     async def explain(self, name: str) -> Explanation:
         """Return the verdict on one stream now, with the evidence. Raises NoJobStream and NoSuchStream."""
-        job_id = self._job_of(name)
+        job_id = job_of(name, self.deps.policy)
         snapshot = await self.deps.directory.take_snapshot()
         snapshot = replace(snapshot, topology=await self._topology(snapshot, name))
         try:
@@ -270,7 +270,6 @@ class Overview:
         except NotFound as error:
             raise NoSuchStream(await self.deleted.of(name, job_id)) from error
         deliveries = await self.deps.ledger.tallies.deliveries(job_id)
-        guards = guards_of(inspection.stream, inspection.record, self.deps.policy)
         pause = await self.pause() if isinstance(inspection.verdict, Drain) else None
         settlement = (
             inspection.paused(pause)
@@ -287,15 +286,7 @@ class Overview:
                 else sentence(name, inspection.verdict, inspection.record, inspection.coverage)
             ),
             "changes": changes(settlement.reason, inspection.stream),
-            "guards": [
-                {
-                    "guard": guard.name,
-                    "length_s": guard.span / SECOND,
-                    "passes_at": format_instant(guard.passes_at),
-                    "passed": guard.passed,
-                }
-                for guard in guards
-            ],
+            "guards": guards_json(inspection.stream, inspection.record, self.deps.policy),
             "evidence": self._evidence(inspection, consumers, deliveries),
         }
 
@@ -303,36 +294,22 @@ class Overview:
         """Return the topology, with the streams that source this one if that prevents a fence."""
         if inspection.verdict.reason is not Reason.NOT_FENCEABLE:
             return snapshot.topology
-        return topology_of((await self.deps.reads.list_streams()).configs())
+        return await list_topology(self.deps.reads)
 
     async def _topology(self, snapshot: Snapshot, name: str) -> Topology:
         """Return the topology of the last full pass, or of a new listing if that is too old."""
         known = await self.deps.ledger.topology_cache.among(snapshot.lifecycle.identity, [name], 0)
-        return (
-            Topology(known[0], advisory_streams=known[1])
-            if known
-            else topology_of((await self.deps.reads.list_streams()).configs())
-        )
+        return Topology(known[0], advisory_streams=known[1]) if known else await list_topology(self.deps.reads)
 
     def _evidence(self, inspection: Inspection, consumers: Sequence[Raw], deliveries: dict[str, int]) -> Evidence:
         coverage, record, event = inspection.coverage, inspection.record, inspection.event
         disputed = record if record is not None and self.deps.policy.is_disputed(record) else None
-        status = inspection.directory_status
         return {
-            "directory": (
-                {
-                    "status": status.status,
-                    "ended_at": None if status.ended_at is None else format_instant(status.ended_at),
-                }
-                if status
-                else None
-            ),
-            "record": _event_json(record.latest) if record else None,
-            "last_event": _event_json(event.last) if event else None,
+            "directory": directory_json(inspection.directory_status),
+            "record": event_json(record.latest) if record else None,
+            "last_event": event_json(event.last) if event else None,
             "disputed": (
-                {"by_time": _event_json(disputed.latest), "by_sequence": _event_json(disputed.last)}
-                if disputed
-                else None
+                {"by_time": event_json(disputed.latest), "by_sequence": event_json(disputed.last)} if disputed else None
             ),
             "coverage": {
                 "intact": coverage.intact,
@@ -352,15 +329,6 @@ class Overview:
             "consumers": [_consumer(raw) for raw in consumers],
             "advisories": deliveries,
         }
-
-
-def _event_json(event: StatusEvent) -> StatusEventJson:
-    return {
-        "status": event.status,
-        "occurred_at": format_instant(event.occurred_at),
-        "published_at": format_instant(event.published_at),
-        "seq": event.seq,
-    }
 
 
 def _consumer(raw: Raw) -> ConsumerEvidence:

@@ -10,7 +10,7 @@ from reactor.core.model import Outcome, Reason, Record, Settlement, delay_until
 from reactor.deletion.drain import drain_stream
 from reactor.deletion.resources import Resources
 from reactor.deletion.states import Target
-from reactor.jetstream.topology import Topology, topology_of
+from reactor.jetstream.topology import Topology, list_topology
 from reactor.job_status.ledger_directory import Snapshot
 from reactor.store.due_queue import Claim
 
@@ -86,7 +86,7 @@ class Sweeper:
         if known := await topology_cache.among(identity, names, self._here_since or 0):
             return Topology(known[0], advisory_streams=known[1])
         began = await topology_cache.now()
-        topology = topology_of((await self.deps.reads.list_streams()).configs())
+        topology = await list_topology(self.deps.reads)
         await topology_cache.remember(identity, began, topology.sourced, topology.advisory_streams)
         return topology
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from support.harness import ROOT, World, statuses_of
 
+from reactor.core.model import parse_instant
+
 DJANGO = """
 import django
 from django.conf import settings
@@ -144,6 +146,48 @@ call_command("announce_jobs", since="2d")
     words = await statuses_of(world)
     assert words["1"][:3] == ["SUCCESS", "STARTED", "SUCCESS"]
     assert words["2"] == ["QUEUED", "SUCCESS", "STARTED", "SUCCESS"]
+    await not_disputed(world, "1", "2")
+
+
+async def test_a_job_that_ends_while_its_start_is_published_is_not_disputed(world: World, tmp_path: Path) -> None:
+    """Its end is taken from its row, which is older than the publishing of its start on a busy machine."""
+    await run_django(
+        world,
+        tmp_path,
+        """
+import time
+import reactor.client.django as ours
+original, ended = ours.emit, []
+
+def slow(job_id, status, **more):
+    if status == "STARTED":
+        while not ended:
+            time.sleep(0.01)
+        time.sleep(0.05)
+    return original(job_id, status, **more)
+
+ours.emit = slow
+job = Job.objects.create(id=1, status="STARTED")
+time.sleep(0.1)
+job.status, job.finished_at = "SUCCESS", timezone.now()
+job.save()
+ended.append(True)
+assert flush()
+""",
+    )
+    assert (await statuses_of(world))["1"] == ["STARTED", "SUCCESS", "SUCCESS"]
+    await not_disputed(world, "1")
+
+
+async def not_disputed(world: World, *jobs: str) -> None:
+    """Assert that the last event of each job is its latest one by time, too."""
+    events = await world.lifecycle_events()
+    for job in jobs:
+        own = [event for event in events if event["job_id"] == job]
+        assert own[-1]["status"] == "SUCCESS"
+        assert parse_instant(own[-1]["occurred_at"]) > max(
+            parse_instant(event["occurred_at"]) for event in own if event["status"] != "SUCCESS"
+        ), own
 
 
 async def test_a_process_sends_its_last_events_before_it_ends(world: World, tmp_path: Path) -> None:

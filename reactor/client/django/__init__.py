@@ -15,11 +15,13 @@ announce_jobs`, or let reactor read the table itself. While Django's tests run, 
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 from django.db import models, transaction
 from django.db.models.signals import post_delete, post_save
+from django.utils import timezone
 
 from reactor.client import Emitted, emit
 from reactor.client.django.background import FLUSH_S, background
@@ -47,27 +49,35 @@ class Tracked:
         columns = [self.job_id, self.status, *([self.ended_at] if self.ended_at else [])]
         return self.model._base_manager.using(using).values_list(*columns)  # noqa: SLF001  # Django's documented name
 
-    def publish(self, row: tuple[Any, ...]) -> Emitted:
-        """Publish one job's status. The time of its end is used only if it has ended."""
+    def publish(self, row: tuple[Any, ...], saved_at: datetime) -> Emitted:
+        """Publish one job's status: an ended one with the time of its end, any other with the time of its save.
+
+        A live status with the time of its publishing could look later than an end that came meanwhile. The job would
+        then be disputed, and its stream kept for a day.
+        """
         job_id, status, *ended = row
         over = fold(str(status)) in self.terminal
-        return emit(job_id, str(status), occurred_at=ended[0] if over and ended else None)
+        return emit(job_id, str(status), occurred_at=(ended[0] if ended else None) if over else saved_at)
 
-    def publish_current(self, key: object, using: str | None = None) -> Emitted | None:
+    def publish_current(
+        self, key: object, using: str | None = None, saved_at: datetime | None = None
+    ) -> Emitted | None:
         """Publish one row as the database has it, and again if it has changed meanwhile. None if the row is gone.
 
         Another process may commit and publish between our reading and our publishing. Then our older status would be
-        the last one. So we read again after publishing, until nothing has changed.
+        the last one. So we read again after publishing, until nothing has changed. `saved_at` is now by default.
         """
         answer: Emitted | None = None
         published: tuple[Any, ...] | None = None
+        at = saved_at or timezone.now()
         for _ in range(ROUNDS):
             row = self.rows(using).filter(pk=key).first()
             if row is None and published is not None:
                 return emit(published[0], "DELETED")
             if row is None or row == published:
                 return answer
-            answer, published = self.publish(row), row
+            answer, published = self.publish(row, at), row
+            at = timezone.now()
         return answer
 
 
@@ -99,7 +109,8 @@ def flush(timeout_s: float = FLUSH_S) -> bool:
 
 
 def _saved(item: Tracked, instance: models.Model, using: str, **_: object) -> None:
-    _after_commit(item, instance, using, partial(item.publish_current, instance.pk, using))  # a row may be gone by then
+    publish = partial(item.publish_current, instance.pk, using, timezone.now())  # the row may be gone by then
+    _after_commit(item, instance, using, publish)
 
 
 def _deleted(item: Tracked, instance: models.Model, using: str, **_: object) -> None:

@@ -93,11 +93,10 @@ class Apart:
         """Return streams that stayed and refuse what they should accept, or accept what they should refuse."""
         bad = []
         for name in await self.world.names() & self.leaders.keys():
-            answer = {}
+            answer, info = {}, await self.world.info(name) or {}
+            wanted = "error" if self.kind == "full" and info["state"]["messages"] >= MAX_MSGS else "seq"
             with suppress(nats.errors.Error):
                 answer = json.loads((await self.world.nc.request(subject_of(name), b"after", timeout=10)).data)
-            info = await self.world.info(name) or {}
-            wanted = "error" if self.kind == "full" and info["state"]["messages"] >= MAX_MSGS else "seq"
             updated = await self.world.api(f"STREAM.UPDATE.{name}", info["config"] | {"description": "after"})
             if not answer.get(wanted) or "error" in updated:
                 bad.append(name)

@@ -286,7 +286,7 @@ def _unconfirmed(event: Event) -> Emitted:
 
 
 def _after_fork() -> None:
-    Process._making = threading.Lock()  # noqa: SLF001  # of_this_process: another thread may have held it
+    Process._making = threading.Lock()  # noqa: SLF001  # ours: another thread may have held it
     Process._current = None  # noqa: SLF001  # as above
 
 

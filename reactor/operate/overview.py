@@ -92,7 +92,7 @@ class Overview:
 
     def __post_init__(self) -> None:
         self.trail = AuditTrail(self.deps.recorder.audit)
-        self._counts = StreamCounts(self.deps.ledger.stream_states, self.deps.policy)
+        self._stream_counts = StreamCounts(self.deps.ledger.stream_states, self.deps.policy)
         self._started_at = self.deps.clock()
         self._points: deque[Point] = deque(maxlen=STEPS)
         self._last_seqs: deque[int] = deque(maxlen=2)
@@ -118,7 +118,7 @@ class Overview:
 
     async def streams(self) -> Streams:
         """Return every job stream with its stored verdict."""
-        last, rows = await self.deps.ledger.passes.last(), await self._counts.rows()
+        last, rows = await self.deps.ledger.passes.last(), await self._stream_counts.rows()
         exhausted = await self.deps.ledger.exhausted.consumers()
         return {
             "at": format_instant(self.deps.clock()),
@@ -154,7 +154,7 @@ class Overview:
         return await self._measure(await self.deps.ledger.workers.alive())
 
     async def _measure(self, workers: Sequence[WorkerInfo]) -> Measures:
-        counts, last_pass = await self._counts.counts(), await self.deps.ledger.passes.last()
+        counts, last_pass = await self._stream_counts.counts(), await self.deps.ledger.passes.last()
         nats_error, lag, pause = None, None, None
         try:
             snapshot, pause = await self._take_snapshot(), await self.pause()
@@ -220,7 +220,7 @@ class Overview:
 
     async def _sampled(self) -> Point:
         """Return the verdicts now; none before the first full pass."""
-        verdicts = (await self._counts.counts())["verdicts"]
+        verdicts = (await self._stream_counts.counts())["verdicts"]
         return {"at": self.now(), "verdicts": verdicts, "drained": {}}
 
     async def sample(self) -> float:

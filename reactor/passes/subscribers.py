@@ -322,7 +322,7 @@ async def consume_pending(
     js: JetStream, stream: str, durable: str, handle: Callable[[Sequence[Msg]], Awaitable[None]]
 ) -> int:
     """Handle the pending messages of a durable like a worker. Return how many there were. Raises JetStreamError."""
-    written, batch = 0, await js.largest_batch(stream, durable, 256)
+    handled, batch = 0, await js.largest_batch(stream, durable, 256)
     subscription = await (await js.context()).pull_subscribe_bind(consumer=durable, stream=stream)
     try:
         pending = (await subscription.consumer_info()).num_pending or 0
@@ -331,7 +331,7 @@ async def consume_pending(
             if not messages:
                 raise JetStreamError(f"stream {stream} was not read: the server refused a batch of {batch}")
             await handle(messages)
-            written += len(messages)
+            handled += len(messages)
             pending = read_delivery(messages[-1]).pending
     except TimeoutError:
         log.debug("another replica took what was pending", stream=stream)
@@ -339,4 +339,4 @@ async def consume_pending(
         raise JetStreamError(f"reading stream {stream} broke off: {error}") from error
     finally:
         await subscription.unsubscribe()
-    return written
+    return handled

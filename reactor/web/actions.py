@@ -45,9 +45,9 @@ class ActionRoutes:
 
     def routes(self) -> Sequence[Route]:
         """Return a route for each kind of order."""
-        route = answering(self._answer)
-        named = [Route(f"/api/orders/{kind}/{{name:path}}", route, methods=["POST"], name=kind) for kind in NAMED]
-        plain = [Route(f"/api/orders/{kind}", route, methods=["POST"], name=kind) for kind in ("pause", "resume")]
+        endpoint = answering(self._answer)
+        named = [Route(f"/api/orders/{kind}/{{name:path}}", endpoint, methods=["POST"], name=kind) for kind in NAMED]
+        plain = [Route(f"/api/orders/{kind}", endpoint, methods=["POST"], name=kind) for kind in ("pause", "resume")]
         return [*plain, *named]
 
     async def _answer(self, request: Request) -> object:

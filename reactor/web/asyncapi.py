@@ -107,11 +107,7 @@ def document(events: SubjectTemplate, version: str) -> Json:
                 "address": "reactor.alert.{kind}",
                 "description": "Core NATS, published by each worker when it begins and, as resolved, when it is over.",
                 "parameters": _KIND,
-                "messages": {
-                    "alert": _message(
-                        "Something needs a person, or does not need one any more", _alert_schema(), _ALERT
-                    )
-                },
+                "messages": {"alert": _message("Something needs a person, or no longer does", _alert_schema(), _ALERT)},
             },
         },
         "operations": {

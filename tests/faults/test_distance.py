@@ -27,6 +27,7 @@ import nats.js.errors
 import pytest
 from nats.aio.client import Client
 from nats.js.api import DiscardPolicy, SubjectTransform
+from support.faulty import is_whole
 from support.harness import World, connected, eventually, own_cluster, own_nats, own_valkey, print_figure
 
 from reactor.cli.embedded import HOST, Server
@@ -180,8 +181,7 @@ async def raced(
 async def _unfenced(there: Apart) -> bool:
     """Run a pass that deletes nothing. Return whether no fence is left, as after a removal without an answer."""
     await there.world.reconcile(REACTOR_POLICY_AGE_GUARD="1h")
-    infos = [await there.world.info(name) or {} for name in await there.world.names() & there.leaders.keys()]
-    return not any("reactor.fence.token" in (info["config"].get("metadata") or {}) for info in infos)
+    return all([await is_whole(there.world, name) for name in await there.world.names() & there.leaders.keys()])
 
 
 async def _whole_pass(world: World, only: frozenset[str]) -> dict[str, Any] | None:

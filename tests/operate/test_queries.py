@@ -56,8 +56,8 @@ async def test_no_reader_makes_the_server_list_anything(world: World) -> None:
         assert [(row["stream"], row["verdict"]) for row in rows] == [("job_1", "waiting"), ("job_2", "kept")]
         assert (await overview.status())["verdicts"] == {"kept": 1, "waiting": 1, "zombie": 0, "unfixable": 0}
         await eventually(lambda: _falls_due(overview))
-        overview._counts._counted_at = float("-inf")
-        overview._counts._version = ""
+        overview._stream_counts._counted_at = float("-inf")
+        overview._stream_counts._version = ""
         status = await overview.status()
         assert status["zombies"] == 1
         assert (status["oldest_zombie_s"] or 0) > 0

@@ -109,8 +109,9 @@ def flush(timeout_s: float = FLUSH_S) -> bool:
 
 
 def _saved(item: Tracked, instance: models.Model, using: str, **_: object) -> None:
-    publish = partial(item.publish_current, instance.pk, using, timezone.now())  # the row may be gone by then
-    _after_commit(item, instance, using, publish)
+    if isinstance(instance, item.model):  # the signal is sent for every model
+        publish = partial(item.publish_current, instance.pk, using, timezone.now())  # the row may be gone by then
+        _after_commit(item, instance, using, publish)
 
 
 def _deleted(item: Tracked, instance: models.Model, using: str, **_: object) -> None:
@@ -120,5 +121,5 @@ def _deleted(item: Tracked, instance: models.Model, using: str, **_: object) -> 
 
 
 def _after_commit(item: Tracked, instance: models.Model, using: str, publish: Callable[[], object]) -> None:
-    if isinstance(instance, item.model) and not is_off():
+    if not is_off():
         transaction.on_commit(partial(background.put, (id(item), using, instance.pk), publish), using=using)
